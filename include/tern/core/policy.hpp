@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// @file core/policy.hpp
+/// The first argument of every call: where it runs, on which threads, and with whose scratch memory.
+///
+///     tern::cpu                      all cores, memory that the calling thread keeps and reuses
+///     tern::cpu.on(executor)         the caller's threads; tern::cpu.on(tern::serial) for none
+///     tern::cpu.with(workspace)      the caller's memory
+///
+/// Results do not depend on the executor: work is split by shapes alone.
+
+#include <tern/core/executor.hpp>
+#include <tern/core/workspace.hpp>
+
+#if !defined(TERN_DISPATCH_OBJECT)
+#include <tern/core/thread_pool.hpp>
+#endif
+
+namespace tern {
+
+/// The calling thread alone: `tern::cpu.on(tern::serial)`.
+inline constexpr serial_executor serial{};
+
+namespace detail {
+/// What an architecture's object uses as the default executor: the program's, which `dispatch` puts here (core/dispatch.hpp).
+inline constinit executor_ref const* program_executor = nullptr;
+
+inline namespace TERN_ABI {
+
+TERN_INLINE executor_ref default_executor() {
+#if defined(TERN_DISPATCH_OBJECT)
+  executor_ref const* const e = __atomic_load_n(&program_executor, __ATOMIC_ACQUIRE);
+  return e != nullptr ? *e : executor_ref{};
+#else
+  static thread_pool pool;
+  return executor_ref{pool};
+#endif
+}
+
+struct thread_workspace : workspace {
+  thread_workspace() = default;
+  ~thread_workspace() {}  // out of TERN_INLINE: its address is taken at thread exit
+};
+inline workspace& default_workspace() {
+  thread_local thread_workspace mine;
+  return mine;
+}
+
+}  // namespace TERN_ABI
+}  // namespace detail
+
+inline namespace TERN_ABI {
+
+/// CPU execution for the architecture of the including file, whose flags are part of this type's name.
+class cpu_policy {
+ public:
+  using backend = cpu_policy;
+
+  constexpr cpu_policy() = default;
+
+  /// The same policy on other threads. The executor must outlive the calls.
+  template <executor E>
+  [[nodiscard]] TERN_INLINE cpu_policy on(E& e) const {
+    cpu_policy p = *this;
+    p.executor_ = executor_ref(e);
+    return p;
+  }
+  /// The same policy with the caller's scratch memory, which must outlive the calls.
+  [[nodiscard]] TERN_INLINE cpu_policy with(workspace& w) const {
+    cpu_policy p = *this;
+    p.workspace_ = &w;
+    return p;
+  }
+
+  TERN_INLINE executor_ref executor() const { return executor_ ? executor_ : detail::default_executor(); }
+  TERN_INLINE workspace& scratch() const { return workspace_ != nullptr ? *workspace_ : detail::default_workspace(); }
+  /// How many tasks run at the same time: kernels multiply their scratch by it.
+  TERN_INLINE index concurrency() const { return executor().concurrency(); }
+
+ private:
+  executor_ref executor_;
+  workspace* workspace_ = nullptr;
+};
+
+/// All cores of this machine.
+inline constexpr cpu_policy cpu{};
+
+template <class P>
+concept execution_policy = requires { typename P::backend; };
+
+/// The bytes of scratch memory that `op(policy, args...)` borrows: `workspace_size(tern::attention, tern::cpu, q, k, v, out)`.
+/// It grows with the policy's concurrency and never exceeds what the same call with more threads or longer inputs needs.
+template <class Op, execution_policy P, class... Args>
+TERN_INLINE std::size_t workspace_size(Op const& op, P const& policy, Args const&... args) {
+  return op.workspace_size(policy, args...);
+}
+
+}  // namespace TERN_ABI
+}  // namespace tern
