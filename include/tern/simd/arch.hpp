@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// @file simd/arch.hpp
+/// Which instruction set this file is compiled for, and xsimd's name for it. Narrower than what the flags allow is possible
+/// (AVX without AVX2 uses SSE registers); wider is not.
+///
+///     TERN_SIMD_AVX512    AVX-512 F, BW, DQ and VL      16 lanes of f32
+///     TERN_SIMD_AVX2      AVX2, FMA and F16C             8
+///     TERN_SIMD_SSE       SSE2, better with SSE4.2       4
+///     TERN_SIMD_NEON      AArch64                        4
+///     TERN_SIMD_EMULATED  arrays and loops: other machines, and -DTERN_EMULATE_LANES=n (a power of two from 2) for tests
+
+#include <tern/core/config.hpp>
+
+#if defined(TERN_EMULATE_LANES)
+#define TERN_SIMD_EMULATED 1
+#elif defined(__AVX512F__) && defined(__AVX512BW__) && defined(__AVX512DQ__) && defined(__AVX512VL__)
+#define TERN_SIMD_AVX512 1
+#elif defined(__AVX2__) && defined(__FMA__) && defined(__F16C__)
+#define TERN_SIMD_AVX2 1
+#elif defined(__x86_64__)
+#define TERN_SIMD_SSE 1
+#elif defined(__aarch64__)
+#define TERN_SIMD_NEON 1
+#else
+#define TERN_SIMD_EMULATED 1
+#define TERN_EMULATE_LANES 4
+#endif
+
+#if !defined(TERN_SIMD_EMULATED)
+#include <xsimd/xsimd.hpp>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+namespace tern {
+inline namespace TERN_ABI {
+namespace simd {
+#if defined(TERN_SIMD_AVX512)
+using arch = xsimd::avx512bw;
+#elif defined(TERN_SIMD_AVX2)
+using arch = xsimd::fma3<xsimd::avx2>;
+#elif defined(TERN_SIMD_SSE) && defined(__SSE4_2__)
+using arch = xsimd::sse4_2;
+#elif defined(TERN_SIMD_SSE)
+using arch = xsimd::sse2;
+#elif defined(TERN_SIMD_NEON)
+using arch = xsimd::neon64;
+#endif
+}  // namespace simd
+}  // namespace TERN_ABI
+}  // namespace tern
+#endif
