@@ -55,13 +55,15 @@ class message {
   }
   template <std::integral I>
   TERN_INLINE message& operator<<(I number) {
-    long long const value = static_cast<long long>(number);
+    bool negative = false;
+    if constexpr (std::signed_integral<I>) negative = number < 0;
     char digits[24];
     int n = 0;
-    unsigned long long rest = value < 0 ? 0 - static_cast<unsigned long long>(value) : static_cast<unsigned long long>(value);
+    auto rest = static_cast<unsigned long long>(number);
+    if (negative) rest = 0 - rest;
     do digits[n++] = static_cast<char>('0' + rest % 10);
     while ((rest /= 10) != 0);
-    if (value < 0) digits[n++] = '-';
+    if (negative) digits[n++] = '-';
     while (n > 0 && size_ + 1 < sizeof text_) text_[size_++] = digits[--n];
     return *this;
   }

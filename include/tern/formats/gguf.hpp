@@ -15,311 +15,260 @@
 /// Memory: one sorted index of names; strings, arrays and tensors stay where they are. Cost: O(size of header * log).
 /// Source: the GGUF specification, https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 
-#include <tern/core/error.hpp>
+#include <tern/formats/gguf_tensor.hpp>
 
-#include <bit>
-#include <concepts>
-#include <cstdint>
-#include <cstring>
-#include <limits>
-#include <string_view>
-#include <type_traits>
-#include <utility>
+#include <memory>
+#include <span>
 
 namespace tern {
-
-/// How a tensor's elements are stored; the numbers are ggml's.
-enum class gguf_type : std::uint32_t {
-  f32 = 0,
-  f16 = 1,
-  q4_0 = 2,
-  q4_1 = 3,
-  q5_0 = 6,
-  q5_1 = 7,
-  q8_0 = 8,
-  q8_1 = 9,
-  q2_k = 10,
-  q3_k = 11,
-  q4_k = 12,
-  q5_k = 13,
-  q6_k = 14,
-  q8_k = 15,
-  iq2_xxs = 16,
-  iq2_xs = 17,
-  iq3_xxs = 18,
-  iq1_s = 19,
-  iq4_nl = 20,
-  iq3_s = 21,
-  iq2_s = 22,
-  iq4_xs = 23,
-  i8 = 24,
-  i16 = 25,
-  i32 = 26,
-  i64 = 27,
-  f64 = 28,
-  iq1_m = 29,
-  bf16 = 30,
-  tq1_0 = 34,
-  tq2_0 = 35,
-  mxfp4 = 39,
-};
-
-/// A type's name, and the elements and bytes of one block of it; `elements` is 0 for a type that is unknown here.
-struct gguf_type_info {
-  char const* name;
-  index elements;
-  index bytes;
-};
-
-constexpr gguf_type_info info(gguf_type type) {
-  switch (type) {
-    case gguf_type::f32: return {"F32", 1, 4};
-    case gguf_type::f16: return {"F16", 1, 2};
-    case gguf_type::q4_0: return {"Q4_0", 32, 18};
-    case gguf_type::q4_1: return {"Q4_1", 32, 20};
-    case gguf_type::q5_0: return {"Q5_0", 32, 22};
-    case gguf_type::q5_1: return {"Q5_1", 32, 24};
-    case gguf_type::q8_0: return {"Q8_0", 32, 34};
-    case gguf_type::q8_1: return {"Q8_1", 32, 36};
-    case gguf_type::q2_k: return {"Q2_K", 256, 84};
-    case gguf_type::q3_k: return {"Q3_K", 256, 110};
-    case gguf_type::q4_k: return {"Q4_K", 256, 144};
-    case gguf_type::q5_k: return {"Q5_K", 256, 176};
-    case gguf_type::q6_k: return {"Q6_K", 256, 210};
-    case gguf_type::q8_k: return {"Q8_K", 256, 292};
-    case gguf_type::iq2_xxs: return {"IQ2_XXS", 256, 66};
-    case gguf_type::iq2_xs: return {"IQ2_XS", 256, 74};
-    case gguf_type::iq3_xxs: return {"IQ3_XXS", 256, 98};
-    case gguf_type::iq1_s: return {"IQ1_S", 256, 50};
-    case gguf_type::iq4_nl: return {"IQ4_NL", 32, 18};
-    case gguf_type::iq3_s: return {"IQ3_S", 256, 110};
-    case gguf_type::iq2_s: return {"IQ2_S", 256, 82};
-    case gguf_type::iq4_xs: return {"IQ4_XS", 256, 136};
-    case gguf_type::i8: return {"I8", 1, 1};
-    case gguf_type::i16: return {"I16", 1, 2};
-    case gguf_type::i32: return {"I32", 1, 4};
-    case gguf_type::i64: return {"I64", 1, 8};
-    case gguf_type::f64: return {"F64", 1, 8};
-    case gguf_type::iq1_m: return {"IQ1_M", 256, 56};
-    case gguf_type::bf16: return {"BF16", 1, 2};
-    case gguf_type::tq1_0: return {"TQ1_0", 256, 54};
-    case gguf_type::tq2_0: return {"TQ2_0", 256, 66};
-    case gguf_type::mxfp4: return {"MXFP4", 32, 17};
-  }
-  return {"unknown", 0, 0};
-}
-
-/// The type of a metadata value; the numbers are GGUF's.
-enum class gguf_value_type : std::uint32_t { u8, i8, u16, i16, u32, i32, f32, boolean, string, array, u64, i64, f64 };
 
 namespace detail {
 inline namespace TERN_ABI {
 
-/// Bytes of a value of fixed size; 0 for strings and arrays.
-constexpr std::size_t gguf_value_size(gguf_value_type type) {
-  switch (type) {
-    case gguf_value_type::u8:
-    case gguf_value_type::i8:
-    case gguf_value_type::boolean: return 1;
-    case gguf_value_type::u16:
-    case gguf_value_type::i16: return 2;
-    case gguf_value_type::u32:
-    case gguf_value_type::i32:
-    case gguf_value_type::f32: return 4;
-    case gguf_value_type::u64:
-    case gguf_value_type::i64:
-    case gguf_value_type::f64: return 8;
-    case gguf_value_type::string:
-    case gguf_value_type::array: return 0;
+/// Sorts in place by `less` (heapsort: no allocation, no bad inputs).
+template <class T, class Less>
+void gguf_sort(T* items, index n, Less less) {
+  auto sink = [&](index root, index end) {
+    for (index child; (child = 2 * root + 1) < end; root = child) {
+      if (child + 1 < end && less(items[child], items[child + 1])) ++child;
+      if (!less(items[root], items[child])) return;
+      std::swap(items[root], items[child]);
+    }
+  };
+  for (index i = n / 2; i-- > 0;) sink(i, n);
+  for (index end = n; end-- > 1;) {
+    std::swap(items[0], items[end]);
+    sink(0, end);
   }
-  return 0;
 }
 
-template <class T>
-T gguf_load(std::byte const* p) {
-  T value;
-  std::memcpy(&value, p, sizeof value);
-  return value;
-}
+/// Walks over the bytes of a file, none of them trusted. `part` and `item` say where it is, for messages.
+class gguf_reader {
+ public:
+  gguf_reader(std::byte const* bytes, std::size_t size) : bytes_(bytes), size_(size) {}
 
-/// Text of a file in a message: shortened, and with '?' for what does not print.
-struct gguf_quoted {
-  char text[60];
-  explicit gguf_quoted(std::string_view s) {
-    std::size_t n = 0;
-    text[n++] = '"';
-    for (std::size_t i = 0; i < s.size() && n + 5 < sizeof text; ++i) text[n++] = s[i] >= ' ' && s[i] <= '~' ? s[i] : '?';
-    if (s.size() + 6 > sizeof text) text[n++] = '.', text[n++] = '.';
-    text[n++] = '"';
-    text[n] = '\0';
+  char const* part = "header";
+  std::uint64_t item = 0;
+
+  std::size_t at() const { return at_; }
+  std::size_t left() const { return size_ - at_; }
+  std::size_t size() const { return size_; }
+  std::byte const* here() const { return bytes_ + at_; }
+
+  /// Fails with "gguf: metadata 7: `what` at byte 1234 is `was`, expected `expectation`".
+  [[noreturn]] TERN_COLD void fail(char const* what, std::uint64_t was, char const* expectation) const {
+    message m;
+    m << "gguf: " << part << " " << item << ": " << what << " at byte " << at_ << " is ";
+    (m << was << ", expected " << expectation).fail();
   }
+  void skip(std::uint64_t bytes, char const* what) {
+    if (bytes > left()) fail_end(what, bytes);
+    at_ += bytes;
+  }
+  template <class T>
+  T number(char const* what) {
+    std::byte const* const p = here();
+    skip(sizeof(T), what);
+    return gguf_load<T>(p);
+  }
+  std::string_view string(char const* what) {
+    auto const size = number<std::uint64_t>(what);
+    char const* const text = reinterpret_cast<char const*>(here());
+    skip(size, what);
+    return {text, size};
+  }
+  /// A count of things that take at least `least` bytes each.
+  std::uint64_t count(char const* what, std::size_t least) {
+    auto const n = number<std::uint64_t>(what);
+    if (n > left() / least) fail_end(what, n);
+    return n;
+  }
+  gguf_value_type value_type(char const* what) {
+    auto const type = number<std::uint32_t>(what);
+    if (type > static_cast<std::uint32_t>(gguf_value_type::f64)) fail(what, type, "at most 12");
+    return static_cast<gguf_value_type>(type);
+  }
+  /// Passes over a value and all that it contains.
+  void value(gguf_value_type type, int depth = 0) {
+    if (type == gguf_value_type::string) {
+      string("a string");
+    } else if (type == gguf_value_type::array) {
+      if (depth == max_depth) fail("depth of nested arrays", static_cast<std::uint64_t>(depth) + 1, "at most 4");
+      auto const inner = value_type("an array's type");
+      std::size_t const size = gguf_value_size(inner);
+      auto const n = count("an array's length", size != 0 ? size : inner == gguf_value_type::string ? 8 : 12);
+      if (size != 0 && inner != gguf_value_type::boolean) return skip(n * size, "an array");
+      for (std::uint64_t i = 0; i < n; ++i) value(inner, depth + 1);
+    } else {
+      if (type == gguf_value_type::boolean && left() > 0 && gguf_load<std::uint8_t>(here()) > 1)
+        fail("a bool", gguf_load<std::uint8_t>(here()), "0 or 1");
+      skip(gguf_value_size(type), "a value");
+    }
+  }
+
+ private:
+  static constexpr int max_depth = 4;
+
+  [[noreturn]] TERN_COLD void fail_end(char const* what, std::uint64_t was) const {
+    message m;
+    m << "gguf: " << part << " " << item << ": the size of " << what << " at byte " << at_ << " is ";
+    m << was << ", expected what fits into the " << left() << " bytes that are left of the file";
+    m.fail();
+  }
+
+  std::byte const* bytes_;
+  std::size_t size_;
+  std::size_t at_ = 0;
 };
-
-[[noreturn]] TERN_COLD inline void gguf_fail(char const* what, std::string_view name, char const* problem) {
-  (message() << "gguf: " << what << ' ' << gguf_quoted(name).text << ' ' << problem).fail();
-}
-[[noreturn]] TERN_COLD inline void gguf_fail(char const* what, std::string_view name, char const* part, std::uint64_t was,
-                                             char const* expectation) {
-  message m;
-  m << "gguf: " << what;
-  if (!name.empty()) m << " " << gguf_quoted(name).text;
-  m << part << " is ";
-  if (was > static_cast<std::uint64_t>(std::numeric_limits<long long>::max()))
-    m << "at least 2^63";
-  else
-    m << was;
-  (m << ", expected " << expectation).fail();
-}
 
 }  // namespace TERN_ABI
 }  // namespace detail
 
 inline namespace TERN_ABI {
 
-class gguf_array;
-
-/// One metadata value, where it lies in the file.
-class gguf_value {
+class gguf_file {
  public:
-  gguf_value(std::string_view key, gguf_value_type type, std::byte const* at) : key_(key), type_(type), at_(at) {}
+  /// Reads the `size` bytes at `bytes`, which stay where they are as long as the file or anything got from it is used.
+  gguf_file(void const* bytes, std::size_t size) {
+    detail::gguf_reader in(static_cast<std::byte const*>(bytes), size);
+    if (auto const magic = in.number<std::uint32_t>("magic"); magic != 0x46554747) in.fail("magic", magic, "\"GGUF\" = 1179993927");
+    version_ = in.number<std::uint32_t>("version");
+    if (version_ != 2 && version_ != 3) in.fail("version", version_, "2 or 3, in little-endian order");
+    tensor_count_ = static_cast<index>(in.count("number of tensors", 32));
+    value_count_ = static_cast<index>(in.count("number of metadata values", 13));
+    read_metadata(in);
+    read_tensors(in);
+    check_places(static_cast<std::byte const*>(bytes), in.at(), size);
+    sort_by_name(values_.get(), value_count_, [](gguf_value const& v) { return v.key(); }, "metadata");
+    sort_by_name(tensors_.get(), tensor_count_, [](gguf_tensor const& t) { return t.name; }, "tensor");
+  }
 
-  /// The key, for messages; an array's elements carry the array's.
-  std::string_view key() const { return key_; }
-  gguf_value_type type() const { return type_; }
+  std::uint32_t version() const { return version_; }
+  std::size_t alignment() const { return alignment_; }
+  /// All metadata and all tensors, sorted by name.
+  std::span<gguf_value const> metadata() const { return {values_.get(), static_cast<std::size_t>(value_count_)}; }
+  std::span<gguf_tensor const> tensors() const { return {tensors_.get(), static_cast<std::size_t>(tensor_count_)}; }
 
-  /// The value as T: an arithmetic type, `std::string_view` or `gguf_array`. Integers convert to any integer type that
-  /// holds the value, f32 and f64 to any floating type; anything else is an error.
+  /// A metadata value, or nullptr.
+  gguf_value const* find(std::string_view key) const {
+    return find_name(values_.get(), value_count_, key, [](gguf_value const& v) { return v.key(); });
+  }
+  /// A metadata value as an arithmetic type, `std::string_view` or `gguf_array`. It is an error if it is absent.
   template <class T>
-  T as() const;
+  T get(std::string_view key) const {
+    gguf_value const* const value = find(key);
+    if (value == nullptr) detail::gguf_fail("metadata", key, "is absent, expected in this file");
+    return value->template as<T>();
+  }
+  /// The same, or `otherwise` if it is absent.
+  template <class T>
+  T get(std::string_view key, T otherwise) const {
+    gguf_value const* const value = find(key);
+    return value != nullptr ? value->template as<T>() : otherwise;
+  }
+  /// A tensor, or nullptr.
+  gguf_tensor const* find_tensor(std::string_view name) const {
+    return find_name(tensors_.get(), tensor_count_, name, [](gguf_tensor const& t) { return t.name; });
+  }
+  /// A tensor. It is an error if it is absent.
+  gguf_tensor const& tensor(std::string_view name) const {
+    gguf_tensor const* const found = find_tensor(name);
+    if (found == nullptr) detail::gguf_fail("tensor", name, "is absent, expected in this file");
+    return *found;
+  }
 
  private:
-  template <class T, class Stored>
-  T integer() const {
-    Stored const stored = detail::gguf_load<Stored>(at_);
-    if (!std::in_range<T>(stored))
-      detail::gguf_fail("value of", key_, "", static_cast<std::uint64_t>(stored), "a number that fits the type asked for");
-    return static_cast<T>(stored);
+  void read_metadata(detail::gguf_reader& in) {
+    in.part = "metadata";
+    values_ = std::make_unique<gguf_value[]>(static_cast<std::size_t>(value_count_));
+    for (index i = 0; i < value_count_; ++i) {
+      in.item = static_cast<std::uint64_t>(i);
+      auto const key = in.string("the key");
+      auto const type = in.value_type("type");
+      values_[static_cast<std::size_t>(i)] = gguf_value(key, type, in.here());
+      in.value(type);
+      if (key != "general.alignment") continue;
+      alignment_ = values_[static_cast<std::size_t>(i)].as<std::uint32_t>();
+      if (!std::has_single_bit(alignment_) || alignment_ < 8) in.fail("general.alignment", alignment_, "a power of two of at least 8");
+    }
   }
-  template <class T>
-  T number() const {
-    using type = gguf_value_type;
-    if constexpr (std::same_as<T, bool>) {
-      if (type_ == type::boolean) return detail::gguf_load<std::uint8_t>(at_) != 0;
-    } else if constexpr (std::floating_point<T>) {
-      if (type_ == type::f32) return static_cast<T>(detail::gguf_load<float>(at_));
-      if (type_ == type::f64) return static_cast<T>(detail::gguf_load<double>(at_));
-    } else {
-      switch (type_) {
-        case type::u8: return integer<T, std::uint8_t>();
-        case type::i8: return integer<T, std::int8_t>();
-        case type::u16: return integer<T, std::uint16_t>();
-        case type::i16: return integer<T, std::int16_t>();
-        case type::u32: return integer<T, std::uint32_t>();
-        case type::i32: return integer<T, std::int32_t>();
-        case type::u64: return integer<T, std::uint64_t>();
-        case type::i64: return integer<T, std::int64_t>();
-        default: break;
+
+  /// Reads the list of tensors; `bytes` is what each takes; `data` is still null.
+  void read_tensors(detail::gguf_reader& in) {
+    in.part = "tensor";
+    tensors_ = std::make_unique<gguf_tensor[]>(static_cast<std::size_t>(tensor_count_));
+    for (index i = 0; i < tensor_count_; ++i) {
+      in.item = static_cast<std::uint64_t>(i);
+      gguf_tensor& t = tensors_[static_cast<std::size_t>(i)];
+      t.name = in.string("the name");
+      auto const rank = in.number<std::uint32_t>("rank");
+      if (rank < 1 || rank > 4) in.fail("rank", rank, "1 to 4");
+      t.rank = static_cast<int>(rank);
+      std::uint64_t elements = 1;
+      for (std::uint32_t d = 0; d < rank; ++d) {
+        auto const extent = in.number<std::uint64_t>("extent");
+        constexpr auto most = static_cast<std::uint64_t>(std::numeric_limits<index>::max());
+        if (extent == 0 || extent > most / elements) in.fail("extent", extent, "at least 1, and fewer than 2^63 elements in all");
+        elements *= extent;
+        t.extents[d] = static_cast<index>(extent);
       }
+      auto const type = in.number<std::uint32_t>("type");
+      t.type = static_cast<gguf_type>(type);
+      gguf_type_info const block = info(t.type);
+      if (block.elements == 0) in.fail("type", type, "a type that tern knows");
+      if (t.extents[0] % block.elements != 0)
+        in.fail("first extent", static_cast<std::uint64_t>(t.extents[0]), "a multiple of its type's block");
+      std::uint64_t const blocks = elements / static_cast<std::uint64_t>(block.elements);
+      if (blocks > in.size() / static_cast<std::uint64_t>(block.bytes)) in.fail("number of blocks", blocks, "what fits into the file");
+      t.bytes = blocks * static_cast<std::uint64_t>(block.bytes);
+      t.offset = in.number<std::uint64_t>("offset");
+      if (t.offset % alignment_ != 0) in.fail("offset", t.offset, "a multiple of the alignment");
     }
-    detail::gguf_fail("type of", key_, "", static_cast<std::uint64_t>(type_), "the number of the type asked for");
   }
 
-  std::string_view key_;
-  gguf_value_type type_;
-  std::byte const* at_;
-};
-
-/// A metadata array: a range of gguf_value, visited in order.
-class gguf_array {
- public:
-  gguf_array(std::string_view key, std::byte const* at)
-      : key_(key), type_(detail::gguf_load<gguf_value_type>(at)), size_(detail::gguf_load<std::uint64_t>(at + 4)), first_(at + 12) {}
-
-  index size() const { return static_cast<index>(size_); }
-  gguf_value_type element_type() const { return type_; }
-
-  class iterator {
-   public:
-    using value_type = gguf_value;
-    using difference_type = index;
-    gguf_value operator*() const { return {key_, type_, at_}; }
-    iterator& operator++() {
-      at_ = skip(type_, at_);
-      --left_;
-      return *this;
+  /// Every tensor lies inside the data section, which starts at the first multiple of the alignment, and on no other.
+  void check_places(std::byte const* bytes, std::size_t header, std::size_t size) {
+    std::size_t const gap = (alignment_ - header % alignment_) % alignment_;
+    std::size_t const room = gap < size - header ? size - header - gap : 0;
+    auto const tensors = std::span(tensors_.get(), static_cast<std::size_t>(tensor_count_));
+    for (gguf_tensor& t : tensors) {
+      if (t.bytes > room) detail::gguf_fail("tensor", t.name, ".bytes", t.bytes, "at most the bytes of the data section", room);
+      if (t.offset > room - t.bytes) detail::gguf_fail("tensor", t.name, ".offset", t.offset, "at most", room - t.bytes);
+      t.data = bytes + header + gap + t.offset;
     }
-    iterator operator++(int) {
-      iterator const old = *this;
-      ++*this;
-      return old;
+    detail::gguf_sort(tensors.data(), tensor_count_, [](gguf_tensor const& a, gguf_tensor const& b) { return a.offset < b.offset; });
+    for (std::size_t i = 1; i < tensors.size(); ++i) {
+      std::uint64_t const end = tensors[i - 1].offset + tensors[i - 1].bytes;
+      if (tensors[i].offset < end)
+        detail::gguf_fail("tensor", tensors[i].name, ".offset", tensors[i].offset, "at least the end of the tensor before it,", end);
     }
-    friend bool operator==(iterator const& a, iterator const& b) { return a.left_ == b.left_; }
-
-   private:
-    friend gguf_array;
-    iterator(std::string_view key, gguf_value_type type, std::byte const* at, std::uint64_t left)
-        : key_(key), type_(type), at_(at), left_(left) {}
-    static std::byte const* skip(gguf_value_type type, std::byte const* at) {
-      if (type == gguf_value_type::string) return at + 8 + detail::gguf_load<std::uint64_t>(at);
-      if (type != gguf_value_type::array) return at + detail::gguf_value_size(type);
-      auto const inner = detail::gguf_load<gguf_value_type>(at);
-      auto const n = detail::gguf_load<std::uint64_t>(at + 4);
-      at += 12;
-      if (std::size_t const size = detail::gguf_value_size(inner)) return at + n * size;
-      for (std::uint64_t i = 0; i < n; ++i) at = skip(inner, at);
-      return at;
-    }
-
-    std::string_view key_;
-    gguf_value_type type_;
-    std::byte const* at_;
-    std::uint64_t left_;
-  };
-  iterator begin() const { return {key_, type_, first_, size_}; }
-  iterator end() const { return {key_, type_, nullptr, 0}; }
-
- private:
-  std::string_view key_;
-  gguf_value_type type_;
-  std::uint64_t size_;
-  std::byte const* first_;
-};
-
-template <class T>
-T gguf_value::as() const {
-  if constexpr (std::same_as<T, std::string_view>) {
-    if (type_ != gguf_value_type::string) detail::gguf_fail("type of", key_, "", static_cast<std::uint64_t>(type_), "8 (string)");
-    return {reinterpret_cast<char const*>(at_ + 8), detail::gguf_load<std::uint64_t>(at_)};
-  } else if constexpr (std::same_as<T, gguf_array>) {
-    if (type_ != gguf_value_type::array) detail::gguf_fail("type of", key_, "", static_cast<std::uint64_t>(type_), "9 (array)");
-    return gguf_array(key_, at_);
-  } else {
-    static_assert(std::is_arithmetic_v<T>, "tern: a GGUF value is a number, a bool, a std::string_view or a gguf_array");
-    return number<T>();
   }
-}
 
-/// A tensor of the file. Extents are GGUF's: the contiguous one first, and 1 beyond the rank.
-struct gguf_tensor {
-  std::string_view name;
-  gguf_type type;
-  int rank;
-  index extents[4];
-  std::byte const* data;
-  std::size_t bytes;
-
-  /// The contiguous extent: what a row of a weight matrix is multiplied with.
-  index columns() const { return extents[0]; }
-  index rows() const { return extents[1] * extents[2] * extents[3]; }
-
-  /// The elements as plain numbers (float, f16, std::int32_t...), which must be how the tensor is stored.
-  template <class T>
-  T const* elements(gguf_type stored) const {
-    if (type != stored) detail::gguf_fail("tensor", name, ".type", static_cast<std::uint64_t>(type), info(stored).name);
-    if (reinterpret_cast<std::uintptr_t>(data) % alignof(T) != 0)
-      detail::gguf_fail("tensor", name, "does not lie at a multiple of its element's size: the file must be mapped or read to an aligned address");
-    return reinterpret_cast<T const*>(data);
+  template <class T, class Name>
+  static void sort_by_name(T* items, index n, Name name, char const* what) {
+    detail::gguf_sort(items, n, [&](T const& a, T const& b) { return name(a) < name(b); });
+    for (index i = 1; i < n; ++i)
+      if (name(items[i - 1]) == name(items[i])) detail::gguf_fail(what, name(items[i]), "is there twice, expected once");
   }
+  template <class T, class Name>
+  static T const* find_name(T const* items, index n, std::string_view wanted, Name name) {
+    index begin = 0;
+    for (index end = n; begin < end;) {
+      index const middle = begin + (end - begin) / 2;
+      if (name(items[middle]) < wanted)
+        begin = middle + 1;
+      else
+        end = middle;
+    }
+    return begin < n && name(items[begin]) == wanted ? items + begin : nullptr;
+  }
+
+  std::uint32_t version_ = 0;
+  std::size_t alignment_ = 32;
+  index value_count_ = 0;
+  index tensor_count_ = 0;
+  std::unique_ptr<gguf_value[]> values_;
+  std::unique_ptr<gguf_tensor[]> tensors_;
 };
 
 }  // namespace TERN_ABI
