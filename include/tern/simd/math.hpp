@@ -26,7 +26,7 @@ TERN_INLINE pack<float> exp(pack<float> x) {
   pack<float> const p = fma(q, r * r, r) + pack<float>(1.f);
 #if defined(TERN_SIMD_AVX512)
   // Infinite x makes r NaN: those lanes are taken from x's limit.
-  pack<float> const y(_mm512_scalef_ps(p.v, n.v));
+  pack<float> const y(_mm512_maskz_scalef_ps(0xffff, p.v, n.v));
 #else
   // 2^n in two factors, so that it neither overflows early nor skips the subnormals.
   pack<std::int32_t> const whole = to_int(max(min(n, pack<float>(254.f)), pack<float>(-252.f)));

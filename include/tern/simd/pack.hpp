@@ -306,7 +306,7 @@ TERN_INLINE pack<float> round(pack<float> a) {
 #if defined(TERN_SIMD_EMULATED)
   return lanewise<float>([&](index i) { return __builtin_nearbyintf(a.v[i]); });
 #elif defined(TERN_SIMD_AVX512)
-  return pack<float>(_mm512_roundscale_ps(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+  return pack<float>(_mm512_maskz_roundscale_ps(0xffff, a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 #else
   return pack<float>(xsimd::nearbyint(a.v));
 #endif
