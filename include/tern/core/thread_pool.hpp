@@ -46,7 +46,7 @@ class thread_pool {
     count_ = n;
     next_.store(0, std::memory_order_relaxed);
     outside_.store(workers_, std::memory_order_relaxed);
-    generation_.fetch_add(1, std::memory_order_release);
+    generation_.fetch_add(1, std::memory_order_seq_cst);  // ordered before the look at sleepers_, as a sleeper's are reversed
     if (sleepers_.load(std::memory_order_seq_cst) != 0) generation_.notify_all();
     drain(f, n);
     // Every worker passes through each region, so that none can meet the next one's counters late.
