@@ -64,12 +64,12 @@ class workspace {
  private:
   TERN_INLINE std::byte* borrow(std::size_t bytes, std::size_t& taken) {
     taken = rounded(bytes);
-    if (used_ + taken > peak_) peak_ = used_ + taken;
-    if (used_in_base_ + taken > capacity_) {
-      if (fixed_) detail::fail_workspace(capacity_ - used_in_base_, taken);
-      if (used_ == 0) {
-        grow(peak_);
-      } else {  // an outer kernel still uses the base: lend a piece of its own now, and grow when all is back
+    if (fixed_) {
+      if (taken > capacity_ - used_in_base_) detail::fail_workspace(capacity_ - used_in_base_, taken);
+    } else {
+      if (used_ + taken > peak_) peak_ = used_ + taken;
+      if (used_ == 0 && peak_ > capacity_) grow(peak_);
+      if (taken > capacity_ - used_in_base_) {  // an outer kernel uses the base: lend a piece apart, and grow when all is back
         used_ += taken;
         return static_cast<std::byte*>(::operator new(taken, std::align_val_t{alignment}));
       }
