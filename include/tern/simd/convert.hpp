@@ -52,7 +52,7 @@ TERN_INLINE void store(f16* p, pack<float> x) {
 TERN_INLINE pack<float> load(bf16 const* p) {
 #if defined(TERN_SIMD_AVX512)
   __m256i const half = _mm256_loadu_si256(reinterpret_cast<__m256i const*>(p));
-  return pack<float>(_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(half), 16)));
+  return pack<float>(_mm512_castsi512_ps(_mm512_maskz_slli_epi32(0xffff, _mm512_maskz_cvtepu16_epi32(0xffff, half), 16)));
 #elif defined(TERN_SIMD_AVX2)
   __m128i const half = _mm_loadu_si128(reinterpret_cast<__m128i const*>(p));
   return pack<float>(_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(half), 16)));

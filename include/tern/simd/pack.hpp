@@ -368,6 +368,8 @@ template <int n>
 TERN_INLINE pack<std::int32_t> shift_left(pack<std::int32_t> a) {
 #if defined(TERN_SIMD_EMULATED)
   return lanewise<std::int32_t>([&](index i) { return static_cast<std::int32_t>(static_cast<std::uint32_t>(a.v[i]) << n); });
+#elif defined(TERN_SIMD_AVX512)
+  return pack<std::int32_t>(_mm512_maskz_slli_epi32(0xffff, a.v, n));
 #else
   return pack<std::int32_t>(a.v << n);
 #endif
