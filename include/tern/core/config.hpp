@@ -130,14 +130,118 @@
 #else
 #define TERN_ABI_EXCEPTIONS _noexcept
 #endif
-#define TERN_ABI_PASTE_(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r) abi_##a##b##c##d##e##f##g##h##i##j##k##l##m##n##o##p##q##r
-#define TERN_ABI_PASTE(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r) \
-  TERN_ABI_PASTE_(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r)
-/// The namespace of everything that depends on flags, e.g. `abi_x86_64_sse42_avx_avx2_fma_f16c_bmi2`.
+// An architecture's object of a dispatched program has other errors and other threads than a file that stands alone (tern/dispatch.hpp).
+#if defined(TERN_DISPATCH_OBJECT)
+#define TERN_ABI_OBJECT _object
+#else
+#define TERN_ABI_OBJECT
+#endif
+// Instructions that tern does not ask for, but that the compiler may use on its own, are one letter each.
+#if defined(__SSE3__)
+#define TERN_ABI_A a
+#else
+#define TERN_ABI_A
+#endif
+#if defined(__SSSE3__)
+#define TERN_ABI_B b
+#else
+#define TERN_ABI_B
+#endif
+#if defined(__SSE4_1__)
+#define TERN_ABI_C c
+#else
+#define TERN_ABI_C
+#endif
+#if defined(__POPCNT__)
+#define TERN_ABI_D d
+#else
+#define TERN_ABI_D
+#endif
+#if defined(__LZCNT__)
+#define TERN_ABI_E e
+#else
+#define TERN_ABI_E
+#endif
+#if defined(__BMI__)
+#define TERN_ABI_F f
+#else
+#define TERN_ABI_F
+#endif
+#if defined(__MOVBE__)
+#define TERN_ABI_G g
+#else
+#define TERN_ABI_G
+#endif
+#if defined(__AVX512CD__)
+#define TERN_ABI_H h
+#else
+#define TERN_ABI_H
+#endif
+#if defined(__AVX512IFMA__)
+#define TERN_ABI_I i
+#else
+#define TERN_ABI_I
+#endif
+#if defined(__AVX512VPOPCNTDQ__) || defined(__AVX512BITALG__)
+#define TERN_ABI_J j
+#else
+#define TERN_ABI_J
+#endif
+#if defined(__GFNI__)
+#define TERN_ABI_K k
+#else
+#define TERN_ABI_K
+#endif
+#if defined(__XOP__)
+#define TERN_ABI_L l
+#else
+#define TERN_ABI_L
+#endif
+#if defined(__APX_F__)
+#define TERN_ABI_M m
+#else
+#define TERN_ABI_M
+#endif
+#if defined(__ARM_FEATURE_ATOMICS)
+#define TERN_ABI_N n
+#else
+#define TERN_ABI_N
+#endif
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+#define TERN_ABI_O o
+#else
+#define TERN_ABI_O
+#endif
+#if defined(__ARM_FEATURE_BF16_VECTOR_ARITHMETIC)
+#define TERN_ABI_P p
+#else
+#define TERN_ABI_P
+#endif
+#if defined(__ARM_FEATURE_SVE2)
+#define TERN_ABI_Q q
+#else
+#define TERN_ABI_Q
+#endif
+#if defined(__ARM_FEATURE_SHA3)
+#define TERN_ABI_R r
+#else
+#define TERN_ABI_R
+#endif
+#define TERN_ABI_LETTERS_(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r) _##a##b##c##d##e##f##g##h##i##j##k##l##m##n##o##p##q##r
+#define TERN_ABI_LETTERS__(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r) \
+  TERN_ABI_LETTERS_(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r)
+#define TERN_ABI_LETTERS                                                                                                         \
+  TERN_ABI_LETTERS__(TERN_ABI_A, TERN_ABI_B, TERN_ABI_C, TERN_ABI_D, TERN_ABI_E, TERN_ABI_F, TERN_ABI_G, TERN_ABI_H, TERN_ABI_I, \
+                     TERN_ABI_J, TERN_ABI_K, TERN_ABI_L, TERN_ABI_M, TERN_ABI_N, TERN_ABI_O, TERN_ABI_P, TERN_ABI_Q, TERN_ABI_R)
+#define TERN_ABI_PASTE_(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t) \
+  abi_##a##b##c##d##e##f##g##h##i##j##k##l##m##n##o##p##q##r##s##t
+#define TERN_ABI_PASTE(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t) \
+  TERN_ABI_PASTE_(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t)
+/// The namespace of everything that depends on flags, e.g. `abi_x86_64_sse42_avx_avx2_fma_f16c_bmi2_abcdefg`.
 #define TERN_ABI                                                                                                                           \
   TERN_ABI_PASTE(TERN_ABI_BASE, TERN_ABI_SSE42, TERN_ABI_AVX, TERN_ABI_AVX2, TERN_ABI_FMA, TERN_ABI_F16C, TERN_ABI_BMI2, TERN_ABI_AVXVNNI, \
                  TERN_ABI_AVX512F, TERN_ABI_AVX512BW, TERN_ABI_VBMI, TERN_ABI_VNNI, TERN_ABI_BF16, TERN_ABI_FP16, TERN_ABI_DOTPROD,        \
-                 TERN_ABI_SVE, TERN_ABI_FAST, TERN_ABI_EXCEPTIONS)
+                 TERN_ABI_SVE, TERN_ABI_FAST, TERN_ABI_EXCEPTIONS, TERN_ABI_LETTERS, TERN_ABI_OBJECT)
 
 #include <cstddef>
 

@@ -27,7 +27,9 @@ using error_handler = void (*)(char const* message);
 
 namespace detail {
 inline constinit error_handler current_error_handler = nullptr;
-}
+/// What an architecture's object does in place of throwing: tern::dispatch puts a function here that throws in the program's own code.
+inline constinit error_handler program_error_handler = nullptr;
+}  // namespace detail
 
 /// Replaces the handler and returns the former one; `nullptr` stands for the default. Thread-safe.
 TERN_INLINE error_handler set_error_handler(error_handler handler) noexcept {
@@ -38,8 +40,11 @@ namespace detail {
 
 [[noreturn]] TERN_INLINE void fail(char const* message) {
   if (error_handler handler = __atomic_load_n(&current_error_handler, __ATOMIC_ACQUIRE)) handler(message);
-// An architecture's object never throws by itself: the exception's code would be a symbol that all objects share.
-#if TERN_EXCEPTIONS && !defined(TERN_DISPATCH_OBJECT)
+#if defined(TERN_DISPATCH_OBJECT)
+  // An architecture's object never throws by itself: the exception's code would be a symbol that all objects share.
+  if (error_handler handler = __atomic_load_n(&program_error_handler, __ATOMIC_ACQUIRE)) handler(message);
+  TERN_TRAP();
+#elif TERN_EXCEPTIONS
   throw error(message);
 #else
   TERN_TRAP();

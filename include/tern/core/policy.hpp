@@ -22,15 +22,16 @@ namespace tern {
 inline constexpr serial_executor serial{};
 
 namespace detail {
-/// What an architecture's object uses as the default executor: the program's, which `dispatch` puts here (core/dispatch.hpp).
-inline constinit executor_ref const* program_executor = nullptr;
+/// What an architecture's object uses as the default executor: the program's, which tern::dispatch puts here. A function, so that no
+/// thread starts before one is asked for.
+inline constinit executor_ref (*program_executor)() = nullptr;
 
 inline namespace TERN_ABI {
 
 TERN_INLINE executor_ref default_executor() {
 #if defined(TERN_DISPATCH_OBJECT)
-  executor_ref const* const e = __atomic_load_n(&program_executor, __ATOMIC_ACQUIRE);
-  return e != nullptr ? *e : executor_ref{};
+  auto* const get = __atomic_load_n(&program_executor, __ATOMIC_ACQUIRE);
+  return get != nullptr ? get() : executor_ref{};
 #else
   static thread_pool pool;
   return executor_ref{pool};
