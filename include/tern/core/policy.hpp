@@ -24,13 +24,14 @@ inline constexpr serial_executor serial{};
 namespace detail {
 /// What an architecture's object uses as the default executor: the program's, which tern::dispatch puts here. A function, so that no
 /// thread starts before one is asked for.
-inline constinit executor_ref (*program_executor)() = nullptr;
+using executor_source = executor_ref (*)();
+inline constinit executor_source program_executor = nullptr;
 
 inline namespace TERN_ABI {
 
 TERN_INLINE executor_ref default_executor() {
 #if defined(TERN_DISPATCH_OBJECT)
-  auto* const get = __atomic_load_n(&program_executor, __ATOMIC_ACQUIRE);
+  executor_source const get = __atomic_load_n(&program_executor, __ATOMIC_ACQUIRE);
   return get != nullptr ? get() : executor_ref{};
 #else
   static thread_pool pool;
