@@ -42,7 +42,7 @@ template <>
 struct same_bits_as<bf16> {
   using type = void;
 };
-#if defined(__FLT16_MAX__)
+#if defined(__FLT16_MAX__) && !(defined(__aarch64__) && defined(__GNUC__) && !defined(__clang__) && __GNUC__ < 13)  // gcc 12: in C only
 template <>
 struct same_bits_as<_Float16> {
   using type = f16;
