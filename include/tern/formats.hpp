@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// @file formats.hpp
+/// How numbers are stored in blocks.
+
+#include <tern/formats/block_matrix.hpp>
+#include <tern/formats/decode.hpp>
+#include <tern/formats/gguf.hpp>
+#include <tern/formats/k_quants.hpp>
+#include <tern/formats/q4.hpp>
+#include <tern/formats/q5.hpp>
+#include <tern/formats/q8.hpp>

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// @file formats/q4.hpp
+/// Four bits an element, in blocks of 32 with one scale. Element j is the low half of byte j, element j + 16 the high half.
+///
+///     q4_0: | d f16 | 16 bytes |              d (q - 8)
+///     q4_1: | d f16 | m f16 | 16 bytes |      d q + m
+///
+/// All arithmetic of decoding is exact in f32 but the last addition. Source: GGUF files' type 2 and 3.
+///
+/// Each format of these headers offers
+///     block                           the bytes
+///     elements                        of a block
+///     decode(block, float* out)       all elements, exact to the bit
+///     encode(float const* in)         the format's reference rounding
+/// and for dot products of integers, where an element is scale * (u - offset) + min with u in [0, 255]:
+///     granule                         elements that share a scale and a min
+///     offset, has_min
+///     unpack(block, g, u)             the integers of elements 32 g to 32 g + 31
+///     scales(block, g, scale, min)    32 / granule of each (min only if has_min)
+
+#include <tern/core/config.hpp>
+#include <tern/core/float16.hpp>
+
+#include <cstdint>
+
+namespace tern::formats {
+inline namespace TERN_ABI {
+
+namespace detail {
+/// Rounds down what is not negative, and is as defined for the rest of the floats (NaN gives 0).
+TERN_INLINE int clamp_to_int(float x, int high) { return x >= static_cast<float>(high) ? high : x > 0.f ? static_cast<int>(x) : 0; }
+
+struct extremes {
+  float least, most, farthest;  // farthest from zero, with its sign; the first of equals
+};
+TERN_INLINE extremes extremes_of(float const* x, index n) {
+  extremes e{x[0], x[0], 0.f};
+  float magnitude = 0.f;
+  for (index i = 0; i < n; ++i) {
+    if (x[i] < e.least) e.least = x[i];
+    if (x[i] > e.most) e.most = x[i];
+    if (__builtin_fabsf(x[i]) > magnitude) {
+      magnitude = __builtin_fabsf(x[i]);
+      e.farthest = x[i];
+    }
+  }
+  return e;
+}
+}  // namespace detail
+
+struct q4_0 {
+  struct block {
+    f16 d;
+    std::uint8_t q[16];
+  };
+  static_assert(sizeof(block) == 18);
+  static constexpr index elements = 32;
+  static constexpr index granule = 32;
+  static constexpr int offset = 8;
+  static constexpr bool has_min = false;
+
+  TERN_INLINE static void decode(block const& b, float* out) {
+    float const d = b.d;
+    for (int j = 0; j < 16; ++j) {
+      out[j] = static_cast<float>((b.q[j] & 15) - 8) * d;
+      out[j + 16] = static_cast<float>((b.q[j] >> 4) - 8) * d;
+    }
+  }
+  TERN_INLINE static block encode(float const* in) {
+    float const d = detail::extremes_of(in, 32).farthest / -8.f;
+    float const inverse = d != 0.f ? 1.f / d : 0.f;
+    block b;
+    b.d = f16(d);
+    for (int j = 0; j < 16; ++j) {
+      int const low = detail::clamp_to_int(in[j] * inverse + 8.5f, 15);
+      int const high = detail::clamp_to_int(in[j + 16] * inverse + 8.5f, 15);
+      b.q[j] = static_cast<std::uint8_t>(low | high << 4);
+    }
+    return b;
+  }
+  TERN_INLINE static void unpack(block const& b, index, std::uint8_t* u) {
+    for (int j = 0; j < 16; ++j) {
+      u[j] = b.q[j] & 15;
+      u[j + 16] = static_cast<std::uint8_t>(b.q[j] >> 4);
+    }
+  }
+  TERN_INLINE static void scales(block const& b, index, float* scale, float*) { scale[0] = b.d; }
+};
+
+struct q4_1 {
+  struct block {
+    f16 d, m;
+    std::uint8_t q[16];
+  };
+  static_assert(sizeof(block) == 20);
+  static constexpr index elements = 32;
+  static constexpr index granule = 32;
+  static constexpr int offset = 0;
+  static constexpr bool has_min = true;
+
+  TERN_INLINE static void decode(block const& b, float* out) {
+    float const d = b.d, m = b.m;
+    for (int j = 0; j < 16; ++j) {
+      out[j] = static_cast<float>(b.q[j] & 15) * d + m;
+      out[j + 16] = static_cast<float>(b.q[j] >> 4) * d + m;
+    }
+  }
+  TERN_INLINE static block encode(float const* in) {
+    detail::extremes const e = detail::extremes_of(in, 32);
+    float const d = (e.most - e.least) / 15.f;
+    float const inverse = d != 0.f ? 1.f / d : 0.f;
+    block b;
+    b.d = f16(d);
+    b.m = f16(e.least);
+    for (int j = 0; j < 16; ++j) {
+      int const low = detail::clamp_to_int((in[j] - e.least) * inverse + 0.5f, 15);
+      int const high = detail::clamp_to_int((in[j + 16] - e.least) * inverse + 0.5f, 15);
+      b.q[j] = static_cast<std::uint8_t>(low | high << 4);
+    }
+    return b;
+  }
+  TERN_INLINE static void unpack(block const& b, index, std::uint8_t* u) {
+    for (int j = 0; j < 16; ++j) {
+      u[j] = b.q[j] & 15;
+      u[j + 16] = static_cast<std::uint8_t>(b.q[j] >> 4);
+    }
+  }
+  TERN_INLINE static void scales(block const& b, index, float* scale, float* min) {
+    scale[0] = b.d;
+    min[0] = b.m;
+  }
+};
+
+}  // namespace TERN_ABI
+}  // namespace tern::formats

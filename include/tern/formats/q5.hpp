@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// @file formats/q5.hpp
+/// Five bits an element, in blocks of 32 with one scale: four as in formats/q4.hpp, and bit j of a little-endian 32-bit word is
+/// the fifth of element j.
+///
+///     q5_0: | d f16 | 4 bytes of fifth bits | 16 bytes |              d (q - 16)
+///     q5_1: | d f16 | m f16 | 4 bytes of fifth bits | 16 bytes |      d q + m
+///
+/// Source: GGUF files' type 6 and 7.
+
+#include <tern/formats/q4.hpp>
+
+namespace tern::formats {
+inline namespace TERN_ABI {
+
+namespace detail {
+/// q: 16 bytes of halves; h: 4 bytes of fifth bits.
+TERN_INLINE void unpack_five_bits(std::uint8_t const* q, std::uint8_t const* h, std::uint8_t* u) {
+  std::uint32_t const bits = h[0] | std::uint32_t{h[1]} << 8 | std::uint32_t{h[2]} << 16 | std::uint32_t{h[3]} << 24;
+  for (unsigned j = 0; j < 16; ++j) {
+    u[j] = static_cast<std::uint8_t>((q[j] & 15u) | ((bits >> j) & 1u) << 4);
+    u[j + 16] = static_cast<std::uint8_t>((q[j] >> 4) | ((bits >> (j + 16)) & 1u) << 4);
+  }
+}
+TERN_INLINE void pack_five_bits(int const* u, std::uint8_t* q, std::uint8_t* h) {
+  for (int j = 0; j < 4; ++j) h[j] = 0;
+  for (int j = 0; j < 16; ++j) q[j] = static_cast<std::uint8_t>((u[j] & 15) | (u[j + 16] & 15) << 4);
+  for (int j = 0; j < 32; ++j) h[j / 8] = static_cast<std::uint8_t>(h[j / 8] | (u[j] >> 4) << j % 8);
+}
+}  // namespace detail
+
+struct q5_0 {
+  struct block {
+    f16 d;
+    std::uint8_t h[4];
+    std::uint8_t q[16];
+  };
+  static_assert(sizeof(block) == 22);
+  static constexpr index elements = 32;
+  static constexpr index granule = 32;
+  static constexpr int offset = 16;
+  static constexpr bool has_min = false;
+
+  TERN_INLINE static void decode(block const& b, float* out) {
+    std::uint8_t u[32];
+    unpack(b, 0, u);
+    float const d = b.d;
+    for (int j = 0; j < 32; ++j) out[j] = static_cast<float>(u[j] - 16) * d;
+  }
+  TERN_INLINE static block encode(float const* in) {
+    float const d = detail::extremes_of(in, 32).farthest / -16.f;
+    float const inverse = d != 0.f ? 1.f / d : 0.f;
+    block b;
+    b.d = f16(d);
+    int u[32];
+    for (int j = 0; j < 32; ++j) u[j] = detail::clamp_to_int(in[j] * inverse + 16.5f, 31);
+    detail::pack_five_bits(u, b.q, b.h);
+    return b;
+  }
+  TERN_INLINE static void unpack(block const& b, index, std::uint8_t* u) { detail::unpack_five_bits(b.q, b.h, u); }
+  TERN_INLINE static void scales(block const& b, index, float* scale, float*) { scale[0] = b.d; }
+};
+
+struct q5_1 {
+  struct block {
+    f16 d, m;
+    std::uint8_t h[4];
+    std::uint8_t q[16];
+  };
+  static_assert(sizeof(block) == 24);
+  static constexpr index elements = 32;
+  static constexpr index granule = 32;
+  static constexpr int offset = 0;
+  static constexpr bool has_min = true;
+
+  TERN_INLINE static void decode(block const& b, float* out) {
+    std::uint8_t u[32];
+    unpack(b, 0, u);
+    float const d = b.d, m = b.m;
+    for (int j = 0; j < 32; ++j) out[j] = static_cast<float>(u[j]) * d + m;
+  }
+  TERN_INLINE static block encode(float const* in) {
+    detail::extremes const e = detail::extremes_of(in, 32);
+    float const d = (e.most - e.least) / 31.f;
+    float const inverse = d != 0.f ? 1.f / d : 0.f;
+    block b;
+    b.d = f16(d);
+    b.m = f16(e.least);
+    int u[32];
+    for (int j = 0; j < 32; ++j) u[j] = detail::clamp_to_int((in[j] - e.least) * inverse + 0.5f, 31);
+    detail::pack_five_bits(u, b.q, b.h);
+    return b;
+  }
+  TERN_INLINE static void unpack(block const& b, index, std::uint8_t* u) { detail::unpack_five_bits(b.q, b.h, u); }
+  TERN_INLINE static void scales(block const& b, index, float* scale, float* min) {
+    scale[0] = b.d;
+    min[0] = b.m;
+  }
+};
+
+}  // namespace TERN_ABI
+}  // namespace tern::formats

@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// @file matmul.hpp
+/// Matrix products with weights in any format.
+
+#include <tern/formats.hpp>
+#include <tern/matmul/matmul.hpp>

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// @file matmul/float_kernel.hpp
+/// y = x w^T in f32 or with bf16 products: `panel_rows` weight rows are decoded into a panel whose lanes run over them, then
+/// each row of x is broadcast against it.
+///
+///     panel: [k / step][panel_rows][step]      step: elements of k that one lane takes, 1 (f32) or 2 (bf16)
+///
+/// Each y(r, n) is the sum over chunks of 256 columns, in order, of the sum over k within the chunk, in order: the same
+/// operations whatever else is in the batch and whatever the number of lanes.
+
+#include <tern/formats/decode.hpp>
+#include <tern/matmul/types.hpp>
+#include <tern/simd/dot.hpp>
+
+namespace tern::detail {
+inline namespace TERN_ABI {
+
+/// Columns that are summed before they are added to y: bounds both the panel, which fits L1, and the rounding error.
+inline constexpr index chunk_columns = 256;
+
+struct f32_products {
+  using element = float;
+  static constexpr index step = 1;
+  using operand = simd::pack<float>;
+  TERN_INLINE static operand load(float const* p) { return simd::load(p); }
+  TERN_INLINE static operand broadcast(float const* p) { return operand(*p); }
+  TERN_INLINE static simd::pack<float> multiply_add(operand w, operand x, simd::pack<float> sum) { return simd::fma(w, x, sum); }
+};
+struct bf16_products {
+  using element = bf16;
+  static constexpr index step = 2;
+  using operand = simd::pack<bf16>;
+  TERN_INLINE static operand load(bf16 const* p) { return simd::load_narrow(p); }
+  TERN_INLINE static operand broadcast(bf16 const* p) { return simd::splat2(p); }
+  TERN_INLINE static simd::pack<float> multiply_add(operand w, operand x, simd::pack<float> sum) { return simd::dot(sum, w, x); }
+};
+
+/// `lanes` rows of `columns` floats, `stride` apart, to columns of `lanes` floats, `panel_rows` apart.
+TERN_INLINE void transpose_into(float const* rows, index stride, index columns, float* panel) {
+  constexpr index W = simd::lanes;
+  for (index k = 0; k < columns; ++k)
+    for (index i = 0; i < W; ++i) panel[k * panel_rows + i] = rows[i * stride + k];
+}
+TERN_INLINE void transpose_into(float const* rows, index stride, index columns, bf16* panel) {
+  constexpr index W = simd::lanes;
+  for (index k = 0; k < columns; ++k)
+    for (index i = 0; i < W; ++i) panel[(k / 2 * panel_rows + i) * 2 + k % 2] = bf16(rows[i * stride + k]);
+}
+
+/// Decodes columns [k0, k1) of weight rows [n0, n1), n1 - n0 <= panel_rows, into a panel; rows and columns beyond are zero.
+/// decoded: lanes * chunk_columns floats.
+template <class Products>
+inline void pack_panel(block_matrix const& w, index n0, index n1, index k0, index k1, float* decoded,
+                       typename Products::element* panel) noexcept {
+  constexpr index W = simd::lanes;
+  index const columns = round_up(k1 - k0, Products::step);
+  for (index first = 0; first < panel_rows; first += W) {
+    for (index i = 0; i < W; ++i) {
+      float* const row = decoded + i * chunk_columns;
+      index const n = n0 + first + i;
+      index const filled = n < n1 ? k1 - k0 : 0;
+      if (n < n1) decode_columns(w.type, w.row(n), k0, k1, row);
+      for (index k = filled; k < columns; ++k) row[k] = 0.f;
+    }
+    transpose_into(decoded, chunk_columns, columns, panel + first * Products::step);
+  }
+}
+
+/// `Rows` rows of x against a panel.
+template <class Products, int Rows>
+TERN_INLINE void multiply_tile(typename Products::element const* TERN_RESTRICT panel, index steps,
+                               typename Products::element const* TERN_RESTRICT x, index x_stride, float* TERN_RESTRICT y, index y_stride,
+                               index n, bool add) {
+  using simd::pack;
+  constexpr index W = simd::lanes;
+  pack<float> sum[Rows][2];
+  TERN_UNROLL
+  for (int r = 0; r < Rows; ++r) sum[r][0] = sum[r][1] = pack<float>(0.f);
+  for (index k = 0; k < steps; ++k) {
+    auto const w0 = Products::load(panel);
+    auto const w1 = Products::load(panel + W * Products::step);
+    panel += panel_rows * Products::step;
+    TERN_UNROLL
+    for (int r = 0; r < Rows; ++r) {
+      auto const broadcast = Products::broadcast(x + r * x_stride);
+      sum[r][0] = Products::multiply_add(w0, broadcast, sum[r][0]);
+      sum[r][1] = Products::multiply_add(w1, broadcast, sum[r][1]);
+    }
+    x += Products::step;
+  }
+  TERN_UNROLL
+  for (int r = 0; r < Rows; ++r) {
+    float* const out = y + r * y_stride;
+    if (n == panel_rows) {
+      simd::store(out, add ? simd::load(out) + sum[r][0] : sum[r][0]);
+      simd::store(out + W, add ? simd::load(out + W) + sum[r][1] : sum[r][1]);
+      continue;
+    }
+    for (index half = 0; half < 2; ++half) {
+      index const left = n - half * W, count = left < 0 ? 0 : left < W ? left : W;
+      pack<float> const s = half == 0 ? sum[r][0] : sum[r][1];
+      if (count > 0) simd::store_n(out + half * W, add ? simd::load_n(out + half * W, count) + s : s, count);
+    }
+  }
+}
+
+/// Rows of x in a register tile: 2 sums each, beside 2 registers of weights and 1 of x.
+#if defined(TERN_SIMD_AVX512) || defined(TERN_SIMD_NEON)
+inline constexpr int tile_rows = 12;
+#else
+inline constexpr int tile_rows = 6;
+#endif
+
+/// Weight rows [n0, n1) of a job (at most panel_rows) times rows [r0, r1) of x.
+template <class Products>
+inline void multiply_stripe(matmul_job const& job, index n0, index n1, index r0, index r1, index columns,
+                            typename Products::element const* x, index x_stride, bool add, float* decoded,
+                            typename Products::element* panel) noexcept {
+  for (index k0 = 0; k0 < columns || k0 == 0; k0 += chunk_columns) {
+    index const k1 = k0 + chunk_columns < columns ? k0 + chunk_columns : columns;
+    pack_panel<Products>(job.w, n0, n1, k0, k1, decoded, panel);
+    index const steps = ceil_div(k1 - k0, Products::step), n = n1 - n0;
+    bool const adds = add || k0 > 0;
+    auto const* xk = x + r0 * x_stride + k0;
+    float* y = job.y + r0 * job.y_stride + n0;
+    index r = r0;
+    for (; r + tile_rows <= r1; r += tile_rows, xk += tile_rows * x_stride, y += tile_rows * job.y_stride)
+      multiply_tile<Products, tile_rows>(panel, steps, xk, x_stride, y, job.y_stride, n, adds);
+    for (; r + 3 <= r1; r += 3, xk += 3 * x_stride, y += 3 * job.y_stride)
+      multiply_tile<Products, 3>(panel, steps, xk, x_stride, y, job.y_stride, n, adds);
+    for (; r < r1; ++r, xk += x_stride, y += job.y_stride) multiply_tile<Products, 1>(panel, steps, xk, x_stride, y, job.y_stride, n, adds);
+  }
+}
+
+/// Scratch bytes of a thread.
+template <class Products>
+TERN_INLINE constexpr index float_panel_bytes() {
+  return static_cast<index>(sizeof(float)) * simd::lanes * chunk_columns +
+         static_cast<index>(sizeof(typename Products::element)) * panel_rows * chunk_columns;
+}
+
+/// Splits a call into stripes of a panel's weight rows; where these are few for the threads, also by rows of x.
+TERN_INLINE index rows_per_item(cpu_policy const& policy, matmul_job const* jobs, index count, index rows, index stripe, index tile) {
+  index stripes = 0;
+  for (index j = 0; j < count; ++j) stripes += ceil_div(jobs[j].w.rows, stripe);
+  index const wanted = 4 * policy.concurrency();
+  if (stripes >= wanted || stripes == 0 || rows == 0) return rows > 0 ? rows : 1;
+  index const chunk = round_up(ceil_div(rows, ceil_div(wanted, stripes)), tile), least = 8 * tile;
+  return chunk > least ? chunk : least;
+}
+
+/// All jobs, with weights decoded to f32 (or bf16). x: (rows, columns) elements of Products; scratch: float_panel_bytes a slot.
+template <class Products>
+inline void multiply_float(cpu_policy const& policy, matmul_job const* jobs, index count, typename Products::element const* x,
+                           index x_stride, index rows, index columns, bool add, std::byte* scratch) {
+  matmul_split const split(jobs, count, rows, panel_rows, rows_per_item(policy, jobs, count, rows, panel_rows, tile_rows));
+  parallel_for(policy, split.items, [&](index item, index slot) TERN_LAMBDA {
+    auto const piece = split.at(item, jobs, rows);
+    auto* const decoded = reinterpret_cast<float*>(scratch + slot * float_panel_bytes<Products>());
+    auto* const panel = reinterpret_cast<typename Products::element*>(decoded + simd::lanes * chunk_columns);
+    multiply_stripe<Products>(*piece.job, piece.n0, piece.n1, piece.r0, piece.r1, columns, x, x_stride, add, decoded, panel);
+  });
+}
+
+}  // namespace TERN_ABI
+}  // namespace tern::detail

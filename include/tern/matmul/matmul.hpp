@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// @file matmul/matmul.hpp
+/// y = x w^T, with weights in any format, used where they lie.
+///
+///     x (rows, k)   activations: f32, f16 or bf16, any strides
+///     w (n, k)      weights: a block_matrix, or a view of f32, f16 or bf16 whose rows are contiguous
+///     y (rows, n)   f32, any strides; may not overlap x or w
+///
+///     matmul(policy, x, w, y)
+///     matmul(policy, x, w, y, compute::int8)                     what the products are made of (matmul/types.hpp)
+///     matmul(policy, x, w, y, compute::int8, accumulate{})       y += x w^T
+///     matmul(policy, x, {q, k, v}, {yq, yk, yv}, compute::int8)  several matrices (block_matrix) that share x: one pass over the
+///                                                                threads, and x is prepared once
+///
+/// Fails if x.extent(1) is not w's columns, y.extent(0) not x.extent(0), or y.extent(1) not w's rows. k may be 0: y is then 0.
+///
+/// Every y(r, i) is computed by the same operations in the same order whatever the number of rows, of threads and of lanes.
+/// Cost: rows n k multiply-adds; one pass over the weights, which is what one to a few rows cost.
+/// Error: `accuracy` below.
+
+#include <tern/matmul/float_kernel.hpp>
+
+namespace tern::detail {
+inline namespace TERN_ABI {
+
+/// Where the pieces of a call's scratch memory start.
+struct matmul_plan {
+  index x_f32, x_bf16, panels, y_dense, bytes;  // offsets; x_f32 and y_dense are -1 where the caller's memory serves
+  index stride;                                 // of the rows of prepared x, in elements
+};
+
+/// Rows of prepared x start this many elements apart: whole cache lines, and an odd number of them against aliasing.
+TERN_INLINE constexpr index padded_columns(index k) { return round_up(k, 64) / 64 % 2 == 0 ? round_up(k, 64) + 64 : round_up(k, 64); }
+
+TERN_INLINE matmul_plan plan_matmul(cpu_policy const& policy, bool copy_x, index rows, index columns, index dense_y, compute mode) {
+  matmul_plan p{};
+  p.stride = padded_columns(columns);
+  auto const take = [&](index bytes) {
+    index const at = p.bytes;
+    p.bytes += round_up(bytes, static_cast<index>(workspace::alignment));
+    return at;
+  };
+  p.x_f32 = copy_x ? take(rows * p.stride * index{sizeof(float)}) : -1;
+  p.x_bf16 = mode == compute::bf16 ? take(rows * p.stride * index{sizeof(bf16)}) : -1;
+  p.panels = take(policy.concurrency() * float_panel_bytes<f32_products>());
+  p.y_dense = dense_y > 0 ? take(rows * dense_y * index{sizeof(float)}) : -1;
+  return p;
+}
+
+/// x as f32 with contiguous rows.
+template <class T>
+inline void copy_rows(tensor_view<T, 2> const& x, float* out, index stride) noexcept {
+  for (index r = 0; r < x.extent(0); ++r)
+    for (index k = 0; k < x.extent(1); ++k) out[r * stride + k] = static_cast<float>(x(r, k));
+}
+inline void round_rows(matmul_input const& in, bf16* out, index stride) noexcept {
+  for (index r = 0; r < in.rows; ++r) {
+    float const* const x = in.x + r * in.x_stride;
+    bf16* const row = out + r * stride;
+    index k = 0;
+    for (; k + simd::lanes <= in.columns; k += simd::lanes) simd::store(row + k, simd::load(x + k));
+    for (; k < in.columns; ++k) row[k] = bf16(x[k]);
+    if (k < stride) row[k] = bf16::from_bits(0);
+  }
+}
+
+inline void run_matmul(cpu_policy const& policy, matmul_job const* jobs, index count, matmul_input const& in, compute mode, bool add,
+                       matmul_plan const& plan, std::byte* scratch) {
+  std::byte* const panels = scratch + plan.panels;
+  if (mode == compute::bf16) {
+    auto* const x = reinterpret_cast<bf16*>(scratch + plan.x_bf16);
+    round_rows(in, x, plan.stride);
+    multiply_float<bf16_products>(policy, jobs, count, x, plan.stride, in.rows, in.columns, add, panels);
+  } else {
+    multiply_float<f32_products>(policy, jobs, count, in.x, in.x_stride, in.rows, in.columns, add, panels);
+  }
+}
+
+struct matmul_options {
+  compute mode = compute::f32;
+  bool add = false;
+  TERN_INLINE void set(compute c) { mode = c; }
+  TERN_INLINE void set(accumulate) { add = true; }
+  template <class... Options>
+  TERN_INLINE static matmul_options of(Options... options) {
+    matmul_options o;
+    (o.set(options), ...);
+    return o;
+  }
+};
+template <class O>
+concept matmul_option = std::same_as<O, compute> || std::same_as<O, accumulate>;
+
+TERN_INLINE block_matrix weights_of(block_matrix const& w) { return w; }
+template <tensor_like W>
+TERN_INLINE block_matrix weights_of(W&& w) {
+  return block_matrix(tern::view(w));
+}
+template <class T>
+TERN_INLINE bool in_place(tensor_view<T, 2> const& x) {
+  return std::is_same_v<std::remove_const_t<T>, float> && (x.stride(1) == 1 || x.extent(1) <= 1);
+}
+
+}  // namespace TERN_ABI
+}  // namespace tern::detail
+
+namespace tern {
+inline namespace TERN_ABI {
+
+inline constexpr struct matmul_fn {
+  /// |y - exact| <= this * 2^-24 * (sum over k of |x w|, + |y| before), with f32 products: a sum of 256, then one over the
+  /// chunks. (What int8 and bf16 add: half a step of rounding of each factor.)
+  static constexpr double accuracy(index k) { return 256. + static_cast<double>(k) / 256. + 2.; }
+
+  template <tensor_like X, class W, tensor_like Y, detail::matmul_option... Options>
+  void operator()(cpu_policy const& policy, X&& x, W&& w, Y&& y, Options... options) const {
+    block_matrix const weights[] = {detail::weights_of(w)};
+    tensor_view<float, 2> const results[] = {tern::view(y)};
+    run(policy, tern::view(x), weights, results, 1, detail::matmul_options::of(options...));
+  }
+  template <tensor_like X, std::size_t N, detail::matmul_option... Options>
+  void operator()(cpu_policy const& policy, X&& x, block_matrix const (&w)[N], tensor_view<float, 2> const (&y)[N],
+                  Options... options) const {
+    run(policy, tern::view(x), w, y, static_cast<index>(N), detail::matmul_options::of(options...));
+  }
+
+  template <tensor_like X, class W, tensor_like Y, detail::matmul_option... Options>
+  std::size_t workspace_size(cpu_policy const& policy, X const& x, W const&, Y const& y, Options... options) const {
+    tensor_view<float, 2> const results[] = {tern::view(const_cast<Y&>(y))};
+    return plan(policy, tern::view(x), results, 1, detail::matmul_options::of(options...).mode).bytes_needed();
+  }
+  template <tensor_like X, std::size_t N, detail::matmul_option... Options>
+  std::size_t workspace_size(cpu_policy const& policy, X const& x, block_matrix const (&)[N], tensor_view<float, 2> const (&y)[N],
+                             Options... options) const {
+    return plan(policy, tern::view(x), y, static_cast<index>(N), detail::matmul_options::of(options...).mode).bytes_needed();
+  }
+
+ private:
+  /// As many matrices as one call takes: what lets the engine keep its list of jobs on the stack.
+  static constexpr index most = 16;
+
+  struct sized_plan : detail::matmul_plan {
+    TERN_INLINE std::size_t bytes_needed() const { return static_cast<std::size_t>(bytes); }
+  };
+  template <class T>
+  static sized_plan plan(cpu_policy const& policy, tensor_view<T, 2> const& x, tensor_view<float, 2> const* y, index count, compute mode) {
+    index dense = 0;
+    for (index j = 0; j < count; ++j)
+      if (!detail::in_place(y[j])) dense += y[j].extent(1);
+    return {detail::plan_matmul(policy, !detail::in_place(x), x.extent(0), x.extent(1), dense, mode)};
+  }
+
+  template <class T>
+  static void run(cpu_policy const& policy, tensor_view<T, 2> const& x, block_matrix const* w, tensor_view<float, 2> const* y, index count,
+                  detail::matmul_options options) {
+    static_assert(float_storage<T>, "tern::matmul: x holds f32, f16 or bf16");
+    detail::expect(count <= most, "matmul", "the number of matrices", count, "at most 16");
+    index const rows = x.extent(0), columns = x.extent(1);
+    for (index j = 0; j < count; ++j) {
+      detail::expect_equal("matmul", "x.extent(1)", columns, "w's columns", w[j].columns);
+      detail::expect_equal("matmul", "y.extent(0)", y[j].extent(0), "x.extent(0)", rows);
+      detail::expect_equal("matmul", "y.extent(1)", y[j].extent(1), "w's rows", w[j].rows);
+    }
+    if (rows == 0) return;
+    sized_plan const p = plan(policy, x, y, count, options.mode);
+    workspace::lease const scratch(policy.scratch(), p.bytes_needed());
+    detail::matmul_input in{nullptr, p.stride, rows, columns};
+    if constexpr (std::is_same_v<std::remove_const_t<T>, float>) {
+      in.x = x.data();
+      in.x_stride = x.stride(0);
+    }
+    if (p.x_f32 >= 0) {
+      auto* const copy = reinterpret_cast<float*>(scratch.data() + p.x_f32);
+      detail::copy_rows(x, copy, p.stride);
+      in.x = copy;
+      in.x_stride = p.stride;
+    }
+    detail::matmul_job jobs[most];
+    auto* dense = reinterpret_cast<float*>(scratch.data() + (p.y_dense >= 0 ? p.y_dense : 0));
+    for (index j = 0; j < count; ++j) {
+      bool const direct = detail::in_place(y[j]);
+      jobs[j] = {w[j], direct ? y[j].data() : dense, direct ? y[j].stride(0) : w[j].rows};
+      if (direct) continue;
+      if (options.add) detail::copy_rows(y[j], dense, w[j].rows);
+      dense += rows * w[j].rows;
+    }
+    detail::run_matmul(policy, jobs, count, in, options.mode, options.add, p, scratch.data());
+    for (index j = 0; j < count; ++j)
+      if (!detail::in_place(y[j])) write_back(jobs[j], y[j]);
+  }
+  static void write_back(detail::matmul_job const& job, tensor_view<float, 2> const& y) {
+    for (index r = 0; r < y.extent(0); ++r)
+      for (index i = 0; i < y.extent(1); ++i) y(r, i) = job.y[r * job.y_stride + i];
+  }
+} matmul{};
+
+}  // namespace TERN_ABI
+}  // namespace tern

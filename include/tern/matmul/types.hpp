@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// @file matmul/types.hpp
+/// What a caller chooses for a matrix product, and what the engine's parts hand to each other.
+
+#include <tern/core/parallel_for.hpp>
+#include <tern/formats/block_matrix.hpp>
+#include <tern/simd/pack.hpp>
+
+namespace tern {
+
+/// What the products are made of.
+///     f32    weights decoded to f32, activations as they are. The default.
+///     bf16   both rounded to bf16, sums in f32
+///     int8   activations rounded to 8 bits in blocks of 32 (matmul/quantize.hpp), integer products, sums of blocks in f32.
+///            Weights of type f32, f16 and bf16 are computed as with compute::f32.
+enum class compute { f32, bf16, int8 };
+
+/// Adds the product to what y holds: a residual stream.
+struct accumulate {};
+
+namespace detail {
+inline namespace TERN_ABI {
+
+/// One weight matrix and where its product goes.
+struct matmul_job {
+  block_matrix w;  // (n, k)
+  float* y;        // (rows, n), contiguous along n
+  index y_stride;
+};
+
+/// The activations of a call: (rows, k), contiguous along k.
+struct matmul_input {
+  float const* x;
+  index x_stride;
+  index rows;
+  index columns;
+};
+
+/// Weight rows that a packed panel holds: two registers of lanes.
+inline constexpr index panel_rows = 2 * simd::lanes;
+
+TERN_INLINE constexpr index ceil_div(index a, index b) { return (a + b - 1) / b; }
+TERN_INLINE constexpr index round_up(index a, index b) { return ceil_div(a, b) * b; }
+
+/// Work of several jobs as one range of items: item -> job, rows of its weights, rows of x.
+struct matmul_split {
+  index stripe;  // weight rows of an item
+  index chunk;   // rows of x of an item
+  index chunks;
+  index items;
+
+  TERN_INLINE matmul_split(matmul_job const* jobs, index count, index rows, index stripe_rows, index chunk_rows)
+      : stripe(stripe_rows), chunk(chunk_rows), chunks(ceil_div(rows, chunk_rows)), items(0) {
+    for (index j = 0; j < count; ++j) items += ceil_div(jobs[j].w.rows, stripe) * chunks;
+  }
+  struct piece {
+    matmul_job const* job;
+    index n0, n1, r0, r1;
+  };
+  TERN_INLINE piece at(index item, matmul_job const* jobs, index rows) const {
+    index s = item / chunks;
+    index const c = item % chunks;
+    for (;; ++jobs) {
+      index const stripes = ceil_div(jobs->w.rows, stripe);
+      if (s < stripes) break;
+      s -= stripes;
+    }
+    index const n1 = (s + 1) * stripe, r1 = (c + 1) * chunk;
+    return {jobs, s * stripe, n1 < jobs->w.rows ? n1 : jobs->w.rows, c * chunk, r1 < rows ? r1 : rows};
+  }
+};
+
+}  // namespace TERN_ABI
+}  // namespace detail
+}  // namespace tern
