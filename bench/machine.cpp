@@ -59,6 +59,12 @@ struct int8_step {
   TERN_INLINE static acc step(acc c, simd::pack<std::uint8_t> a, simd::pack<std::int8_t> b) { return simd::dot7(c, a, b); }
 };
 
+/// Makes the compiler believe that x is used.
+template <class Pack>
+TERN_INLINE void keep(Pack x) {
+  __asm__ __volatile__("" : : "m"(x));
+}
+
 template <class T>
 TERN_INLINE simd::pack<T> operand(T const* p) {
   if constexpr (sizeof(T) == 4)
@@ -89,8 +95,13 @@ template <class Step>
       for (index j = 0; j < cols; ++j) acc[i][j] = Step::step(acc[i][j], left, right[j]);
     }
   }
-  for (auto& row : acc)
-    for (auto& c : row) __asm__ __volatile__("" : : "m"(c));
+  typename Step::acc sum{};  // the accumulators' own addresses must not be taken: they would live in memory
+  TERN_UNROLL
+  for (index i = 0; i < rows; ++i) {
+    TERN_UNROLL
+    for (index j = 0; j < cols; ++j) sum += acc[i][j];
+  }
+  keep(sum);
 }
 
 /// GFLOP/s of `Step` with all threads of the pool busy.
@@ -118,10 +129,16 @@ template <index streams>
   constexpr index W = simd::lanes, line = 64 / sizeof(float), per = line > W ? line : W;
   simd::pack<float> acc[streams] = {};
   index const part = n / streams;
-  for (index i = 0; i < part; i += per) TERN_UNROLL
-  for (index s = 0; s < streams; ++s)
-    for (index w = 0; w < per; w += W) acc[s] = acc[s] + simd::load(x + s * part + i + w);
-  for (auto& s : acc) __asm__ __volatile__("" : : "m"(s));
+  for (index i = 0; i < part; i += per) {
+    TERN_UNROLL
+    for (index s = 0; s < streams; ++s) {
+      TERN_UNROLL
+      for (index w = 0; w < per; w += W) acc[s] += simd::load(x + s * part + i + w);
+    }
+  }
+  TERN_UNROLL
+  for (index s = 1; s < streams; ++s) acc[0] += acc[s];
+  keep(acc[0]);
 }
 
 template <index streams>
@@ -134,8 +151,6 @@ double measure_bandwidth(thread_pool& pool, float const* x, index n) {
     pool.run(threads, task_ref(task));
     rate.push_back(static_cast<double>(part * threads) * sizeof(float) / (now() - begin) * 1e-9);
   }
-  float volatile sink = 0;
-  for (float s : sums) sink = sink + s;
   return median(rate);
 }
 
