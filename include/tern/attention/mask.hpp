@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// @file attention/mask.hpp
+/// Which keys a query may see. Query i (of `tokens`) stands at position i + offset among the keys; unless a mask says otherwise
+/// the last query stands at the last key (bottom-right alignment): offset = keys - tokens.
+///
+///     causal{}              keys j <= i + offset
+///     causal{offset}        the same with an offset of the caller's, for every mask it is combined with
+///     window{n}             the n keys that end at the query's own: i + offset - n < j <= i + offset
+///     window{n, right}      and `right` keys after it:              i + offset - n < j <= i + offset + right
+///     a & b                 keys that both show
+///
+/// A mask of one's own is a type with three functions over query and key indices, from which the engine learns which parts of
+/// the score matrix to leave out (never computed), which to mask by element, and which to take whole:
+///
+///     key_range range(index i0, index i1) const;                           // no query in [i0, i1) sees a key outside
+///     coverage covers(index i0, index i1, index j0, index j1) const;       // how much of these keys these queries see
+///     bool visible(index i, index j) const;
+
+#include <tern/core/config.hpp>
+
+#include <concepts>
+#include <limits>
+
+namespace tern {
+
+/// Offset that aligns the last query with the last key.
+inline constexpr index bottom_right = std::numeric_limits<index>::min();
+
+/// Keys [begin, end); empty when end <= begin.
+struct key_range {
+  index begin, end;
+};
+/// How many pairs of a tile of queries and a range of keys are visible. `some` is always a right answer, only slower.
+enum class coverage { none, some, all };
+
+/// Keys up to the query's own position.
+struct causal {
+  index offset = bottom_right;
+};
+/// The `length` keys that end at the query's own position, and `right` keys after it.
+struct window {
+  index length;
+  index right = 0;
+  index offset = bottom_right;
+};
+
+template <class M>
+concept custom_mask = requires(M const& m, index i) {
+  { m.range(i, i) } -> std::convertible_to<key_range>;
+  { m.covers(i, i, i, i) } -> std::same_as<coverage>;
+  { m.visible(i, i) } -> std::convertible_to<bool>;
+};
+
+/// What both masks show; made by `a & b`.
+template <class A, class B>
+struct both_masks {
+  A first;
+  B second;
+};
+
+namespace detail {
+
+template <class M>
+inline constexpr bool is_mask = custom_mask<M> || std::same_as<M, causal> || std::same_as<M, window>;
+template <class A, class B>
+inline constexpr bool is_mask<both_masks<A, B>> = true;
+
+}  // namespace detail
+
+template <class M>
+concept attention_mask = detail::is_mask<M>;
+
+template <attention_mask A, attention_mask B>
+TERN_INLINE constexpr both_masks<A, B> operator&(A const& a, B const& b) {
+  return {a, b};
+}
+
+namespace detail {
+
+/// Query i sees keys [i + low, i + high) of [0, keys). All masks above are this one, so one engine serves them.
+struct band {
+  static constexpr index far = std::numeric_limits<index>::max() / 4;
+  index low, high, keys;
+
+  TERN_INLINE constexpr key_range row(index i) const {
+    index const begin = i + low, end = i + high;
+    return {begin > 0 ? begin : 0, end < keys ? end : keys};
+  }
+  // Both ends of a row grow with i.
+  TERN_INLINE constexpr key_range range(index i0, index i1) const { return {row(i0).begin, row(i1 - 1).end}; }
+  TERN_INLINE constexpr coverage covers(index i0, index i1, index j0, index j1) const {
+    if (j1 <= row(i0).begin || j0 >= row(i1 - 1).end) return coverage::none;
+    return row(i1 - 1).begin <= j0 && j1 <= row(i0).end ? coverage::all : coverage::some;
+  }
+  TERN_INLINE constexpr bool visible(index i, index j) const { return row(i).begin <= j && j < row(i).end; }
+};
+
+template <class A, class B>
+struct bound_both {
+  A a;
+  B b;
+  TERN_INLINE constexpr key_range range(index i0, index i1) const {
+    key_range const x = a.range(i0, i1), y = b.range(i0, i1);
+    return {x.begin > y.begin ? x.begin : y.begin, x.end < y.end ? x.end : y.end};
+  }
+  TERN_INLINE constexpr coverage covers(index i0, index i1, index j0, index j1) const {
+    coverage const x = a.covers(i0, i1, j0, j1), y = b.covers(i0, i1, j0, j1);
+    return x < y ? x : y;
+  }
+  TERN_INLINE constexpr bool visible(index i, index j) const { return a.visible(i, j) && b.visible(i, j); }
+};
+
+/// The offset that a mask states, or `bottom_right`; of several, the first.
+template <class M>
+TERN_INLINE constexpr index stated_offset(M const&) {
+  return bottom_right;
+}
+TERN_INLINE constexpr index stated_offset(causal const& m) { return m.offset; }
+TERN_INLINE constexpr index stated_offset(window const& m) { return m.offset; }
+template <class A, class B>
+TERN_INLINE constexpr index stated_offset(both_masks<A, B> const& m) {
+  index const first = stated_offset(m.first);
+  return first != bottom_right ? first : stated_offset(m.second);
+}
+
+TERN_INLINE constexpr index at_most_far(index n) { return n < band::far ? n : band::far; }
+
+/// A mask with its alignment resolved. `offset` is that of query 0.
+TERN_INLINE constexpr band bind_mask(causal const&, index keys, index offset) { return {-band::far, offset + 1, keys}; }
+TERN_INLINE constexpr band bind_mask(window const& m, index keys, index offset) {
+  return {offset - at_most_far(m.length) + 1, offset + at_most_far(m.right) + 1, keys};
+}
+template <custom_mask M>
+TERN_INLINE constexpr auto bind_mask(M const& m, index keys, index) {
+  return bound_both<band, M>{band{-band::far, band::far, keys}, m};  // the band first: m is not asked about keys that do not exist
+}
+template <class A, class B>
+TERN_INLINE constexpr auto bind_mask(both_masks<A, B> const& m, index keys, index offset) {
+  auto const a = bind_mask(m.first, keys, offset);
+  auto const b = bind_mask(m.second, keys, offset);
+  if constexpr (std::same_as<decltype(a), band const> && std::same_as<decltype(b), band const>)
+    return band{a.low > b.low ? a.low : b.low, a.high < b.high ? a.high : b.high, keys};
+  else
+    return bound_both<std::remove_const_t<decltype(a)>, std::remove_const_t<decltype(b)>>{a, b};
+}
+
+}  // namespace detail
+}  // namespace tern
