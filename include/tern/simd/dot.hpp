@@ -21,6 +21,7 @@ inline namespace TERN_ABI {
 namespace simd {
 
 namespace detail {
+#if !defined(TERN_SIMD_EMULATED)
 /// The 32-bit register of a pack.
 TERN_INLINE auto native(pack<std::int32_t> a) {
 #if defined(TERN_SIMD_AVX512)
@@ -33,6 +34,7 @@ TERN_INLINE auto native(pack<std::int32_t> a) {
   return static_cast<int32x4_t>(a.v);
 #endif
 }
+#endif
 
 #if defined(TERN_SIMD_AVX512)
 using bytes = __m512i;

@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// @file simd/shuffle.hpp
+/// Lanes that change places: transposes of a square tile, and tables of 16 entries held in registers.
+
+#include <tern/simd/bytes.hpp>
+
+namespace tern {
+inline namespace TERN_ABI {
+namespace simd {
+
+// ---- transpose -------------------------------------------------------------------------------------------------------
+
+namespace detail {
+#if defined(TERN_SIMD_AVX512)
+/// Within each 128-bit quarter: rows 4q .. 4q+3 of r become columns.
+TERN_INLINE void transpose_quarters(__m512 (&r)[16]) {
+  TERN_UNROLL
+  for (index g = 0; g < 16; g += 4) {
+    __m512d const a = _mm512_castps_pd(_mm512_maskz_unpacklo_ps(0xffff, r[g], r[g + 1]));
+    __m512d const b = _mm512_castps_pd(_mm512_maskz_unpackhi_ps(0xffff, r[g], r[g + 1]));
+    __m512d const c = _mm512_castps_pd(_mm512_maskz_unpacklo_ps(0xffff, r[g + 2], r[g + 3]));
+    __m512d const d = _mm512_castps_pd(_mm512_maskz_unpackhi_ps(0xffff, r[g + 2], r[g + 3]));
+    r[g] = _mm512_castpd_ps(_mm512_maskz_unpacklo_pd(0xff, a, c));
+    r[g + 1] = _mm512_castpd_ps(_mm512_maskz_unpackhi_pd(0xff, a, c));
+    r[g + 2] = _mm512_castpd_ps(_mm512_maskz_unpacklo_pd(0xff, b, d));
+    r[g + 3] = _mm512_castpd_ps(_mm512_maskz_unpackhi_pd(0xff, b, d));
+  }
+}
+#endif
+}  // namespace detail
+
+/// rows[i] lane j <-> rows[j] lane i. 64 shuffles of two registers for 16 lanes, 24 for 8, 8 for 4.
+TERN_INLINE void transpose(pack<float> (&rows)[lanes]) {
+#if defined(TERN_SIMD_AVX512)
+  __m512 r[16];
+  TERN_UNROLL
+  for (index i = 0; i < 16; ++i) r[i] = rows[i].v;
+  detail::transpose_quarters(r);
+  // r[4g + k] quarter q holds column 4q + k of rows 4g .. 4g+3: transpose the 4 x 4 quarters.
+  TERN_UNROLL
+  for (index k = 0; k < 4; ++k) {
+    __m512 const a = _mm512_maskz_shuffle_f32x4(0xffff, r[k], r[4 + k], 0x44);
+    __m512 const b = _mm512_maskz_shuffle_f32x4(0xffff, r[k], r[4 + k], 0xee);
+    __m512 const c = _mm512_maskz_shuffle_f32x4(0xffff, r[8 + k], r[12 + k], 0x44);
+    __m512 const d = _mm512_maskz_shuffle_f32x4(0xffff, r[8 + k], r[12 + k], 0xee);
+    rows[k] = pack<float>(_mm512_maskz_shuffle_f32x4(0xffff, a, c, 0x88));
+    rows[4 + k] = pack<float>(_mm512_maskz_shuffle_f32x4(0xffff, a, c, 0xdd));
+    rows[8 + k] = pack<float>(_mm512_maskz_shuffle_f32x4(0xffff, b, d, 0x88));
+    rows[12 + k] = pack<float>(_mm512_maskz_shuffle_f32x4(0xffff, b, d, 0xdd));
+  }
+#elif defined(TERN_SIMD_AVX2)
+  __m256 r[8];
+  TERN_UNROLL
+  for (index g = 0; g < 8; g += 4) {
+    __m256 const a = _mm256_unpacklo_ps(rows[g].v, rows[g + 1].v);
+    __m256 const b = _mm256_unpackhi_ps(rows[g].v, rows[g + 1].v);
+    __m256 const c = _mm256_unpacklo_ps(rows[g + 2].v, rows[g + 3].v);
+    __m256 const d = _mm256_unpackhi_ps(rows[g + 2].v, rows[g + 3].v);
+    r[g] = _mm256_shuffle_ps(a, c, 0x44);
+    r[g + 1] = _mm256_shuffle_ps(a, c, 0xee);
+    r[g + 2] = _mm256_shuffle_ps(b, d, 0x44);
+    r[g + 3] = _mm256_shuffle_ps(b, d, 0xee);
+  }
+  TERN_UNROLL
+  for (index k = 0; k < 4; ++k) {
+    rows[k] = pack<float>(_mm256_permute2f128_ps(r[k], r[4 + k], 0x20));
+    rows[4 + k] = pack<float>(_mm256_permute2f128_ps(r[k], r[4 + k], 0x31));
+  }
+#elif defined(TERN_SIMD_SSE)
+  __m128 const a = _mm_unpacklo_ps(rows[0].v, rows[1].v);
+  __m128 const b = _mm_unpackhi_ps(rows[0].v, rows[1].v);
+  __m128 const c = _mm_unpacklo_ps(rows[2].v, rows[3].v);
+  __m128 const d = _mm_unpackhi_ps(rows[2].v, rows[3].v);
+  rows[0] = pack<float>(_mm_movelh_ps(a, c));
+  rows[1] = pack<float>(_mm_movehl_ps(c, a));
+  rows[2] = pack<float>(_mm_movelh_ps(b, d));
+  rows[3] = pack<float>(_mm_movehl_ps(d, b));
+#elif defined(TERN_SIMD_NEON)
+  float64x2_t const a = vreinterpretq_f64_f32(vtrn1q_f32(rows[0].v, rows[1].v));
+  float64x2_t const b = vreinterpretq_f64_f32(vtrn2q_f32(rows[0].v, rows[1].v));
+  float64x2_t const c = vreinterpretq_f64_f32(vtrn1q_f32(rows[2].v, rows[3].v));
+  float64x2_t const d = vreinterpretq_f64_f32(vtrn2q_f32(rows[2].v, rows[3].v));
+  rows[0] = pack<float>(vreinterpretq_f32_f64(vtrn1q_f64(a, c)));
+  rows[1] = pack<float>(vreinterpretq_f32_f64(vtrn1q_f64(b, d)));
+  rows[2] = pack<float>(vreinterpretq_f32_f64(vtrn2q_f64(a, c)));
+  rows[3] = pack<float>(vreinterpretq_f32_f64(vtrn2q_f64(b, d)));
+#else
+  for (index i = 0; i < lanes; ++i)
+    for (index j = 0; j < i; ++j) {
+      float const kept = rows[i].v[j];
+      rows[i].v[j] = rows[j].v[i];
+      rows[j].v[i] = kept;
+    }
+#endif
+}
+
+// ---- tables ----------------------------------------------------------------------------------------------------------
+
+/// 16 bytes to look up, where the instruction wants them.
+struct byte_table {
+#if defined(TERN_SIMD_EMULATED) || (defined(TERN_SIMD_SSE) && !defined(__SSSE3__))
+  std::int8_t entry[16];
+#else
+  pack<std::int8_t> entry;
+#endif
+};
+
+TERN_INLINE byte_table load_table(std::int8_t const* entries) {
+#if defined(TERN_SIMD_AVX512)
+  return {_mm512_maskz_broadcast_i32x4(0xffff, detail::read<__m128i>(entries))};
+#elif defined(TERN_SIMD_AVX2)
+  return {_mm256_broadcastsi128_si256(detail::read<__m128i>(entries))};
+#elif defined(TERN_SIMD_EMULATED) || (defined(TERN_SIMD_SSE) && !defined(__SSSE3__))
+  byte_table t;
+  __builtin_memcpy(t.entry, entries, 16);
+  return t;
+#else
+  return {load(entries)};
+#endif
+}
+
+/// Lane by lane: entries[which]; `which` must be below 16.
+TERN_INLINE pack<std::int8_t> lookup(byte_table const& table, pack<std::uint8_t> which) {
+#if defined(TERN_SIMD_AVX512)
+  return _mm512_shuffle_epi8(table.entry.v, which.v);
+#elif defined(TERN_SIMD_AVX2)
+  return _mm256_shuffle_epi8(table.entry.v, which.v);
+#elif defined(TERN_SIMD_SSE) && defined(__SSSE3__)
+  return _mm_shuffle_epi8(table.entry.v, which.v);
+#elif defined(TERN_SIMD_NEON)
+  return vqtbl1q_s8(table.entry.v, which.v);
+#else
+  std::uint8_t at[pack<std::uint8_t>::size];
+  std::int8_t found[pack<std::uint8_t>::size];
+  store(static_cast<std::uint8_t*>(at), which);
+  for (index i = 0; i < which.size; ++i) found[i] = table.entry[at[i] & 15];
+  return load(static_cast<std::int8_t const*>(found));
+#endif
+}
+
+/// 16 floats to look up: one register where it holds 16, otherwise as many as it takes.
+struct float_table {
+#if defined(TERN_SIMD_AVX512)
+  pack<float> entry;
+#elif defined(TERN_SIMD_AVX2)
+  pack<float> entry[2];
+#else
+  float entry[16];
+#endif
+};
+
+TERN_INLINE float_table load_table(float const* entries) {
+#if defined(TERN_SIMD_AVX512)
+  return {load(entries)};
+#elif defined(TERN_SIMD_AVX2)
+  return {{load(entries), load(entries + 8)}};
+#else
+  float_table t;
+  __builtin_memcpy(t.entry, entries, sizeof(t.entry));
+  return t;
+#endif
+}
+
+/// Lane by lane: entries[which]; 0 <= which < 16.
+TERN_INLINE pack<float> lookup(float_table const& table, pack<std::int32_t> which) {
+#if defined(TERN_SIMD_AVX512)
+  return pack<float>(_mm512_maskz_permutexvar_ps(0xffff, which.v, table.entry.v));
+#elif defined(TERN_SIMD_AVX2)
+  __m256 const low = _mm256_permutevar8x32_ps(table.entry[0].v, which.v);
+  __m256 const high = _mm256_permutevar8x32_ps(table.entry[1].v, which.v);
+  return pack<float>(_mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(which.v, 28))));
+#else
+  std::int32_t at[lanes];
+  float found[lanes];
+  store(static_cast<std::int32_t*>(at), which);
+  for (index i = 0; i < lanes; ++i) found[i] = table.entry[at[i] & 15];
+  return load(static_cast<float const*>(found));
+#endif
+}
+
+}  // namespace simd
+}  // namespace TERN_ABI
+}  // namespace tern
