@@ -139,7 +139,8 @@ inline constexpr std::uint32_t numbers[][2] = {
 
 template <std::size_t N>
 bool in_ranges(std::uint32_t const (&ranges)[N][2], std::uint32_t c) {
-  auto const* const after = std::upper_bound(std::begin(ranges), std::end(ranges), c, [](std::uint32_t v, auto const& r) { return v < r[0]; });
+  auto const* const after =
+      std::upper_bound(std::begin(ranges), std::end(ranges), c, [](std::uint32_t v, auto const& r) { return v < r[0]; });
   return after != std::begin(ranges) && c <= after[-1][1];
 }
 

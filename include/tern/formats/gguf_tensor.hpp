@@ -3,6 +3,7 @@
 /// @file formats/gguf_tensor.hpp
 /// A tensor of a GGUF file, and how its elements are stored.
 
+#include <tern/formats/block_matrix.hpp>
 #include <tern/formats/gguf_value.hpp>
 
 namespace tern {
@@ -136,6 +137,13 @@ struct gguf_tensor {
   index columns() const { return extents[0]; }
   index rows() const { return extents[1] * extents[2] * extents[3]; }
 
+  /// The tensor as a weight matrix, used where it lies. Fails for a type that tern has no kernels for.
+  operator block_matrix() const {
+    auto const stored = static_cast<weight_type>(type);
+    if (tern::info(stored).elements == 0)
+      detail::gguf_fail("tensor", name, ".type", static_cast<std::uint64_t>(type), "one of tern::weight_type");
+    return block_matrix(data, stored, rows(), columns());
+  }
   /// The elements as plain numbers (float, f16, std::int32_t...), which must be how the tensor is stored.
   template <class T>
   T const* elements(gguf_type stored) const {

@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: Apache-2.0
+// A language model that writes text: `llm MODEL.gguf --prompt "What is gravity?"`. Run it without arguments for its options.
+
+#include <algorithm>
+#include <charconv>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <exception>
+#include <fstream>
+#include <iostream>
+#include <iterator>
+#include <random>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <tern/sampling.hpp>
+#include "mapped_file.hpp"
+#include "model.hpp"
+#include "tokenizer.hpp"
+
+namespace {
+
+constexpr char const* usage = R"(usage: llm MODEL.gguf [options]
+
+  --prompt TEXT      what to answer; without it, a conversation on standard input
+  --system TEXT      what the model is told before the conversation
+  --no-chat          continue the prompt as it stands instead of answering it
+  -n COUNT           tokens to write at most (256)
+  --temperature T    (0.7)   --top-k K (40)   --top-p P (0.95)   --seed S (1)
+  --greedy           always the likeliest token
+  --ignore-end       keep writing after the model's end token
+  --perplexity FILE  score a text instead: windows of 512 tokens, each on its own, of which the second half counts
+  --measure P,G      time a prompt of P tokens and the generation of G more
+  --threads N        (one a core)   --context N (2048)
+  --compute TYPE     int8 (default): activations in blocks of 8-bit numbers; f32: exact, slower; bf16
+  --steps FILE       write each token's number, its logit, the runner-up's number and its logit
+  --json             results of --perplexity and --measure for programs, as the last line
+)";
+
+struct options {
+  std::string model, prompt, system = "You are a helpful AI assistant named SmolLM, trained by Hugging Face";
+  std::string perplexity, measure, steps;
+  bool has_prompt = false, chat = true, greedy = false, ignore_end = false, json = false;
+  tern::index count = 256, threads = 0, context = 2048;
+  tern::compute compute = tern::compute::int8;
+  tern::sampling sampling{.temperature = 0.7F, .top_k = 40, .top_p = 0.95F};
+  std::uint64_t seed = 1;
+};
+
+template <class T>
+T number(std::string_view option, std::string_view text) {
+  T value{};
+  auto const [end, problem] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (problem != std::errc{} || end != text.data() + text.size())
+    throw tern::error("llm: " + std::string(option) + " is " + std::string(text) + ", expected a number");
+  return value;
+}
+
+tern::compute compute_type(std::string_view text) {
+  if (text == "int8") return tern::compute::int8;
+  if (text == "f32") return tern::compute::f32;
+  if (text == "bf16") return tern::compute::bf16;
+  throw tern::error("llm: --compute is " + std::string(text) + ", expected int8, f32 or bf16");
+}
+
+options parse(std::span<char* const> arguments) {
+  options o;
+  for (std::size_t i = 1; i < arguments.size(); ++i) {
+    std::string_view const a = arguments[i];
+    auto const value = [&]() -> std::string_view {
+      if (i + 1 == arguments.size()) throw tern::error("llm: " + std::string(a) + " is the last argument, expected a value after it");
+      return arguments[++i];
+    };
+    if (a == "--prompt")
+      o.prompt = value(), o.has_prompt = true;
+    else if (a == "--system")
+      o.system = value();
+    else if (a == "--no-chat")
+      o.chat = false;
+    else if (a == "-n")
+      o.count = number<tern::index>(a, value());
+    else if (a == "--temperature")
+      o.sampling.temperature = number<float>(a, value());
+    else if (a == "--top-k")
+      o.sampling.top_k = number<tern::index>(a, value());
+    else if (a == "--top-p")
+      o.sampling.top_p = number<float>(a, value());
+    else if (a == "--seed")
+      o.seed = number<std::uint64_t>(a, value());
+    else if (a == "--greedy")
+      o.greedy = true;
+    else if (a == "--ignore-end")
+      o.ignore_end = true;
+    else if (a == "--perplexity")
+      o.perplexity = value();
+    else if (a == "--measure")
+      o.measure = value();
+    else if (a == "--threads")
+      o.threads = number<tern::index>(a, value());
+    else if (a == "--context")
+      o.context = number<tern::index>(a, value());
+    else if (a == "--compute")
+      o.compute = compute_type(value());
+    else if (a == "--steps")
+      o.steps = value();
+    else if (a == "--json")
+      o.json = true;
+    else if (o.model.empty() && !a.starts_with("-"))
+      o.model = a;
+    else
+      throw tern::error("llm: " + std::string(a) + " is no option; run llm without arguments for a list");
+  }
+  return o;
+}
+
+/// Seconds since it was made.
+class stopwatch {
+ public:
+  double seconds() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
+
+ private:
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+/// Writes the model's text as it comes, and keeps count.
+class writer {
+ public:
+  writer(options const& o, tokenizer const& words, model& llm) : options_(o), words_(words), llm_(llm), random_(o.seed) {
+    if (o.greedy) options_.sampling.temperature = 0;
+    if (!o.steps.empty()) steps_.open(o.steps);
+  }
+
+  /// Reads the tokens, then writes until the model ends, `count` tokens are written or the context is full.
+  void answer(std::span<tokenizer::token const> prompt) {
+    if (prompt.empty()) throw tern::error("llm: the prompt has 0 tokens, expected at least 1");
+    stopwatch const reading;
+    auto logits = llm_.read(prompt);
+    prompt_tokens_ += static_cast<tern::index>(prompt.size());
+    prompt_seconds_ += reading.seconds();
+    stopwatch const writing;
+    for (tern::index i = 0; i < options_.count; ++i) {
+      auto const next = static_cast<tokenizer::token>(tern::sample(logits[0], options_.sampling, random_));
+      if (steps_.is_open()) write_step(logits[0]);
+      if (words_.ends(next) && !options_.ignore_end) break;
+      auto const text = words_.bytes(next);
+      std::fwrite(text.data(), 1, text.size(), stdout);
+      std::fflush(stdout);
+      ++written_;
+      if (llm_.length() == llm_.context()) break;
+      logits = llm_.read(std::span(&next, 1));
+    }
+    std::puts("");
+    seconds_ += writing.seconds();
+  }
+
+  void report() const {
+    std::fprintf(stderr, "\nprompt: %td tokens, %.1f tokens/s; generation: %td tokens, %.1f tokens/s\n", prompt_tokens_,
+                 static_cast<double>(prompt_tokens_) / prompt_seconds_, written_, static_cast<double>(written_) / seconds_);
+  }
+
+ private:
+  void write_step(tern::tensor_view<float const, 1> logits) {
+    tern::index first = 0, second = -1;
+    for (tern::index i = 1; i < logits.extent(0); ++i) {
+      if (logits[i] > logits[first])
+        second = std::exchange(first, i);
+      else if (second < 0 || logits[i] > logits[second])
+        second = i;
+    }
+    steps_ << first << ' ' << logits[first] << ' ' << second << ' ' << logits[second] << '\n';
+  }
+
+  options options_;
+  tokenizer const& words_;
+  model& llm_;
+  std::mt19937_64 random_;
+  std::ofstream steps_;
+  tern::index prompt_tokens_ = 0, written_ = 0;
+  double prompt_seconds_ = 0, seconds_ = 0;
+};
+
+std::string turn(std::string_view role, std::string_view text) {
+  return "<|im_start|>" + std::string(role) + '\n' + std::string(text) + "<|im_end|>\n";
+}
+
+void write(options const& o, tokenizer const& words, model& llm) {
+  writer out(o, words, llm);
+  std::vector<tokenizer::token> start;
+  if (words.begin() >= 0) start.push_back(words.begin());
+  auto const read = [&](std::string const& text) {
+    auto const tokens = words.encode(text, true);
+    start.insert(start.end(), tokens.begin(), tokens.end());
+    out.answer(std::exchange(start, {}));
+  };
+  if (!o.chat || !words.has_chat()) {
+    read(o.prompt);
+  } else if (o.has_prompt) {
+    read(turn("system", o.system) + turn("user", o.prompt) + "<|im_start|>assistant\n");
+  } else {
+    std::string before = turn("system", o.system);
+    for (std::string line; std::fputs("> ", stderr), std::getline(std::cin, line);) {
+      read(before + turn("user", line) + "<|im_start|>assistant\n");
+      before = "<|im_end|>\n";
+    }
+  }
+  out.report();
+}
+
+/// -log p(token) for softmax(logits), in f64.
+double surprise(tern::tensor_view<float const, 1> logits, tokenizer::token token) {
+  float top = logits[0];
+  for (tern::index i = 1; i < logits.extent(0); ++i) top = std::max(top, logits[i]);
+  double sum = 0;
+  for (tern::index i = 0; i < logits.extent(0); ++i) sum += std::exp(static_cast<double>(logits[i] - top));
+  return std::log(sum) + static_cast<double>(top) - static_cast<double>(logits[token]);
+}
+
+/// The convention of llama.cpp's tool: windows of 512 tokens that know nothing of each other; in each, the second half is scored,
+/// every token with at least 256 before it. What is left at the end of the text is not read.
+void score(options const& o, tokenizer const& words, model& llm) {
+  constexpr std::size_t window = 512, scored = window / 2;
+  std::ifstream file(o.perplexity, std::ios::binary);
+  if (!file) throw tern::error("llm: " + o.perplexity + " cannot be read");
+  std::string const text{std::istreambuf_iterator<char>(file), {}};
+  auto tokens = words.encode(text, false);
+  if (words.begin() >= 0) tokens.insert(tokens.begin(), words.begin());
+  std::size_t const windows = tokens.size() / window;
+  if (windows == 0) throw tern::error("llm: " + o.perplexity + " has " + std::to_string(tokens.size()) + " tokens, expected at least 512");
+  double total = 0;
+  tern::index count = 0;
+  stopwatch const clock;
+  for (std::size_t w = 0; w < windows; ++w) {
+    std::vector<tokenizer::token> part(tokens.begin() + static_cast<std::ptrdiff_t>(w * window),
+                                       tokens.begin() + static_cast<std::ptrdiff_t>((w + 1) * window));
+    if (words.begin() >= 0) part.front() = words.begin();
+    llm.rewind();
+    auto const logits = llm.read(part, scored);
+    for (std::size_t i = 0; i + 1 < scored; ++i, ++count)
+      total += surprise(logits[static_cast<tern::index>(i)], part[window - scored + i + 1]);
+    std::size_t const done = 30 * (w + 1) / windows;
+    std::fprintf(stderr, "\r[%s%s] %zu/%zu windows, %.0f tokens/s, perplexity %.4f ", std::string(done, '#').c_str(),
+                 std::string(30 - done, '.').c_str(), w + 1, windows, static_cast<double>((w + 1) * window) / clock.seconds(),
+                 std::exp(total / static_cast<double>(count)));
+  }
+  double const perplexity = std::exp(total / static_cast<double>(count));
+  std::fprintf(stderr, "\n");
+  std::printf(o.json ? "{\"perplexity\": %.6f, \"scored\": %td}\n" : "perplexity %.4f over %td tokens\n", perplexity, count);
+}
+
+void measure(options const& o, model& llm) {
+  auto const comma = o.measure.find(',');
+  if (comma == std::string::npos) throw tern::error("llm: --measure is " + o.measure + ", expected two numbers with a comma between");
+  auto const prompt = number<tern::index>("--measure", std::string_view(o.measure).substr(0, comma));
+  auto const generated = number<tern::index>("--measure", std::string_view(o.measure).substr(comma + 1));
+  std::vector<tokenizer::token> tokens;
+  for (tern::index i = 0; i < prompt; ++i) tokens.push_back(static_cast<tokenizer::token>((7 * i) % (llm.vocabulary() / 2)));
+  llm.read(std::span(tokens).first(1));  // pages in the weights, starts the threads
+  llm.rewind();
+  stopwatch const reading;
+  auto logits = llm.read(tokens);
+  double const prompt_rate = static_cast<double>(prompt) / reading.seconds();
+  std::mt19937_64 random(o.seed);
+  stopwatch const writing;
+  for (tern::index i = 0; i < generated; ++i) {
+    auto const next = static_cast<tokenizer::token>(tern::sample(logits[0], tern::sampling{.temperature = 0}, random));
+    logits = llm.read(std::span(&next, 1));
+  }
+  double const rate = static_cast<double>(generated) / writing.seconds();
+  std::printf(o.json ? "{\"prompt\": %.2f, \"generation\": %.2f}\n" : "prompt %.1f tokens/s, generation %.1f tokens/s\n", prompt_rate,
+              rate);
+}
+
+int run(options const& o) {
+  mapped_file const bytes(o.model);
+  tern::gguf_file const file(bytes.data(), bytes.size());
+  tern::thread_pool threads(o.threads);
+  tokenizer const words(file);
+  model llm(file, tern::cpu.on(threads), o.compute, o.perplexity.empty() ? o.context : 512);
+  if (llm.vocabulary() != words.size())
+    throw tern::error("llm: the embedding has " + std::to_string(llm.vocabulary()) + " rows, expected one for each of the " +
+                      std::to_string(words.size()) + " tokens");
+  if (!o.perplexity.empty())
+    score(o, words, llm);
+  else if (!o.measure.empty())
+    measure(o, llm);
+  else
+    write(o, words, llm);
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) try {
+  if (argc < 2) return std::fputs(usage, stderr), 2;
+  return run(parse({argv, static_cast<std::size_t>(argc)}));
+} catch (std::exception const& e) {
+  std::fprintf(stderr, "%s\n", e.what());
+  return 1;
+}

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// @file examples/llm/model.hpp
+/// A language model of the Llama family, computed with tern on the weights of a GGUF file where they lie:
+///
+///     x = embedding(tokens)
+///     for each layer
+///       h = rms_norm(x);  x += attention(rope(h Wq^T), rope(h Wk^T), h Wv^T) Wo^T
+///       h = rms_norm(x);  x += (silu(h Wgate^T) * (h Wup^T)) Wdown^T
+///     logits = rms_norm(x) Woutput^T
+
+#include <tern/attention.hpp>
+#include <tern/formats/gguf.hpp>
+#include <tern/matmul.hpp>
+#include <tern/pointwise.hpp>
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+class model {
+ public:
+  using token = std::int32_t;
+
+  /// Fails with a clear error if the file does not hold a model of this family. `context` is how many tokens the cache
+  /// holds at most; 0 means the longest that the model was trained on.
+  model(tern::gguf_file const& file, tern::cpu_policy const& policy, tern::compute compute, tern::index context);
+
+  /// Reads tokens, at the positions after those it has read, and returns the logits of the last `scored` of them:
+  /// (scored, vocabulary), valid until the next call.
+  tern::tensor_view<float const, 2> read(std::span<token const> tokens, tern::index scored = 1);
+
+  /// How many tokens it has read.
+  tern::index length() const { return length_; }
+  /// Forgets the tokens from `length` on.
+  void rewind(tern::index length = 0) { length_ = length; }
+
+  tern::index context() const { return context_; }
+  tern::index vocabulary() const { return embedding_.rows; }
+
+ private:
+  struct layer {
+    tern::tensor_view<float const, 1> attention_norm, feed_forward_norm;
+    tern::block_matrix query, key, value, out;
+    tern::block_matrix gate, up, down;
+    std::vector<tern::f16> keys, values;  // (kv_heads, context, dim)
+  };
+  using rows = tern::tensor_view<float, 2>;
+
+  layer load_layer(tern::gguf_file const& file, std::string const& prefix) const;
+  void forward(std::span<token const> tokens, rows logits);
+  void attend(layer& l, tern::index tokens);
+  void feed_forward(layer& l, tern::index tokens);
+  void multiply(rows x, tern::block_matrix const& w, rows y) const;
+
+  tern::cpu_policy policy_;
+  tern::compute compute_;
+  tern::index width_, hidden_, heads_, kv_heads_, dim_, context_;
+  float epsilon_;
+  tern::rope_options rope_;  // interleaved pairs: GGUF files of this family have their weights permuted for it
+  tern::block_matrix embedding_, output_;
+  tern::tensor_view<float const, 1> output_norm_;
+  std::vector<layer> layers_;
+  tern::index length_ = 0;
+
+  // What a batch of tokens becomes on its way, one row a token.
+  std::vector<float> angles_, x_, h_, query_, key_, value_, gate_, up_, logits_;
+};
