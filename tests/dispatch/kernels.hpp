@@ -14,8 +14,8 @@ struct context {
 };
 
 struct kernels {
-  int lanes;                   // of f32 in a register
-  char const* compiled_for;    // the namespace of the architecture
+  int lanes;                 // of f32 in a register
+  char const* compiled_for;  // the namespace of the architecture
   float (*dot)(tern::tensor_view<float const, 1> a, tern::tensor_view<float const, 1> b);
   /// out = exp(x) row by row, through scratch memory, on all threads.
   void (*exp_rows)(context const& on, tern::tensor_view<float const, 2> x, tern::tensor_view<float, 2> out);
