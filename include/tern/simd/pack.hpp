@@ -135,6 +135,11 @@ template <word_lane T>
 TERN_INLINE pack<T> min(pack<T> a, pack<T> b) {
 #if defined(TERN_SIMD_EMULATED)
   return lanewise<T>([&](index i) { return a.v[i] < b.v[i] ? a.v[i] : b.v[i]; });
+#elif defined(TERN_SIMD_AVX512)
+  if constexpr (std::is_same_v<T, float>)
+    return pack<T>(_mm512_maskz_min_ps(0xffff, a.v, b.v));
+  else
+    return pack<T>(_mm512_maskz_min_epi32(0xffff, a.v, b.v));
 #elif defined(TERN_SIMD_NEON)
   return pack<T>(xsimd::select(a.v < b.v, a.v, b.v));
 #else
@@ -146,6 +151,11 @@ template <word_lane T>
 TERN_INLINE pack<T> max(pack<T> a, pack<T> b) {
 #if defined(TERN_SIMD_EMULATED)
   return lanewise<T>([&](index i) { return a.v[i] > b.v[i] ? a.v[i] : b.v[i]; });
+#elif defined(TERN_SIMD_AVX512)
+  if constexpr (std::is_same_v<T, float>)
+    return pack<T>(_mm512_maskz_max_ps(0xffff, a.v, b.v));
+  else
+    return pack<T>(_mm512_maskz_max_epi32(0xffff, a.v, b.v));
 #elif defined(TERN_SIMD_NEON)
   return pack<T>(xsimd::select(a.v > b.v, a.v, b.v));
 #else
@@ -172,6 +182,8 @@ TERN_INLINE pack<float> abs(pack<float> a) {
 TERN_INLINE pack<float> sqrt(pack<float> a) {
 #if defined(TERN_SIMD_EMULATED)
   return lanewise<float>([&](index i) { return __builtin_sqrtf(a.v[i]); });
+#elif defined(TERN_SIMD_AVX512)
+  return pack<float>(_mm512_maskz_sqrt_ps(0xffff, a.v));
 #else
   return pack<float>(xsimd::sqrt(a.v));
 #endif
@@ -194,7 +206,7 @@ TERN_INLINE pack<std::int32_t> to_int(pack<float> a) {
 #if defined(TERN_SIMD_EMULATED)
   return lanewise<std::int32_t>([&](index i) { return static_cast<std::int32_t>(__builtin_nearbyintf(a.v[i])); });
 #elif defined(TERN_SIMD_AVX512)
-  return pack<std::int32_t>(_mm512_cvtps_epi32(a.v));
+  return pack<std::int32_t>(_mm512_maskz_cvtps_epi32(0xffff, a.v));
 #elif defined(TERN_SIMD_AVX2)
   return pack<std::int32_t>(_mm256_cvtps_epi32(a.v));
 #elif defined(TERN_SIMD_SSE)
@@ -206,6 +218,8 @@ TERN_INLINE pack<std::int32_t> to_int(pack<float> a) {
 TERN_INLINE pack<float> to_float(pack<std::int32_t> a) {
 #if defined(TERN_SIMD_EMULATED)
   return lanewise<float>([&](index i) { return static_cast<float>(a.v[i]); });
+#elif defined(TERN_SIMD_AVX512)
+  return pack<float>(_mm512_maskz_cvtepi32_ps(0xffff, a.v));
 #else
   return pack<float>(xsimd::to_float(a.v));
 #endif
