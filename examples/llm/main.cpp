@@ -22,6 +22,10 @@
 #include "model.hpp"
 #include "tokenizer.hpp"
 
+namespace llm {
+
+using tern::index;
+
 namespace {
 
 constexpr char const* usage = R"(usage: llm MODEL.gguf [options]
@@ -45,7 +49,7 @@ struct options {
   std::string model, prompt, system = "You are a helpful AI assistant named SmolLM, trained by Hugging Face";
   std::string perplexity, measure, steps;
   bool has_prompt = false, chat = true, greedy = false, ignore_end = false, json = false;
-  tern::index count = 256, threads = 0, context = 2048;
+  index count = 256, threads = 0, context = 2048;
   tern::compute compute = tern::compute::int8;
   tern::sampling sampling{.temperature = 0.7F, .top_k = 40, .top_p = 0.95F};
   std::uint64_t seed = 1;
@@ -82,11 +86,11 @@ options parse(std::span<char* const> arguments) {
     else if (a == "--no-chat")
       o.chat = false;
     else if (a == "-n")
-      o.count = number<tern::index>(a, value());
+      o.count = number<index>(a, value());
     else if (a == "--temperature")
       o.sampling.temperature = number<float>(a, value());
     else if (a == "--top-k")
-      o.sampling.top_k = number<tern::index>(a, value());
+      o.sampling.top_k = number<index>(a, value());
     else if (a == "--top-p")
       o.sampling.top_p = number<float>(a, value());
     else if (a == "--seed")
@@ -100,9 +104,9 @@ options parse(std::span<char* const> arguments) {
     else if (a == "--measure")
       o.measure = value();
     else if (a == "--threads")
-      o.threads = number<tern::index>(a, value());
+      o.threads = number<index>(a, value());
     else if (a == "--context")
-      o.context = number<tern::index>(a, value());
+      o.context = number<index>(a, value());
     else if (a == "--compute")
       o.compute = compute_type(value());
     else if (a == "--steps")
@@ -129,7 +133,7 @@ class stopwatch {
 /// Writes the model's text as it comes, and keeps count.
 class writer {
  public:
-  writer(options const& o, tokenizer const& words, model& llm) : options_(o), words_(words), llm_(llm), random_(o.seed) {
+  writer(options const& o, tokenizer const& words, model& network) : options_(o), words_(words), network_(network), random_(o.seed) {
     if (o.greedy) options_.sampling.temperature = 0;
     if (!o.steps.empty()) steps_.open(o.steps);
   }
@@ -138,11 +142,11 @@ class writer {
   void answer(std::span<tokenizer::token const> prompt) {
     if (prompt.empty()) throw tern::error("llm: the prompt has 0 tokens, expected at least 1");
     stopwatch const reading;
-    auto logits = llm_.read(prompt);
-    prompt_tokens_ += static_cast<tern::index>(prompt.size());
+    auto logits = network_.read(prompt);
+    prompt_tokens_ += static_cast<index>(prompt.size());
     prompt_seconds_ += reading.seconds();
     stopwatch const writing;
-    for (tern::index i = 0; i < options_.count; ++i) {
+    for (index i = 0; i < options_.count; ++i) {
       auto const next = static_cast<tokenizer::token>(tern::sample(logits[0], options_.sampling, random_));
       if (steps_.is_open()) write_step(logits[0]);
       if (words_.ends(next) && !options_.ignore_end) break;
@@ -150,8 +154,8 @@ class writer {
       std::fwrite(text.data(), 1, text.size(), stdout);
       std::fflush(stdout);
       ++written_;
-      if (llm_.length() == llm_.context()) break;
-      logits = llm_.read(std::span(&next, 1));
+      if (network_.length() == network_.context()) break;
+      logits = network_.read(std::span(&next, 1));
     }
     std::puts("");
     seconds_ += writing.seconds();
@@ -164,8 +168,8 @@ class writer {
 
  private:
   void write_step(tern::tensor_view<float const, 1> logits) {
-    tern::index first = 0, second = -1;
-    for (tern::index i = 1; i < logits.extent(0); ++i) {
+    index first = 0, second = -1;
+    for (index i = 1; i < logits.extent(0); ++i) {
       if (logits[i] > logits[first])
         second = std::exchange(first, i);
       else if (second < 0 || logits[i] > logits[second])
@@ -176,10 +180,10 @@ class writer {
 
   options options_;
   tokenizer const& words_;
-  model& llm_;
+  model& network_;
   std::mt19937_64 random_;
   std::ofstream steps_;
-  tern::index prompt_tokens_ = 0, written_ = 0;
+  index prompt_tokens_ = 0, written_ = 0;
   double prompt_seconds_ = 0, seconds_ = 0;
 };
 
@@ -187,8 +191,8 @@ std::string turn(std::string_view role, std::string_view text) {
   return "<|im_start|>" + std::string(role) + '\n' + std::string(text) + "<|im_end|>\n";
 }
 
-void write(options const& o, tokenizer const& words, model& llm) {
-  writer out(o, words, llm);
+void write(options const& o, tokenizer const& words, model& network) {
+  writer out(o, words, network);
   std::vector<tokenizer::token> start;
   if (words.begin() >= 0) start.push_back(words.begin());
   auto const read = [&](std::string const& text) {
@@ -213,15 +217,15 @@ void write(options const& o, tokenizer const& words, model& llm) {
 /// -log p(token) for softmax(logits), in f64.
 double surprise(tern::tensor_view<float const, 1> logits, tokenizer::token token) {
   float top = logits[0];
-  for (tern::index i = 1; i < logits.extent(0); ++i) top = std::max(top, logits[i]);
+  for (index i = 1; i < logits.extent(0); ++i) top = std::max(top, logits[i]);
   double sum = 0;
-  for (tern::index i = 0; i < logits.extent(0); ++i) sum += std::exp(static_cast<double>(logits[i] - top));
+  for (index i = 0; i < logits.extent(0); ++i) sum += std::exp(static_cast<double>(logits[i] - top));
   return std::log(sum) + static_cast<double>(top) - static_cast<double>(logits[token]);
 }
 
 /// The convention of llama.cpp's tool: windows of 512 tokens that know nothing of each other; in each, the second half is scored,
 /// every token with at least 256 before it. What is left at the end of the text is not read.
-void score(options const& o, tokenizer const& words, model& llm) {
+void score(options const& o, tokenizer const& words, model& network) {
   constexpr std::size_t window = 512, scored = window / 2;
   std::ifstream file(o.perplexity, std::ios::binary);
   if (!file) throw tern::error("llm: " + o.perplexity + " cannot be read");
@@ -231,16 +235,15 @@ void score(options const& o, tokenizer const& words, model& llm) {
   std::size_t const windows = tokens.size() / window;
   if (windows == 0) throw tern::error("llm: " + o.perplexity + " has " + std::to_string(tokens.size()) + " tokens, expected at least 512");
   double total = 0;
-  tern::index count = 0;
+  index count = 0;
   stopwatch const clock;
   for (std::size_t w = 0; w < windows; ++w) {
     std::vector<tokenizer::token> part(tokens.begin() + static_cast<std::ptrdiff_t>(w * window),
                                        tokens.begin() + static_cast<std::ptrdiff_t>((w + 1) * window));
     if (words.begin() >= 0) part.front() = words.begin();
-    llm.rewind();
-    auto const logits = llm.read(part, scored);
-    for (std::size_t i = 0; i + 1 < scored; ++i, ++count)
-      total += surprise(logits[static_cast<tern::index>(i)], part[window - scored + i + 1]);
+    network.rewind();
+    auto const logits = network.read(part, scored);
+    for (std::size_t i = 0; i + 1 < scored; ++i, ++count) total += surprise(logits[static_cast<index>(i)], part[window - scored + i + 1]);
     std::size_t const done = 30 * (w + 1) / windows;
     std::fprintf(stderr, "\r[%s%s] %zu/%zu windows, %.0f tokens/s, perplexity %.4f ", std::string(done, '#').c_str(),
                  std::string(30 - done, '.').c_str(), w + 1, windows, static_cast<double>((w + 1) * window) / clock.seconds(),
@@ -251,23 +254,23 @@ void score(options const& o, tokenizer const& words, model& llm) {
   std::printf(o.json ? "{\"perplexity\": %.6f, \"scored\": %td}\n" : "perplexity %.4f over %td tokens\n", perplexity, count);
 }
 
-void measure(options const& o, model& llm) {
+void measure(options const& o, model& network) {
   auto const comma = o.measure.find(',');
   if (comma == std::string::npos) throw tern::error("llm: --measure is " + o.measure + ", expected two numbers with a comma between");
-  auto const prompt = number<tern::index>("--measure", std::string_view(o.measure).substr(0, comma));
-  auto const generated = number<tern::index>("--measure", std::string_view(o.measure).substr(comma + 1));
+  auto const prompt = number<index>("--measure", std::string_view(o.measure).substr(0, comma));
+  auto const generated = number<index>("--measure", std::string_view(o.measure).substr(comma + 1));
   std::vector<tokenizer::token> tokens;
-  for (tern::index i = 0; i < prompt; ++i) tokens.push_back(static_cast<tokenizer::token>((7 * i) % (llm.vocabulary() / 2)));
-  llm.read(std::span(tokens).first(1));  // pages in the weights, starts the threads
-  llm.rewind();
+  for (index i = 0; i < prompt; ++i) tokens.push_back(static_cast<tokenizer::token>((7 * i) % (network.vocabulary() / 2)));
+  network.read(std::span(tokens).first(1));  // pages in the weights, starts the threads
+  network.rewind();
   stopwatch const reading;
-  auto logits = llm.read(tokens);
+  auto logits = network.read(tokens);
   double const prompt_rate = static_cast<double>(prompt) / reading.seconds();
   std::mt19937_64 random(o.seed);
   stopwatch const writing;
-  for (tern::index i = 0; i < generated; ++i) {
+  for (index i = 0; i < generated; ++i) {
     auto const next = static_cast<tokenizer::token>(tern::sample(logits[0], tern::sampling{.temperature = 0}, random));
-    logits = llm.read(std::span(&next, 1));
+    logits = network.read(std::span(&next, 1));
   }
   double const rate = static_cast<double>(generated) / writing.seconds();
   std::printf(o.json ? "{\"prompt\": %.2f, \"generation\": %.2f}\n" : "prompt %.1f tokens/s, generation %.1f tokens/s\n", prompt_rate,
@@ -279,24 +282,25 @@ int run(options const& o) {
   tern::gguf_file const file(bytes.data(), bytes.size());
   tern::thread_pool threads(o.threads);
   tokenizer const words(file);
-  model llm(file, tern::cpu.on(threads), o.compute, o.perplexity.empty() ? o.context : 512);
-  if (llm.vocabulary() != words.size())
-    throw tern::error("llm: the embedding has " + std::to_string(llm.vocabulary()) + " rows, expected one for each of the " +
+  model network(file, tern::cpu.on(threads), o.compute, o.perplexity.empty() ? o.context : 512);
+  if (network.vocabulary() != words.size())
+    throw tern::error("llm: the embedding has " + std::to_string(network.vocabulary()) + " rows, expected one for each of the " +
                       std::to_string(words.size()) + " tokens");
   if (!o.perplexity.empty())
-    score(o, words, llm);
+    score(o, words, network);
   else if (!o.measure.empty())
-    measure(o, llm);
+    measure(o, network);
   else
-    write(o, words, llm);
+    write(o, words, network);
   return 0;
 }
 
 }  // namespace
+}  // namespace llm
 
 int main(int argc, char** argv) try {
-  if (argc < 2) return std::fputs(usage, stderr), 2;
-  return run(parse({argv, static_cast<std::size_t>(argc)}));
+  if (argc < 2) return std::fputs(llm::usage, stderr), 2;
+  return llm::run(llm::parse({argv, static_cast<std::size_t>(argc)}));
 } catch (std::exception const& e) {
   std::fprintf(stderr, "%s\n", e.what());
   return 1;

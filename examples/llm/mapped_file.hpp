@@ -13,6 +13,8 @@
 #include <string>
 #include <system_error>
 
+namespace llm {
+
 class mapped_file {
  public:
   explicit mapped_file(std::string const& path) {
@@ -39,3 +41,5 @@ class mapped_file {
   void* data_ = MAP_FAILED;
   std::size_t size_ = 0;
 };
+
+}  // namespace llm

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+namespace llm {
+
 using tern::index;
 
 namespace {
@@ -131,7 +133,7 @@ void model::forward(std::span<token const> tokens, rows logits) {
   if (logits.extent(0) == 0) return;
   rows const last = x.slice(0, n - logits.extent(0), n);
   tern::rms_norm(policy_, last, output_norm_, last, epsilon_);
-  multiply(last, output_, logits);
+  tern::matmul(policy_, last, output_, logits, compute_);
 }
 
 /// x += attention(rope(h Wq^T), rope(h Wk^T), h Wv^T) Wo^T with h = rms_norm(x)
@@ -143,15 +145,12 @@ void model::attend(layer& l, index n) {
   auto const values = tern::view(l.values.data(), kv_heads_, context_, dim_).slice(1, 0, length_ + n);
 
   tern::rms_norm(policy_, x, l.attention_norm, h, epsilon_);
-  multiply(h, l.query, q);
-  multiply(h, l.key, k);
-  multiply(h, l.value, v);
+  tern::matmul(policy_, h, {l.query, l.key, l.value}, {q, k, v}, compute_);
   tern::rope(policy_, by_head(q, dim_), angles);
   tern::rope(policy_, by_head(k, dim_), keys.slice(1, length_, length_ + n), angles);
   tern::convert(policy_, by_head(v, dim_), values.slice(1, length_, length_ + n));
   tern::attention(policy_, by_head(q, dim_), keys, values, by_head(q, dim_), tern::causal{});
-  multiply(q, l.out, h);
-  tern::add(policy_, x, h, x);
+  tern::matmul(policy_, q, l.out, x, compute_, tern::accumulate{});
 }
 
 /// x += (silu(h Wgate^T) * (h Wup^T)) Wdown^T with h = rms_norm(x)
@@ -160,11 +159,9 @@ void model::feed_forward(layer& l, index n) {
   rows const gate = as_rows(gate_, n, hidden_), up = as_rows(up_, n, hidden_);
 
   tern::rms_norm(policy_, x, l.feed_forward_norm, h, epsilon_);
-  multiply(h, l.gate, gate);
-  multiply(h, l.up, up);
+  tern::matmul(policy_, h, {l.gate, l.up}, {gate, up}, compute_);
   tern::swiglu(policy_, gate, up, gate);
-  multiply(gate, l.down, h);
-  tern::add(policy_, x, h, x);
+  tern::matmul(policy_, gate, l.down, x, compute_, tern::accumulate{});
 }
 
-void model::multiply(rows x, tern::block_matrix const& w, rows y) const { tern::matmul(policy_, x, w, y, compute_); }
+}  // namespace llm

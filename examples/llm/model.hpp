@@ -19,6 +19,8 @@
 #include <string>
 #include <vector>
 
+namespace llm {
+
 class model {
  public:
   using token = std::int32_t;
@@ -52,7 +54,6 @@ class model {
   void forward(std::span<token const> tokens, rows logits);
   void attend(layer& l, tern::index tokens);
   void feed_forward(layer& l, tern::index tokens);
-  void multiply(rows x, tern::block_matrix const& w, rows y) const;
 
   tern::cpu_policy policy_;
   tern::compute compute_;
@@ -67,3 +68,5 @@ class model {
   // What a batch of tokens becomes on its way, one row a token.
   std::vector<float> angles_, x_, h_, query_, key_, value_, gate_, up_, logits_;
 };
+
+}  // namespace llm

@@ -8,6 +8,8 @@
 
 #include "unicode.hpp"
 
+namespace llm {
+
 namespace {
 
 /// Takes a code point off the front of UTF-8 text; a byte that does not belong there reads as U+FFFD.
@@ -210,3 +212,5 @@ void tokenizer::encode_word(std::string_view word, std::vector<token>& out) cons
   }
   out.insert(out.end(), parts.begin(), parts.end());
 }
+
+}  // namespace llm

@@ -12,6 +12,8 @@
 #include <unordered_map>
 #include <vector>
 
+namespace llm {
+
 class tokenizer {
  public:
   using token = std::int32_t;
@@ -52,3 +54,5 @@ class tokenizer {
   bool single_digits_ = false;
   bool has_chat_ = false;
 };
+
+}  // namespace llm

@@ -31,7 +31,7 @@ struct attention_extents {
 };
 
 TERN_INLINE constexpr index divide_up(index a, index b) { return (a + b - 1) / b; }
-TERN_INLINE constexpr index round_up(index a, index b) { return divide_up(a, b) * b; }
+TERN_INLINE constexpr index round_to_multiple(index a, index b) { return divide_up(a, b) * b; }
 
 template <class Q, class K, class V, class O, class Mask, class Score>
 struct attention_problem {

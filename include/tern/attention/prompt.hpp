@@ -16,40 +16,40 @@ inline namespace TERN_ABI {
 /// How many rows one work item takes: many share the cost of packing, few leave enough items for all threads. By shape alone.
 TERN_INLINE index prompt_item_rows(attention_extents const& n) {
   constexpr index enough_items = 16;
-  index rows = 32 * tile_rows;
-  while (rows > 4 * tile_rows && n.batch * n.kv_heads * divide_up(n.rows(), rows) < enough_items) rows /= 2;
-  index const all = round_up(n.rows(), tile_rows);
+  index rows = 32 * query_tile_rows;
+  while (rows > 4 * query_tile_rows && n.batch * n.kv_heads * divide_up(n.rows(), rows) < enough_items) rows /= 2;
+  index const all = round_to_multiple(n.rows(), query_tile_rows);
   return rows < all ? rows : all;
 }
 
 /// The memory of one work item, in floats.
 struct prompt_scratch {
-  float* q;      // (tiles, dim, tile_rows), scaled
+  float* q;      // (tiles, dim, query_tile_rows), scaled
   float* k;      // (panels, dim, panel_width)
   float* v;      // (panels, key_block, panel_width), the last panel narrower when dim_v is
-  float* s;      // (tile_rows, key_block)
+  float* s;      // (query_tile_rows, key_block)
   float* o;      // (rows, padded dim_v)
   float* m;      // (rows)
   float* l;      // (rows)
-  float* alpha;  // (tile_rows)
+  float* alpha;  // (query_tile_rows)
 
-  TERN_INLINE static index padded_dim_v(attention_extents const& n) { return round_up(n.dim_v, simd::lanes); }
+  TERN_INLINE static index padded_dim_v(attention_extents const& n) { return round_to_multiple(n.dim_v, simd::lanes); }
   /// Lays the pieces out from `base`; returns the floats used.
   TERN_INLINE static index lay_out(attention_extents const& n, index rows, float* base, prompt_scratch* to) {
     index used = 0;
     auto take = [&](index count) TERN_LAMBDA {
       float* const piece = base == nullptr ? nullptr : base + used;
-      used += round_up(count, 16);
+      used += round_to_multiple(count, 16);
       return piece;
     };
     prompt_scratch const s{take(rows * n.dim),
                            take(key_block * n.dim),
                            take(key_block * padded_dim_v(n)),
-                           take(tile_rows * key_block),
+                           take(query_tile_rows * key_block),
                            take(rows * padded_dim_v(n)),
                            take(rows),
                            take(rows),
-                           take(tile_rows)};
+                           take(query_tile_rows)};
     if (to != nullptr) *to = s;
     return used;
   }
@@ -58,15 +58,15 @@ struct prompt_scratch {
 /// Rows [row0, row0 + rows) of the stack, scaled and interleaved by tile; rows past the end are zero.
 template <class Problem>
 TERN_INLINE void pack_queries(Problem const& p, index b, index h, index row0, index rows, float* dst) {
-  for (index tile = 0; tile < rows; tile += tile_rows)
-    for (index r = 0; r < tile_rows; ++r) {
+  for (index tile = 0; tile < rows; tile += query_tile_rows)
+    for (index r = 0; r < query_tile_rows; ++r) {
       index const row = row0 + tile + r;
       float* const column = dst + tile * p.n.dim + r;
       if (row < p.n.rows()) {
         auto const* const src = p.q.at(b, p.head_of(h, row), row / p.n.group());
-        for (index d = 0; d < p.n.dim; ++d) column[d * tile_rows] = static_cast<float>(src[d]) * p.score.query_factor;
+        for (index d = 0; d < p.n.dim; ++d) column[d * query_tile_rows] = static_cast<float>(src[d]) * p.score.query_factor;
       } else {
-        for (index d = 0; d < p.n.dim; ++d) column[d * tile_rows] = 0;
+        for (index d = 0; d < p.n.dim; ++d) column[d * query_tile_rows] = 0;
       }
     }
 }
@@ -94,7 +94,7 @@ TERN_INLINE bool pack_values(V const* src, index row_stride, index count, index 
   constexpr index W = simd::lanes;
   packf odd(0.f);  // NaN where a lane met infinity or NaN
   for (index d = 0; d < dim_v; d += W) {
-    index const panel = d / panel_width, width = round_up(dim_v, W) - panel * panel_width < panel_width ? W : panel_width;
+    index const panel = d / panel_width, width = round_to_multiple(dim_v, W) - panel * panel_width < panel_width ? W : panel_width;
     float* const to = dst + panel * panel_width * key_block + d % panel_width;
     for (index j = 0; j < count; ++j) {
       V const* const at = src + j * row_stride + d;
@@ -136,19 +136,19 @@ inline void prompt_tile(Problem const& p, prompt_scratch const& w, index row0, i
 
   index const first_panel = begin / panel_width, last_panel = divide_up(end, panel_width);
   for (index n = first_panel; n < last_panel; ++n)
-    tile_product<2, 1, tile_rows>(w.q + tile * p.n.dim, w.k + n * panel_width * p.n.dim, panel_width, p.n.dim, nullptr,
-                                  w.s + n * panel_width, key_block);
+    tile_product<2, 1, query_tile_rows>(w.q + tile * p.n.dim, w.k + n * panel_width * p.n.dim, panel_width, p.n.dim, nullptr,
+                                        w.s + n * panel_width, key_block);
 
   softmax_rows const state{w.m + tile, w.l + tile, w.alpha};
   auto token_of = [&](index r) TERN_LAMBDA { return (first_row + (r < live ? r : live - 1)) / group; };
   if (covers == coverage::all && end == last_panel * panel_width)
-    softmax_tile(w.s, tile_rows, first_panel * 2, last_panel * 2, p.score, hide_nothing{}, state);
+    softmax_tile(w.s, query_tile_rows, first_panel * 2, last_panel * 2, p.score, hide_nothing{}, state);
   else
-    softmax_tile(w.s, tile_rows, first_panel * 2, last_panel * 2, p.score, hide_by_mask(p.mask, token_of, block), state);
+    softmax_tile(w.s, query_tile_rows, first_panel * 2, last_panel * 2, p.score, hide_by_mask(p.mask, token_of, block), state);
 
   index const padded = prompt_scratch::padded_dim_v(p.n);
   float* const o = w.o + tile * padded;
-  if (!finite && covers != coverage::all) return add_visible_values(w, w.s, p.mask, token_of, block, count, tile_rows, padded, o);
+  if (!finite && covers != coverage::all) return add_visible_values(w, w.s, p.mask, token_of, block, count, query_tile_rows, padded, o);
   for (index d = 0; d < padded; d += panel_width) {
     float const* const v = w.v + d * key_block;
     if (d + panel_width <= padded)
@@ -179,8 +179,8 @@ inline void prompt_item(Problem const& p, index b, index h, index row0, index ro
     if (p.mask.covers(i0, i1, block, block + count) == coverage::none) continue;
     pack_keys(p.k.at(b, h, block), p.k.row_stride, count, p.n.dim, w.k);
     bool const finite = pack_values(p.v.at(b, h, block), p.v.row_stride, count, p.n.dim_v, w.v);
-    for (index tile = 0; tile < live; tile += tile_rows)
-      prompt_tile(p, w, row0, tile, live - tile < tile_rows ? live - tile : tile_rows, block, count, finite);
+    for (index tile = 0; tile < live; tile += query_tile_rows)
+      prompt_tile(p, w, row0, tile, live - tile < query_tile_rows ? live - tile : query_tile_rows, block, count, finite);
   }
   for (index r = 0; r < live; ++r) finish_row(p, b, h, row0 + r, w.o + r * padded, w.m[r], w.l[r]);
 }

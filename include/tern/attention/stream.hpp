@@ -25,11 +25,11 @@ struct stream_scratch {
   float* s;      // (rows, key_block)
   float* alpha;  // (rows)
 
-  TERN_INLINE static index padded(index d) { return round_up(d, simd::lanes); }
+  TERN_INLINE static index padded(index d) { return round_to_multiple(d, simd::lanes); }
   TERN_INLINE static index lay_out(attention_extents const& n, float* base, stream_scratch* to) {
     index const q = n.rows() * padded(n.dim), s = n.rows() * key_block;
     if (to != nullptr) *to = {base, base + q, base + q + s};
-    return q + s + round_up(n.rows(), simd::lanes);
+    return q + s + round_to_multiple(n.rows(), simd::lanes);
   }
 };
 
@@ -39,7 +39,9 @@ struct stream_partial {
   float* m;  // (rows)
   float* l;  // (rows)
 
-  TERN_INLINE static index size(attention_extents const& n) { return round_up(n.rows() * (stream_scratch::padded(n.dim_v) + 2), 16); }
+  TERN_INLINE static index size(attention_extents const& n) {
+    return round_to_multiple(n.rows() * (stream_scratch::padded(n.dim_v) + 2), 16);
+  }
   TERN_INLINE static stream_partial at(attention_extents const& n, float* base) {
     index const o = n.rows() * stream_scratch::padded(n.dim_v);
     return {base, base + o, base + o + n.rows()};
@@ -51,7 +53,7 @@ template <int R, class K>
 inline void stream_scores(float const* q, index q_stride, K const* k, index k_stride, index count, index dim, float* s) noexcept {
   using packf = simd::pack<float>;
   constexpr index W = simd::lanes;
-  constexpr index sums = tile_rows == 12 ? 16 : 8;
+  constexpr index sums = query_tile_rows == 12 ? 16 : 8;
   constexpr index keys = sums / R;
   for (index j = 0; j < count; j += keys) {
     K const* key[keys];
@@ -109,7 +111,7 @@ template <int R, class V>
 inline void stream_values(float const* p, V const* v, index v_stride, index count, index dim_v, float const* alpha, float* o,
                           index o_stride) noexcept {
   constexpr index W = simd::lanes;
-  constexpr int columns = (tile_rows == 12 ? 16 : 8) / R;
+  constexpr int columns = (query_tile_rows == 12 ? 16 : 8) / R;
   index d = 0;
   for (; d + columns * W <= dim_v; d += columns * W) stream_columns<R, columns, true>(p, v + d, v_stride, count, 0, alpha, o + d, o_stride);
   for (; d + W <= dim_v; d += W) stream_columns<R, 1, true>(p, v + d, v_stride, count, 0, alpha, o + d, o_stride);

@@ -10,9 +10,9 @@ inline namespace TERN_ABI {
 
 /// Rows of a register tile, whose accumulators, operands and one broadcast fit the registers: 12 x 2 of 32, 6 x 2 of 16.
 #if defined(TERN_SIMD_AVX512) || defined(TERN_SIMD_NEON)
-inline constexpr index tile_rows = 12;
+inline constexpr index query_tile_rows = 12;
 #else
-inline constexpr index tile_rows = 6;
+inline constexpr index query_tile_rows = 6;
 #endif
 /// Lanes over keys (scores) or over dim_v (values) in a tile: two packs.
 inline constexpr index panel_width = 2 * simd::lanes;
@@ -25,20 +25,20 @@ inline constexpr float negative_infinity = -__builtin_inff();
 
 /// c = diag(alpha) c + a b, or a b where alpha is null. `a(r, t)` is at a[r * row_stride + t * step_stride].
 template <int packs, index row_stride, index step_stride>
-inline void tile_product(float const* TERN_RESTRICT a,      // (tile_rows, steps)
+inline void tile_product(float const* TERN_RESTRICT a,      // (query_tile_rows, steps)
                          float const* TERN_RESTRICT b,      // (steps, packs * lanes), rows panel_stride apart
                          index panel_stride, index steps,   //
-                         float const* TERN_RESTRICT alpha,  // (tile_rows) or null
+                         float const* TERN_RESTRICT alpha,  // (query_tile_rows) or null
                          float* TERN_RESTRICT c, index c_stride) noexcept {
   using packf = simd::pack<float>;
-  packf acc[tile_rows][packs];
+  packf acc[query_tile_rows][packs];
   if (alpha == nullptr) {
     TERN_UNROLL
-    for (index r = 0; r < tile_rows; ++r) TERN_UNROLL
+    for (index r = 0; r < query_tile_rows; ++r) TERN_UNROLL
     for (index n = 0; n < packs; ++n) acc[r][n] = packf(0.f);
   } else {
     TERN_UNROLL
-    for (index r = 0; r < tile_rows; ++r) TERN_UNROLL
+    for (index r = 0; r < query_tile_rows; ++r) TERN_UNROLL
     for (index n = 0; n < packs; ++n) acc[r][n] = simd::load(c + r * c_stride + n * simd::lanes) * packf(alpha[r]);
   }
   for (index t = 0; t < steps; ++t) {
@@ -46,7 +46,7 @@ inline void tile_product(float const* TERN_RESTRICT a,      // (tile_rows, steps
     TERN_UNROLL
     for (index n = 0; n < packs; ++n) x[n] = simd::load(b + n * simd::lanes);
     TERN_UNROLL
-    for (index r = 0; r < tile_rows; ++r) {
+    for (index r = 0; r < query_tile_rows; ++r) {
       packf const y(a[r * row_stride]);
       TERN_UNROLL
       for (index n = 0; n < packs; ++n) acc[r][n] = simd::fma(y, x[n], acc[r][n]);
@@ -55,7 +55,7 @@ inline void tile_product(float const* TERN_RESTRICT a,      // (tile_rows, steps
     b += panel_stride;
   }
   TERN_UNROLL
-  for (index r = 0; r < tile_rows; ++r) TERN_UNROLL
+  for (index r = 0; r < query_tile_rows; ++r) TERN_UNROLL
   for (index n = 0; n < packs; ++n) simd::store(c + r * c_stride + n * simd::lanes, acc[r][n]);
 }
 

@@ -28,7 +28,7 @@ TERN_INLINE void narrow(Storage* p, pack<float> x) {
 
 TERN_INLINE pack<float> load(f16 const* p) {
 #if defined(TERN_SIMD_AVX512)
-  return pack<float>(_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<__m256i const*>(p))));
+  return pack<float>(_mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(reinterpret_cast<__m256i const*>(p))));
 #elif defined(TERN_SIMD_AVX2)
   return pack<float>(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<__m128i const*>(p))));
 #elif defined(TERN_SIMD_NEON)
@@ -39,7 +39,7 @@ TERN_INLINE pack<float> load(f16 const* p) {
 }
 TERN_INLINE void store(f16* p, pack<float> x) {
 #if defined(TERN_SIMD_AVX512)
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_maskz_cvtps_ph(0xffff, x.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 #elif defined(TERN_SIMD_AVX2)
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(x.v, _MM_FROUND_TO_NEAREST_INT));
 #elif defined(TERN_SIMD_NEON)
