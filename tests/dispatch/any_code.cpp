@@ -5,8 +5,13 @@
 #include <tern/dispatch.hpp>
 
 namespace {
-float sum(float const* x, int n) {
+float sum(float* x, int n) {
   ++calls;
+#if defined(TERN_DISPATCH_OBJECT)
+  scale(x, n, 2.f);
+#else
+  for (int i = 0; i < n; ++i) x[i] = x[i] * 2.f + 1.f;
+#endif
   return sum_of_sorted(x, n);
 }
 }  // namespace
