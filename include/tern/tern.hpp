@@ -1,0 +1,10 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// @file tern.hpp
+/// All of tern. A program that uses one family compiles faster with that family's header.
+
+#include <tern/attention.hpp>
+#include <tern/formats.hpp>
+#include <tern/matmul.hpp>
+#include <tern/pointwise.hpp>
+#include <tern/sampling.hpp>
