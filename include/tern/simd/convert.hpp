@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 /// @file simd/convert.hpp
-/// f16 and bf16 in memory, f32 in registers. The same bits as core/float16.hpp gives, on every architecture.
+/// f16 and bf16 in memory, f32 in registers: the same bits as core/float16.hpp gives, on every architecture. Bytes in memory,
+/// int32 in registers.
 
 #include <tern/core/float16.hpp>
 #include <tern/simd/pack.hpp>
@@ -82,8 +83,48 @@ TERN_INLINE void store(bf16* p, pack<float> x) {
   __m256i const nan = _mm256_castps_si256(_mm256_cmp_ps(x.v, x.v, _CMP_UNORD_Q));
   __m256i const chosen = _mm256_srli_epi32(_mm256_blendv_epi8(rounded, quiet, nan), 16);
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm_packus_epi32(_mm256_castsi256_si128(chosen), _mm256_extracti128_si256(chosen, 1)));
+#elif defined(TERN_SIMD_NEON)
+  uint32x4_t const bits = vreinterpretq_u32_f32(x.v);
+  uint32x4_t const odd = vandq_u32(vshrq_n_u32(bits, 16), vdupq_n_u32(1));
+  uint32x4_t const rounded = vaddq_u32(bits, vaddq_u32(odd, vdupq_n_u32(0x7fff)));
+  uint32x4_t const quiet = vorrq_u32(bits, vdupq_n_u32(0x400000));
+  uint32x4_t const chosen = vbslq_u32(vceqq_f32(x.v, x.v), rounded, quiet);
+  vst1_u16(reinterpret_cast<std::uint16_t*>(p), vshrn_n_u32(chosen, 16));
+#elif defined(TERN_SIMD_SSE)
+  __m128i const bits = _mm_castps_si128(x.v);
+  __m128i const odd = _mm_and_si128(_mm_srli_epi32(bits, 16), _mm_set1_epi32(1));
+  __m128i const rounded = _mm_add_epi32(bits, _mm_add_epi32(odd, _mm_set1_epi32(0x7fff)));
+  __m128i const quiet = _mm_or_si128(bits, _mm_set1_epi32(0x400000));
+  __m128i const nan = _mm_castps_si128(_mm_cmpunord_ps(x.v, x.v));
+  __m128i const chosen = _mm_or_si128(_mm_and_si128(nan, quiet), _mm_andnot_si128(nan, rounded));
+  __m128i const narrow = _mm_srai_epi32(chosen, 16);  // signed, so that packs keeps all 16 bits
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packs_epi32(narrow, narrow));
 #else
   detail::narrow(p, x);
+#endif
+}
+
+/// `lanes` bytes, widened.
+TERN_INLINE pack<std::int32_t> load_widened(std::int8_t const* p) {
+#if defined(TERN_SIMD_AVX512)
+  return pack<std::int32_t>(_mm512_maskz_cvtepi8_epi32(0xffff, _mm_loadu_si128(reinterpret_cast<__m128i const*>(p))));
+#elif defined(TERN_SIMD_AVX2)
+  return pack<std::int32_t>(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<__m128i const*>(p))));
+#else
+  std::int32_t lane[lanes];
+  for (index i = 0; i < lanes; ++i) lane[i] = p[i];
+  return load(static_cast<std::int32_t const*>(lane));
+#endif
+}
+TERN_INLINE pack<std::int32_t> load_widened(std::uint8_t const* p) {
+#if defined(TERN_SIMD_AVX512)
+  return pack<std::int32_t>(_mm512_maskz_cvtepu8_epi32(0xffff, _mm_loadu_si128(reinterpret_cast<__m128i const*>(p))));
+#elif defined(TERN_SIMD_AVX2)
+  return pack<std::int32_t>(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<__m128i const*>(p))));
+#else
+  std::int32_t lane[lanes];
+  for (index i = 0; i < lanes; ++i) lane[i] = p[i];
+  return load(static_cast<std::int32_t const*>(lane));
 #endif
 }
 

@@ -2,14 +2,14 @@
 #pragma once
 /// @file simd/math.hpp
 /// Elementary functions by the pack. Errors are in units in the last place (ulp) of f32 against the exact value, and are
-/// asserted by tests/simd/math_test.cpp. Subnormal results are rounded, not flushed, and NaN stays NaN.
+/// asserted by tests/simd/math_test.cpp. NaN stays NaN.
 ///
 ///     function    error            notes
-///     exp         1.0 ulp          overflows above 88.7228, zero below -103.97
+///     exp         1.0 ulp          overflows above 88.7228; subnormal below -87.34, zero below -103.97
 ///     log         1.0 ulp          log 0 = -inf, log of a negative number is NaN
 ///     tanh        2.5 ulp
-///     sigmoid     2.5 ulp
-///     silu        3 ulp            below -87 instead 2^-140 absolute; -inf gives NaN, as the formula
+///     sigmoid     2.5 ulp          may be zero below -87.33
+///     silu        3 ulp            may be zero below -87.33; -inf gives NaN, as the formula
 ///     gelu_tanh   2^-21 |x|        -inf gives NaN, as the formula
 ///     gelu        2^-21 |x|        -inf gives NaN, as the formula
 ///
@@ -44,26 +44,37 @@ TERN_INLINE exp_parts split_exp(pack<float> x) {
 }
 /// 2^n for whole n in [-126, 127].
 TERN_INLINE pack<float> power_of_two(pack<std::int32_t> n) { return bit_cast<float>(shift_left<23>(n + pack<std::int32_t>(127))); }
-/// e^x for x in [-104, 89] or NaN.
-TERN_INLINE pack<float> exp_within(pack<float> x) {
-  exp_parts const e = split_exp(x);
+}  // namespace detail
+
+/// e^x. Where it is clamped, it has overflowed or rounded to zero.
+TERN_INLINE pack<float> exp(pack<float> x) {
+  pack<float> const within = min(pack<float>(89.f), max(pack<float>(-104.f), x));
+  detail::exp_parts const e = detail::split_exp(within);
   pack<float> const p = e.m + pack<float>(1.f);
 #if defined(TERN_SIMD_AVX512)
   return pack<float>(_mm512_maskz_scalef_ps(0xffff, p.v, e.n.v));
 #else
-  // 2^n in two factors, so that it neither overflows early nor skips the subnormals.
+  // 2^n in two factors, so that it neither overflows early nor skips the subnormals. Zeros must not arise by underflow, which
+  // is slow, and masked scores are full of them.
   pack<std::int32_t> const whole = to_int(e.n);
   pack<std::int32_t> const half = shift_right<1>(whole);
-  return p * power_of_two(half) * power_of_two(whole - half);
+  pack<float> const kept = select(x < pack<float>(-103.972084f), pack<float>(0.f), p);
+  return kept * detail::power_of_two(half) * detail::power_of_two(whole - half);
 #endif
 }
-}  // namespace detail
 
-/// e^x. At the clamps below it has overflowed, or rounded to zero, by itself.
-TERN_INLINE pack<float> exp(pack<float> x) { return detail::exp_within(min(pack<float>(89.f), max(pack<float>(-104.f), x))); }
-
-/// e^x for x <= 0 (or NaN): what softmax takes. Unspecified for x > 89.
-TERN_INLINE pack<float> exp_nonpositive(pack<float> x) { return detail::exp_within(max(pack<float>(-104.f), x)); }
+/// e^x for x <= 0 (or NaN), what softmax takes: like exp, but may be zero where e^x is subnormal. Unspecified for x > 88.
+TERN_INLINE pack<float> exp_nonpositive(pack<float> x) {
+#if defined(TERN_SIMD_AVX512)
+  detail::exp_parts const e = detail::split_exp(max(pack<float>(-104.f), x));
+  return pack<float>(_mm512_maskz_scalef_ps(0xffff, (e.m + pack<float>(1.f)).v, e.n.v));
+#else
+  pack<float> const least(-87.3365402f);
+  detail::exp_parts const e = detail::split_exp(max(least, x));
+  pack<float> const y = (e.m + pack<float>(1.f)) * detail::power_of_two(to_int(e.n));
+  return select(x < least, pack<float>(0.f), y);
+#endif
+}
 
 /// The natural logarithm. x = 2^e (1 + t) with 1 + t in [sqrt 1/2, sqrt 2), log x = e ln 2 + t - t^2/2 + t^3 p(t); p has
 /// degree 7, error 2^-27 of log(1 + t).
