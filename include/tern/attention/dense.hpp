@@ -47,7 +47,7 @@ struct attention_plan {
   std::size_t shared_bytes;  // partial results
 
   TERN_INLINE explicit attention_plan(attention_extents const& n) {
-    stream = n.rows() <= stream_rows;
+    stream = n.rows() <= query_stream_rows;
     rows = stream ? n.rows() : prompt_item_rows(n);
     pieces = stream ? (n.keys > split_keys ? divide_up(n.keys, split_keys) : 1) : divide_up(n.rows(), rows);
     items = n.batch * n.kv_heads * pieces;

@@ -9,6 +9,7 @@
 /// Milakov and Gimelshein 2018 (arXiv:1805.02867), Dao et al. 2022 (arXiv:2205.14135).
 
 #include <tern/attention/problem.hpp>
+#include <tern/simd/shuffle.hpp>
 
 namespace tern::detail {
 inline namespace TERN_ABI {
@@ -55,35 +56,52 @@ struct prompt_scratch {
   }
 };
 
+/// dst[d * width + i] = factor * row(i)[d] for d < dim and i < rows; zero for rows <= i < width.
+template <class RowAt>
+TERN_INLINE void pack_transposed(RowAt const& row, index rows, index width, index dim, float factor, float* dst) {
+  using packf = simd::pack<float>;
+  constexpr index W = simd::lanes;
+  for (index g = 0; g < width; g += W) {
+    index const lanes = width - g < W ? width - g : W;
+    for (index d = 0; d < dim; d += W) {
+      index const columns = dim - d < W ? dim - d : W;
+      packf x[W];
+      TERN_UNROLL
+      for (index i = 0; i < W; ++i) {
+        x[i] = packf(0.f);
+        if (g + i < rows) x[i] = (columns == W ? simd::load(row(g + i) + d) : simd::load_n(row(g + i) + d, columns)) * packf(factor);
+      }
+      simd::transpose(x);
+      float* const to = dst + d * width + g;
+      TERN_UNROLL
+      for (index i = 0; i < W; ++i)
+        if (i < columns) {
+          if (lanes == W)
+            simd::store(to + i * width, x[i]);
+          else
+            simd::store_n(to + i * width, x[i], lanes);
+        }
+    }
+  }
+}
+
 /// Rows [row0, row0 + rows) of the stack, scaled and interleaved by tile; rows past the end are zero.
 template <class Problem>
 TERN_INLINE void pack_queries(Problem const& p, index b, index h, index row0, index rows, float* dst) {
-  for (index tile = 0; tile < rows; tile += query_tile_rows)
-    for (index r = 0; r < query_tile_rows; ++r) {
-      index const row = row0 + tile + r;
-      float* const column = dst + tile * p.n.dim + r;
-      if (row < p.n.rows()) {
-        auto const* const src = p.q.at(b, p.head_of(h, row), row / p.n.group());
-        for (index d = 0; d < p.n.dim; ++d) column[d * query_tile_rows] = static_cast<float>(src[d]) * p.score.query_factor;
-      } else {
-        for (index d = 0; d < p.n.dim; ++d) column[d * query_tile_rows] = 0;
-      }
-    }
+  for (index tile = 0; tile < rows; tile += query_tile_rows) {
+    index const first = row0 + tile, live = p.n.rows() - first;
+    auto row = [&](index i) TERN_LAMBDA { return p.q.at(b, p.head_of(h, first + i), (first + i) / p.n.group()); };
+    pack_transposed(row, live, query_tile_rows, p.n.dim, p.score.query_factor, dst + tile * p.n.dim);
+  }
 }
 
 /// Keys [0, count) transposed into panels; the last panel is filled with zeros.
 template <class K>
 TERN_INLINE void pack_keys(K const* src, index row_stride, index count, index dim, float* dst) {
-  for (index panel = 0; panel < count; panel += panel_width)
-    for (index j = 0; j < panel_width; ++j) {
-      float* const column = dst + panel * dim + j;
-      if (panel + j < count) {
-        K const* const key = src + (panel + j) * row_stride;
-        for (index d = 0; d < dim; ++d) column[d * panel_width] = static_cast<float>(key[d]);
-      } else {
-        for (index d = 0; d < dim; ++d) column[d * panel_width] = 0;
-      }
-    }
+  for (index panel = 0; panel < count; panel += panel_width) {
+    auto row = [&](index i) TERN_LAMBDA { return src + (panel + i) * row_stride; };
+    pack_transposed(row, count - panel, panel_width, dim, 1.f, dst + panel * dim);
+  }
 }
 
 /// Values of keys [0, count) cut into panels of columns, the last one padded with zeros to whole packs. Returns whether all

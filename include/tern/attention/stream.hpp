@@ -12,9 +12,9 @@ namespace tern::detail {
 inline namespace TERN_ABI {
 
 inline constexpr index split_keys = 1024;
-static_assert(split_keys % key_block == 0);
+static_assert(split_keys % key_block == 0 && key_block % 8 == 0);
 /// Up to this many rows (queries times heads of a group) the path is taken.
-inline constexpr index stream_rows = 8;
+inline constexpr index query_stream_rows = 8;
 
 /// Rows that are taken at once: their sums stay in registers.
 inline constexpr index stream_step = 4;
@@ -48,13 +48,19 @@ struct stream_partial {
   }
 };
 
-/// s[r][j] = q[r] . k[j] for keys [0, count), `R` rows and as many keys at once as make 16 sums (8 with few registers).
+/// Asks for the `count` elements at `row` to be fetched into the second-level cache.
+template <class T>
+TERN_INLINE void fetch(T const* row, index count) {
+  constexpr index line = 64 / static_cast<index>(sizeof(T));
+  for (index d = 0; d < count; d += line) __builtin_prefetch(row + d, 0, 2);
+}
+
+/// s[r][j] = q[r] . k[j] for keys [0, count), `R` rows and several keys at once: 8 to 16 sums, 4 to 8 with few registers.
 template <int R, class K>
 inline void stream_scores(float const* q, index q_stride, K const* k, index k_stride, index count, index dim, float* s) noexcept {
   using packf = simd::pack<float>;
   constexpr index W = simd::lanes;
-  constexpr index sums = query_tile_rows == 12 ? 16 : 8;
-  constexpr index keys = sums / R;
+  constexpr index keys = (R == 1 ? 8 : 4) / (query_tile_rows == 12 ? 1 : 2);
   for (index j = 0; j < count; j += keys) {
     K const* key[keys];
     for (index i = 0; i < keys; ++i) key[i] = k + (j + i < count ? j + i : count - 1) * k_stride;
@@ -77,8 +83,7 @@ inline void stream_scores(float const* q, index q_stride, K const* k, index k_st
     if (d < dim) step(d, [&](K const* at) TERN_LAMBDA { return simd::load_n(at, dim - d); });
     float sum[R * keys];
     simd::reduce_add_each(acc, sum);
-    for (index r = 0; r < R; ++r)
-      for (index i = 0; i < keys && j + i < count; ++i) s[r * key_block + j + i] = sum[r * keys + i];
+    for (index r = 0; r < R; ++r) __builtin_memcpy(s + r * key_block + j, sum + r * keys, keys * sizeof(float));
   }
 }
 

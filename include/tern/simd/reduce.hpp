@@ -91,10 +91,53 @@ TERN_INLINE float reduce_min(pack<float> a) {
 #endif
 }
 
-/// sums[i] = the sum of a[i]. How one is summed does not depend on the others.
+namespace detail {
+/// Lane i is the sum of a[i]: halving `lanes` registers together takes a third of the shuffles of halving each.
+TERN_INLINE pack<float> sum_each(pack<float> const (&a)[lanes]) {
+#if defined(TERN_SIMD_AVX512)
+  __m512 quarter[4];  // four sums of four lanes in each 128 bits
+  TERN_UNROLL
+  for (index g = 0; g < 4; ++g) {
+    __m512 const x = a[4 * g].v, y = a[4 * g + 1].v, z = a[4 * g + 2].v, w = a[4 * g + 3].v;
+    __m512d const xy = _mm512_castps_pd(_mm512_add_ps(_mm512_maskz_unpacklo_ps(0xffff, x, y), _mm512_maskz_unpackhi_ps(0xffff, x, y)));
+    __m512d const zw = _mm512_castps_pd(_mm512_add_ps(_mm512_maskz_unpacklo_ps(0xffff, z, w), _mm512_maskz_unpackhi_ps(0xffff, z, w)));
+    quarter[g] =
+        _mm512_add_ps(_mm512_castpd_ps(_mm512_maskz_unpacklo_pd(0xff, xy, zw)), _mm512_castpd_ps(_mm512_maskz_unpackhi_pd(0xff, xy, zw)));
+  }
+  auto halve = [](__m512 x, __m512 y) TERN_LAMBDA {
+    return _mm512_add_ps(_mm512_maskz_shuffle_f32x4(0xffff, x, y, 0x88), _mm512_maskz_shuffle_f32x4(0xffff, x, y, 0xdd));
+  };
+  return pack<float>(halve(halve(quarter[0], quarter[1]), halve(quarter[2], quarter[3])));
+#elif defined(TERN_SIMD_AVX2)
+  __m256 const low = _mm256_hadd_ps(_mm256_hadd_ps(a[0].v, a[1].v), _mm256_hadd_ps(a[2].v, a[3].v));
+  __m256 const high = _mm256_hadd_ps(_mm256_hadd_ps(a[4].v, a[5].v), _mm256_hadd_ps(a[6].v, a[7].v));
+  return pack<float>(_mm256_add_ps(_mm256_permute2f128_ps(low, high, 0x20), _mm256_permute2f128_ps(low, high, 0x31)));
+#elif defined(TERN_SIMD_SSE)
+  __m128 const xy = _mm_add_ps(_mm_unpacklo_ps(a[0].v, a[1].v), _mm_unpackhi_ps(a[0].v, a[1].v));
+  __m128 const zw = _mm_add_ps(_mm_unpacklo_ps(a[2].v, a[3].v), _mm_unpackhi_ps(a[2].v, a[3].v));
+  return pack<float>(_mm_add_ps(_mm_movelh_ps(xy, zw), _mm_movehl_ps(zw, xy)));
+#elif defined(TERN_SIMD_NEON)
+  return pack<float>(vpaddq_f32(vpaddq_f32(a[0].v, a[1].v), vpaddq_f32(a[2].v, a[3].v)));
+#else
+  return lanewise<float>([&](index i) { return reduce_add(a[i]); });
+#endif
+}
+}  // namespace detail
+
+/// sums[i] = the sum of a[i], for any number of packs. How one is summed does not depend on the others.
 template <int n>
 TERN_INLINE void reduce_add_each(pack<float> const (&a)[n], float* sums) {
-  for (int i = 0; i < n; ++i) sums[i] = reduce_add(a[i]);
+  TERN_UNROLL
+  for (index g = 0; g < n; g += lanes) {
+    pack<float> some[lanes];
+    TERN_UNROLL
+    for (index i = 0; i < lanes; ++i) some[i] = g + i < n ? a[g + i < n ? g + i : 0] : pack<float>(0.f);
+    pack<float> const sum = detail::sum_each(some);
+    if (n - g >= lanes)
+      store(sums + g, sum);
+    else
+      store_n(sums + g, sum, n - g);
+  }
 }
 
 }  // namespace simd
