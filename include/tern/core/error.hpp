@@ -54,6 +54,7 @@ namespace detail {
 /// A message under construction; longer text is cut.
 class message {
  public:
+  TERN_INLINE message() = default;
   TERN_INLINE message& operator<<(char const* text) {
     while (*text != '\0' && size_ + 1 < sizeof text_) text_[size_++] = *text++;
     return *this;

@@ -70,7 +70,7 @@ inline void run_on(void* object, index n, task_ref f) {
 /// Any executor, by reference. Kernels see only this type, so an executor of one's own costs no new instantiations.
 class executor_ref {
  public:
-  executor_ref() = default;
+  TERN_INLINE executor_ref() = default;
   template <executor E>
     requires(!std::same_as<E, executor_ref>)
   TERN_INLINE executor_ref(E& e)

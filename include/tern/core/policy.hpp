@@ -39,13 +39,16 @@ TERN_INLINE executor_ref default_executor() {
 #endif
 }
 
-struct thread_workspace : workspace {
+/// Destroyed when its thread ends, by a function that bears the architecture's name. (A member and not a base: clang would take the
+/// base's destructor in place of this one, and that has no such name.)
+struct thread_workspace {
+  workspace mine;
   thread_workspace() = default;
-  ~thread_workspace() {}  // out of TERN_INLINE: its address is taken at thread exit
+  ~thread_workspace() {}
 };
 inline workspace& default_workspace() {
-  thread_local thread_workspace mine;
-  return mine;
+  thread_local thread_workspace own;
+  return own.mine;
 }
 
 }  // namespace TERN_ABI

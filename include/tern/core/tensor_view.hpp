@@ -33,7 +33,7 @@ class tensor_view {
   using value_type = std::remove_cv_t<T>;
   static constexpr int rank = Rank;
 
-  tensor_view() = default;
+  TERN_INLINE tensor_view() = default;
 
   /// Row-major (the last index is contiguous).
   TERN_INLINE constexpr tensor_view(T* data, shape<Rank> const& extents) : data_(data) {

@@ -26,7 +26,7 @@ class workspace {
   static constexpr std::size_t alignment = 64;
 
   /// Grows on demand.
-  workspace() = default;
+  TERN_INLINE workspace() = default;
   /// Grows on demand, and can lend `bytes` without allocating.
   TERN_INLINE explicit workspace(std::size_t bytes) { grow(bytes); }
   /// Lends from `memory` and fails when that is too small. `tern::workspace_size` says how much a call needs.

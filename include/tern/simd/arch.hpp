@@ -28,7 +28,19 @@
 #endif
 
 #if !defined(TERN_SIMD_EMULATED)
+// xsimd's functions are inline and not all of their names tell the flags, so two files of one program could be given each other's.
+// Here its namespace gets the name of the flags, and is known as xsimd within the file. A program that reopens namespace xsimd
+// includes it before tern, which then takes it as it is.
+#if !defined(XSIMD_HPP)
+#define TERN_XSIMD_PASTE_(abi) xsimd_##abi
+#define TERN_XSIMD_PASTE(abi) TERN_XSIMD_PASTE_(abi)
+#define xsimd TERN_XSIMD_PASTE(TERN_ABI)
 #include <xsimd/xsimd.hpp>
+#undef xsimd
+namespace xsimd = TERN_XSIMD_PASTE(TERN_ABI);
+#elif defined(TERN_DISPATCH_OBJECT)
+#error "tern: include <xsimd/xsimd.hpp> after tern's headers in a source that is compiled for several architectures"
+#endif
 #if defined(__x86_64__)
 #include <immintrin.h>
 #elif defined(__aarch64__)
