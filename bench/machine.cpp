@@ -23,11 +23,6 @@ constexpr int repeats = 7;
 
 double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
-double median(std::vector<double> x) {
-  std::nth_element(x.begin(), x.begin() + static_cast<index>(x.size() / 2), x.end());
-  return x[x.size() / 2];
-}
-
 // A register tile as a matrix product has it: rows * cols accumulators (more than latency times throughput), each with operands
 // of its own, so that no part of an emulated dot product can be shared or leave the loop.
 #if defined(TERN_SIMD_AVX512) || defined(TERN_SIMD_NEON)
@@ -39,6 +34,7 @@ constexpr index rows = 4, cols = 3;
 /// What a peak is measured with: acc = step(acc, a, b), and the operations that one step does.
 struct f32_step {
   using acc = simd::pack<float>;
+  using lane = float;
   using element_a = float;
   using element_b = float;
   static constexpr double ops = 2.0 * simd::pack<float>::size;
@@ -46,6 +42,7 @@ struct f32_step {
 };
 struct bf16_step {
   using acc = simd::pack<float>;
+  using lane = float;
   using element_a = bf16;
   using element_b = bf16;
   static constexpr double ops = 2.0 * simd::pack<bf16>::size;
@@ -53,6 +50,7 @@ struct bf16_step {
 };
 struct int8_step {
   using acc = simd::pack<std::int32_t>;
+  using lane = std::int32_t;
   using element_a = std::uint8_t;
   using element_b = std::int8_t;
   static constexpr double ops = 2.0 * simd::pack<std::int8_t>::size;
@@ -84,24 +82,29 @@ template <class Step>
   std::memset(b, 0, sizeof b);
   typename Step::acc acc[rows][cols] = {};
   for (index n = 0; n < count; ++n) {
-    __asm__ __volatile__("" : : "r"(a), "r"(b) : "memory");  // the operands are loaded again in each turn
+    A const* at_a = a;
+    B const* at_b = b;
+    __asm__ __volatile__("" : "+r"(at_a), "+r"(at_b));  // the operands are loaded again in each turn
     simd::pack<B> right[cols];
     TERN_UNROLL
-    for (index j = 0; j < cols; ++j) right[j] = operand(b + j * size_b);
+    for (index j = 0; j < cols; ++j) right[j] = operand(at_b + j * size_b);
     TERN_UNROLL
     for (index i = 0; i < rows; ++i) {
-      simd::pack<A> const left = operand(a + i * size_a);
+      simd::pack<A> const left = operand(at_a + i * size_a);
       TERN_UNROLL
       for (index j = 0; j < cols; ++j) acc[i][j] = Step::step(acc[i][j], left, right[j]);
     }
   }
-  typename Step::acc sum{};  // the accumulators' own addresses must not be taken: they would live in memory
+  // Stored without a detour: gcc 12 keeps accumulators in memory when anything else is done with them.
+  alignas(64) typename Step::lane out[rows * cols * simd::lanes];
+  auto* to = out;
+  __asm__ __volatile__("" : "+r"(to));
   TERN_UNROLL
   for (index i = 0; i < rows; ++i) {
     TERN_UNROLL
-    for (index j = 0; j < cols; ++j) sum += acc[i][j];
+    for (index j = 0; j < cols; ++j) simd::store(to + (i * cols + j) * simd::lanes, acc[i][j]);
   }
-  keep(sum);
+  __asm__ __volatile__("" : : "r"(to) : "memory");
 }
 
 /// GFLOP/s of `Step` with all threads of the pool busy.
@@ -115,12 +118,12 @@ double measure_peak(thread_pool& pool) {
     return now() - begin;
   };
   for (double s; (s = seconds_of()) < 0.01;) count *= 2;
-  std::vector<double> rate;
+  double best = 0;
   for (int r = 0; r < repeats; ++r) {
     double const ops = Step::ops * static_cast<double>(rows * cols * count * pool.concurrency());
-    rate.push_back(ops / seconds_of() * 1e-9);
+    best = std::max(best, ops / seconds_of() * 1e-9);
   }
-  return median(rate);
+  return best;
 }
 
 /// Adds up `n` floats in `streams` places at once; n is a multiple of streams * 8 vectors.
@@ -145,13 +148,13 @@ template <index streams>
 double measure_bandwidth(thread_pool& pool, float const* x, index n) {
   index const threads = pool.concurrency(), part = n / threads / 4096 * 4096;
   auto task = [&](index t) { add_up<streams>(x + t * part, part); };
-  std::vector<double> rate;
+  double best = 0;
   for (int r = 0; r < repeats; ++r) {
     double const begin = now();
     pool.run(threads, task_ref(task));
-    rate.push_back(static_cast<double>(part * threads) * sizeof(float) / (now() - begin) * 1e-9);
+    best = std::max(best, static_cast<double>(part * threads) * sizeof(float) / (now() - begin) * 1e-9);
   }
-  return median(rate);
+  return best;
 }
 
 std::vector<machine_limits>& all_limits() {

@@ -8,7 +8,8 @@
 ///     peak of int8    u8 x s8 dot products into int32, GOP/s (a multiply and an add are two)
 ///     bandwidth       reading a buffer several times larger than the last-level cache, GB/s
 ///
-/// each the median of several repeats, with all threads of a count busy at the same time.
+/// each the best of several repeats, since a limit is what the machine can do when nobody disturbs it, with all threads of a
+/// count busy at the same time.
 
 #include <tern/core/config.hpp>
 
