@@ -12,6 +12,7 @@
 #include <tern/formats/decode.hpp>
 #include <tern/matmul/types.hpp>
 #include <tern/simd/dot.hpp>
+#include <tern/simd/shuffle.hpp>
 
 namespace tern::detail {
 inline namespace TERN_ABI {
@@ -36,34 +37,50 @@ struct bf16_products {
   TERN_INLINE static simd::pack<float> multiply_add(operand w, operand x, simd::pack<float> sum) { return simd::dot(sum, w, x); }
 };
 
-/// `lanes` rows of `columns` floats, `stride` apart, to columns of `lanes` floats, `panel_rows` apart.
-TERN_INLINE void transpose_into(float const* rows, index stride, index columns, float* panel) {
+/// `lanes` rows of 32-bit words, `stride` bytes apart, become columns of `lanes` words, `out_stride` bytes apart.
+/// words: a multiple of `lanes`.
+TERN_INLINE void transpose_words(std::uint8_t const* rows, index stride, index words, std::uint8_t* out, index out_stride) {
+  using simd::pack;
   constexpr index W = simd::lanes;
-  for (index k = 0; k < columns; ++k)
-    for (index i = 0; i < W; ++i) panel[k * panel_rows + i] = rows[i * stride + k];
-}
-TERN_INLINE void transpose_into(float const* rows, index stride, index columns, bf16* panel) {
-  constexpr index W = simd::lanes;
-  for (index k = 0; k < columns; ++k)
-    for (index i = 0; i < W; ++i) panel[(k / 2 * panel_rows + i) * 2 + k % 2] = bf16(rows[i * stride + k]);
+  for (index k = 0; k < words; k += W) {
+    pack<float> tile[W];
+    TERN_UNROLL
+    for (index i = 0; i < W; ++i) tile[i] = simd::bit_cast<float>(simd::load(rows + i * stride + 4 * k));
+    simd::transpose(tile);
+    TERN_UNROLL
+    for (index i = 0; i < W; ++i) simd::store(out + (k + i) * out_stride, simd::bit_cast<std::uint8_t>(tile[i]));
+  }
 }
 
-/// Decodes columns [k0, k1) of weight rows [n0, n1), n1 - n0 <= panel_rows, into a panel; rows and columns beyond are zero.
-/// decoded: lanes * chunk_columns floats.
+/// A thread's scratch.
 template <class Products>
-inline void pack_panel(block_matrix const& w, index n0, index n1, index k0, index k1, float* decoded,
-                       typename Products::element* panel) noexcept {
-  constexpr index W = simd::lanes;
-  index const columns = round_up(k1 - k0, Products::step);
+struct float_panel {
+  alignas(64) typename Products::element weights[chunk_columns * panel_rows];
+  alignas(64) typename Products::element rows[simd::lanes * chunk_columns];
+  alignas(64) float decoded[chunk_columns];
+};
+
+/// Decodes columns [k0, k1) of weight rows [n0, n1), n1 - n0 <= panel_rows, into a panel; rows and columns beyond are zero.
+template <class Products>
+inline void pack_panel(block_matrix const& w, index n0, index n1, index k0, index k1, float_panel<Products>& panel) noexcept {
+  using element = typename Products::element;
+  constexpr index W = simd::lanes, bytes = index{sizeof(element)};
+  index const columns = round_up(k1 - k0, W * Products::step);
   for (index first = 0; first < panel_rows; first += W) {
     for (index i = 0; i < W; ++i) {
-      float* const row = decoded + i * chunk_columns;
-      index const n = n0 + first + i;
-      index const filled = n < n1 ? k1 - k0 : 0;
-      if (n < n1) decode_columns(w.type, w.row(n), k0, k1, row);
-      for (index k = filled; k < columns; ++k) row[k] = 0.f;
+      element* const row = panel.rows + i * chunk_columns;
+      index const n = n0 + first + i, filled = n < n1 ? k1 - k0 : 0;
+      if constexpr (std::is_same_v<element, float>) {
+        if (n < n1) decode_columns(w.type, w.row(n), k0, k1, row);
+        for (index k = filled; k < columns; ++k) row[k] = 0.f;
+      } else {
+        if (n < n1) decode_columns(w.type, w.row(n), k0, k1, panel.decoded);
+        for (index k = filled; k < columns; ++k) panel.decoded[k] = 0.f;
+        for (index k = 0; k < columns; k += W) simd::store(row + k, simd::load(panel.decoded + k));
+      }
     }
-    transpose_into(decoded, chunk_columns, columns, panel + first * Products::step);
+    transpose_words(reinterpret_cast<std::uint8_t const*>(panel.rows), chunk_columns * bytes, columns / Products::step,
+                    reinterpret_cast<std::uint8_t*>(panel.weights) + first * 4, panel_rows * 4);
   }
 }
 
@@ -115,29 +132,22 @@ inline constexpr int tile_rows = 6;
 /// Weight rows [n0, n1) of a job (at most panel_rows) times rows [r0, r1) of x.
 template <class Products>
 inline void multiply_stripe(matmul_job const& job, index n0, index n1, index r0, index r1, index columns,
-                            typename Products::element const* x, index x_stride, bool add, float* decoded,
-                            typename Products::element* panel) noexcept {
+                            typename Products::element const* x, index x_stride, bool add, float_panel<Products>& panel) noexcept {
   for (index k0 = 0; k0 < columns || k0 == 0; k0 += chunk_columns) {
     index const k1 = k0 + chunk_columns < columns ? k0 + chunk_columns : columns;
-    pack_panel<Products>(job.w, n0, n1, k0, k1, decoded, panel);
+    pack_panel<Products>(job.w, n0, n1, k0, k1, panel);
     index const steps = ceil_div(k1 - k0, Products::step), n = n1 - n0;
     bool const adds = add || k0 > 0;
     auto const* xk = x + r0 * x_stride + k0;
     float* y = job.y + r0 * job.y_stride + n0;
     index r = r0;
     for (; r + tile_rows <= r1; r += tile_rows, xk += tile_rows * x_stride, y += tile_rows * job.y_stride)
-      multiply_tile<Products, tile_rows>(panel, steps, xk, x_stride, y, job.y_stride, n, adds);
+      multiply_tile<Products, tile_rows>(panel.weights, steps, xk, x_stride, y, job.y_stride, n, adds);
     for (; r + 3 <= r1; r += 3, xk += 3 * x_stride, y += 3 * job.y_stride)
-      multiply_tile<Products, 3>(panel, steps, xk, x_stride, y, job.y_stride, n, adds);
-    for (; r < r1; ++r, xk += x_stride, y += job.y_stride) multiply_tile<Products, 1>(panel, steps, xk, x_stride, y, job.y_stride, n, adds);
+      multiply_tile<Products, 3>(panel.weights, steps, xk, x_stride, y, job.y_stride, n, adds);
+    for (; r < r1; ++r, xk += x_stride, y += job.y_stride)
+      multiply_tile<Products, 1>(panel.weights, steps, xk, x_stride, y, job.y_stride, n, adds);
   }
-}
-
-/// Scratch bytes of a thread.
-template <class Products>
-TERN_INLINE constexpr index float_panel_bytes() {
-  return static_cast<index>(sizeof(float)) * simd::lanes * chunk_columns +
-         static_cast<index>(sizeof(typename Products::element)) * panel_rows * chunk_columns;
 }
 
 /// Splits a call into stripes of a panel's weight rows; where these are few for the threads, also by rows of x.
@@ -150,16 +160,15 @@ TERN_INLINE index rows_per_item(cpu_policy const& policy, matmul_job const* jobs
   return chunk > least ? chunk : least;
 }
 
-/// All jobs, with weights decoded to f32 (or bf16). x: (rows, columns) elements of Products; scratch: float_panel_bytes a slot.
+/// All jobs, with weights decoded to f32 (or bf16). x: (rows, columns) elements of Products; scratch: a float_panel a slot.
 template <class Products>
 inline void multiply_float(cpu_policy const& policy, matmul_job const* jobs, index count, typename Products::element const* x,
                            index x_stride, index rows, index columns, bool add, std::byte* scratch) {
   matmul_split const split(jobs, count, rows, panel_rows, rows_per_item(policy, jobs, count, rows, panel_rows, tile_rows));
   parallel_for(policy, split.items, [&](index item, index slot) TERN_LAMBDA {
     auto const piece = split.at(item, jobs, rows);
-    auto* const decoded = reinterpret_cast<float*>(scratch + slot * float_panel_bytes<Products>());
-    auto* const panel = reinterpret_cast<typename Products::element*>(decoded + simd::lanes * chunk_columns);
-    multiply_stripe<Products>(*piece.job, piece.n0, piece.n1, piece.r0, piece.r1, columns, x, x_stride, add, decoded, panel);
+    auto& panel = *reinterpret_cast<float_panel<Products>*>(scratch + slot * static_cast<index>(sizeof(float_panel<Products>)));
+    multiply_stripe<Products>(*piece.job, piece.n0, piece.n1, piece.r0, piece.r1, columns, x, x_stride, add, panel);
   });
 }
 

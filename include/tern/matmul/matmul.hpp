@@ -20,14 +20,17 @@
 /// Error: `accuracy` below.
 
 #include <tern/matmul/float_kernel.hpp>
+#include <tern/matmul/int8_kernel.hpp>
 
 namespace tern::detail {
 inline namespace TERN_ABI {
 
 /// Where the pieces of a call's scratch memory start.
 struct matmul_plan {
-  index x_f32, x_bf16, panels, y_dense, bytes;  // offsets; x_f32 and y_dense are -1 where the caller's memory serves
-  index stride;                                 // of the rows of prepared x, in elements
+  index x_f32, y_dense;          // -1 where the caller's memory serves
+  index x_bf16, x_q8, x_scales;  // as the compute type needs
+  index panels, bytes;
+  index stride;  // of the rows of prepared x, in elements
 };
 
 /// Rows of prepared x start this many elements apart: whole cache lines, and an odd number of them against aliasing.
@@ -43,7 +46,11 @@ TERN_INLINE matmul_plan plan_matmul(cpu_policy const& policy, bool copy_x, index
   };
   p.x_f32 = copy_x ? take(rows * p.stride * index{sizeof(float)}) : -1;
   p.x_bf16 = mode == compute::bf16 ? take(rows * p.stride * index{sizeof(bf16)}) : -1;
-  p.panels = take(policy.concurrency() * float_panel_bytes<f32_products>());
+  bool const int8 = mode == compute::int8;
+  p.x_q8 = int8 ? take(rows * p.stride) : -1;
+  p.x_scales = int8 ? take(rows * (columns / 32) * index{sizeof(q8_scales)}) : -1;
+  index const floats = sizeof(float_panel<f32_products>), bytes = sizeof(int8_panel);
+  p.panels = take(policy.concurrency() * (floats > bytes ? floats : bytes));
   p.y_dense = dense_y > 0 ? take(rows * dense_y * index{sizeof(float)}) : -1;
   return p;
 }
@@ -51,9 +58,15 @@ TERN_INLINE matmul_plan plan_matmul(cpu_policy const& policy, bool copy_x, index
 /// x as f32 with contiguous rows.
 template <class T>
 inline void copy_rows(tensor_view<T, 2> const& x, float* out, index stride) noexcept {
-  for (index r = 0; r < x.extent(0); ++r)
-    for (index k = 0; k < x.extent(1); ++k) out[r * stride + k] = static_cast<float>(x(r, k));
+  for (index r = 0; r < x.extent(0); ++r) {
+    float* const row = out + r * stride;
+    if (x.stride(1) == 1)
+      decode_columns(weight_type_of<T>, reinterpret_cast<std::uint8_t const*>(x.data() + r * x.stride(0)), 0, x.extent(1), row);
+    else
+      for (index k = 0; k < x.extent(1); ++k) row[k] = static_cast<float>(x(r, k));
+  }
 }
+/// x as bf16, with a zero behind an odd row.
 inline void round_rows(matmul_input const& in, bf16* out, index stride) noexcept {
   for (index r = 0; r < in.rows; ++r) {
     float const* const x = in.x + r * in.x_stride;
@@ -65,16 +78,30 @@ inline void round_rows(matmul_input const& in, bf16* out, index stride) noexcept
   }
 }
 
-inline void run_matmul(cpu_policy const& policy, matmul_job const* jobs, index count, matmul_input const& in, compute mode, bool add,
+inline void run_matmul(cpu_policy const& policy, matmul_job* jobs, index count, matmul_input const& in, compute mode, bool add,
                        matmul_plan const& plan, std::byte* scratch) {
   std::byte* const panels = scratch + plan.panels;
   if (mode == compute::bf16) {
     auto* const x = reinterpret_cast<bf16*>(scratch + plan.x_bf16);
     round_rows(in, x, plan.stride);
-    multiply_float<bf16_products>(policy, jobs, count, x, plan.stride, in.rows, in.columns, add, panels);
-  } else {
-    multiply_float<f32_products>(policy, jobs, count, in.x, in.x_stride, in.rows, in.columns, add, panels);
+    return multiply_float<bf16_products>(policy, jobs, count, x, plan.stride, in.rows, in.columns, add, panels);
   }
+  index integers = 0;  // jobs whose weights are integers come first
+  if (mode == compute::int8)
+    for (index j = 0; j < count; ++j) {
+      if (info(jobs[j].w.type).elements == 1) continue;
+      matmul_job const moved = jobs[integers];
+      jobs[integers++] = jobs[j];
+      jobs[j] = moved;
+    }
+  if (integers > 0) {
+    q8_rows const x{reinterpret_cast<std::int8_t*>(scratch + plan.x_q8), reinterpret_cast<q8_scales*>(scratch + plan.x_scales), plan.stride,
+                    in.columns / 32};
+    quantize_rows(policy, in, x);
+    multiply_int8(policy, jobs, integers, in.rows, x, add, panels);
+  }
+  if (integers < count)
+    multiply_float<f32_products>(policy, jobs + integers, count - integers, in.x, in.x_stride, in.rows, in.columns, add, panels);
 }
 
 struct matmul_options {
@@ -186,12 +213,13 @@ inline constexpr struct matmul_fn {
       dense += rows * w[j].rows;
     }
     detail::run_matmul(policy, jobs, count, in, options.mode, options.add, p, scratch.data());
-    for (index j = 0; j < count; ++j)
-      if (!detail::in_place(y[j])) write_back(jobs[j], y[j]);
-  }
-  static void write_back(detail::matmul_job const& job, tensor_view<float, 2> const& y) {
-    for (index r = 0; r < y.extent(0); ++r)
-      for (index i = 0; i < y.extent(1); ++i) y(r, i) = job.y[r * job.y_stride + i];
+    dense = reinterpret_cast<float*>(scratch.data() + (p.y_dense >= 0 ? p.y_dense : 0));
+    for (index j = 0; j < count; ++j) {
+      if (detail::in_place(y[j])) continue;
+      for (index r = 0; r < rows; ++r)
+        for (index i = 0; i < w[j].rows; ++i) y[j](r, i) = dense[r * w[j].rows + i];
+      dense += rows * w[j].rows;
+    }
   }
 } matmul{};
 

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// @file matmul/int8_kernel.hpp
+/// y = x w^T for many rows of quantized x: `panel_rows` weight rows are unpacked to bytes in a panel whose lanes run over them,
+/// then each row of x is broadcast against it, four bytes at a time.
+///
+///     codes:  [k / 4][panel_rows][4]            u8, an element is scale * (u - offset) + min
+///     scales: [k / granule][panel_rows]         f32
+///     mins:   [k / 32][panel_rows]              f32, formats with a minimum
+///
+/// Each y(r, n) is the sum over groups of 32 columns, in order, of what `add_group` adds: as in int8_stream.hpp, to the bit.
+
+#include <tern/matmul/float_kernel.hpp>
+#include <tern/matmul/int8_stream.hpp>
+
+namespace tern::detail {
+inline namespace TERN_ABI {
+
+/// Groups of 32 columns in a panel.
+inline constexpr index panel_groups = 16;
+
+/// A thread's scratch.
+struct int8_panel {
+  alignas(64) std::uint8_t codes[panel_groups * 32 * panel_rows];
+  alignas(64) float scales[2 * panel_groups * panel_rows];
+  alignas(64) float mins[panel_groups * panel_rows];
+  alignas(64) std::uint8_t rows[simd::lanes * (panel_groups * 32)];
+};
+
+/// Unpacks groups [g0, g1) of weight rows [n0, n1); rows beyond are zero.
+template <class Format>
+inline void pack_codes(block_matrix const& w, index n0, index n1, index g0, index g1, int8_panel& panel) noexcept {
+  constexpr index W = simd::lanes, parts = Format::elements / 32, granules = 32 / Format::granule, stride = panel_groups * 32;
+  index const groups = g1 - g0, words = round_up(groups * 8, W);
+  for (index first = 0; first < panel_rows; first += W) {
+    for (index i = 0; i < W; ++i) {
+      std::uint8_t* const row = panel.rows + i * stride;
+      index const lane = first + i, n = n0 + lane;
+      index const filled = n < n1 ? groups : 0;
+      for (index g = 0; g < filled; ++g) {
+        auto const& block = reinterpret_cast<typename Format::block const*>(w.row(n))[(g0 + g) / parts];
+        float scale[granules], min = 0.f;
+        Format::unpack(block, (g0 + g) % parts, row + 32 * g);
+        Format::scales(block, (g0 + g) % parts, scale, &min);
+        for (index j = 0; j < granules; ++j) panel.scales[(g * granules + j) * panel_rows + lane] = scale[j];
+        if constexpr (Format::has_min) panel.mins[g * panel_rows + lane] = min;
+      }
+      for (index g = filled; g < groups; ++g) {
+        for (index j = 0; j < granules; ++j) panel.scales[(g * granules + j) * panel_rows + lane] = 0.f;
+        panel.mins[g * panel_rows + lane] = 0.f;
+      }
+      for (index j = filled * 32; j < words * 4; ++j) row[j] = 0;
+    }
+    transpose_words(panel.rows, stride, words, panel.codes + first * 4, panel_rows * 4);
+  }
+}
+
+/// Rows of x in a register tile: 2 integer and 2 float sums each.
+#if defined(TERN_SIMD_AVX512) || defined(TERN_SIMD_NEON)
+inline constexpr int int8_tile_rows = 6;
+#else
+inline constexpr int int8_tile_rows = 2;
+#endif
+
+template <class Format, int Rows>
+TERN_INLINE void multiply_codes(int8_panel const& panel, index groups, std::int8_t const* x, index x_stride, q8_scales const* scales,
+                                index blocks, float* y, index y_stride, index n, bool add) {
+  using simd::pack;
+  constexpr index W = simd::lanes, granules = 32 / Format::granule;
+  index const left = n < W ? n : W, right = n - left;
+  pack<float> sum[Rows][2];
+  TERN_UNROLL
+  for (int r = 0; r < Rows; ++r) {
+    sum[r][0] = add ? simd::load_n(y + r * y_stride, left) : pack<float>(0.f);
+    sum[r][1] = add ? simd::load_n(y + r * y_stride + W, right) : pack<float>(0.f);
+  }
+  std::uint8_t const* w = panel.codes;
+  for (index g = 0; g < groups; ++g) {
+    TERN_UNROLL
+    for (index j = 0; j < granules; ++j) {
+      pack<std::int32_t> dots[Rows][2];
+      TERN_UNROLL
+      for (int r = 0; r < Rows; ++r) {
+        q8_scales const& s = scales[r * blocks + g];
+        std::int32_t const taken = granules == 1 ? s.total : j == 0 ? s.first : s.total - s.first;
+        dots[r][0] = dots[r][1] = pack<std::int32_t>(-Format::offset * taken);
+      }
+      TERN_UNROLL
+      for (index k = 0; k < Format::granule / 4; ++k) {
+        auto const w0 = simd::load(w), w1 = simd::load(w + 4 * W);
+        w += 4 * panel_rows;
+        TERN_UNROLL
+        for (int r = 0; r < Rows; ++r) {
+          auto const four = simd::splat4(x + r * x_stride + 4 * k);
+          dots[r][0] = dot_codes<Format>(dots[r][0], w0, four);
+          dots[r][1] = dot_codes<Format>(dots[r][1], w1, four);
+        }
+      }
+      x += Format::granule;
+      float const* const scale = panel.scales + (g * granules + j) * panel_rows;
+      pack<float> const s0 = simd::load(scale), s1 = simd::load(scale + W);
+      TERN_UNROLL
+      for (int r = 0; r < Rows; ++r) {
+        pack<float> const d(scales[r * blocks + g].scale);
+        sum[r][0] = simd::fma(simd::to_float(dots[r][0]), s0 * d, sum[r][0]);
+        sum[r][1] = simd::fma(simd::to_float(dots[r][1]), s1 * d, sum[r][1]);
+      }
+    }
+    if constexpr (Format::has_min) {
+      pack<float> const m0 = simd::load(panel.mins + g * panel_rows), m1 = simd::load(panel.mins + g * panel_rows + W);
+      TERN_UNROLL
+      for (int r = 0; r < Rows; ++r) {
+        pack<float> const s(scales[r * blocks + g].sum);
+        sum[r][0] = simd::fma(m0, s, sum[r][0]);
+        sum[r][1] = simd::fma(m1, s, sum[r][1]);
+      }
+    }
+  }
+  TERN_UNROLL
+  for (int r = 0; r < Rows; ++r) {
+    simd::store_n(y + r * y_stride, sum[r][0], left);
+    if (right > 0) simd::store_n(y + r * y_stride + W, sum[r][1], right);
+  }
+}
+
+/// Weight rows [n0, n1) of a job (at most panel_rows) times rows [r0, r1) of x.
+template <class Format>
+inline void multiply_stripe_int8(matmul_job const& job, index n0, index n1, index r0, index r1, q8_rows const& x, bool add,
+                                 int8_panel& panel) noexcept {
+  for (index g0 = 0; g0 < x.blocks || g0 == 0; g0 += panel_groups) {
+    index const g1 = g0 + panel_groups < x.blocks ? g0 + panel_groups : x.blocks;
+    pack_codes<Format>(job.w, n0, n1, g0, g1, panel);
+    bool const adds = add || g0 > 0;
+    auto const tile = [&]<int Rows>(index r) TERN_LAMBDA {
+      multiply_codes<Format, Rows>(panel, g1 - g0, x.q + r * x.stride + 32 * g0, x.stride, x.scales + r * x.blocks + g0, x.blocks,
+                                   job.y + r * job.y_stride + n0, job.y_stride, n1 - n0, adds);
+    };
+    index r = r0;
+    for (; r + int8_tile_rows <= r1; r += int8_tile_rows) tile.template operator()<int8_tile_rows>(r);
+    for (; r < r1; ++r) tile.template operator()<1>(r);
+  }
+}
+
+template <class Format>
+inline void run_stripe_int8(matmul_job const& job, index n0, index n1, index r0, index r1, q8_rows const& x, bool add, bool stream,
+                            int8_panel& panel) noexcept {
+  if constexpr (simd::lanes % 4 == 0)
+    if (stream) return stream_stripe<Format>(job, n0, n1, r0, r1, x, add);
+  for (index n = n0; n < n1; n += panel_rows)
+    multiply_stripe_int8<Format>(job, n, n + panel_rows < n1 ? n + panel_rows : n1, r0, r1, x, add, panel);
+}
+
+/// Up to this many rows of x, the weights are streamed; beyond, unpacking them pays.
+inline constexpr index most_streamed_rows = 4;
+
+/// All jobs, whose weights are blocks of integers. scratch: an int8_panel a slot.
+inline void multiply_int8(cpu_policy const& policy, matmul_job const* jobs, index count, index rows, q8_rows const& x, bool add,
+                          std::byte* scratch) {
+  bool const stream = simd::lanes % 4 == 0 && rows <= most_streamed_rows;
+  index total = 0;
+  for (index j = 0; j < count; ++j) total += jobs[j].w.rows;
+  index const stripe = stream ? round_up(ceil_div(total, 4 * policy.concurrency()), 2 * panel_rows) : panel_rows;
+  index const chunk = stream ? rows : rows_per_item(policy, jobs, count, rows, stripe, int8_tile_rows);
+  matmul_split const split(jobs, count, rows, stripe > 0 ? stripe : 1, chunk);
+  parallel_for(policy, split.items, [&](index item, index slot) TERN_LAMBDA {
+    auto const p = split.at(item, jobs, rows);
+    auto& panel = *reinterpret_cast<int8_panel*>(scratch + slot * static_cast<index>(sizeof(int8_panel)));
+    auto const run = [&]<class Format>(Format)
+                         TERN_LAMBDA { run_stripe_int8<Format>(*p.job, p.n0, p.n1, p.r0, p.r1, x, add, stream, panel); };
+    switch (p.job->w.type) {
+      case weight_type::q4_0:
+        return run(formats::q4_0{});
+      case weight_type::q4_1:
+        return run(formats::q4_1{});
+      case weight_type::q5_0:
+        return run(formats::q5_0{});
+      case weight_type::q5_1:
+        return run(formats::q5_1{});
+      case weight_type::q8_0:
+        return run(formats::q8_0{});
+      case weight_type::q4_k:
+        return run(formats::q4_k{});
+      case weight_type::q6_k:
+        return run(formats::q6_k{});
+      default:
+        return;
+    }
+  });
+}
+
+}  // namespace TERN_ABI
+}  // namespace tern::detail

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// @file matmul/int8_stream.hpp
+/// y = x w^T for one or a few rows of quantized x: the weights are read once, from their blocks, as they lie.
+///
+/// `lanes` weight rows are walked side by side, 32 columns at a time. A register takes 16 bytes of lanes / 4 rows; dot products
+/// of bytes leave four partial sums a row, and `sum_quads` makes one lane a row of four registers. From there on all is done
+/// by the lane, in the order that int8_kernel.hpp keeps too.
+
+#include <tern/formats/k_quants.hpp>
+#include <tern/formats/q5.hpp>
+#include <tern/formats/q8.hpp>
+#include <tern/matmul/quantize.hpp>
+#include <tern/simd/dot.hpp>
+#include <tern/simd/rows.hpp>
+
+namespace tern::detail {
+inline namespace TERN_ABI {
+
+/// 32 columns of `lanes` weight rows: u[h][r] has bytes 16 h to 16 h + 15 of rows r, r + 4, r + 8, ...
+template <class Format>
+struct row_group {
+  static constexpr index granules = 32 / Format::granule;
+  simd::pack<std::uint8_t> u[2][4];
+  simd::pack<float> scale[granules];
+  simd::pack<float> min;
+};
+
+/// Through memory: any format.
+template <class Format>
+TERN_INLINE void load_group(std::uint8_t const* rows, index row_bytes, index g, row_group<Format>& out) {
+  constexpr index W = simd::lanes, parts = Format::elements / 32, granules = row_group<Format>::granules;
+  std::uint8_t bytes[W * 32];
+  float scale[granules][W], min[W];
+  for (index i = 0; i < W; ++i) {
+    auto const& block = reinterpret_cast<typename Format::block const*>(rows + i * row_bytes)[g / parts];
+    float s[granules];
+    Format::unpack(block, g % parts, bytes + 32 * i);
+    Format::scales(block, g % parts, s, min + i);
+    for (index j = 0; j < granules; ++j) scale[j][i] = s[j];
+  }
+  for (index h = 0; h < 2; ++h)
+    for (index r = 0; r < 4; ++r) out.u[h][r] = simd::load_rows16(bytes + 32 * r + 16 * h, 4 * 32);
+  for (index j = 0; j < granules; ++j) out.scale[j] = simd::load(scale[j]);
+  if constexpr (Format::has_min) out.min = simd::load(min);
+}
+
+/// Halves of bytes, after one or two f16.
+template <class Format>
+TERN_INLINE void load_halves(std::uint8_t const* rows, index row_bytes, index g, row_group<Format>& out) {
+  using block = typename Format::block;
+  std::uint8_t const* const p = rows + g * static_cast<index>(sizeof(block));
+  simd::pack<std::uint8_t> const low(std::uint8_t{15});
+  TERN_UNROLL
+  for (index r = 0; r < 4; ++r) {
+    auto const v = simd::load_rows16(p + static_cast<index>(offsetof(block, q)) + r * row_bytes, 4 * row_bytes);
+    out.u[0][r] = v & low;
+    out.u[1][r] = simd::shift_right<4>(v);
+  }
+  auto const head = simd::gather_rows32(p, row_bytes);
+  out.scale[0] = simd::low_f16(head);
+  if constexpr (Format::has_min) out.min = simd::high_f16(head);
+}
+TERN_INLINE void load_group(std::uint8_t const* rows, index row_bytes, index g, row_group<formats::q4_0>& out) {
+  load_halves(rows, row_bytes, g, out);
+}
+TERN_INLINE void load_group(std::uint8_t const* rows, index row_bytes, index g, row_group<formats::q4_1>& out) {
+  load_halves(rows, row_bytes, g, out);
+}
+TERN_INLINE void load_group(std::uint8_t const* rows, index row_bytes, index g, row_group<formats::q8_0>& out) {
+  std::uint8_t const* const p = rows + g * 34;
+  simd::pack<std::uint8_t> const top(std::uint8_t{0x80});
+  TERN_UNROLL
+  for (index r = 0; r < 4; ++r) {
+    out.u[0][r] = simd::load_rows16(p + 2 + r * row_bytes, 4 * row_bytes) ^ top;
+    out.u[1][r] = simd::load_rows16(p + 18 + r * row_bytes, 4 * row_bytes) ^ top;
+  }
+  out.scale[0] = simd::low_f16(simd::gather_rows32(p, row_bytes));
+}
+
+template <class Format>
+TERN_INLINE simd::pack<std::int32_t> dot_codes(simd::pack<std::int32_t> sum, simd::pack<std::uint8_t> u, simd::pack<std::int8_t> x) {
+  if constexpr (Format::offset == 128)
+    return simd::dot(sum, u, x);
+  else
+    return simd::dot7(sum, u, x);
+}
+
+/// What 32 columns add to a sum. part: the integer dot products with each half of the columns.
+template <class Format>
+TERN_INLINE simd::pack<float> add_group(simd::pack<float> sum, simd::pack<std::int32_t> const (&part)[2], q8_scales const& x,
+                                        simd::pack<float> const* scale, simd::pack<float> min) {
+  using simd::pack;
+  pack<float> const d(x.scale);
+  if constexpr (Format::granule == 32) {
+    pack<std::int32_t> n = part[0];
+    if constexpr (Format::offset != 0) n = n + pack<std::int32_t>(-Format::offset * x.total);
+    sum = simd::fma(simd::to_float(n), scale[0] * d, sum);
+  } else {
+    pack<std::int32_t> const a = part[0] + pack<std::int32_t>(-Format::offset * x.first);
+    pack<std::int32_t> const b = part[1] + pack<std::int32_t>(-Format::offset * (x.total - x.first));
+    sum = simd::fma(simd::to_float(a), scale[0] * d, sum);
+    sum = simd::fma(simd::to_float(b), scale[1] * d, sum);
+  }
+  if constexpr (Format::has_min) sum = simd::fma(min, pack<float>(x.sum), sum);
+  return sum;
+}
+
+/// `lanes` weight rows times one row of x, added to `sum`.
+template <class Format>
+TERN_INLINE simd::pack<float> stream_rows(std::uint8_t const* rows, index row_bytes, std::int8_t const* q, q8_scales const* scales,
+                                          index groups, simd::pack<float> sum) {
+  using simd::pack;
+  for (index g = 0; g < groups; ++g) {
+    row_group<Format> w;
+    load_group(rows, row_bytes, g, w);
+    auto const x0 = simd::repeat16(q + 32 * g), x1 = simd::repeat16(q + 32 * g + 16);
+    pack<std::int32_t> first[4], second[4], part[2];
+    TERN_UNROLL
+    for (index r = 0; r < 4; ++r) {
+      first[r] = dot_codes<Format>(pack<std::int32_t>(0), w.u[0][r], x0);
+      second[r] = dot_codes<Format>(Format::granule == 32 ? first[r] : pack<std::int32_t>(0), w.u[1][r], x1);
+    }
+    part[0] = simd::sum_quads(Format::granule == 32 ? second : first);
+    if constexpr (Format::granule != 32) part[1] = simd::sum_quads(second);
+    sum = add_group<Format>(sum, part, scales[g], w.scale, w.min);
+  }
+  return sum;
+}
+
+/// Weight rows [n0, n1) of a job times rows [r0, r1) of x. tail: lanes * row_bytes bytes, for the rows beyond the last whole tile.
+template <class Format>
+inline void stream_stripe(matmul_job const& job, index n0, index n1, index r0, index r1, q8_rows const& x, bool add) noexcept {
+  using simd::pack;
+  constexpr index W = simd::lanes;
+  // A last tile of fewer rows starts earlier and computes some rows again; with less than one tile, its rows are one row.
+  for (index n = n0; n < n1; n += W) {
+    index const left = n1 - n < W ? n1 - n : W;
+    for (index r = r0; r < r1; ++r) {
+      float* const y = job.y + r * job.y_stride + n;
+      std::int8_t const* const q = x.q + r * x.stride;
+      q8_scales const* const s = x.scales + r * x.blocks;
+      pack<float> const start = add ? simd::load_n(y, left) : pack<float>(0.f);
+      if (left == W) {
+        simd::store(y, stream_rows<Format>(job.w.row(n), job.w.row_bytes, q, s, x.blocks, start));
+        continue;
+      }
+      float lane[W];
+      simd::store(lane, start);
+      for (index i = 0; i < left; ++i)
+        simd::store_n(y + i, stream_rows<Format>(job.w.row(n + i), 0, q, s, x.blocks, pack<float>(lane[i])), 1);
+    }
+  }
+}
+
+}  // namespace TERN_ABI
+}  // namespace tern::detail

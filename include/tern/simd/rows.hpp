@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// @file simd/rows.hpp
+/// Pieces of several rows of memory in one register, for dot products of bytes that lie along the rows: each 128-bit part of a
+/// register takes 16 bytes of one row, and `sum_quads` turns four such registers into one lane a row.
+/// Only for lane counts that are a multiple of 4.
+
+#include <tern/simd/bytes.hpp>
+
+namespace tern {
+inline namespace TERN_ABI {
+namespace simd {
+
+/// Bytes 16 i to 16 i + 15 are those at p + i * stride.
+TERN_INLINE pack<std::uint8_t> load_rows16(std::uint8_t const* p, index stride) {
+#if defined(TERN_SIMD_AVX512)
+  auto const at = [&](index i) TERN_LAMBDA { return detail::read<__m128i>(p + i * stride); };
+  __m256i const low = _mm256_inserti128_si256(_mm256_castsi128_si256(at(0)), at(1), 1);
+  __m256i const high = _mm256_inserti128_si256(_mm256_castsi128_si256(at(2)), at(3), 1);
+  return pack<std::uint8_t>(_mm512_maskz_inserti64x4(0xff, _mm512_castsi256_si512(low), high, 1));
+#elif defined(TERN_SIMD_AVX2)
+  return pack<std::uint8_t>(
+      _mm256_inserti128_si256(_mm256_castsi128_si256(detail::read<__m128i>(p)), detail::read<__m128i>(p + stride), 1));
+#else
+  std::uint8_t bytes[4 * lanes];
+  for (index i = 0; i < lanes / 4; ++i) __builtin_memcpy(bytes + 16 * i, p + i * stride, 16);
+  return load(static_cast<std::uint8_t const*>(bytes));
+#endif
+}
+
+/// The same 16 bytes in each 128-bit part.
+TERN_INLINE pack<std::int8_t> repeat16(std::int8_t const* p) {
+#if defined(TERN_SIMD_AVX512)
+  return pack<std::int8_t>(_mm512_maskz_broadcast_i32x4(0xffff, detail::read<__m128i>(p)));
+#elif defined(TERN_SIMD_AVX2)
+  return pack<std::int8_t>(_mm256_broadcastsi128_si256(detail::read<__m128i>(p)));
+#else
+  std::int8_t bytes[4 * lanes];
+  for (index i = 0; i < lanes / 4; ++i) __builtin_memcpy(bytes + 16 * i, p, 16);
+  return load(static_cast<std::int8_t const*>(bytes));
+#endif
+}
+
+/// Lane 4 i + r is the sum of lanes 4 i to 4 i + 3 of a[r].
+TERN_INLINE pack<std::int32_t> sum_quads(pack<std::int32_t> const (&a)[4]) {
+#if defined(TERN_SIMD_AVX512)
+  constexpr __mmask16 all = 0xffff;
+  __m512i const x = _mm512_add_epi32(_mm512_maskz_unpacklo_epi32(all, a[0].v, a[1].v), _mm512_maskz_unpackhi_epi32(all, a[0].v, a[1].v));
+  __m512i const y = _mm512_add_epi32(_mm512_maskz_unpacklo_epi32(all, a[2].v, a[3].v), _mm512_maskz_unpackhi_epi32(all, a[2].v, a[3].v));
+  return pack<std::int32_t>(_mm512_add_epi32(_mm512_maskz_unpacklo_epi64(0xff, x, y), _mm512_maskz_unpackhi_epi64(0xff, x, y)));
+#elif defined(TERN_SIMD_AVX2)
+  __m256i const x = _mm256_add_epi32(_mm256_unpacklo_epi32(a[0].v, a[1].v), _mm256_unpackhi_epi32(a[0].v, a[1].v));
+  __m256i const y = _mm256_add_epi32(_mm256_unpacklo_epi32(a[2].v, a[3].v), _mm256_unpackhi_epi32(a[2].v, a[3].v));
+  return pack<std::int32_t>(_mm256_add_epi32(_mm256_unpacklo_epi64(x, y), _mm256_unpackhi_epi64(x, y)));
+#elif defined(TERN_SIMD_SSE)
+  __m128i const x = _mm_add_epi32(_mm_unpacklo_epi32(a[0].v, a[1].v), _mm_unpackhi_epi32(a[0].v, a[1].v));
+  __m128i const y = _mm_add_epi32(_mm_unpacklo_epi32(a[2].v, a[3].v), _mm_unpackhi_epi32(a[2].v, a[3].v));
+  return pack<std::int32_t>(_mm_add_epi32(_mm_unpacklo_epi64(x, y), _mm_unpackhi_epi64(x, y)));
+#elif defined(TERN_SIMD_NEON)
+  return pack<std::int32_t>(vpaddq_s32(vpaddq_s32(a[0].v, a[1].v), vpaddq_s32(a[2].v, a[3].v)));
+#else
+  pack<std::int32_t> sums;
+  for (index i = 0; i < lanes; i += 4)
+    for (index r = 0; r < 4; ++r) sums.v[i + r] = a[r].v[i] + a[r].v[i + 1] + a[r].v[i + 2] + a[r].v[i + 3];
+  return sums;
+#endif
+}
+
+/// Lane i is the 32-bit word at p + i * stride.
+TERN_INLINE pack<std::int32_t> gather_rows32(std::uint8_t const* p, index stride) {
+  auto const at = [&](index i) TERN_LAMBDA { return detail::read<std::int32_t>(p + i * stride); };
+#if defined(TERN_SIMD_AVX512)
+  return pack<std::int32_t>(_mm512_set_epi32(at(15), at(14), at(13), at(12), at(11), at(10), at(9), at(8), at(7), at(6), at(5), at(4),
+                                             at(3), at(2), at(1), at(0)));
+#elif defined(TERN_SIMD_AVX2)
+  return pack<std::int32_t>(_mm256_set_epi32(at(7), at(6), at(5), at(4), at(3), at(2), at(1), at(0)));
+#else
+  std::int32_t words[lanes];
+  for (index i = 0; i < lanes; ++i) words[i] = at(i);
+  return load(words);
+#endif
+}
+
+/// The f16 in the low half of each 32-bit lane.
+TERN_INLINE pack<float> low_f16(pack<std::int32_t> a) {
+#if defined(TERN_SIMD_AVX512)
+  return pack<float>(_mm512_maskz_cvtph_ps(0xffff, _mm512_maskz_cvtepi32_epi16(0xffff, a.v)));
+#elif defined(TERN_SIMD_AVX2)
+  __m256i const low = _mm256_and_si256(a.v, _mm256_set1_epi32(0xffff));
+  return pack<float>(_mm256_cvtph_ps(_mm_packus_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1))));
+#elif defined(TERN_SIMD_NEON)
+  return pack<float>(vcvt_f32_f16(vreinterpret_f16_u16(vmovn_u32(vreinterpretq_u32_s32(a.v)))));
+#else
+  std::int32_t word[lanes];
+  float value[lanes];
+  store(word, a);
+  for (index i = 0; i < lanes; ++i) value[i] = f16::from_bits(static_cast<std::uint16_t>(word[i] & 0xffff));
+  return load(value);
+#endif
+}
+/// The f16 in the high half of each 32-bit lane.
+TERN_INLINE pack<float> high_f16(pack<std::int32_t> a) {
+#if defined(TERN_SIMD_AVX512)
+  return low_f16(pack<std::int32_t>(_mm512_maskz_srli_epi32(0xffff, a.v, 16)));
+#elif defined(TERN_SIMD_AVX2)
+  return low_f16(pack<std::int32_t>(_mm256_srli_epi32(a.v, 16)));
+#elif defined(TERN_SIMD_NEON)
+  return pack<float>(vcvt_f32_f16(vreinterpret_f16_u16(vshrn_n_u32(vreinterpretq_u32_s32(a.v), 16))));
+#else
+  std::int32_t word[lanes];
+  float value[lanes];
+  store(word, a);
+  for (index i = 0; i < lanes; ++i) value[i] = f16::from_bits(static_cast<std::uint16_t>(static_cast<std::uint32_t>(word[i]) >> 16));
+  return load(value);
+#endif
+}
+
+}  // namespace simd
+}  // namespace TERN_ABI
+}  // namespace tern
