@@ -57,6 +57,22 @@ struct int8_step {
   TERN_INLINE static acc step(acc c, simd::pack<std::uint8_t> a, simd::pack<std::int8_t> b) { return simd::dot7(c, a, b); }
 };
 
+/// Makes the compiler keep x in a register: loading it again for each of its uses would measure the load units.
+template <class Pack>
+TERN_INLINE void hold([[maybe_unused]] Pack& x) {
+#if defined(TERN_SIMD_NEON)
+  if constexpr (requires { x.v.data; })
+    __asm__("" : "+w"(x.v.data));
+  else
+    __asm__("" : "+w"(x.v));
+#elif !defined(TERN_SIMD_EMULATED)
+  if constexpr (requires { x.v.data; })
+    __asm__("" : "+v"(x.v.data));
+  else
+    __asm__("" : "+v"(x.v));
+#endif
+}
+
 /// Makes the compiler believe that x is used.
 template <class Pack>
 TERN_INLINE void keep(Pack x) {
@@ -90,7 +106,8 @@ template <class Step>
     for (index j = 0; j < cols; ++j) right[j] = operand(at_b + j * size_b);
     TERN_UNROLL
     for (index i = 0; i < rows; ++i) {
-      simd::pack<A> const left = operand(at_a + i * size_a);
+      simd::pack<A> left = operand(at_a + i * size_a);
+      hold(left);
       TERN_UNROLL
       for (index j = 0; j < cols; ++j) acc[i][j] = Step::step(acc[i][j], left, right[j]);
     }
