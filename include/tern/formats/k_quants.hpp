@@ -38,13 +38,13 @@ struct q4_k {
       float scale, min;
       unpack(b, g, u);
       scales(b, g, &scale, &min);
-      for (int j = 0; j < 32; ++j) out[32 * g + j] = scale * static_cast<float>(u[j]) + min;
+      detail::decode_codes<0>(u, 32, scale, min, out + 32 * g);
     }
   }
   TERN_INLINE static void unpack(block const& b, index g, std::uint8_t* u) {
     std::uint8_t const* const q = b.q + g / 2 * 32;
     int const shift = g % 2 == 0 ? 0 : 4;
-    for (int j = 0; j < 32; ++j) u[j] = static_cast<std::uint8_t>((q[j] >> shift) & 15);
+    for (int j = 0; j < 32; j += 8) detail::store8(u + j, (detail::load8(q + j) >> shift) & 15 * detail::each_byte);
   }
   TERN_INLINE static void scales(block const& b, index g, float* scale, float* min) {
     std::uint8_t const* const c = b.c;
@@ -74,7 +74,8 @@ struct q6_k {
       float scale[2];
       unpack(b, g, u);
       scales(b, g, scale, nullptr);
-      for (int j = 0; j < 32; ++j) out[32 * g + j] = scale[j / 16] * static_cast<float>(u[j] - 32);
+      detail::decode_codes<32>(u, 16, scale[0], out + 32 * g);
+      detail::decode_codes<32>(u + 16, 16, scale[1], out + 32 * g + 16);
     }
   }
   TERN_INLINE static void unpack(block const& b, index g, std::uint8_t* u) {
@@ -82,7 +83,10 @@ struct q6_k {
     std::uint8_t const* const l = b.l + g / 4 * 64 + r % 2 * 32;
     std::uint8_t const* const h = b.h + g / 4 * 32;
     int const low = static_cast<int>(r / 2 * 4), high = static_cast<int>(2 * r);
-    for (int j = 0; j < 32; ++j) u[j] = static_cast<std::uint8_t>(((l[j] >> low) & 15) | ((h[j] >> high) & 3) << 4);
+    for (int j = 0; j < 32; j += 8) {
+      std::uint64_t const bits = (detail::load8(l + j) >> low) & 15 * detail::each_byte;
+      detail::store8(u + j, bits | ((detail::load8(h + j) >> high) & 3 * detail::each_byte) << 4);
+    }
   }
   TERN_INLINE static void scales(block const& b, index g, float* scale, float*) {
     float const d = b.d;

@@ -31,6 +31,33 @@ namespace detail {
 /// Rounds down what is not negative, and is as defined for the rest of the floats (NaN gives 0).
 TERN_INLINE int clamp_to_int(float x, int high) { return x >= static_cast<float>(high) ? high : x > 0.f ? static_cast<int>(x) : 0; }
 
+/// Eight bytes at a time.
+TERN_INLINE std::uint64_t load8(void const* p) {
+  std::uint64_t w;
+  __builtin_memcpy(&w, p, 8);
+  return w;
+}
+TERN_INLINE void store8(std::uint8_t* p, std::uint64_t w) { __builtin_memcpy(p, &w, 8); }
+inline constexpr std::uint64_t each_byte = 0x0101010101010101u;
+
+/// The low halves of 16 bytes, then the high halves.
+TERN_INLINE void unpack_halves(std::uint8_t const* q, std::uint8_t* u) {
+  for (int j = 0; j < 16; j += 8) {
+    std::uint64_t const w = load8(q + j);
+    store8(u + j, w & 15 * each_byte);
+    store8(u + 16 + j, (w >> 4) & 15 * each_byte);
+  }
+}
+/// out[j] = scale (u[j] - offset) + min: exact but for the last addition.
+template <int offset>
+TERN_INLINE void decode_codes(std::uint8_t const* u, int n, float scale, float min, float* TERN_RESTRICT out) {
+  for (int j = 0; j < n; ++j) out[j] = static_cast<float>(u[j] - offset) * scale + min;
+}
+template <int offset>
+TERN_INLINE void decode_codes(std::uint8_t const* u, int n, float scale, float* TERN_RESTRICT out) {
+  for (int j = 0; j < n; ++j) out[j] = static_cast<float>(u[j] - offset) * scale;
+}
+
 struct extremes {
   float least, most, farthest;  // farthest from zero, with its sign; the first of equals
 };
@@ -61,11 +88,9 @@ struct q4_0 {
   static constexpr bool has_min = false;
 
   TERN_INLINE static void decode(block const& b, float* out) {
-    float const d = b.d;
-    for (int j = 0; j < 16; ++j) {
-      out[j] = static_cast<float>((b.q[j] & 15) - 8) * d;
-      out[j + 16] = static_cast<float>((b.q[j] >> 4) - 8) * d;
-    }
+    std::uint8_t u[32];
+    unpack(b, 0, u);
+    detail::decode_codes<8>(u, 32, b.d, out);
   }
   TERN_INLINE static block encode(float const* in) {
     float const d = detail::extremes_of(in, 32).farthest / -8.f;
@@ -79,12 +104,7 @@ struct q4_0 {
     }
     return b;
   }
-  TERN_INLINE static void unpack(block const& b, index, std::uint8_t* u) {
-    for (int j = 0; j < 16; ++j) {
-      u[j] = b.q[j] & 15;
-      u[j + 16] = static_cast<std::uint8_t>(b.q[j] >> 4);
-    }
-  }
+  TERN_INLINE static void unpack(block const& b, index, std::uint8_t* u) { detail::unpack_halves(b.q, u); }
   TERN_INLINE static void scales(block const& b, index, float* scale, float*) { scale[0] = b.d; }
 };
 
@@ -100,11 +120,9 @@ struct q4_1 {
   static constexpr bool has_min = true;
 
   TERN_INLINE static void decode(block const& b, float* out) {
-    float const d = b.d, m = b.m;
-    for (int j = 0; j < 16; ++j) {
-      out[j] = static_cast<float>(b.q[j] & 15) * d + m;
-      out[j + 16] = static_cast<float>(b.q[j] >> 4) * d + m;
-    }
+    std::uint8_t u[32];
+    unpack(b, 0, u);
+    detail::decode_codes<0>(u, 32, b.d, b.m, out);
   }
   TERN_INLINE static block encode(float const* in) {
     detail::extremes const e = detail::extremes_of(in, 32);
@@ -120,12 +138,7 @@ struct q4_1 {
     }
     return b;
   }
-  TERN_INLINE static void unpack(block const& b, index, std::uint8_t* u) {
-    for (int j = 0; j < 16; ++j) {
-      u[j] = b.q[j] & 15;
-      u[j + 16] = static_cast<std::uint8_t>(b.q[j] >> 4);
-    }
-  }
+  TERN_INLINE static void unpack(block const& b, index, std::uint8_t* u) { detail::unpack_halves(b.q, u); }
   TERN_INLINE static void scales(block const& b, index, float* scale, float* min) {
     scale[0] = b.d;
     min[0] = b.m;

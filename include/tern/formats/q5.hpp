@@ -17,10 +17,12 @@ inline namespace TERN_ABI {
 namespace detail {
 /// q: 16 bytes of halves; h: 4 bytes of fifth bits.
 TERN_INLINE void unpack_five_bits(std::uint8_t const* q, std::uint8_t const* h, std::uint8_t* u) {
-  std::uint32_t const bits = h[0] | std::uint32_t{h[1]} << 8 | std::uint32_t{h[2]} << 16 | std::uint32_t{h[3]} << 24;
-  for (unsigned j = 0; j < 16; ++j) {
-    u[j] = static_cast<std::uint8_t>((q[j] & 15u) | ((bits >> j) & 1u) << 4);
-    u[j + 16] = static_cast<std::uint8_t>((q[j] >> 4) | ((bits >> (j + 16)) & 1u) << 4);
+  unpack_halves(q, u);
+  for (int j = 0; j < 4; ++j) {
+    // Bit i of the byte stays in byte i; any bit carries into its byte's top one, which moves to where 16 stands.
+    std::uint64_t const bits = h[j] * each_byte & 0x8040201008040201u;
+    std::uint64_t const top = (bits | ((bits & 127 * each_byte) + 127 * each_byte)) & 128 * each_byte;
+    store8(u + 8 * j, load8(u + 8 * j) | top >> 3);
   }
 }
 TERN_INLINE void pack_five_bits(int const* u, std::uint8_t* q, std::uint8_t* h) {
@@ -45,8 +47,7 @@ struct q5_0 {
   TERN_INLINE static void decode(block const& b, float* out) {
     std::uint8_t u[32];
     unpack(b, 0, u);
-    float const d = b.d;
-    for (int j = 0; j < 32; ++j) out[j] = static_cast<float>(u[j] - 16) * d;
+    detail::decode_codes<16>(u, 32, b.d, out);
   }
   TERN_INLINE static block encode(float const* in) {
     float const d = detail::extremes_of(in, 32).farthest / -16.f;
@@ -77,8 +78,7 @@ struct q5_1 {
   TERN_INLINE static void decode(block const& b, float* out) {
     std::uint8_t u[32];
     unpack(b, 0, u);
-    float const d = b.d, m = b.m;
-    for (int j = 0; j < 32; ++j) out[j] = static_cast<float>(u[j]) * d + m;
+    detail::decode_codes<0>(u, 32, b.d, b.m, out);
   }
   TERN_INLINE static block encode(float const* in) {
     detail::extremes const e = detail::extremes_of(in, 32);

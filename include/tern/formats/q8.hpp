@@ -24,8 +24,9 @@ struct q8_0 {
   static constexpr bool has_min = false;
 
   TERN_INLINE static void decode(block const& b, float* out) {
-    float const d = b.d;
-    for (int j = 0; j < 32; ++j) out[j] = static_cast<float>(b.q[j]) * d;
+    std::uint8_t u[32];
+    unpack(b, 0, u);
+    detail::decode_codes<128>(u, 32, b.d, out);
   }
   /// Halves round away from zero.
   TERN_INLINE static block encode(float const* in) {
@@ -37,7 +38,7 @@ struct q8_0 {
     return b;
   }
   TERN_INLINE static void unpack(block const& b, index, std::uint8_t* u) {
-    for (int j = 0; j < 32; ++j) u[j] = static_cast<std::uint8_t>(b.q[j] ^ 0x80);
+    for (int j = 0; j < 32; j += 8) detail::store8(u + j, detail::load8(b.q + j) ^ 128 * detail::each_byte);
   }
   TERN_INLINE static void scales(block const& b, index, float* scale, float*) { scale[0] = b.d; }
 };
