@@ -43,6 +43,7 @@ class task_ref {
   void (*call_)(void*, index);
 };
 
+/// What can run tern: the two functions above.
 template <class E>
 concept executor = requires(E& e, index n, task_ref f) {
   { e.concurrency() } -> std::convertible_to<index>;

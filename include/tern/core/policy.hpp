@@ -90,6 +90,7 @@ class cpu_policy {
 /// All cores of this machine.
 inline constexpr cpu_policy cpu{};
 
+/// What may be the first argument of a call.
 template <class P>
 concept execution_policy = requires { typename P::backend; };
 

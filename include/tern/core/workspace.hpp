@@ -20,6 +20,7 @@ inline namespace TERN_ABI {
 }  // namespace TERN_ABI
 }  // namespace detail
 
+/// Lends memory, aligned to 64 bytes. Not thread-safe: see above.
 class workspace {
  public:
   /// Every borrowed piece starts at a multiple of this.
