@@ -48,7 +48,8 @@ foreach(line IN LISTS lines)
   endif()
 endforeach()
 file(WRITE "${OUTPUT}.local" "${local}")
-file(WRITE "${OUTPUT}.shared" "${shared}")
-# Outside its group a shared variable has to be weak for the linker to merge it.
-run("objcopy" "${OBJCOPY}" "--localize-symbols=${OUTPUT}.local" "--weaken-symbols=${OUTPUT}.shared" "${OUTPUT}.whole" "${OUTPUT}")
-file(REMOVE "${OUTPUT}.whole" "${OUTPUT}.local" "${OUTPUT}.shared")
+file(WRITE "${OUTPUT}.weak" "${local}${shared}")
+# Outside its group a shared variable has to be weak for the linker to merge it, and a "unique" one to be made local.
+run("objcopy" "${OBJCOPY}" "--weaken-symbols=${OUTPUT}.weak" "${OUTPUT}.whole")
+run("objcopy" "${OBJCOPY}" "--localize-symbols=${OUTPUT}.local" "${OUTPUT}.whole" "${OUTPUT}")
+file(REMOVE "${OUTPUT}.whole" "${OUTPUT}.local" "${OUTPUT}.weak")

@@ -4,5 +4,15 @@
 /// One function of each family of kernels, as a program would dispatch it.
 
 #include <tern/core/tensor_view.hpp>
+#include <tern/formats/block_matrix.hpp>
 
-struct families {};
+struct families {
+  /// Causal attention with its log-sum-exp.
+  void (*attend)(tern::tensor_view<float const, 3> q, tern::tensor_view<float const, 3> k, tern::tensor_view<float const, 3> v,
+                 tern::tensor_view<float, 3> out, tern::tensor_view<float, 2> lse);
+  void (*rms_norm)(tern::tensor_view<float const, 2> x, tern::tensor_view<float const, 1> weight, tern::tensor_view<float, 2> y);
+  void (*swiglu)(tern::tensor_view<float const, 2> gate, tern::tensor_view<float const, 2> up, tern::tensor_view<float, 2> y);
+  void (*softmax)(tern::tensor_view<float const, 2> x, tern::tensor_view<float, 2> y);
+  /// With f32 products, or those of bytes.
+  void (*matmul)(tern::tensor_view<float const, 2> x, tern::block_matrix const& w, tern::tensor_view<float, 2> y, bool int8);
+};

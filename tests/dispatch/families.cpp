@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: Apache-2.0
+// Compiled once for each architecture.
+#include "families.hpp"
+
+#include <tern/attention.hpp>
+#include <tern/dispatch.hpp>
+#include <tern/matmul.hpp>
+#include <tern/pointwise.hpp>
+
+namespace {
+
+using matrix = tern::tensor_view<float const, 2>;
+using tensor = tern::tensor_view<float const, 3>;
+
+void attend(tensor q, tensor k, tensor v, tern::tensor_view<float, 3> out, tern::tensor_view<float, 2> lse) {
+  tern::attention(tern::cpu, q, k, v, out, tern::causal{}, tern::log_sum_exp(lse));
+}
+void rms_norm(matrix x, tern::tensor_view<float const, 1> weight, tern::tensor_view<float, 2> y) {
+  tern::rms_norm(tern::cpu, x, weight, y);
+}
+void swiglu(matrix gate, matrix up, tern::tensor_view<float, 2> y) { tern::swiglu(tern::cpu, gate, up, y); }
+void softmax(matrix x, tern::tensor_view<float, 2> y) { tern::softmax(tern::cpu, x, y); }
+void matmul(matrix x, tern::block_matrix const& w, tern::tensor_view<float, 2> y, bool int8) {
+  tern::matmul(tern::cpu, x, w, y, int8 ? tern::compute::int8 : tern::compute::f32);
+}
+
+}  // namespace
+
+TERN_DISPATCH(families, {.attend = attend, .rms_norm = rms_norm, .swiglu = swiglu, .softmax = softmax, .matmul = matmul});

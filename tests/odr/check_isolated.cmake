@@ -1,0 +1,15 @@
+# SPDX-License-Identifier: Apache-2.0
+# An isolated object has no function that a linker could give to others: cmake -DNM=nm -DOBJECTS=a.o;b.o -P check_isolated.cmake
+cmake_policy(VERSION 3.25)
+foreach(object IN LISTS OBJECTS)
+  execute_process(COMMAND "${NM}" -C --defined-only --format=sysv "${object}" OUTPUT_VARIABLE output COMMAND_ERROR_IS_FATAL ANY)
+  string(REGEX REPLACE "[][;]" "_" output "${output}")
+  string(REGEX MATCHALL "[^\n]*\\| *[TWVu] *\\| *FUNC[^\n]*" functions "${output}")
+  string(REGEX MATCHALL "\n(vtable|VTT|construction vtable) for [^|\n]*\\|[^|\n]*\\| *[VWu][^\n]*" tables "${output}")
+  if(functions OR tables)
+    message(FATAL_ERROR "${object} offers to others:\n${functions}\n${tables}")
+  endif()
+  if(NOT output MATCHES "dispatch_slot")
+    message(FATAL_ERROR "${object} has no table")
+  endif()
+endforeach()

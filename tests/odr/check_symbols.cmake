@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+# No two architectures may share code. Reads the objects of each (before they are isolated) and fails if
+#   a weak symbol of one lacks tern's namespace for its flags, but for the program's hooks, which are data;
+#   two architectures have the same weak symbol;
+#   an initializer would run before one is chosen.
+#
+# cmake -DNM=nm -DARCHITECTURES=avx2,avx512 -DOBJECTS_avx2=a.o;b.o -DOBJECTS_avx512=... [-DEXCLUDED=any_code] -P check_symbols.cmake
+cmake_policy(VERSION 3.25)
+
+# Data that all share on purpose, and what C++ itself needs and what has no vector instructions.
+set(shared "^(tern::detail::(current_error_handler|program_error_handler|program_executor)|DW\\.ref\\.__gxx_personality_v0|__clang_call_terminate)$")
+set(problems "")
+set(seen "")
+set(count 0)
+string(REPLACE "," ";" ARCHITECTURES "${ARCHITECTURES}")
+foreach(architecture IN LISTS ARCHITECTURES)
+  set(objects ${OBJECTS_${architecture}})
+  if(EXCLUDED)
+    list(FILTER objects EXCLUDE REGEX "${EXCLUDED}")
+  endif()
+  if(NOT objects)
+    message(FATAL_ERROR "no objects for ${architecture}")
+  endif()
+  execute_process(COMMAND "${NM}" -C --defined-only ${objects} OUTPUT_VARIABLE output COMMAND_ERROR_IS_FATAL ANY)
+  string(REGEX REPLACE "[][;]" "_" output "${output}")
+  string(REGEX MATCHALL "[^\n]+" lines "${output}")
+  if(output MATCHES "_GLOBAL__sub_I_[^\n]*")
+    string(APPEND problems "${architecture}: initializer at program start: ${CMAKE_MATCH_0}\n")
+  endif()
+  list(FILTER lines INCLUDE REGEX "^[0-9a-f]* [WwVvu] ")
+  list(TRANSFORM lines REPLACE "^[0-9a-f]* [WwVvu] (guard variable for |typeinfo for |vtable for )?" "")
+  list(REMOVE_DUPLICATES lines)
+  foreach(name IN LISTS lines)
+    if(name MATCHES "${shared}")
+      continue()
+    endif()
+    math(EXPR count "${count} + 1")
+    if(NOT name MATCHES "(^|[^A-Za-z0-9_])(xsimd_)?abi_[a-z0-9_]+_object::")
+      string(APPEND problems "${architecture}: no architecture in the name: ${name}\n")
+    elseif(name IN_LIST seen)
+      string(APPEND problems "${architecture}: another architecture has it too: ${name}\n")
+    endif()
+  endforeach()
+  list(APPEND seen ${lines})
+endforeach()
+if(problems)
+  message(FATAL_ERROR "symbols that architectures would share:\n${problems}")
+endif()
+if(count EQUAL 0)
+  message(FATAL_ERROR "no weak symbol was found: this test would see nothing")
+endif()
+message(STATUS "${count} weak symbols, each of one architecture")
