@@ -11,6 +11,10 @@
 
 #include "catch.hpp"
 
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmismatched-new-delete"  // gcc inlines one of the pair below
+#endif
+
 namespace {
 thread_local int allocations = 0;
 }

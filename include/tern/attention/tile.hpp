@@ -3,6 +3,7 @@
 /// @file attention/tile.hpp
 /// The two inner loops that both paths of the engine share: a register tile of a matrix product, and the softmax of a tile's rows.
 
+#include <tern/attention/mask.hpp>
 #include <tern/attention/score.hpp>
 
 namespace tern::detail {
