@@ -39,7 +39,8 @@ inline void rms_norm_row(X const* x, W const* weight, Y* y, index n, float eps) 
     return e * e;
   });
   float scale = 1.f / __builtin_sqrtf(sum / static_cast<float>(n) + eps);
-  if (!(sum <= std::numeric_limits<float>::max())) [[unlikely]]
+  constexpr float largest = std::numeric_limits<float>::max();
+  if (!(sum <= largest)) [[unlikely]]
     scale = static_cast<float>(1.0 / __builtin_sqrt(mean_square_f64(x, n) + static_cast<double>(eps)));
   each_pack(0, n, [&](index i, auto part) TERN_LAMBDA {
     store(y + i, load(x + i, part) * simd::pack<float>(scale) * load(weight + i, part), part);

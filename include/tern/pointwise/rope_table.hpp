@@ -118,7 +118,7 @@ inline constexpr struct rope_table_fn {
   }
 
   /// The largest error of an entry: its rounding to f32, and the angle's in f64 (power, product, factor).
-  static constexpr double error(double position) { return 0x1p-25 * 1.001 + 0x1p-53 * 4 * (position + 4); }
+  static constexpr double error(double position) { return 0x1p-24 + 0x1p-53 * 4 * (position + 4); }
 } rope_table{};
 
 }  // namespace TERN_ABI

@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <tern/simd/pairs.hpp>
+
+#include "catch.hpp"
+
+namespace tern::test {
+TEST_CASE("pairs: neighbors are exchanged, doubled, and signed", "[simd]") {
+  float in[simd::lanes], out[simd::lanes];
+  for (index i = 0; i < simd::lanes; ++i) in[i] = static_cast<float>(i + 1);
+  simd::store(out, simd::swap_pairs(simd::load(static_cast<float const*>(in))));
+  for (index i = 0; i < simd::lanes; ++i) CHECK(out[i] == in[i ^ 1]);
+  simd::store(out, simd::load_twice(in));
+  for (index i = 0; i < simd::lanes; ++i) CHECK(out[i] == in[i / 2]);
+  simd::store(out, simd::alternating(2.f));
+  for (index i = 0; i < simd::lanes; ++i) CHECK(out[i] == (i % 2 == 0 ? -2.f : 2.f));
+}
+
+}  // namespace tern::test
