@@ -11,7 +11,6 @@
 
 #include <tern/core/config.hpp>
 
-#include <bit>
 #include <concepts>
 #include <cstdint>
 #include <limits>
@@ -51,20 +50,22 @@ struct same_bits_as<_Float16> {
 
 namespace detail {
 
+// __builtin_bit_cast and not std::bit_cast: unoptimized, the latter is a function, which all architectures of a program would share.
+
 TERN_INLINE constexpr float f32_from_f16(std::uint16_t h) {
   std::uint32_t const sign = std::uint32_t{h & 0x8000u} << 16;
   std::uint32_t const magnitude = h & 0x7fffu;
   if (magnitude >= 0x7c00u) {  // infinity or NaN, made quiet as the hardware does
     std::uint32_t const fraction = magnitude & 0x3ffu;
-    return std::bit_cast<float>(sign | 0x7f800000u | (fraction << 13) | (fraction != 0 ? 0x400000u : 0u));
+    return __builtin_bit_cast(float, sign | 0x7f800000u | (fraction << 13) | (fraction != 0 ? 0x400000u : 0u));
   }
-  if (magnitude >= 0x400u) return std::bit_cast<float>(sign | ((magnitude << 13) + 0x38000000u));
+  if (magnitude >= 0x400u) return __builtin_bit_cast(float, sign | ((magnitude << 13) + 0x38000000u));
   float const value = static_cast<float>(magnitude) * 0x1p-24f;  // exact
   return sign != 0 ? -value : value;
 }
 
 TERN_INLINE constexpr std::uint16_t f16_from_f32(float x) {
-  std::uint32_t const bits = std::bit_cast<std::uint32_t>(x);
+  std::uint32_t const bits = __builtin_bit_cast(std::uint32_t, x);
   std::uint32_t const sign = (bits >> 16) & 0x8000u;
   std::uint32_t const magnitude = bits & 0x7fffffffu;
   if (magnitude > 0x7f800000u) return static_cast<std::uint16_t>(sign | 0x7e00u | ((magnitude >> 13) & 0x1ffu));
@@ -74,12 +75,12 @@ TERN_INLINE constexpr std::uint16_t f16_from_f32(float x) {
     return static_cast<std::uint16_t>(sign | ((rounded - 0x38000000u) >> 13));
   }
   // Subnormal: adding 0.5 leaves the value's 2^-24 multiple, correctly rounded, in the low bits of the sum.
-  float const shifted = std::bit_cast<float>(magnitude) + 0.5f;
-  return static_cast<std::uint16_t>(sign | (std::bit_cast<std::uint32_t>(shifted) - 0x3f000000u));
+  float const shifted = __builtin_bit_cast(float, magnitude) + 0.5f;
+  return static_cast<std::uint16_t>(sign | (__builtin_bit_cast(std::uint32_t, shifted) - 0x3f000000u));
 }
 
 TERN_INLINE constexpr std::uint16_t bf16_from_f32(float x) {
-  std::uint32_t const bits = std::bit_cast<std::uint32_t>(x);
+  std::uint32_t const bits = __builtin_bit_cast(std::uint32_t, x);
   if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<std::uint16_t>((bits >> 16) | 0x40u);
   return static_cast<std::uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
 }
@@ -94,13 +95,13 @@ struct f16 {
   TERN_INLINE constexpr explicit f16(float x) : bits(detail::f16_from_f32(x)) {}
   template <class T>
     requires std::same_as<typename same_bits_as<T>::type, f16>
-  TERN_INLINE f16(T x) : bits(std::bit_cast<std::uint16_t>(x)) {}
+  TERN_INLINE f16(T x) : bits(__builtin_bit_cast(std::uint16_t, x)) {}
 
   TERN_INLINE constexpr operator float() const { return detail::f32_from_f16(bits); }
   template <class T>
     requires std::same_as<typename same_bits_as<T>::type, f16>
   TERN_INLINE operator T() const {
-    return std::bit_cast<T>(bits);
+    return __builtin_bit_cast(T, bits);
   }
 
   TERN_INLINE static constexpr f16 from_bits(std::uint16_t b) {
@@ -118,13 +119,13 @@ struct bf16 {
   TERN_INLINE constexpr explicit bf16(float x) : bits(detail::bf16_from_f32(x)) {}
   template <class T>
     requires std::same_as<typename same_bits_as<T>::type, bf16>
-  TERN_INLINE bf16(T x) : bits(std::bit_cast<std::uint16_t>(x)) {}
+  TERN_INLINE bf16(T x) : bits(__builtin_bit_cast(std::uint16_t, x)) {}
 
-  TERN_INLINE constexpr operator float() const { return std::bit_cast<float>(std::uint32_t{bits} << 16); }
+  TERN_INLINE constexpr operator float() const { return __builtin_bit_cast(float, std::uint32_t{bits} << 16); }
   template <class T>
     requires std::same_as<typename same_bits_as<T>::type, bf16>
   TERN_INLINE operator T() const {
-    return std::bit_cast<T>(bits);
+    return __builtin_bit_cast(T, bits);
   }
 
   TERN_INLINE static constexpr bf16 from_bits(std::uint16_t b) {

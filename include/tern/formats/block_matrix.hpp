@@ -89,7 +89,7 @@ struct block_matrix {
   index columns = 0;
   index row_bytes = 0;
 
-  block_matrix() = default;
+  TERN_INLINE block_matrix() = default;
   /// Rows without gaps, as files have them. Fails if the type is unknown, a row is no whole number of blocks, or `data` is not
   /// aligned to the format's 2 or 4 bytes. That `data` holds rows * row_bytes bytes is the caller's word.
   TERN_INLINE block_matrix(void const* d, weight_type t, index r, index c) : data(d), type(t), rows(r), columns(c) {
