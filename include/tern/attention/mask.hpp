@@ -45,6 +45,7 @@ struct window {
   index offset = bottom_right;
 };
 
+/// A mask of one's own: the three functions above.
 template <class M>
 concept custom_mask = requires(M const& m, index i) {
   { m.range(i, i) } -> std::convertible_to<key_range>;
@@ -68,6 +69,7 @@ inline constexpr bool is_mask<both_masks<A, B>> = true;
 
 }  // namespace detail
 
+/// What attention takes as a mask, and what `&` joins.
 template <class M>
 concept attention_mask = detail::is_mask<M>;
 

@@ -48,6 +48,7 @@ struct weight_info {
   index alignment;
 };
 
+/// The block of a type.
 TERN_INLINE constexpr weight_info info(weight_type type) {
   switch (type) {
     case weight_type::f32:

@@ -126,6 +126,7 @@ class gguf_reader {
 
 inline namespace TERN_ABI {
 
+/// A GGUF file in memory: see the top of formats/gguf.hpp.
 class gguf_file {
  public:
   /// Reads the `size` bytes at `bytes`, which stay where they are as long as the file or anything got from it is used.

@@ -20,6 +20,7 @@
 namespace tern::formats {
 inline namespace TERN_ABI {
 
+/// 256 elements in 144 bytes: 4 bits each, a 6-bit scale and minimum for each 32.
 struct q4_k {
   struct block {
     f16 d, e;
@@ -55,6 +56,7 @@ struct q4_k {
   }
 };
 
+/// 256 elements in 210 bytes: 6 bits each, an 8-bit scale for each 16.
 struct q6_k {
   struct block {
     std::uint8_t l[128];

@@ -76,6 +76,7 @@ TERN_INLINE extremes extremes_of(float const* x, index n) {
 }
 }  // namespace detail
 
+/// 32 elements in 18 bytes: 4 bits each, d (q - 8).
 struct q4_0 {
   struct block {
     f16 d;
@@ -108,6 +109,7 @@ struct q4_0 {
   TERN_INLINE static void scales(block const& b, index, float* scale, float*) { scale[0] = b.d; }
 };
 
+/// 32 elements in 20 bytes: 4 bits each, d q + m.
 struct q4_1 {
   struct block {
     f16 d, m;

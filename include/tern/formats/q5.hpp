@@ -32,6 +32,7 @@ TERN_INLINE void pack_five_bits(int const* u, std::uint8_t* q, std::uint8_t* h) 
 }
 }  // namespace detail
 
+/// 32 elements in 22 bytes: 5 bits each, d (q - 16).
 struct q5_0 {
   struct block {
     f16 d;
@@ -63,6 +64,7 @@ struct q5_0 {
   TERN_INLINE static void scales(block const& b, index, float* scale, float*) { scale[0] = b.d; }
 };
 
+/// 32 elements in 24 bytes: 5 bits each, d q + m.
 struct q5_1 {
   struct block {
     f16 d, m;

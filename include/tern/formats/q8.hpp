@@ -12,6 +12,7 @@
 namespace tern::formats {
 inline namespace TERN_ABI {
 
+/// 32 elements in 34 bytes: 8 bits each, d q.
 struct q8_0 {
   struct block {
     f16 d;

@@ -14,8 +14,10 @@ namespace tern {
 inline namespace TERN_ABI {
 namespace simd {
 
+/// Lanes of one byte.
 template <class T>
 concept byte_lane = std::is_same_v<T, std::uint8_t> || std::is_same_v<T, std::int8_t>;
+/// Lanes of one or two bytes.
 template <class T>
 concept narrow_lane = byte_lane<T> || std::is_same_v<T, bf16>;
 

@@ -9,6 +9,7 @@ namespace tern {
 inline namespace TERN_ABI {
 namespace simd {
 
+/// Whether a lane is set.
 template <class T>
 TERN_INLINE bool any(mask<T> m) {
 #if defined(TERN_SIMD_EMULATED)
@@ -19,6 +20,7 @@ TERN_INLINE bool any(mask<T> m) {
   return xsimd::any(m.v);
 #endif
 }
+/// Whether all lanes are set.
 template <class T>
 TERN_INLINE bool all(mask<T> m) {
 #if defined(TERN_SIMD_EMULATED)
@@ -39,6 +41,7 @@ TERN_INLINE T reduce(pack<T> a, F f) {
     for (index i = 0; i < half; ++i) lane[i] = f(lane[i], lane[i + half]);
   return lane[0];
 }
+/// The sum of all lanes, halving.
 TERN_INLINE float reduce_add(pack<float> a) {
 #if defined(TERN_SIMD_AVX512) || defined(TERN_SIMD_AVX2)
 #if defined(TERN_SIMD_AVX512)
