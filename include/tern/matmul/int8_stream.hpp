@@ -112,7 +112,7 @@ TERN_INLINE simd::pack<float> stream_rows(std::uint8_t const* rows, index row_by
                                           index groups, simd::pack<float> sum) {
   using simd::pack;
   // Short rows give the machine's own prefetcher nothing to go by: ask for the next rows in the order of memory.
-  index const step = simd::lanes * row_bytes / groups, lines = ceil_div(step, 64);
+  index const step = groups > 0 ? simd::lanes * row_bytes / groups : 0, lines = ceil_div(step, 64);
   std::uint8_t const* ahead = rows + simd::lanes * row_bytes;
   for (index g = 0; g < groups; ++g) {
     row_group<Format> w;

@@ -136,9 +136,9 @@ namespace tern {
 inline namespace TERN_ABI {
 
 inline constexpr struct matmul_fn {
-  /// |y - exact| <= this * 2^-24 * (sum over k of |x w|, + |y| before), with f32 products: a sum of 256, then one over the
-  /// chunks. (What int8 and bf16 add: half a step of rounding of each factor.)
-  static constexpr double accuracy(index k) { return 256. + static_cast<double>(k) / 256. + 2.; }
+  /// |y - exact| <= this * 2^-24 * sum over k of |x w| (and |y| before), where exact takes x and w as the compute type rounds
+  /// them: half the square root of the 256 additions in a row, and a term for the longer sums over chunks and blocks.
+  static constexpr double accuracy(index k) { return 8. + static_cast<double>(k) / 512.; }
 
   template <tensor_like X, class W, tensor_like Y, detail::matmul_option... Options>
   void operator()(cpu_policy const& policy, X&& x, W&& w, Y&& y, Options... options) const {

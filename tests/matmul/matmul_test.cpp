@@ -1,0 +1,286 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "oracle/matmul.hpp"
+#include "catch.hpp"
+#include "compare.hpp"
+#include "formats/vectors/blocks.hpp"
+
+#include <tern/matmul.hpp>
+
+namespace tern::test {
+namespace {
+
+constexpr weight_type all_types[] = {weight_type::f32,  weight_type::f16,  weight_type::bf16, weight_type::q4_0, weight_type::q4_1,
+                                     weight_type::q5_0, weight_type::q5_1, weight_type::q8_0, weight_type::q4_k, weight_type::q6_k};
+
+/// Random weights of any format: random codes, scales of about 1/16.
+struct random_weights {
+  guarded<std::uint8_t> bytes;
+  block_matrix m;
+  std::vector<double> decoded;  // (n, k)
+  std::vector<double> mins;     // (n, k / 32)
+
+  random_weights(rng& r, weight_type type, index n, index k)
+      : bytes(n * (k / info(type).elements) * info(type).bytes, 2 * info(type).alignment), m(bytes.data(), type, n, k) {
+    for (std::size_t i = 0; i < bytes.size(); ++i) bytes.data()[i] = static_cast<std::uint8_t>(r.bits());
+    index const unit = info(type).bytes, blocks = n * (k / info(type).elements);
+    for (index b = 0; b < blocks; ++b) shape_scales(r, type, bytes.data() + b * unit);
+    std::vector<float> row(static_cast<std::size_t>(k));
+    for (index i = 0; i < n; ++i) {
+      decode(m, i, row.data());
+      for (float x : row) decoded.push_back(static_cast<double>(x));
+      find_minima(type, i);
+    }
+  }
+
+ private:
+  static void put(std::uint8_t* at, double x) {
+    f16 const h(static_cast<float>(x));
+    std::memcpy(at, &h, 2);
+  }
+  static void shape_scales(rng& r, weight_type type, std::uint8_t* b) {
+    float const plain = static_cast<float>(r.normal());
+    f16 const half(plain);
+    bf16 const brain(plain);
+    switch (type) {
+      case weight_type::f32:
+        std::memcpy(b, &plain, 4);
+        return;
+      case weight_type::f16:
+        std::memcpy(b, &half, 2);
+        return;
+      case weight_type::bf16:
+        std::memcpy(b, &brain, 2);
+        return;
+      case weight_type::q6_k:
+        put(b + 208, r.normal() / 2048);
+        return;
+      case weight_type::q4_k:
+        put(b, r.normal() / 512);
+        put(b + 2, r.normal() / 64);
+        return;
+      case weight_type::q4_1:
+      case weight_type::q5_1:
+        put(b + 2, r.normal() / 2);
+        [[fallthrough]];
+      default:
+        put(b, r.normal() / 16);
+    }
+  }
+  template <class Format>
+  void append(index i) {
+    if constexpr (Format::has_min) {
+      auto const* b = reinterpret_cast<typename Format::block const*>(m.row(i));
+      for (index g = 0; g < m.columns / 32; ++g) {
+        float scale, min;
+        Format::scales(b[g / (Format::elements / 32)], g % (Format::elements / 32), &scale, &min);
+        mins.push_back(static_cast<double>(min));
+      }
+    }
+  }
+  void find_minima(weight_type type, index i) {
+    if (type == weight_type::q4_1) return append<formats::q4_1>(i);
+    if (type == weight_type::q5_1) return append<formats::q5_1>(i);
+    if (type == weight_type::q4_k) return append<formats::q4_k>(i);
+    mins.insert(mins.end(), static_cast<std::size_t>(m.columns / 32), 0.);
+  }
+};
+
+std::vector<double> rounded_to_bf16(std::vector<double> x) {
+  for (double& e : x) e = static_cast<double>(bf16(static_cast<float>(e)));
+  return x;
+}
+
+/// What each compute type is defined to give.
+oracle::product expected(std::vector<float> const& x, random_weights const& w, index rows, compute mode) {
+  index const n = w.m.rows, k = w.m.columns;
+  std::vector<double> const wide = widened(x);
+  if (mode == compute::bf16) return oracle::matmul(rounded_to_bf16(wide), rounded_to_bf16(w.decoded), rows, n, k);
+  if (mode == compute::f32 || info(w.m.type).elements == 1) return oracle::matmul(wide, w.decoded, rows, n, k);
+  std::vector<double> rounded(x.size()), sums;
+  for (std::size_t b = 0; b < x.size() / 32; ++b) sums.push_back(oracle::round_activations(x.data() + 32 * b, rounded.data() + 32 * b));
+  return oracle::matmul_int8(rounded, sums, w.decoded, w.mins, rows, n, k);
+}
+
+double tolerance(index k) { return matmul_fn::accuracy(k) * 0x1p-24; }
+
+}  // namespace
+
+TEST_CASE("every format, compute type and number of rows") {
+  rng r(11);
+  for (weight_type type : all_types) {
+    index const unit = info(type).elements;
+    std::vector<index> const depths = unit == 1    ? std::vector<index>{1, 31, 300}
+                                      : unit == 32 ? std::vector<index>{32, 608}
+                                                   : std::vector<index>{768};
+    for (index k : depths)
+      for (index n : {index{1}, simd::lanes - 1, index{37}}) {
+        random_weights const w(r, type, n, k);
+        for (index rows : {1, 2, 3, 4, 5, 17, 33})
+          for (compute mode : {compute::f32, compute::bf16, compute::int8}) {
+            INFO(info(type).name << " rows " << rows << " n " << n << " k " << k << " compute " << static_cast<int>(mode));
+            auto const x = r.normal(rows * k);
+            guarded<float> const xs(x, 1);
+            guarded<float> y(rows * n, 1);
+            matmul(cpu, view(xs.data(), rows, k), w.m, view(y.data(), rows, n), mode);
+            auto const want = expected(x, w, rows, mode);
+            REQUIRE(compare(y.span(), want.value, want.magnitude, tolerance(k)));
+            REQUIRE(y.intact());
+            REQUIRE(w.bytes.intact());
+          }
+      }
+  }
+}
+
+TEST_CASE("activations are rounded as ggml rounds them") {
+  for (index b = 0; b < 8; ++b) {
+    float x[32];
+    for (index j = 0; j < 32; ++j) x[j] = std::bit_cast<float>(vectors::inputs[32 * b + j]);
+    std::int8_t q[32];
+    tern::detail::q8_scales s;
+    tern::detail::quantize_block(x, q, s);
+    std::uint8_t const* const want = vectors::activations + 36 * b;
+    f16 const scale(s.scale), sum(s.sum);
+    INFO("block " << b);
+    CHECK(std::memcmp(&scale, want, 2) == 0);
+    CHECK(std::memcmp(&sum, want + 2, 2) == 0);
+    CHECK(std::memcmp(q, want + 4, 32) == 0);
+    int total = 0, first = 0;
+    for (index j = 0; j < 32; ++j) (j < 16 ? first : total) += q[j];
+    CHECK(s.first == first);
+    CHECK(s.total == total + first);
+  }
+}
+
+TEST_CASE("strides of x, w and y, and their types") {
+  rng r(12);
+  index const rows = 7, n = 21, k = 65;
+  auto const check = [&]<class X, class W>(X, W) {
+    auto const xs = r.normal<X>(2 * rows * 3 * k);
+    auto const ws = r.normal<W>(n * (k + 3));
+    // x: every second row and third column; w: rows further apart than long; y: transposed.
+    tensor_view<X const, 2> const x(xs.data(), shape{rows, k}, shape{2 * 3 * k, index{3}});
+    tensor_view<W const, 2> const w(ws.data(), shape{n, k}, shape{k + 3, index{1}});
+    std::vector<double> xd, wd;
+    for (index i = 0; i < rows; ++i)
+      for (index j = 0; j < k; ++j) xd.push_back(static_cast<double>(x(i, j)));
+    for (index i = 0; i < n; ++i)
+      for (index j = 0; j < k; ++j) wd.push_back(static_cast<double>(w(i, j)));
+    auto const want = oracle::matmul(xd, wd, rows, n, k);
+    guarded<float> buffer(rows * n * 2);
+    tensor_view<float, 2> const y(buffer.data(), shape{rows, n}, shape{index{2}, 2 * rows});
+    matmul(cpu, x, w, y);
+    CHECK(compare(y, want.value, want.magnitude, tolerance(k)));
+    CHECK(buffer.untouched_outside(y));
+    matmul(cpu, x, w, y, accumulate{});
+    std::vector<double> twice = want.value;
+    for (double& e : twice) e *= 2;
+    CHECK(compare(y, twice, want.magnitude, 3 * tolerance(k)));
+  };
+  check(float{}, float{});
+  check(f16{}, bf16{});
+  check(bf16{}, f16{});
+}
+
+namespace {
+/// Runs tasks backwards, on one thread.
+struct backwards {
+  index threads;
+  index concurrency() const { return threads; }
+  void run(index n, task_ref f) const {
+    for (index i = n; i-- > 0;) f(i);
+  }
+};
+}  // namespace
+
+TEST_CASE("a result is the same bits whatever the threads and whatever else is in the batch") {
+  rng r(13);
+  index const rows = 29, n = 150;
+  thread_pool pool(3);
+  for (weight_type type : {weight_type::f32, weight_type::q4_0, weight_type::q4_1, weight_type::q5_1, weight_type::q8_0, weight_type::q4_k,
+                           weight_type::q6_k}) {
+    index const k = 768;
+    random_weights const w(r, type, n, k);
+    auto const x = r.normal(rows * k);
+    for (compute mode : {compute::f32, compute::bf16, compute::int8})
+      for (bool add : {false, true}) {
+        INFO(info(type).name << " compute " << static_cast<int>(mode) << " add " << add);
+        auto const start = r.normal(rows * n);
+        auto const run = [&](cpu_policy const& policy, index from, index count) {
+          std::vector<float> y(start.begin() + from * n, start.begin() + (from + count) * n);
+          auto const xv = view(x.data() + from * k, count, k);
+          auto const yv = view(y.data(), count, n);
+          add ? matmul(policy, xv, w.m, yv, mode, accumulate{}) : matmul(policy, xv, w.m, yv, mode);
+          return y;
+        };
+        auto const whole = run(cpu.on(serial), 0, rows);
+        backwards const many{7};
+        REQUIRE(std::memcmp(run(cpu.on(pool), 0, rows).data(), whole.data(), whole.size() * 4) == 0);
+        REQUIRE(std::memcmp(run(cpu.on(many), 0, rows).data(), whole.data(), whole.size() * 4) == 0);
+        for (index count : {1, 2, 3, 5, 11})
+          for (index from : {index{0}, rows - count}) {
+            auto const part = run(cpu.on(many), from, count);
+            REQUIRE(std::memcmp(part.data(), whole.data() + from * n, part.size() * 4) == 0);
+          }
+      }
+  }
+}
+
+TEST_CASE("several matrices in one call give what they give alone") {
+  rng r(14);
+  index const k = 64;
+  random_weights const a(r, weight_type::q4_1, 70, k), b(r, weight_type::f16, 33, k), c(r, weight_type::q8_0, 5, k);
+  for (index rows : {1, 9}) {
+    auto const x = r.normal(rows * k);
+    std::vector<float> alone[3], together[3];
+    random_weights const* all[] = {&a, &b, &c};
+    for (int i = 0; i < 3; ++i) {
+      alone[i].resize(static_cast<std::size_t>(rows * all[i]->m.rows));
+      together[i].resize(alone[i].size());
+      matmul(cpu, view(x.data(), rows, k), all[i]->m, view(alone[i].data(), rows, all[i]->m.rows), compute::int8);
+    }
+    matmul(cpu, view(x.data(), rows, k), {a.m, b.m, c.m},
+           {view(together[0].data(), rows, 70), view(together[1].data(), rows, 33), view(together[2].data(), rows, 5)}, compute::int8);
+    for (int i = 0; i < 3; ++i) CHECK(alone[i] == together[i]);
+  }
+}
+
+TEST_CASE("matmul at the edges: nothing to do, not a number, scratch of the caller") {
+  rng r(15);
+  random_weights const w(r, weight_type::q4_1, 40, 64);
+  std::vector<float> y(3 * 40, 1.f);
+  std::vector<float> x = r.normal(3 * 64);
+  for (compute mode : {compute::f32, compute::bf16, compute::int8}) {
+    matmul(cpu, view(x.data(), 0, 64), w.m, view(y.data(), 0, 40), mode);
+    matmul(cpu, view(x.data(), 3, 64), block_matrix(w.m.data, weight_type::q4_1, 0, 64), view(y.data(), 3, 0), mode);
+    CHECK(y[0] == 1.f);
+    std::vector<float> zero(3 * 40, 1.f);
+    matmul(cpu, view(x.data(), 3, 0), block_matrix(w.m.data, weight_type::q4_1, 40, 0), view(zero.data(), 3, 40), mode);
+    for (float e : zero) CHECK(e == 0.f);
+
+    for (float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+      std::vector<float> broken = x, out(3 * 40);
+      broken[64 + 5] = bad;
+      matmul(cpu, view(broken.data(), 3, 64), w.m, view(out.data(), 3, 40), mode);
+      for (std::size_t i = 0; i < 120; ++i) CHECK(std::isfinite(out[i]) == (i / 40 != 1));
+    }
+
+    auto const size = workspace_size(matmul, cpu, view(x.data(), 3, 64), w.m, view(y.data(), 3, 40), mode);
+    std::vector<std::byte> memory(size + workspace::alignment);
+    workspace enough(memory.data(), memory.size()), little(memory.data(), size / 2);
+    matmul(cpu.with(enough), view(x.data(), 3, 64), w.m, view(y.data(), 3, 40), mode);
+    CHECK_THROWS_AS(matmul(cpu.with(little), view(x.data(), 3, 64), w.m, view(y.data(), 3, 40), mode), error);
+    y[0] = 1.f;
+  }
+}
+
+TEST_CASE("matmul says what is wrong") {
+  float x[4 * 64] = {}, y[4 * 64] = {};
+  alignas(4) std::uint8_t bytes[40 * 40] = {};
+  block_matrix const w(bytes, weight_type::q4_1, 40, 64);
+  CHECK_THROWS_WITH(matmul(cpu, view(x, 2, 32), w, view(y, 2, 40)), "matmul: x.extent(1) is 32, expected w's columns = 64");
+  CHECK_THROWS_WITH(matmul(cpu, view(x, 2, 64), w, view(y, 1, 40)), "matmul: y.extent(0) is 1, expected x.extent(0) = 2");
+  CHECK_THROWS_WITH(matmul(cpu, view(x, 2, 64), w, view(y, 2, 41)), "matmul: y.extent(1) is 41, expected w's rows = 40");
+  CHECK_THROWS_AS(matmul(cpu, view(x, 2, 4), view(x, 4, 2).transposed(0, 1).slice(0, 0, 2).transposed(0, 1), view(y, 2, 4)), error);
+}
+
+}  // namespace tern::test
