@@ -97,7 +97,7 @@ def architecture_in_names():
         for n, line in enumerate(lines, 1):
             body = re.search(r"\)\s*(const)?\s*(noexcept)?\s*(->[^{]*)?\{", code(line))
             control = re.match(r"\s*(}?\s*(if|for|while|switch|else|do)\b|namespace|.*\[[&=\w, ]*\]\s*\()", line)
-            nearby = " ".join(lines[max(0, n - 4) : n])
+            nearby = " ".join(lines[max(0, n - 8) : n])
             if body and not control and not re.search(r"TERN_INLINE|consteval|requires", nearby):
                 yield path, n, "put it in `inline namespace TERN_ABI`, or make it TERN_INLINE"
 
@@ -117,7 +117,7 @@ def public_names(lines):
         if re.match(r"\}.*//\s*namespace .*detail", line):
             hidden -= 1
             continue
-        if hidden or not line or line[0] in " }#/" or line.startswith(("template", "static_assert", "//", "requires", "extern", "public:")):
+        if hidden or not line or line[0] in " }#/" or line.startswith(("template", "static_assert", "//", "requires", "extern", "namespace", "public:")):
             continue
         found = declared.match(line)
         if not found or re.search(r"^(struct|class) \w+;", line) or re.search(r"^\w+\(.*->", line):
@@ -131,9 +131,11 @@ def public_names(lines):
 
 
 def docstrings():
-    """Each public name of namespace tern has a `///` line at one of its declarations in the folder."""
+    """Each public name has a `///` line at one of its declarations in the folder, or is listed in the block at the file's top."""
     documented = {(path.parent, what) for path, _, lines in headers() for what, _, is_documented in public_names(lines) if is_documented}
     for path, _, lines in headers():
+        top = "\n".join(line for line in lines[3 : next((n for n, line in enumerate(lines) if n > 2 and not line.startswith("///")), 3)])
+        documented |= {(path.parent, word) for word in re.findall(r"\w+", top)}
         for what, n, _ in public_names(lines):
             if (path.parent, what) not in documented and not what.endswith("_fn"):
                 documented.add((path.parent, what))

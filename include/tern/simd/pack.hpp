@@ -179,6 +179,7 @@ TERN_INLINE pack<float> abs(pack<float> a) {
   return pack<float>(xsimd::abs(a.v));
 #endif
 }
+/// Correctly rounded.
 TERN_INLINE pack<float> sqrt(pack<float> a) {
 #if defined(TERN_SIMD_EMULATED)
   return lanewise<float>([&](index i) { return __builtin_sqrtf(a.v[i]); });
@@ -215,6 +216,7 @@ TERN_INLINE pack<std::int32_t> to_int(pack<float> a) {
   return pack<std::int32_t>(vcvtnq_s32_f32(a.v));
 #endif
 }
+/// Rounded to nearest even.
 TERN_INLINE pack<float> to_float(pack<std::int32_t> a) {
 #if defined(TERN_SIMD_EMULATED)
   return lanewise<float>([&](index i) { return static_cast<float>(a.v[i]); });

@@ -17,12 +17,14 @@ namespace simd {
 
 #if defined(TERN_SIMD_EMULATED)
 
+/// One bit for each lane of a pack<T>.
 template <class T>
 struct mask {
   static constexpr index size = TERN_EMULATE_LANES;
   bool v[size];
 };
 
+/// The lanes of one register.
 template <class T>
 struct pack {
   static constexpr index size = TERN_EMULATE_LANES;
@@ -33,12 +35,14 @@ struct pack {
   }
 };
 
+/// A pack of f(0), f(1), ...: the emulated lanes only.
 template <class T, class F>
 TERN_INLINE pack<T> lanewise(F f) {
   pack<T> r;
   for (index i = 0; i < pack<T>::size; ++i) r.v[i] = f(i);
   return r;
 }
+/// A mask of f(0), f(1), ...
 template <class T, class F>
 TERN_INLINE mask<T> lanewise_mask(F f) {
   mask<T> r;

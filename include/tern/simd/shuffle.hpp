@@ -106,6 +106,7 @@ struct byte_table {
 #endif
 };
 
+/// A table of the 16 entries.
 TERN_INLINE byte_table load_table(std::int8_t const* entries) {
 #if defined(TERN_SIMD_AVX512)
   return {_mm512_maskz_broadcast_i32x4(0xffff, detail::read<__m128i>(entries))};
