@@ -51,6 +51,7 @@ namespace tern {
 inline namespace TERN_ABI {
 namespace simd {
 #if defined(TERN_SIMD_AVX512)
+/// The xsimd architecture that packs are made of; none when emulated.
 using arch = xsimd::avx512bw;
 #elif defined(TERN_SIMD_AVX2)
 using arch = xsimd::fma3<xsimd::avx2>;
