@@ -63,7 +63,7 @@ template <class T>
 class buffer {
  public:
   buffer() = default;
-  explicit buffer(index n) : size_(n), memory_(allocate_pages(static_cast<std::size_t>(n) * sizeof(T))) {}
+  explicit buffer(index n) : size_(n), memory_(allocate_pages(static_cast<std::size_t>(n) * sizeof(T)), &free_pages) {}
   template <class Range>
     requires requires(Range const& r) { std::span<T const>(r); }
   explicit buffer(Range const& values) : buffer(static_cast<index>(std::span<T const>(values).size())) {
