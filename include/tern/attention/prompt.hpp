@@ -162,7 +162,7 @@ inline void prompt_tile(Problem const& p, prompt_scratch const& w, index row0, i
   if (covers == coverage::all && end == last_panel * panel_width)
     softmax_tile(w.s, query_tile_rows, first_panel * 2, last_panel * 2, p.score, hide_nothing{}, state);
   else
-    softmax_tile(w.s, query_tile_rows, first_panel * 2, last_panel * 2, p.score, hide_by_mask(p.mask, token_of, block), state);
+    softmax_tile(w.s, query_tile_rows, first_panel * 2, last_panel * 2, p.score, hide_by_mask{p.mask, token_of, block}, state);
 
   index const padded = prompt_scratch::padded_dim_v(p.n);
   float* const o = w.o + tile * padded;

@@ -192,7 +192,7 @@ inline void stream_item(Problem const& p, index b, index h, index from, index to
     if (covers == coverage::all && (count == packs * W || p.score.is_identity))
       softmax_tile(w.s, rows, 0, packs, p.score, hide_nothing{}, state);
     else
-      softmax_tile(w.s, rows, 0, packs, p.score, hide_by_mask(p.mask, token_of, block), state);
+      softmax_tile(w.s, rows, 0, packs, p.score, hide_by_mask{p.mask, token_of, block}, state);
     stream_add(p, b, h, block, count, covers == coverage::all, w, sum.o);
   }
 }

@@ -57,6 +57,7 @@ using cpu_features = std::uint64_t;
 
 // The same for AArch64, by the auxiliary vector's entry (AT_HWCAP is 16, AT_HWCAP2 is 26) and bit.
 #define TERN_ARM_FEATURES(X)                            \
+  X(crc32, __ARM_FEATURE_CRC32, 16, 7)                  \
   X(atomics, __ARM_FEATURE_ATOMICS, 16, 8)              \
   X(fp16, __ARM_FEATURE_FP16_VECTOR_ARITHMETIC, 16, 10) \
   X(rdm, __ARM_FEATURE_QRDMX, 16, 12)                   \
