@@ -11,7 +11,6 @@
 #include <fstream>
 #include <iostream>
 #include <iterator>
-#include <random>
 #include <span>
 #include <string>
 #include <string_view>
@@ -181,7 +180,7 @@ class writer {
   options options_;
   tokenizer const& words_;
   model& network_;
-  std::mt19937_64 random_;
+  tern::random random_;
   std::ofstream steps_;
   index prompt_tokens_ = 0, written_ = 0;
   double prompt_seconds_ = 0, seconds_ = 0;
@@ -266,7 +265,7 @@ void measure(options const& o, model& network) {
   stopwatch const reading;
   auto logits = network.read(tokens);
   double const prompt_rate = static_cast<double>(prompt) / reading.seconds();
-  std::mt19937_64 random(o.seed);
+  tern::random random(o.seed);
   stopwatch const writing;
   for (index i = 0; i < generated; ++i) {
     auto const next = static_cast<tokenizer::token>(tern::sample(logits[0], tern::sampling{.temperature = 0}, random));
