@@ -16,7 +16,7 @@ void check(index n, index misalignment, float scale, double deviation) {
   for (double e : x.values()) t = std::max(t, std::abs(e * static_cast<double>(scale)));
   double const tolerance = softmax.error(n, t);
   auto const want = with_floor(tern::oracle::softmax(x.values(), n, scale), std::vector<double>(static_cast<std::size_t>(6 * n), 1.0),
-                               0x1p-126, tolerance);
+                               0x1p-125, tolerance);
   INFO("n " << n << " misalignment " << misalignment << " scale " << scale);
   CHECK(compare(y.view, want.value, want.magnitude, tolerance));
   CHECK(y.intact());

@@ -25,7 +25,7 @@ struct softmax_weight {
   float top;
   float inverse_temperature;
   TERN_INLINE simd::pack<float> operator()(simd::pack<float> x) const {
-    return simd::exp((x - simd::pack<float>(top)) * simd::pack<float>(inverse_temperature));
+    return simd::exp_nonpositive((x - simd::pack<float>(top)) * simd::pack<float>(inverse_temperature));
   }
 };
 
@@ -114,18 +114,61 @@ inline index collect_top_k(T const* x, index n, index k, candidate* c) noexcept 
   return size;
 }
 
-/// Writes the logits of at least `least` to c and returns how many there are.
+/// Values between which something lies: low <= v < high.
+struct bracket {
+  float low;
+  float high;
+};
+
+/// Writes the logits inside `b` to c and returns how many there are.
 template <class T>
-inline index collect_at_least(T const* x, index n, float least, candidate* c) noexcept {
+inline index collect(T const* x, index n, bracket const& b, candidate* c) noexcept {
   index size = 0;
   each_logits(x, 0, n, [&](simd::pack<float> v, index i) TERN_LAMBDA {
-    if (!simd::any(v >= simd::pack<float>(least))) return;
+    if (!simd::any((v >= simd::pack<float>(b.low)) & (v < simd::pack<float>(b.high)))) return;
     float lane[simd::lanes];
     simd::store(lane, v);
-    for (index l = 0; l < simd::lanes && i + l < n; ++l)
-      if (lane[l] >= least) c[size++] = {lane[l], static_cast<std::int32_t>(i + l), 0.f};
+    for (index l = 0; l < simd::lanes; ++l)
+      if (lane[l] >= b.low && lane[l] < b.high) c[size++] = {lane[l], static_cast<std::int32_t>(i + l), 0.f};
   });
   return size;
+}
+
+/// Narrows the bracket of the value where the weights, added up from the largest, reach `goal`, to about an eighth: one pass over
+/// the logits for seven sums. The bracket stays wider than their rounding could make wrong.
+template <class T>
+inline bracket narrowed(T const* x, index n, bracket b, double goal, softmax_weight const& weight) noexcept {
+  using pack = simd::pack<float>;
+  constexpr index steps = 7, block = 256;
+  float const top = b.high < weight.top ? b.high : weight.top;
+  float at[steps];
+  pack sums[steps];
+  for (index k = 0; k < steps; ++k) {
+    float const t = top + (b.low - top) * static_cast<float>(k + 1) / static_cast<float>(steps + 1);
+    at[k] = t > b.low ? t : b.low;
+    sums[k] = pack(0.f);
+  }
+  for (index i = 0; i < n; i += block) {
+    pack part[steps];
+    for (index k = 0; k < steps; ++k) part[k] = pack(0.f);
+    each_logits(x, i, i + block < n ? i + block : n, [&](pack v, index) TERN_LAMBDA {
+      if (!simd::any(v >= pack(at[steps - 1]))) return;
+      pack const w = weight(v);
+      TERN_UNROLL
+      for (index k = 0; k < steps; ++k) part[k] += simd::select(v >= pack(at[k]), w, pack(0.f));
+    });
+    for (index k = 0; k < steps; ++k) sums[k] += part[k];
+  }
+  double const slack = 0x1p-23 * static_cast<double>(block / simd::lanes + n / block + 8);
+  for (index k = 0; k < steps; ++k) {
+    double const mass = static_cast<double>(simd::reduce_add(sums[k]));
+    if (mass < goal * (1 - slack)) b.high = at[k];
+    if (mass > goal * (1 + slack)) {
+      b.low = at[k];
+      break;
+    }
+  }
+  return b;
 }
 
 /// Fills in the weights and returns their sum.

@@ -18,7 +18,7 @@
 ///          each 256 of them are added in f32, then in f64: a probability is off by at most 2^-17 of itself. Machines
 ///          with other registers agree on the token unless u or a share lies that close to a border.
 /// Cost     one pass over the logits for the largest, one with exponentials for the total; top_k, one more without; top_p without
-///          top_k, two more. Never a sort. Scratch memory: 16 bytes for 256 logits; with top_k 24 k bytes; with
+///          top_k, six more. Never a sort. Scratch memory: 16 bytes for 256 logits; with top_k 24 k bytes; with
 ///          top_p alone 12 bytes a logit.
 /// Source   top_p: Holtzman et al., "The Curious Case of Neural Text Degeneration", 2019.
 
@@ -101,26 +101,35 @@ inline index find_mass(T const* x, index n, cut const& keep, softmax_weight cons
   return found;
 }
 
+/// The cut after the shortest prefix of n logits that has this share of the whole mass.
+template <class T>
+inline cut cut_at_share(T const* x, index n, double share, softmax_weight const& weight, candidate* c, float* masses) noexcept {
+  constexpr float lowest = -std::numeric_limits<float>::max();
+  double const total = add_masses(x, n, cut{}, weight, masses), goal = share * total;
+  // All logits that weigh less than (1 - share) total / n have less than 1 - share together, so the prefix ends before them. Half of
+  // that leaves room for rounding.
+  double const least = 0.5 * (1 - share) * total / static_cast<double>(n);
+  float const border = weight.top + static_cast<float>(__builtin_log(least)) / weight.inverse_temperature;
+  bracket b{border > lowest ? border : lowest, std::numeric_limits<float>::infinity()};
+  if (n > 4096)
+    for (int round = 0; round < 3; ++round) b = narrowed(x, n, b, goal, weight);
+  double const above = b.high <= weight.top ? add_masses(x, n, cut{b.high, n}, weight, masses) : 0;
+  index const count = collect(x, n, b, c);
+  weigh(c, count, weight);
+  return cut_at_mass(c, count, goal - above);
+}
+
 /// What `sampling` keeps of n logits.
 template <class T>
 inline cut choose_cut(T const* x, index n, sampling const& options, softmax_weight const& weight, candidate* c, float* masses) noexcept {
   cut keep;
-  bool const some = options.top_k > 0 && options.top_k < n;
   double const share = static_cast<double>(options.top_p);
-  if (some) {
+  if (options.top_k > 0 && options.top_k < n) {
     index const count = collect_top_k(x, n, options.top_k, c);
     keep = last_of(c, count);
     if (options.top_p < 1.f) keep = cut_at_mass(c, count, share * weigh(c, count, weight));
   } else if (options.top_p < 1.f) {
-    double const total = add_masses(x, n, keep, weight, masses);
-    // All logits that weigh less than (1 - p) total / n have less than 1 - p together, so the prefix ends before them. Half of
-    // that leaves room for rounding.
-    double const least = 0.5 * (1 - share) * total / static_cast<double>(n);
-    constexpr float lowest = -std::numeric_limits<float>::max();
-    float const border = weight.top + static_cast<float>(__builtin_log(least)) / weight.inverse_temperature;
-    index const count = collect_at_least(x, n, border > lowest ? border : lowest, c);
-    weigh(c, count, weight);
-    keep = cut_at_mass(c, count, share * total);
+    keep = cut_at_share(x, n, share, weight, c, masses);
   }
   if (options.min_p > 0.f) {
     float const least = weight.top + __builtin_logf(options.min_p) / weight.inverse_temperature;

@@ -21,7 +21,9 @@ inline constexpr struct add_fn {
     detail::expect_rows("add", "a", as);
     detail::expect_like("add", "b", bs, "a", as);
     detail::expect_like("add", "y", ys, "a", as);
-    detail::row_list const left(as), right(bs), to(ys);
+    detail::row_list const left(as);
+    detail::row_list const right(bs);
+    detail::row_list const to(ys);
     detail::for_pieces(policy, left.count, left.n, [&](index r, index begin, index end) TERN_LAMBDA {
       auto const* const a_row = left[r];
       auto const* const b_row = right[r];

@@ -19,7 +19,8 @@ inline constexpr struct convert_fn {
     auto const ys = tern::view(y);  // (..., n)
     detail::expect_rows("convert", "x", xs);
     detail::expect_like("convert", "y", ys, "x", xs);
-    detail::row_list const from(xs), to(ys);
+    detail::row_list const from(xs);
+    detail::row_list const to(ys);
     detail::for_pieces(policy, from.count, from.n, [&](index r, index begin, index end) TERN_LAMBDA {
       detail::convert_row(from[r] + begin, to[r] + begin, end - begin);
     });

@@ -59,7 +59,8 @@ inline constexpr struct layer_norm_fn {
     detail::expect_extent("layer_norm", "weight", ws, 0, "x", xs, decltype(xs)::rank - 1);
     detail::expect_extent("layer_norm", "bias", bs, 0, "x", xs, decltype(xs)::rank - 1);
     detail::expect_like("layer_norm", "y", ys, "x", xs);
-    detail::row_list const from(xs), to(ys);
+    detail::row_list const from(xs);
+    detail::row_list const to(ys);
     detail::for_rows(policy, from.count, from.n,
                      [&](index r) TERN_LAMBDA { detail::layer_norm_row(from[r], ws.data(), bs.data(), to[r], from.n, eps); });
   }

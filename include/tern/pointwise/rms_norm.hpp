@@ -64,7 +64,8 @@ inline constexpr struct rms_norm_fn {
     detail::expect_rows("rms_norm", "weight", ws);
     detail::expect_extent("rms_norm", "weight", ws, 0, "x", xs, decltype(xs)::rank - 1);
     detail::expect_like("rms_norm", "y", ys, "x", xs);
-    detail::row_list const from(xs), to(ys);
+    detail::row_list const from(xs);
+    detail::row_list const to(ys);
     detail::for_rows(policy, from.count, from.n,
                      [&](index r) TERN_LAMBDA { detail::rms_norm_row(from[r], ws.data(), to[r], from.n, eps); });
   }

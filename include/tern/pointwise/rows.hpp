@@ -135,12 +135,15 @@ TERN_INLINE simd::pack<float> or_else(simd::pack<float> x, float other, part_pac
   return simd::select(simd::iota<float>() < simd::pack<float>(static_cast<float>(part.n)), x, simd::pack<float>(other));
 }
 
+/// What n elements leave for a part of a register: written so that the compiler sees its range.
+TERN_INLINE index rest_of(index n) { return static_cast<index>(static_cast<std::size_t>(n) % static_cast<std::size_t>(simd::lanes)); }
+
 /// Calls body(i, which) for i = begin, begin + lanes, ...: the last call may stand for a part of a register.
 template <class Body>
 TERN_INLINE void each_pack(index begin, index end, Body&& body) {
   index i = begin;
   for (; i + simd::lanes <= end; i += simd::lanes) body(i, whole_pack{});
-  if (i < end) body(i, part_pack{end - i});
+  if (i < end) body(i, part_pack{rest_of(end - begin)});
 }
 
 /// y = x, with rounding where y's type is narrower.
@@ -163,7 +166,7 @@ TERN_INLINE float sum_packs(index n, Term&& term) {
     d += term(i + 3 * lanes, whole_pack{});
   }
   for (; i + lanes <= n; i += lanes) a += term(i, whole_pack{});
-  if (i < n) b += term(i, part_pack{n - i});
+  if (i < n) b += term(i, part_pack{rest_of(n)});
   return simd::reduce_add((a + b) + (c + d));
 }
 /// The relative error of `sum_packs` over n terms of one sign, whatever the lane count (it is largest for the narrowest).

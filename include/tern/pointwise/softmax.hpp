@@ -10,7 +10,7 @@
 /// Special -infinity (scale > 0) has probability 0, and a row of nothing else gives zeros; +infinity or NaN makes its row NaN.
 /// Stable  the row's maximum is subtracted first, so nothing overflows.
 /// Cost    about 20 flop an element, 40 where y is a 16-bit type: the exponentials are computed again rather than rounded twice.
-/// Error   |y_j - y*_j| <= softmax.error(n, t) y*_j + 2^-126, t the largest |scale x_i| that is finite, and the rounding of y's type.
+/// Error   |y_j - y*_j| <= softmax.error(n, t) y*_j + 2^-125, t the largest |scale x_i| that is finite, and the rounding of y's type.
 
 #include <tern/pointwise/rows.hpp>
 #include <tern/simd/math.hpp>
@@ -45,7 +45,7 @@ inline void softmax_row(X const* x, Y* y, index n, float scale) noexcept {
 
   // With a fused multiply-add, the error of the exponent grows with the distance to the maximum only.
   pack const shift(-top);
-  auto const weight = [&](index i, auto part) TERN_LAMBDA { return simd::exp(simd::fma(load(x + i, part), factor, shift)); };
+  auto const weight = [&](index i, auto part) TERN_LAMBDA { return simd::exp_nonpositive(simd::fma(load(x + i, part), factor, shift)); };
   float sum;
   if constexpr (std::is_same_v<Y, float>)
     sum = sum_packs(n, [&](index i, auto part) TERN_LAMBDA {
@@ -77,7 +77,8 @@ inline constexpr struct softmax_fn {
     auto const ys = tern::view(y);  // (..., n)
     detail::expect_rows("softmax", "x", xs);
     detail::expect_like("softmax", "y", ys, "x", xs);
-    detail::row_list const from(xs), to(ys);
+    detail::row_list const from(xs);
+    detail::row_list const to(ys);
     detail::for_rows(policy, from.count, from.n, [&](index r) TERN_LAMBDA { detail::softmax_row(from[r], to[r], from.n, scale); });
   }
 
