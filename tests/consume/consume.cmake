@@ -9,7 +9,7 @@ function(run)
 endfunction()
 
 file(REMOVE_RECURSE "${WORK}")
-if(WAY STREQUAL "find_package")
+if(WAY MATCHES "^(find_package|dispatch)$")
   run("${CMAKE_COMMAND}" --install "${TERN_BINARY}" --prefix "${WORK}/prefix")
 endif()
 run("${CMAKE_COMMAND}" -S "${CMAKE_CURRENT_LIST_DIR}/${WAY}" -B "${WORK}/build" -G "${GENERATOR}" "-DCMAKE_CXX_COMPILER=${CXX}"
