@@ -70,11 +70,11 @@ TERN_INLINE pack<float> load(bf16 const* p) {
 TERN_INLINE void store(bf16* p, pack<float> x) {
 #if defined(TERN_SIMD_AVX512)
   __m512i const bits = _mm512_castps_si512(x.v);
-  __m512i const odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  __m512i const odd = _mm512_and_si512(_mm512_maskz_srli_epi32(0xffff, bits, 16), _mm512_set1_epi32(1));
   __m512i const rounded = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
   __m512i const quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x400000));
   __m512i const chosen = _mm512_mask_mov_epi32(rounded, _mm512_cmp_ps_mask(x.v, x.v, _CMP_UNORD_Q), quiet);
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtepi32_epi16(_mm512_srli_epi32(chosen, 16)));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_maskz_cvtepi32_epi16(0xffff, _mm512_maskz_srli_epi32(0xffff, chosen, 16)));
 #elif defined(TERN_SIMD_AVX2)
   __m256i const bits = _mm256_castps_si256(x.v);
   __m256i const odd = _mm256_and_si256(_mm256_srli_epi32(bits, 16), _mm256_set1_epi32(1));

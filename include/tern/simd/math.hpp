@@ -5,11 +5,11 @@
 /// asserted by tests/simd/math_test.cpp. NaN stays NaN.
 ///
 ///     function    error            notes
-///     exp         1.0 ulp          overflows above 88.7228; subnormal below -87.34, zero below -103.97
+///     exp         1.1 ulp          overflows above 88.7228; subnormal below -87.34, zero below -103.97
 ///     log         1.0 ulp          log 0 = -inf, log of a negative number is NaN
-///     tanh        2.5 ulp
-///     sigmoid     2.5 ulp          may be zero below -87.33
-///     silu        3 ulp            may be zero below -87.33; -inf gives NaN, as the formula
+///     tanh        3 ulp
+///     sigmoid     3 ulp            may be zero below -87.33
+///     silu        4 ulp            may be zero below -87.33; -inf gives NaN, as the formula
 ///     gelu_tanh   2^-21 |x|        -inf gives NaN, as the formula
 ///     gelu        2^-21 |x|        -inf gives NaN, as the formula
 ///

@@ -45,7 +45,7 @@ TERN_INLINE T reduce(pack<T> a, F f) {
 TERN_INLINE float reduce_add(pack<float> a) {
 #if defined(TERN_SIMD_AVX512) || defined(TERN_SIMD_AVX2)
 #if defined(TERN_SIMD_AVX512)
-  __m256 const half = _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
+  __m256 const half = _mm256_add_ps(_mm512_castps512_ps256(a.v), _mm512_maskz_extractf32x8_ps(0xff, a.v, 1));
 #else
   __m256 const half = a.v;
 #endif
@@ -58,7 +58,10 @@ TERN_INLINE float reduce_add(pack<float> a) {
 }
 TERN_INLINE std::int32_t reduce_add(pack<std::int32_t> a) {
 #if defined(TERN_SIMD_AVX512)
-  return _mm512_reduce_add_epi32(a.v);
+  __m256i const half = _mm256_add_epi32(_mm512_castsi512_si256(a.v), _mm512_maskz_extracti32x8_epi32(0xff, a.v, 1));
+  __m128i x = _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+  x = _mm_add_epi32(x, _mm_shuffle_epi32(x, 0x4e));
+  return _mm_cvtsi128_si32(_mm_add_epi32(x, _mm_shuffle_epi32(x, 0xb1)));
 #else
   return reduce(a, [](std::int32_t x, std::int32_t y) { return x + y; });
 #endif
@@ -67,7 +70,7 @@ TERN_INLINE std::int32_t reduce_add(pack<std::int32_t> a) {
 TERN_INLINE float reduce_max(pack<float> a) {
 #if defined(TERN_SIMD_AVX512) || defined(TERN_SIMD_AVX2)
 #if defined(TERN_SIMD_AVX512)
-  __m256 const half = _mm256_max_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
+  __m256 const half = _mm256_max_ps(_mm512_castps512_ps256(a.v), _mm512_maskz_extractf32x8_ps(0xff, a.v, 1));
 #else
   __m256 const half = a.v;
 #endif
@@ -82,7 +85,7 @@ TERN_INLINE float reduce_max(pack<float> a) {
 TERN_INLINE float reduce_min(pack<float> a) {
 #if defined(TERN_SIMD_AVX512) || defined(TERN_SIMD_AVX2)
 #if defined(TERN_SIMD_AVX512)
-  __m256 const half = _mm256_min_ps(_mm512_castps512_ps256(a.v), _mm512_extractf32x8_ps(a.v, 1));
+  __m256 const half = _mm256_min_ps(_mm512_castps512_ps256(a.v), _mm512_maskz_extractf32x8_ps(0xff, a.v, 1));
 #else
   __m256 const half = a.v;
 #endif
@@ -139,7 +142,7 @@ TERN_INLINE void reduce_add_each(pack<float> const (&a)[n], float* sums) {
     if (n - g >= lanes)
       store(sums + g, sum);
     else
-      store_n(sums + g, sum, n - g);
+      store_n(sums + g, sum, n % lanes);
   }
 }
 

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+// Transposes and tables.
+#include "catch.hpp"
+#include "lanes.hpp"
+
+#include <tern/simd/shuffle.hpp>
+
+namespace {
+using namespace tern::test;
+using tern::simd::lanes;
+using tern::simd::pack;
+namespace simd = tern::simd;
+using size = tern::index;
+}  // namespace
+
+TEST_CASE("shuffle: transpose moves every lane to its mirror", "[simd]") {
+  pack<float> rows[lanes];
+  for (size i = 0; i < lanes; ++i) rows[i] = make_pack<float>([&](size j) { return 100 * i + j; });
+  simd::transpose(rows);
+  for (size i = 0; i < lanes; ++i)
+    for (size j = 0; j < lanes; ++j) CHECK(lanes_of(rows[i])[static_cast<std::size_t>(j)] == static_cast<float>(100 * j + i));
+  simd::transpose(rows);
+  for (size i = 0; i < lanes; ++i)
+    for (size j = 0; j < lanes; ++j) CHECK(lanes_of(rows[i])[static_cast<std::size_t>(j)] == static_cast<float>(100 * i + j));
+}
+
+TEST_CASE("shuffle: byte tables", "[simd]") {
+  at_page_end<std::int8_t> entries(16);
+  for (size i = 0; i < 16; ++i) entries.data()[i] = static_cast<std::int8_t>(17 * i - 128);
+  auto const table = simd::load_table(static_cast<std::int8_t const*>(entries.data()));
+  for (size start = 0; start < 16; ++start) {
+    auto const which = make_pack<std::uint8_t>([&](size i) { return (start + 7 * i) % 16; });
+    auto const found = lanes_of(simd::lookup(table, which));
+    for (std::size_t i = 0; i < found.size(); ++i) CHECK(found[i] == entries.data()[lanes_of(which)[i]]);
+  }
+}
+
+TEST_CASE("shuffle: float tables", "[simd]") {
+  at_page_end<float> entries(16);
+  for (size i = 0; i < 16; ++i) entries.data()[i] = static_cast<float>(i) * 0.25f - 1.f;
+  auto const table = simd::load_table(static_cast<float const*>(entries.data()));
+  for (size start = 0; start < 16; ++start) {
+    auto const which = make_pack<std::int32_t>([&](size i) { return (start + 5 * i) % 16; });
+    auto const found = lanes_of(simd::lookup(table, which));
+    for (std::size_t i = 0; i < found.size(); ++i) CHECK(found[i] == entries.data()[lanes_of(which)[i]]);
+  }
+}
