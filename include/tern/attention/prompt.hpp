@@ -56,32 +56,42 @@ struct prompt_scratch {
   }
 };
 
+/// A square of dst = factor * rows^T: `rows` of them (zeros follow), `columns` of their elements from d, `kept` of the lanes.
+template <bool whole, class RowAt>
+TERN_INLINE void pack_square(RowAt const& row, index rows, index d, index columns, float factor, float* dst, index stride, index kept) {
+  using packf = simd::pack<float>;
+  constexpr index W = simd::lanes;
+  packf x[W];
+  TERN_UNROLL
+  for (index i = 0; i < W; ++i) {
+    if constexpr (whole) {
+      x[i] = simd::load(row(i) + d) * packf(factor);
+    } else {
+      x[i] = packf(0.f);
+      if (i < rows) x[i] = simd::load_n(row(i) + d, columns) * packf(factor);
+    }
+  }
+  simd::transpose(x);
+  TERN_UNROLL
+  for (index i = 0; i < W; ++i) {
+    if constexpr (whole)
+      simd::store(dst + i * stride, x[i]);
+    else if (i < columns)
+      simd::store_n(dst + i * stride, x[i], kept);
+  }
+}
+
 /// dst[d * width + i] = factor * row(i)[d] for d < dim and i < rows; zero for rows <= i < width.
 template <class RowAt>
 TERN_INLINE void pack_transposed(RowAt const& row, index rows, index width, index dim, float factor, float* dst) {
-  using packf = simd::pack<float>;
   constexpr index W = simd::lanes;
   for (index g = 0; g < width; g += W) {
-    index const lanes = width - g < W ? width - g : W;
-    for (index d = 0; d < dim; d += W) {
-      index const columns = dim - d < W ? dim - d : W;
-      packf x[W];
-      TERN_UNROLL
-      for (index i = 0; i < W; ++i) {
-        x[i] = packf(0.f);
-        if (g + i < rows) x[i] = (columns == W ? simd::load(row(g + i) + d) : simd::load_n(row(g + i) + d, columns)) * packf(factor);
-      }
-      simd::transpose(x);
-      float* const to = dst + d * width + g;
-      TERN_UNROLL
-      for (index i = 0; i < W; ++i)
-        if (i < columns) {
-          if (lanes == W)
-            simd::store(to + i * width, x[i]);
-          else
-            simd::store_n(to + i * width, x[i], lanes);
-        }
-    }
+    auto some = [&](index i) TERN_LAMBDA { return row(g + i); };
+    index const kept = width - g < W ? width - g : W;
+    index d = 0;
+    if (g + W <= rows && kept == W)
+      for (; d + W <= dim; d += W) pack_square<true>(some, W, d, W, factor, dst + d * width + g, width, W);
+    for (; d < dim; d += W) pack_square<false>(some, rows - g, d, dim - d < W ? dim - d : W, factor, dst + d * width + g, width, kept);
   }
 }
 
@@ -104,22 +114,31 @@ TERN_INLINE void pack_keys(K const* src, index row_stride, index count, index di
   }
 }
 
-/// Values of keys [0, count) cut into panels of columns, the last one padded with zeros to whole packs. Returns whether all
-/// are finite.
+/// Values of keys [0, count) cut into panels of columns, the last one padded with zeros to whole packs.
 template <class V>
-TERN_INLINE bool pack_values(V const* src, index row_stride, index count, index dim_v, float* dst) {
-  using packf = simd::pack<float>;
+TERN_INLINE void pack_values(V const* src, index row_stride, index count, index dim_v, float* dst) {
   constexpr index W = simd::lanes;
-  packf odd(0.f);  // NaN where a lane met infinity or NaN
-  for (index d = 0; d < dim_v; d += W) {
-    index const panel = d / panel_width, width = round_to_multiple(dim_v, W) - panel * panel_width < panel_width ? W : panel_width;
-    float* const to = dst + panel * panel_width * key_block + d % panel_width;
-    for (index j = 0; j < count; ++j) {
-      V const* const at = src + j * row_stride + d;
-      packf const x = d + W <= dim_v ? simd::load(at) : simd::load_n(at, dim_v - d);
-      odd = simd::fma(x, packf(0.f), odd);
-      simd::store(to + j * width, x);
+  index const padded = round_to_multiple(dim_v, W);
+  for (index j = 0; j < count; ++j, src += row_stride) {
+    index d = 0;
+    for (; d + panel_width <= dim_v; d += panel_width) {
+      float* const to = dst + d * key_block + j * panel_width;
+      simd::store(to, simd::load(src + d));
+      simd::store(to + W, simd::load(src + d + W));
     }
+    index const width = padded - d < panel_width ? W : panel_width;
+    for (float* to = dst + d * key_block + j * width; d < dim_v; d += W, to += W)
+      simd::store(to, d + W <= dim_v ? simd::load(src + d) : simd::load_n(src + d, dim_v - d));
+  }
+}
+
+/// Whether the first `count` rows of packed values have neither infinity nor NaN.
+TERN_INLINE bool all_finite(float const* v, index count, index padded) {
+  using packf = simd::pack<float>;
+  packf odd(0.f);  // NaN where a lane met one
+  for (index d = 0; d < padded; d += panel_width) {
+    index const width = padded - d < panel_width ? simd::lanes : panel_width;
+    for (index i = 0; i < count * width; i += simd::lanes) odd = simd::fma(simd::load(v + d * key_block + i), packf(0.f), odd);
   }
   return simd::all(odd == packf(0.f));
 }
@@ -194,9 +213,11 @@ inline void prompt_item(Problem const& p, index b, index h, index row0, index ro
   key_range const seen = p.mask.range(i0, i1);
   for (index block = seen.begin / key_block * key_block; block < seen.end; block += key_block) {
     index const count = p.n.keys - block < key_block ? p.n.keys - block : key_block;
-    if (p.mask.covers(i0, i1, block, block + count) == coverage::none) continue;
+    coverage const covers = p.mask.covers(i0, i1, block, block + count);
+    if (covers == coverage::none) continue;
     pack_keys(p.k.at(b, h, block), p.k.row_stride, count, p.n.dim, w.k);
-    bool const finite = pack_values(p.v.at(b, h, block), p.v.row_stride, count, p.n.dim_v, w.v);
+    pack_values(p.v.at(b, h, block), p.v.row_stride, count, p.n.dim_v, w.v);
+    bool const finite = covers == coverage::all || all_finite(w.v, count, padded);
     for (index tile = 0; tile < live; tile += query_tile_rows)
       prompt_tile(p, w, row0, tile, live - tile < query_tile_rows ? live - tile : query_tile_rows, block, count, finite);
   }

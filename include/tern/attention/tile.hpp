@@ -25,12 +25,13 @@ static_assert(key_block % panel_width == 0);
 inline constexpr float negative_infinity = -__builtin_inff();
 
 /// c = diag(alpha) c + a b, or a b where alpha is null. `a(r, t)` is at a[r * row_stride + t * step_stride].
+/// Not inlined: gcc spills accumulators where it knows too much about the arguments.
 template <int packs, index row_stride, index step_stride>
-inline void tile_product(float const* TERN_RESTRICT a,      // (query_tile_rows, steps)
-                         float const* TERN_RESTRICT b,      // (steps, packs * lanes), rows panel_stride apart
-                         index panel_stride, index steps,   //
-                         float const* TERN_RESTRICT alpha,  // (query_tile_rows) or null
-                         float* TERN_RESTRICT c, index c_stride) noexcept {
+[[gnu::noinline]] inline void tile_product(float const* TERN_RESTRICT a,      // (query_tile_rows, steps)
+                                           float const* TERN_RESTRICT b,      // (steps, packs * lanes), rows panel_stride apart
+                                           index panel_stride, index steps,   //
+                                           float const* TERN_RESTRICT alpha,  // (query_tile_rows) or null
+                                           float* TERN_RESTRICT c, index c_stride) noexcept {
   using packf = simd::pack<float>;
   packf acc[query_tile_rows][packs];
   if (alpha == nullptr) {
@@ -67,6 +68,19 @@ struct softmax_rows {
   float* alpha;  // (rows): by what earlier sums are to be multiplied
 };
 
+/// Moves the maxima of up to `lanes` rows up to `highest`; `base` is what their scores are taken relative to.
+TERN_INLINE void raise_maxima(float const* highest, index rows, softmax_rows const& state, float* base) {
+  using packf = simd::pack<float>;
+  packf const before = simd::load_n(state.m, rows), m = simd::max(before, simd::load(highest));
+  // A row that has seen nothing yet keeps m = -inf; zero in its place makes its weights 2^-inf = 0.
+  packf const finite = simd::select(m == packf(negative_infinity), packf(0.f), m);
+  packf const alpha = exp2_of_nonpositive(before - finite);
+  simd::store_n(state.m, m, rows);
+  simd::store_n(state.alpha, alpha, rows);
+  simd::store_n(state.l, simd::load_n(state.l, rows) * alpha, rows);
+  simd::store(base, finite);
+}
+
 /// Turns scores into weights 2^(s - m), in place, for packs [first, last) of each row. `hide(r, c, s)` gives -inf for those
 /// lanes of pack c that row r does not see.
 template <class Score, class Hide>
@@ -74,36 +88,35 @@ TERN_INLINE void softmax_tile(float* TERN_RESTRICT s,  // (rows, key_block)
                               index rows, index first, index last, Score const& score, Hide const& hide, softmax_rows const& state) {
   using packf = simd::pack<float>;
   constexpr index W = simd::lanes;
-  for (index r = 0; r < rows; ++r) {
-    float* const row = s + r * key_block;
-    packf top(negative_infinity);
-    for (index c = first; c < last; ++c) {
-      packf x = simd::load(row + c * W);
-      if constexpr (!Score::is_identity || Hide::hides) {
-        x = hide(r, c, score(x));
-        simd::store(row + c * W, x);
+  for (index r0 = 0; r0 < rows; r0 += W) {
+    index const some = rows - r0 < W ? rows - r0 : W;
+    float highest[W], base[W];
+    for (index i = 0; i < W; ++i) highest[i] = negative_infinity;
+    for (index i = 0; i < some; ++i) {
+      float* const row = s + (r0 + i) * key_block;
+      packf top(negative_infinity);
+      for (index c = first; c < last; ++c) {
+        packf x = simd::load(row + c * W);
+        if constexpr (!Score::is_identity || Hide::hides) {
+          x = hide(r0 + i, c, score(x));
+          simd::store(row + c * W, x);
+        }
+        top = simd::max(top, x);
       }
-      top = simd::max(top, x);
+      highest[i] = simd::reduce_max(top);
     }
-    float const highest = simd::reduce_max(top);
-    state.alpha[r] = state.m[r];
-    if (!(highest <= state.m[r])) state.m[r] = highest;
-  }
-  for (index r = 0; r < rows; ++r) {
-    float* const row = s + r * key_block;
-    // A row that has seen nothing yet keeps m = -inf; zero in its place makes its weights 2^-inf = 0.
-    float const m = state.m[r] == negative_infinity ? 0.f : state.m[r];
-    packf const base(m);
-    packf sum(0.f);
-    for (index c = first; c < last; ++c) {
-      packf const p = exp2_of_nonpositive(simd::load(row + c * W) - base);
-      simd::store(row + c * W, p);
-      sum += p;
+    raise_maxima(highest, some, {state.m + r0, state.l + r0, state.alpha + r0}, base);
+    for (index i = 0; i < some; ++i) {
+      float* const row = s + (r0 + i) * key_block;
+      packf const m(base[i]);
+      packf sum(0.f);
+      for (index c = first; c < last; ++c) {
+        packf const p = exp2_of_nonpositive(simd::load(row + c * W) - m);
+        simd::store(row + c * W, p);
+        sum += p;
+      }
+      state.l[r0 + i] += simd::reduce_add(sum);
     }
-    float alpha[W];
-    simd::store(alpha, exp2_of_nonpositive(packf(state.alpha[r] - m)));
-    state.alpha[r] = alpha[0];
-    state.l[r] = state.l[r] * alpha[0] + simd::reduce_add(sum);
   }
 }
 
