@@ -24,34 +24,53 @@ struct int8_panel {
   alignas(64) std::uint8_t codes[panel_groups * 32 * panel_rows];
   alignas(64) float scales[2 * panel_groups * panel_rows];
   alignas(64) float mins[panel_groups * panel_rows];
-  alignas(64) std::uint8_t rows[simd::lanes * (panel_groups * 32)];
 };
 
+/// `lanes` weight rows to lanes first, first + 1, ... of a panel, through registers.
+template <class Format>
+TERN_INLINE void pack_lanes(std::uint8_t const* rows, index row_bytes, index g0, index groups, index first, int8_panel& panel) {
+  constexpr index granules = 32 / Format::granule;
+  for (index g = 0; g < groups; ++g) {
+    row_group<Format> w;
+    load_group(rows, row_bytes, g0 + g, w);
+    for (index h = 0; h < 2; ++h) {
+      simd::transpose_quads(w.u[h]);
+      for (index j = 0; j < 4; ++j) simd::store(panel.codes + 4 * ((8 * g + 4 * h + j) * panel_rows + first), w.u[h][j]);
+    }
+    for (index j = 0; j < granules; ++j) simd::store(panel.scales + (g * granules + j) * panel_rows + first, w.scale[j]);
+    if constexpr (Format::has_min) simd::store(panel.mins + g * panel_rows + first, w.min);
+  }
+}
+/// One weight row to one lane; no row is zeros.
+template <class Format>
+TERN_INLINE void pack_lane(typename Format::block const* row, index g0, index groups, index lane, int8_panel& panel) {
+  constexpr index parts = Format::elements / 32, granules = 32 / Format::granule;
+  for (index g = 0; g < groups; ++g) {
+    std::uint8_t u[32] = {};
+    float scale[granules] = {}, min = 0.f;
+    if (row != nullptr) {
+      auto const& block = row[(g0 + g) / parts];
+      Format::unpack(block, (g0 + g) % parts, u);
+      Format::scales(block, (g0 + g) % parts, scale, &min);
+    }
+    for (index j = 0; j < 8; ++j) __builtin_memcpy(panel.codes + 4 * ((8 * g + j) * panel_rows + lane), u + 4 * j, 4);
+    for (index j = 0; j < granules; ++j) panel.scales[(g * granules + j) * panel_rows + lane] = scale[j];
+    if constexpr (Format::has_min) panel.mins[g * panel_rows + lane] = min;
+  }
+}
 /// Unpacks groups [g0, g1) of weight rows [n0, n1); rows beyond are zero.
 template <class Format>
 inline void pack_codes(block_matrix const& w, index n0, index n1, index g0, index g1, int8_panel& panel) noexcept {
-  constexpr index W = simd::lanes, parts = Format::elements / 32, granules = 32 / Format::granule, stride = panel_groups * 32;
-  index const groups = g1 - g0, words = round_up(groups * 8, W);
+  constexpr index W = simd::lanes;
+  using block = typename Format::block;
   for (index first = 0; first < panel_rows; first += W) {
-    for (index i = 0; i < W; ++i) {
-      std::uint8_t* const row = panel.rows + i * stride;
-      index const lane = first + i, n = n0 + lane;
-      index const filled = n < n1 ? groups : 0;
-      for (index g = 0; g < filled; ++g) {
-        auto const& block = reinterpret_cast<typename Format::block const*>(w.row(n))[(g0 + g) / parts];
-        float scale[granules], min = 0.f;
-        Format::unpack(block, (g0 + g) % parts, row + 32 * g);
-        Format::scales(block, (g0 + g) % parts, scale, &min);
-        for (index j = 0; j < granules; ++j) panel.scales[(g * granules + j) * panel_rows + lane] = scale[j];
-        if constexpr (Format::has_min) panel.mins[g * panel_rows + lane] = min;
+    if constexpr (W % 4 == 0)
+      if (n0 + first + W <= n1) {
+        pack_lanes<Format>(w.row(n0 + first), w.row_bytes, g0, g1 - g0, first, panel);
+        continue;
       }
-      for (index g = filled; g < groups; ++g) {
-        for (index j = 0; j < granules; ++j) panel.scales[(g * granules + j) * panel_rows + lane] = 0.f;
-        panel.mins[g * panel_rows + lane] = 0.f;
-      }
-      for (index j = filled * 32; j < words * 4; ++j) row[j] = 0;
-    }
-    transpose_words(panel.rows, stride, words, panel.codes + first * 4, panel_rows * 4);
+    for (index lane = first; lane < first + W; ++lane)
+      pack_lane<Format>(n0 + lane < n1 ? reinterpret_cast<block const*>(w.row(n0 + lane)) : nullptr, g0, g1 - g0, lane, panel);
   }
 }
 

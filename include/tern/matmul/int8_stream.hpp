@@ -133,12 +133,11 @@ TERN_INLINE simd::pack<float> stream_rows(std::uint8_t const* rows, index row_by
   return sum;
 }
 
-/// Weight rows [n0, n1) of a job times rows [r0, r1) of x. tail: lanes * row_bytes bytes, for the rows beyond the last whole tile.
+/// Weight rows [n0, n1) of a job times rows [r0, r1) of x.
 template <class Format>
 inline void stream_stripe(matmul_job const& job, index n0, index n1, index r0, index r1, q8_rows const& x, bool add) noexcept {
   using simd::pack;
   constexpr index W = simd::lanes;
-  // A last tile of fewer rows starts earlier and computes some rows again; with less than one tile, its rows are one row.
   for (index n = n0; n < n1; n += W) {
     index const left = n1 - n < W ? n1 - n : W;
     for (index r = r0; r < r1; ++r) {
@@ -150,6 +149,7 @@ inline void stream_stripe(matmul_job const& job, index n0, index n1, index r0, i
         simd::store(y, stream_rows<Format>(job.w.row(n), job.w.row_bytes, q, s, x.blocks, start));
         continue;
       }
+      // Fewer rows than lanes: each is taken for all of them.
       float lane[W];
       simd::store(lane, start);
       for (index i = 0; i < left; ++i)

@@ -66,6 +66,41 @@ TERN_INLINE pack<std::int32_t> sum_quads(pack<std::int32_t> const (&a)[4]) {
 #endif
 }
 
+/// Lane 4 i + r of a[j] becomes lane 4 i + j of a[r]: each 128-bit part of the four registers is a tile that is transposed.
+TERN_INLINE void transpose_quads(pack<std::uint8_t> (&a)[4]) {
+#if defined(TERN_SIMD_AVX512)
+  constexpr __mmask16 all = 0xffff;
+  constexpr __mmask8 half = 0xff;
+  __m512i const x = _mm512_maskz_unpacklo_epi32(all, a[0].v, a[1].v), y = _mm512_maskz_unpacklo_epi32(all, a[2].v, a[3].v);
+  __m512i const z = _mm512_maskz_unpackhi_epi32(all, a[0].v, a[1].v), w = _mm512_maskz_unpackhi_epi32(all, a[2].v, a[3].v);
+  a[0].v = _mm512_maskz_unpacklo_epi64(half, x, y);
+  a[1].v = _mm512_maskz_unpackhi_epi64(half, x, y);
+  a[2].v = _mm512_maskz_unpacklo_epi64(half, z, w);
+  a[3].v = _mm512_maskz_unpackhi_epi64(half, z, w);
+#elif defined(TERN_SIMD_AVX2)
+  __m256i const x = _mm256_unpacklo_epi32(a[0].v, a[1].v), y = _mm256_unpacklo_epi32(a[2].v, a[3].v);
+  __m256i const z = _mm256_unpackhi_epi32(a[0].v, a[1].v), w = _mm256_unpackhi_epi32(a[2].v, a[3].v);
+  a[0].v = _mm256_unpacklo_epi64(x, y);
+  a[1].v = _mm256_unpackhi_epi64(x, y);
+  a[2].v = _mm256_unpacklo_epi64(z, w);
+  a[3].v = _mm256_unpackhi_epi64(z, w);
+#elif defined(TERN_SIMD_SSE)
+  __m128i const x = _mm_unpacklo_epi32(a[0].v, a[1].v), y = _mm_unpacklo_epi32(a[2].v, a[3].v);
+  __m128i const z = _mm_unpackhi_epi32(a[0].v, a[1].v), w = _mm_unpackhi_epi32(a[2].v, a[3].v);
+  a[0].v = _mm_unpacklo_epi64(x, y);
+  a[1].v = _mm_unpackhi_epi64(x, y);
+  a[2].v = _mm_unpacklo_epi64(z, w);
+  a[3].v = _mm_unpackhi_epi64(z, w);
+#else
+  std::uint8_t from[4][4 * lanes], to[4][4 * lanes];
+  for (index j = 0; j < 4; ++j) store(static_cast<std::uint8_t*>(from[j]), a[j]);
+  for (index j = 0; j < 4; ++j)
+    for (index r = 0; r < 4; ++r)
+      for (index i = 0; i < lanes; i += 4) __builtin_memcpy(to[r] + 4 * (i + j), from[j] + 4 * (i + r), 4);
+  for (index j = 0; j < 4; ++j) a[j] = load(static_cast<std::uint8_t const*>(to[j]));
+#endif
+}
+
 /// Lane i is the 32-bit word at p + i * stride.
 TERN_INLINE pack<std::int32_t> gather_rows32(std::uint8_t const* p, index stride) {
   auto const at = [&](index i) TERN_LAMBDA { return detail::read<std::int32_t>(p + i * stride); };
