@@ -48,7 +48,8 @@ class gguf_reader {
   gguf_reader(std::byte const* bytes, std::size_t size) : bytes_(bytes), size_(size) {}
 
   char const* part = "header";
-  std::uint64_t item = 0;
+  std::uint64_t item = none;
+  static constexpr std::uint64_t none = ~std::uint64_t{0};
 
   std::size_t at() const { return at_; }
   std::size_t left() const { return size_ - at_; }
@@ -58,7 +59,7 @@ class gguf_reader {
   /// Fails with "gguf: metadata 7: `what` at byte 1234 is `was`, expected `expectation`".
   [[noreturn]] TERN_COLD void fail(char const* what, std::uint64_t was, char const* expectation) const {
     message m;
-    m << "gguf: " << part << " " << item << ": " << what << " at byte " << at_ << " is ";
+    place(m) << what << " at byte " << at_ << " is ";
     (m << was << ", expected " << expectation).fail();
   }
   void skip(std::uint64_t bytes, char const* what) {
@@ -109,9 +110,15 @@ class gguf_reader {
  private:
   static constexpr int max_depth = 4;
 
+  message& place(message& m) const {
+    m << "gguf: " << part;
+    if (item != none) m << " " << item;
+    return m << ": ";
+  }
+
   [[noreturn]] TERN_COLD void fail_end(char const* what, std::uint64_t was) const {
     message m;
-    m << "gguf: " << part << " " << item << ": the size of " << what << " at byte " << at_ << " is ";
+    place(m) << "the size of " << what << " at byte " << at_ << " is ";
     m << was << ", expected what fits into the " << left() << " bytes that are left of the file";
     m.fail();
   }
