@@ -199,7 +199,7 @@ inline constexpr struct sample_fn {
   template <tensor_like L, class G>
   std::size_t workspace_size(cpu_policy const&, L&& logits, sampling const& options, G&) const {
     index const n = tern::view(logits).extent(0);
-    return detail::mass_bytes(n) + detail::candidate_bytes(options, n);
+    return detail::mass_bytes(n) + workspace::rounded(detail::candidate_bytes(options, n));
   }
 } sample{};
 
