@@ -18,8 +18,8 @@
 ///          each 256 of them are added in f32, then in f64: a probability is off by at most 2^-17 of itself. Machines
 ///          with other registers agree on the token unless u or a share lies that close to a border.
 /// Cost     one pass over the logits for the largest, one with exponentials for the total; top_k, one more without; top_p without
-///          top_k, six more. Never a sort. Scratch memory: 16 bytes for 256 logits; with top_k 24 k bytes; with
-///          top_p alone 12 bytes a logit.
+///          top_k, up to six more. Never a sort. Scratch memory: 4 bytes for 256 logits; with top_k, 12 bytes for each of
+///          k + max(k, 256) and a few; with top_p alone 12 bytes a logit.
 /// Source   top_p: Holtzman et al., "The Curious Case of Neural Text Degeneration", 2019.
 
 #include <tern/decode/candidates.hpp>

@@ -7,7 +7,7 @@
 ///     table(t, i) = magnitude cos(theta(p_t, i)),   table(t, d/2 + i) = magnitude sin(theta(p_t, i))
 ///
 /// Shapes  positions: the first one of consecutive tokens, or a view of int32 (tokens); table f32 (tokens, d).
-/// Error   angles, cosines and sines are computed in f64 and rounded once: |error| <= rope_table.error(p) magnitude, 2^-24 for any
+/// Error   angles, cosines and sines are computed in f64 and rounded once: |error| <= rope_table.error(p) magnitude, about 2^-24 for any
 ///         position a model has. An angle rounded to f32 would be off by p 2^-24, 0.008 at position 131072.
 /// Same    an entry depends on its position and the options only, not on the other tokens.
 /// Cost    one f64 cosine and sine an entry pair, about 30 ns.
