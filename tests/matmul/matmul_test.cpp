@@ -137,7 +137,7 @@ TEST_CASE("activations are rounded as ggml rounds them") {
     for (index j = 0; j < 32; ++j) x[j] = std::bit_cast<float>(vectors::inputs[32 * b + j]);
     std::int8_t q[32];
     tern::detail::q8_scales s;
-    tern::detail::quantize_block(x, q, s);
+    tern::detail::quantize_row(x, 1, q, &s);
     std::uint8_t const* const want = vectors::activations + 36 * b;
     f16 const scale(s.scale), sum(s.sum);
     INFO("block " << b);

@@ -30,9 +30,11 @@ struct int8_panel {
 template <class Format>
 TERN_INLINE void pack_lanes(std::uint8_t const* rows, index row_bytes, index g0, index groups, index first, int8_panel& panel) {
   constexpr index granules = 32 / Format::granule;
+  prefetch_rows next(rows, row_bytes, g0 == 0 ? groups : 0);
   for (index g = 0; g < groups; ++g) {
     row_group<Format> w;
     load_group(rows, row_bytes, g0 + g, w);
+    next.step();
     for (index h = 0; h < 2; ++h) {
       simd::transpose_quads(w.u[h]);
       for (index j = 0; j < 4; ++j) simd::store(panel.codes + 4 * ((8 * g + 4 * h + j) * panel_rows + first), w.u[h][j]);
@@ -156,6 +158,8 @@ inline void multiply_stripe_int8(matmul_job const& job, index n0, index n1, inde
     };
     index r = r0;
     for (; r + int8_tile_rows <= r1; r += int8_tile_rows) tile.template operator()<int8_tile_rows>(r);
+    if constexpr (int8_tile_rows > 3)
+      for (; r + 3 <= r1; r += 3) tile.template operator()<3>(r);
     for (; r < r1; ++r) tile.template operator()<1>(r);
   }
 }
@@ -170,7 +174,7 @@ inline void run_stripe_int8(matmul_job const& job, index n0, index n1, index r0,
 }
 
 /// Up to this many rows of x, the weights are streamed; beyond, unpacking them pays.
-inline constexpr index most_streamed_rows = 4;
+inline constexpr index most_streamed_rows = 2;
 
 /// All jobs, whose weights are blocks of integers. scratch: an int8_panel a slot.
 inline void multiply_int8(cpu_policy const& policy, matmul_job const* jobs, index count, index rows, q8_rows const& x, bool add,

@@ -106,19 +106,32 @@ TERN_INLINE simd::pack<float> add_group(simd::pack<float> sum, simd::pack<std::i
   return sum;
 }
 
+/// Short rows give the machine's own prefetcher nothing to go by: while `lanes` rows are walked, the next ones are asked for, in
+/// the order of memory. Past the end of a matrix nothing happens.
+struct prefetch_rows {
+  std::uintptr_t at;
+  index bytes;
+  /// The walk has `groups` steps.
+  TERN_INLINE prefetch_rows(std::uint8_t const* rows, index row_bytes, index groups)
+      : at(reinterpret_cast<std::uintptr_t>(rows)), bytes(groups > 0 && row_bytes > 0 ? simd::lanes * row_bytes / groups : 0) {
+    at += static_cast<std::uintptr_t>(bytes) * static_cast<std::uintptr_t>(groups);
+  }
+  TERN_INLINE void step() {
+    for (index b = 0; b < bytes; b += 64) __builtin_prefetch(reinterpret_cast<void const*>(at + static_cast<std::uintptr_t>(b)), 0, 2);
+    at += static_cast<std::uintptr_t>(bytes);
+  }
+};
+
 /// `lanes` weight rows times one row of x, added to `sum`.
 template <class Format>
 TERN_INLINE simd::pack<float> stream_rows(std::uint8_t const* rows, index row_bytes, std::int8_t const* q, q8_scales const* scales,
                                           index groups, simd::pack<float> sum) {
   using simd::pack;
-  // Short rows give the machine's own prefetcher nothing to go by: ask for the next rows in the order of memory.
-  index const step = groups > 0 ? simd::lanes * row_bytes / groups : 0, lines = ceil_div(step, 64);
-  std::uint8_t const* ahead = rows + simd::lanes * row_bytes;
+  prefetch_rows next(rows, row_bytes, groups);
   for (index g = 0; g < groups; ++g) {
     row_group<Format> w;
     load_group(rows, row_bytes, g, w);
-    for (index line = 0; line < lines; ++line) __builtin_prefetch(ahead + 64 * line, 0, 2);
-    ahead += step;
+    next.step();
     auto const x0 = simd::repeat16(q + 32 * g), x1 = simd::repeat16(q + 32 * g + 16);
     pack<std::int32_t> first[4], second[4], part[2];
     TERN_UNROLL

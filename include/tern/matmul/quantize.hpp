@@ -6,10 +6,12 @@
 ///     d = max |x| / 127 rounded to f16,    q = x * (127 / max |x|) to the nearest integer, ties to even,    s = d sum(q) as f16
 ///
 /// so that x is about d q, and s about the block's sum (the products with a format's minimum need it). A block with infinity
-/// or NaN gets d = s = NaN. These are the values of ggml's block formats Q8_0 and Q8_1, so that both compute the same products.
+/// or NaN makes every product with it NaN. These are the values of ggml's block formats Q8_0 and Q8_1, so that both compute the same
+/// products.
 
 #include <tern/matmul/types.hpp>
-#include <tern/simd/pack.hpp>
+#include <tern/simd/convert.hpp>
+#include <tern/simd/rows.hpp>
 
 namespace tern::detail {
 inline namespace TERN_ABI {
@@ -30,39 +32,60 @@ struct q8_rows {
   index blocks;
 };
 
+/// All but the rounding of scale and sum to f16.
 TERN_INLINE void quantize_block(float const* x, std::int8_t* q, q8_scales& s) {
   using simd::pack;
   constexpr index W = simd::lanes;
-  static_assert(32 % W == 0);
-  pack<float> largest(0.f), poison(0.f);
+  pack<float> largest(0.f);
+  bool numbers = true;
   for (index i = 0; i < 32; i += W) {
     pack<float> const v = simd::load(x + i);
     largest = simd::max(largest, simd::abs(v));
-    poison = simd::fma(v, pack<float>(0.f), poison);  // NaN if v is not finite
+    numbers &= simd::all(v == v);
   }
-  float const amax = simd::reduce_max(largest);
+  float const amax = numbers ? simd::reduce_max(largest) : __builtin_nanf("");
   float const inverse = amax != 0.f ? 127.f / amax : 0.f;
-  float const d = amax / 127.f + simd::reduce_add(poison);
-  std::int32_t whole[32];
-  pack<std::int32_t> sum[2] = {pack<std::int32_t>(0), pack<std::int32_t>(0)};
-  for (index i = 0; i < 32; i += W) {
-    pack<std::int32_t> const n = simd::to_int(simd::load(x + i) * pack<float>(inverse));
-    simd::store(whole + i, n);
-    if constexpr (W <= 16) sum[i / 16] = sum[i / 16] + n;
-  }
-  for (index i = 0; i < 32; ++i) q[i] = static_cast<std::int8_t>(whole[i]);
   if constexpr (W <= 16) {
+    pack<std::int32_t> sum[2] = {pack<std::int32_t>(0), pack<std::int32_t>(0)};
+    for (index i = 0; i < 32; i += W) {
+      pack<std::int32_t> const n = simd::to_int(simd::load(x + i) * pack<float>(inverse));
+      simd::store_low_bytes(q + i, n);
+      sum[i / 16] = sum[i / 16] + n;
+    }
     s.first = simd::reduce_add(sum[0]);
-    s.total = s.first + simd::reduce_add(sum[1]);
+    s.total = simd::reduce_add(sum[0] + sum[1]);
   } else {
+    simd::store_low_bytes(q, simd::to_int(simd::load(x) * pack<float>(inverse)));
     s.first = s.total = 0;
-    for (index i = 0; i < 32; ++i) {
-      if (i < 16) s.first += q[i];
-      s.total += q[i];
+    for (index i = 0; i < 16; ++i) s.first += q[i];
+    for (index i = 0; i < 32; ++i) s.total += q[i];
+  }
+  s.scale = amax / 127.f;
+  s.sum = s.scale * static_cast<float>(s.total);
+}
+
+/// `blocks` blocks in a row.
+TERN_INLINE void quantize_row(float const* x, index blocks, std::int8_t* q, q8_scales* scales) {
+  constexpr index batch = simd::lanes;  // blocks whose scales are rounded at once
+  float value[2 * batch] = {};
+  f16 rounded[2 * batch];
+  for (index b0 = 0; b0 < blocks; b0 += batch) {
+    index const count = blocks - b0 < batch ? blocks - b0 : batch;
+    for (index b = 0; b < count; ++b) {
+      q8_scales& s = scales[b0 + b];
+      quantize_block(x + 32 * (b0 + b), q + 32 * (b0 + b), s);
+      value[b] = s.scale;
+      value[batch + b] = s.sum;
+    }
+    for (index i = 0; i < 2 * batch; i += simd::lanes) {
+      simd::store(static_cast<f16*>(rounded + i), simd::load(static_cast<float const*>(value + i)));
+      simd::store(static_cast<float*>(value + i), simd::load(static_cast<f16 const*>(rounded + i)));
+    }
+    for (index b = 0; b < count; ++b) {
+      scales[b0 + b].scale = value[b];
+      scales[b0 + b].sum = value[batch + b];
     }
   }
-  s.scale = f16(d);
-  s.sum = f16(d * static_cast<float>(s.total));
 }
 
 /// Rows of x, 16 to an item of work.
@@ -71,8 +94,7 @@ inline void quantize_rows(cpu_policy const& policy, matmul_input const& in, q8_r
   parallel_for(policy, ceil_div(in.rows, rows_each), [&](index item, index) TERN_LAMBDA {
     index const end = (item + 1) * rows_each < in.rows ? (item + 1) * rows_each : in.rows;
     for (index r = item * rows_each; r < end; ++r)
-      for (index b = 0; b < out.blocks; ++b)
-        quantize_block(in.x + r * in.x_stride + 32 * b, out.q + r * out.stride + 32 * b, out.scales[r * out.blocks + b]);
+      quantize_row(in.x + r * in.x_stride, out.blocks, out.q + r * out.stride, out.scales + r * out.blocks);
   });
 }
 

@@ -116,6 +116,17 @@ TERN_INLINE pack<std::int32_t> gather_rows32(std::uint8_t const* p, index stride
 #endif
 }
 
+/// The low byte of each lane, to `lanes` bytes.
+TERN_INLINE void store_low_bytes(std::int8_t* p, pack<std::int32_t> a) {
+#if defined(TERN_SIMD_AVX512)
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_maskz_cvtepi32_epi8(0xffff, a.v));
+#else
+  std::int32_t word[lanes];
+  store(static_cast<std::int32_t*>(word), a);
+  for (index i = 0; i < lanes; ++i) p[i] = static_cast<std::int8_t>(word[i] & 0xff);
+#endif
+}
+
 /// The f16 in the low half of each 32-bit lane.
 TERN_INLINE pack<float> low_f16(pack<std::int32_t> a) {
 #if defined(TERN_SIMD_AVX512)
