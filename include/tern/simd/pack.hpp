@@ -69,6 +69,8 @@ TERN_SIMD_LOGICAL(|)
 TERN_INLINE pack<float> operator/(pack<float> a, pack<float> b) {
 #if defined(TERN_SIMD_EMULATED)
   return lanewise<float>([&](index i) { return a.v[i] / b.v[i]; });
+#elif defined(TERN_SIMD_NEON)
+  return pack<float>(vdivq_f32(a.v, b.v));  // xsimd 8.1 refines an estimate, which rounds wrongly
 #else
   return pack<float>(a.v / b.v);
 #endif
@@ -185,6 +187,8 @@ TERN_INLINE pack<float> sqrt(pack<float> a) {
   return lanewise<float>([&](index i) { return __builtin_sqrtf(a.v[i]); });
 #elif defined(TERN_SIMD_AVX512)
   return pack<float>(_mm512_maskz_sqrt_ps(0xffff, a.v));
+#elif defined(TERN_SIMD_NEON)
+  return pack<float>(vsqrtq_f32(a.v));  // as for division
 #else
   return pack<float>(xsimd::sqrt(a.v));
 #endif
