@@ -154,7 +154,8 @@ tokenizer::tokenizer(tern::gguf_file const& file) {
     if (space == text::npos) throw tern::error("tokenizer: merge " + std::to_string(rank) + " has no space, expected two tokens");
     auto const left = bytes_of(both.substr(0, space)), right = bytes_of(both.substr(space + 1));
     auto const l = ids_.find(left), r = ids_.find(right), result = ids_.find(left + right);
-    if (l != ids_.end() && r != ids_.end() && result != ids_.end()) merges_.try_emplace(pair(l->second, r->second), rank, result->second);
+    if (l != ids_.end() && r != ids_.end() && result != ids_.end())
+      merges_.try_emplace(pair(l->second, r->second), merge{rank, result->second});
     ++rank;
   }
   if (auto const* const end = file.find("tokenizer.ggml.eos_token_id")) ends_.push_back(end->as<token>());
