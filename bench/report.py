@@ -40,6 +40,11 @@ class Result:
     error: str = ""
 
     @property
+    def is_peer(self):
+        """Neither tern, nor a variant of it (tern_half), nor the floor that no executor can be under."""
+        return self.implementation.split("_")[0] != "tern" and self.implementation != "serial"
+
+    @property
     def of_limit(self):
         known = [x for x in (self.of_peak, self.of_bandwidth) if not math.isnan(x)]
         return max(known, default=math.nan)
@@ -154,7 +159,7 @@ def markdown(report):
               "| op | workload | implementation | threads | time | GFLOP/s | GB/s | unit | of limit | vs best peer |",
               "|---|---|---|--:|--:|--:|--:|---|--:|--:|"]
     for (op, workload, threads), members in groups_of(report.results):
-        peers = [r.seconds for r in members if r.implementation not in ("tern", "serial") and not r.error]
+        peers = [r.seconds for r in members if r.is_peer and not r.error]
         for r in members:
             head = f"| {op} | {workload} | {'**tern**' if r.implementation == 'tern' else r.implementation} | {threads} | "
             if r.error:
@@ -170,7 +175,7 @@ def summary(report):
     ratios = {}
     for (op, _, _), members in groups_of(report.results):
         tern = [r.seconds for r in members if r.implementation == "tern" and not r.error]
-        peers = [r.seconds for r in members if r.implementation not in ("tern", "serial") and not r.error]
+        peers = [r.seconds for r in members if r.is_peer and not r.error]
         if tern and peers:
             ratios.setdefault(op, []).append(min(peers) / tern[0])
     return "".join(f"  {op}: {math.exp(statistics.fmean(map(math.log, x))):.2f} times the best peer ({len(x)} workloads)\n"

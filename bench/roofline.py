@@ -78,6 +78,11 @@ def marker(canvas, shape, x, y, r, color):
         canvas.add("polygon", points=" ".join(f"{a:.1f},{b:.1f}" for a, b in points), **style)
 
 
+def family(result):
+    """openblas_blocks is drawn as openblas."""
+    return result.implementation.split("_")[0]
+
+
 def nice(x):
     return f"{x:g}" if x < 1000 else f"{x / 1000:g}k"
 
@@ -123,30 +128,33 @@ def panel(canvas, top, height, threads, report, members, shapes):
     begin = max(10**x0, 10**y0 / bandwidth)
     canvas.line(X(begin), Y(begin * bandwidth), X(top_roof / bandwidth), Y(top_roof), SOFT, 1.8)
     slope = math.degrees(math.atan2(Y(1) - Y(10), X(10) - X(1)))
-    at = begin * (top_roof / bandwidth / begin)**0.30
+    for r in members:
+        placer.block(X(r.intensity) - 5, Y(r.gflops) - 5, X(r.intensity) + 5, Y(r.gflops) + 5)
+    labels = []  # of the roofs, drawn last
+    along = lambda at: [(X(at) + (step - 6) * 14 * math.cos(math.radians(slope)), Y(at * bandwidth) - 11 - (step - 6) * 14 *
+                         math.sin(math.radians(slope))) for step in range(13)]
+    places = [begin * (top_roof / bandwidth / begin)**(0.16 + 0.02 * t) for t in range(35)]
+    at = min(places, key=lambda at: sum(placer.cost(x - 8, y - 8, x + 8, y + 8) for x, y in along(at)))
+    for x, y in along(at):  # the rotated label, as small boxes along the slope
+        placer.block(x - 8, y - 8, x + 8, y + 8)
     bx, by = X(at), Y(at * bandwidth) - 7
-    canvas.text(bx, by, f"read bandwidth {number(bandwidth)} GB/s", 12, SOFT, "middle", 600, transform=f"rotate({-slope:.1f} {bx:.1f} {by:.1f})")
-    for step in range(13):  # the rotated label, as small boxes along the slope
-        d = (step - 6) * 14
-        cx, cy = bx + d * math.cos(math.radians(slope)), by - 4 - d * math.sin(math.radians(slope))
-        placer.block(cx - 8, cy - 8, cx + 8, cy + 8)
+    labels.append((bx, by, f"read bandwidth {number(bandwidth)} GB/s", SOFT, "middle", dict(transform=f"rotate({-slope:.1f} {bx:.1f} {by:.1f})")))
     for unit, roof in roofs.items():
         canvas.line(X(roof / bandwidth), Y(roof), right, Y(roof), COLORS[unit], 1.8)
         label = f"{unit} peak {number(roof, 4)} {'GOP/s' if unit == 'int8' else 'GFLOP/s'}"
-        canvas.text(right - 8, Y(roof) - 6, label, 12, COLORS[unit], "end", 600)
-        placer.block(right - 8 - 6.6 * len(label), Y(roof) - 18, right, Y(roof) - 3)
+        x = X(roof / bandwidth) + 10
+        labels.append((x, Y(roof) - 6, label, COLORS[unit], "start", {}))
+        placer.block(x, Y(roof) - 18, x + 6.8 * len(label), Y(roof) - 3)
 
     for key in keys:
         group = workloads[key]
-        for r in group:
-            placer.block(X(r.intensity) - 5, Y(r.gflops) - 5, X(r.intensity) + 5, Y(r.gflops) + 5)
         heights = [Y(r.gflops) for r in group]
         if len(group) > 1:
             canvas.line(X(group[0].intensity), min(heights), X(group[0].intensity), max(heights), "#aab2bb", 0.8)
     for key in keys:
         for r in workloads[key]:
             if r.implementation != "tern":
-                marker(canvas, shapes[r.implementation], X(r.intensity), Y(r.gflops), 3.6, COLORS.get(r.unit, SOFT))
+                marker(canvas, shapes[family(r)], X(r.intensity), Y(r.gflops), 3.6, COLORS.get(r.unit, SOFT))
     for key in keys:
         for r in workloads[key]:
             if r.implementation == "tern":
@@ -161,6 +169,9 @@ def panel(canvas, top, height, threads, report, members, shapes):
                     canvas.line(x, y, cx, cy, "#8c959f", 0.7)
                 canvas.add("rect", x=cx - width / 2, y=cy - 6.5, width=width, height=13.0, rx=2, fill="white", fill_opacity=0.85)
                 canvas.text(cx, cy + 4, str(i), 11, COLORS.get(r.unit, SOFT), "middle", 600)
+
+    for x, y, words, color, anchor, more in labels:
+        canvas.text(x, y, words, 12, color, anchor, 600, paint_order="stroke", stroke="white", stroke_width=3, **more)
 
     # The list: number, name, and a bar of how much of its limit each reaches.
     y, op = head + 2, None
@@ -184,9 +195,9 @@ def panel(canvas, top, height, threads, report, members, shapes):
 
 
 def roofline(report):
-    usable = [r for r in report.results if not r.error and r.gflops > 0 and r.gb_s > 0]
+    usable = [r for r in report.results if not r.error and r.gflops > 0 and r.gb_s > 0 and (r.implementation == "tern" or r.is_peer)]
     counts = sorted({r.threads for r in usable})
-    peers = sorted({r.implementation for r in usable if r.implementation != "tern"})
+    peers = sorted({family(r) for r in usable if r.implementation != "tern"})
     shapes = {p: SHAPES[i % len(SHAPES)] for i, p in enumerate(peers)}
     canvas = Canvas()
     cpu = report.context.get("machine.cpu", "")
