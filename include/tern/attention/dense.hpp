@@ -18,8 +18,9 @@
 /// Threads   the same bits whatever their number, and whatever the other rows, heads and batches hold. A query's bits do depend on
 ///           whether its call takes the path for few queries (at most 8 of tokens * heads / kv_heads) or the one for many.
 /// Memory    scratch from the policy: proportional to threads for many queries, and to keys / 1024 besides for few.
-/// Error     |out - exact| <= u (b0 + b1 n) M with u = 2^-24, M = sum_j w_ij |v_j| and n = scale |q_i| . |k_j| at its largest (plus
-///           the cap): rounding a score by d multiplies its weight by e^d. `attention_accuracy` has b0 and b1.
+/// Error     |out - exact| <= u (b0 + b1 sqrt(dim) n + b2 sqrt(keys)) M with u = 2^-24, M = sum_j w_ij |v_j| and n = scale |q_i| . |k_j|
+///           at its largest (plus the cap): a score that is off by d has its weight multiplied by e^d, and rounding errors of sums
+///           grow like the square root of their length. |lse - exact| <= u (the same + 2 |lse|). `attention_accuracy` has the constants.
 /// Cost      4 heads tokens keys dim flop; parts of the score matrix that nobody sees are not computed.
 
 #include <tern/attention/options.hpp>
@@ -31,7 +32,7 @@ namespace tern {
 
 /// The constants of the error bound above.
 struct attention_accuracy {
-  static constexpr double b0 = 16, b1 = 4;
+  static constexpr double b0 = 16, b1 = 1, b2 = 1;
 };
 
 namespace detail {
@@ -94,28 +95,6 @@ inline void attention_run(cpu_policy const& callers, Problem const& p) {
   });
   for (index head = 0; head < n.batch * n.kv_heads; ++head)
     stream_finish(p, head / n.kv_heads, head % n.kv_heads, shared + head * plan.pieces * size, plan.pieces);
-}
-
-template <class T>
-TERN_INLINE tensor_view<T, 4> with_batch(tensor_view<T, 4> const& x) {
-  return x;
-}
-template <class T>
-TERN_INLINE tensor_view<T, 4> with_batch(tensor_view<T, 3> const& x) {
-  return x.expanded();
-}
-template <class T>
-TERN_INLINE tensor_view<T, 4> with_batch(tensor_view<T, 2> const& x) {
-  return x.expanded().expanded();
-}
-template <int rank>
-TERN_INLINE tensor_view<float, 3> with_batch_lse(tensor_view<float, rank> const& x) {
-  if constexpr (rank == 1)
-    return x.expanded().expanded();
-  else if constexpr (rank == 2)
-    return x.expanded();
-  else
-    return x;
 }
 
 /// Checks the shapes; messages number extents as the caller does, `rank` dimensions from the left.

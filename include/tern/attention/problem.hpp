@@ -24,6 +24,29 @@ TERN_INLINE planes<T> planes_of(tensor_view<T, 4> const& x) {
   return {x.data(), x.stride(0), x.stride(1), x.stride(2)};
 }
 
+/// Views of lower rank with extents of 1 in front.
+template <class T>
+TERN_INLINE tensor_view<T, 4> with_batch(tensor_view<T, 4> const& x) {
+  return x;
+}
+template <class T>
+TERN_INLINE tensor_view<T, 4> with_batch(tensor_view<T, 3> const& x) {
+  return x.expanded();
+}
+template <class T>
+TERN_INLINE tensor_view<T, 4> with_batch(tensor_view<T, 2> const& x) {
+  return x.expanded().expanded();
+}
+template <class T, int rank>
+TERN_INLINE tensor_view<T, 3> with_batch_lse(tensor_view<T, rank> const& x) {
+  if constexpr (rank == 1)
+    return x.expanded().expanded();
+  else if constexpr (rank == 2)
+    return x.expanded();
+  else
+    return x;
+}
+
 struct attention_extents {
   index batch, heads, kv_heads, tokens, keys, dim, dim_v;
   TERN_INLINE index group() const { return heads / kv_heads; }
@@ -47,6 +70,13 @@ struct attention_problem {
 
   TERN_INLINE index head_of(index kv_head, index row) const { return kv_head * n.group() + row % n.group(); }
 };
+
+/// Asks for a row to be brought into the second-level cache.
+template <class T>
+TERN_INLINE void fetch_row(T const* row, index size) {
+  constexpr index line = 64 / static_cast<index>(sizeof(T));
+  for (index d = 0; d < size; d += line) __builtin_prefetch(row + d, 0, 2);
+}
 
 /// dst[0, count) = factor * src[0, count)
 template <class T>

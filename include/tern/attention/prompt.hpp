@@ -56,46 +56,41 @@ struct prompt_scratch {
   }
 };
 
-/// A square of dst = factor * rows^T: `rows` of them (zeros follow), `columns` of their elements from d, `kept` of the lanes.
-template <bool whole, class RowAt>
-TERN_INLINE void pack_square(RowAt const& row, index rows, index d, index columns, float factor, float* dst, index stride, index kept) {
+/// A square of dst = factor * rows^T: `columns` elements of each row from d, `kept` of the lanes.
+template <bool whole, class T>
+TERN_INLINE void pack_square(T const* const* rows, index d, index columns, float factor, float* dst, index stride, index kept) {
   using packf = simd::pack<float>;
   constexpr index W = simd::lanes;
   packf x[W];
   TERN_UNROLL
-  for (index i = 0; i < W; ++i) {
-    if constexpr (whole) {
-      x[i] = simd::load(row(i) + d) * packf(factor);
-    } else {
-      x[i] = packf(0.f);
-      if (i < rows) x[i] = simd::load_n(row(i) + d, columns) * packf(factor);
-    }
-  }
+  for (index i = 0; i < W; ++i) x[i] = (whole ? simd::load(rows[i] + d) : simd::load_n(rows[i] + d, columns)) * packf(factor);
   simd::transpose(x);
   TERN_UNROLL
   for (index i = 0; i < W; ++i) {
-    if constexpr (whole)
+    if (!whole && i >= columns) continue;
+    if (kept == W)
       simd::store(dst + i * stride, x[i]);
-    else if (i < columns)
+    else
       simd::store_n(dst + i * stride, x[i], kept);
   }
 }
 
-/// dst[d * width + i] = factor * row(i)[d] for d < dim and i < rows; zero for rows <= i < width.
+/// dst[d * width + i] = factor * row(i)[d] for d < dim and i < width; the last of `rows` stands for those behind it, whose
+/// results nobody uses.
 template <class RowAt>
 TERN_INLINE void pack_transposed(RowAt const& row, index rows, index width, index dim, float factor, float* dst) {
   constexpr index W = simd::lanes;
   for (index g = 0; g < width; g += W) {
-    auto some = [&](index i) TERN_LAMBDA { return row(g + i); };
+    decltype(row(g)) some[W];
+    for (index i = 0; i < W; ++i) some[i] = row(g + i < rows ? g + i : rows - 1);
     index const kept = width - g < W ? width - g : W;
     index d = 0;
-    if (g + W <= rows && kept == W)
-      for (; d + W <= dim; d += W) pack_square<true>(some, W, d, W, factor, dst + d * width + g, width, W);
-    for (; d < dim; d += W) pack_square<false>(some, rows - g, d, dim - d < W ? dim - d : W, factor, dst + d * width + g, width, kept);
+    for (; d + W <= dim; d += W) pack_square<true>(some, d, W, factor, dst + d * width + g, width, kept);
+    if (d < dim) pack_square<false>(some, d, dim - d, factor, dst + d * width + g, width, kept);
   }
 }
 
-/// Rows [row0, row0 + rows) of the stack, scaled and interleaved by tile; rows past the end are zero.
+/// Rows [row0, row0 + rows) of the stack, scaled and interleaved by tile.
 template <class Problem>
 TERN_INLINE void pack_queries(Problem const& p, index b, index h, index row0, index rows, float* dst) {
   for (index tile = 0; tile < rows; tile += query_tile_rows) {
@@ -105,7 +100,7 @@ TERN_INLINE void pack_queries(Problem const& p, index b, index h, index row0, in
   }
 }
 
-/// Keys [0, count) transposed into panels; the last panel is filled with zeros.
+/// Keys [0, count) transposed into panels.
 template <class K>
 TERN_INLINE void pack_keys(K const* src, index row_stride, index count, index dim, float* dst) {
   for (index panel = 0; panel < count; panel += panel_width) {
@@ -218,8 +213,16 @@ inline void prompt_item(Problem const& p, index b, index h, index row0, index ro
     pack_keys(p.k.at(b, h, block), p.k.row_stride, count, p.n.dim, w.k);
     pack_values(p.v.at(b, h, block), p.v.row_stride, count, p.n.dim_v, w.v);
     bool const finite = covers == coverage::all || all_finite(w.v, count, padded);
-    for (index tile = 0; tile < live; tile += query_tile_rows)
+    index const tiles = divide_up(live, query_tile_rows), ahead = p.n.keys - block - count < count ? p.n.keys - block - count : count;
+    for (index t = 0; t < tiles; ++t) {
+      // The next block's rows are fetched bit by bit, so that packing finds them near.
+      for (index j = ahead * t / tiles; j < ahead * (t + 1) / tiles; ++j) {
+        fetch_row(p.k.at(b, h, block + count + j), p.n.dim);
+        fetch_row(p.v.at(b, h, block + count + j), p.n.dim_v);
+      }
+      index const tile = t * query_tile_rows;
       prompt_tile(p, w, row0, tile, live - tile < query_tile_rows ? live - tile : query_tile_rows, block, count, finite);
+    }
   }
   for (index r = 0; r < live; ++r) finish_row(p, b, h, row0 + r, w.o + r * padded, w.m[r], w.l[r]);
 }

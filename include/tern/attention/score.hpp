@@ -46,12 +46,8 @@ struct capped_score {
   float query_factor;
   float limit;
 
-  TERN_INLINE capped_score(float scale, float cap) : query_factor(2 * scale / cap), limit(cap * log2_e) {}
-  /// tanh(x) = 1 - 2 / (1 + e^2x)
-  TERN_INLINE simd::pack<float> operator()(simd::pack<float> twice) const {
-    using packf = simd::pack<float>;
-    return packf(limit) * (packf(1.f) - packf(2.f) / (packf(1.f) + simd::exp(twice)));
-  }
+  TERN_INLINE capped_score(float scale, float cap) : query_factor(scale / cap), limit(cap * log2_e) {}
+  TERN_INLINE simd::pack<float> operator()(simd::pack<float> s) const { return simd::pack<float>(limit) * simd::tanh(s); }
 };
 
 }  // namespace TERN_ABI

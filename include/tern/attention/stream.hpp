@@ -48,22 +48,29 @@ struct stream_partial {
   }
 };
 
-/// Asks for the `count` elements at `row` to be fetched into the second-level cache.
+/// Rows that are fetched into the second-level cache while others are worked on.
 template <class T>
-TERN_INLINE void fetch(T const* row, index count) {
-  constexpr index line = 64 / static_cast<index>(sizeof(T));
-  for (index d = 0; d < count; d += line) __builtin_prefetch(row + d, 0, 2);
-}
+struct rows_ahead {
+  T const* first;
+  index stride, count, size;
+  TERN_INLINE void fetch(index j) const {
+    if (j < count) fetch_row(first + j * stride, size);
+  }
+};
+template <class T>
+rows_ahead(T const*, index, index, index) -> rows_ahead<T>;
 
 /// s[r][j] = q[r] . k[j] for keys [0, count), `R` rows and several keys at once: 8 to 16 sums, 4 to 8 with few registers.
-template <int R, class K>
-inline void stream_scores(float const* q, index q_stride, K const* k, index k_stride, index count, index dim, float* s) noexcept {
+template <int R, class K, class V>
+inline void stream_scores(float const* q, index q_stride, K const* k, index k_stride, index count, index dim, rows_ahead<V> const& values,
+                          float* s) noexcept {
   using packf = simd::pack<float>;
   constexpr index W = simd::lanes;
   constexpr index keys = (R == 1 ? 8 : 4) / (query_tile_rows == 12 ? 1 : 2);
   for (index j = 0; j < count; j += keys) {
     K const* key[keys];
     for (index i = 0; i < keys; ++i) key[i] = k + (j + i < count ? j + i : count - 1) * k_stride;
+    for (index i = 0; i < keys; ++i) values.fetch(j + i);
     packf acc[R * keys];
     TERN_UNROLL
     for (index a = 0; a < R * keys; ++a) acc[a] = packf(0.f);
@@ -88,9 +95,9 @@ inline void stream_scores(float const* q, index q_stride, K const* k, index k_st
 }
 
 /// o[r] = alpha[r] o[r] + sum_j p[r][j] v[j] for `C` packs of columns.
-template <int R, int C, bool whole, class V>
-TERN_INLINE void stream_columns(float const* p, V const* v, index v_stride, index count, index width, float const* alpha, float* o,
-                                index o_stride) {
+template <int R, int C, bool whole, class V, class K>
+TERN_INLINE void stream_columns(float const* p, V const* v, index v_stride, index count, index width, float const* alpha,
+                                rows_ahead<K> const& keys, float* o, index o_stride) {
   using packf = simd::pack<float>;
   constexpr index W = simd::lanes;
   packf acc[R][C];
@@ -98,6 +105,7 @@ TERN_INLINE void stream_columns(float const* p, V const* v, index v_stride, inde
   for (index r = 0; r < R; ++r) TERN_UNROLL
   for (index c = 0; c < C; ++c) acc[r][c] = simd::load(o + r * o_stride + c * W) * packf(alpha[r]);
   for (index j = 0; j < count; ++j) {
+    keys.fetch(j);
     packf x[C];
     TERN_UNROLL
     for (index c = 0; c < C; ++c) x[c] = whole ? simd::load(v + j * v_stride + c * W) : simd::load_n(v + j * v_stride, width);
@@ -112,15 +120,23 @@ TERN_INLINE void stream_columns(float const* p, V const* v, index v_stride, inde
   for (index r = 0; r < R; ++r) TERN_UNROLL
   for (index c = 0; c < C; ++c) simd::store(o + r * o_stride + c * W, acc[r][c]);
 }
-template <int R, class V>
-inline void stream_values(float const* p, V const* v, index v_stride, index count, index dim_v, float const* alpha, float* o,
-                          index o_stride) noexcept {
+template <int R, class V, class K>
+inline void stream_values(float const* p, V const* v, index v_stride, index count, index dim_v, float const* alpha,
+                          rows_ahead<K> const& keys, float* o, index o_stride) noexcept {
   constexpr index W = simd::lanes;
-  constexpr int columns = (query_tile_rows == 12 ? 16 : 8) / R;
+  constexpr int columns = (R <= 2 ? 8 : 4) / (query_tile_rows == 12 ? 1 : 2);
+  rows_ahead<K> ahead = keys;
   index d = 0;
-  for (; d + columns * W <= dim_v; d += columns * W) stream_columns<R, columns, true>(p, v + d, v_stride, count, 0, alpha, o + d, o_stride);
-  for (; d + W <= dim_v; d += W) stream_columns<R, 1, true>(p, v + d, v_stride, count, 0, alpha, o + d, o_stride);
-  if (d < dim_v) stream_columns<R, 1, false>(p, v + d, v_stride, count, dim_v - d, alpha, o + d, o_stride);
+  auto take = [&](auto C, auto whole, index width) TERN_LAMBDA {
+    stream_columns<R, C.value, whole.value>(p, v + d, v_stride, count, width, alpha, ahead, o + d, o_stride);
+    ahead.count = 0;  // once is enough
+    d += C.value * W;
+  };
+  using yes = std::true_type;
+  while (d + columns * W <= dim_v) take(std::integral_constant<int, columns>{}, yes{}, 0);
+  if (d + columns / 2 * W <= dim_v) take(std::integral_constant<int, columns / 2>{}, yes{}, 0);
+  while (d + W <= dim_v) take(std::integral_constant<int, 1>{}, yes{}, 0);
+  if (d < dim_v) take(std::integral_constant<int, 1>{}, std::false_type{}, dim_v - d);
 }
 
 /// Calls f(number of rows as a constant, first row) until all rows are taken.
@@ -134,24 +150,27 @@ TERN_INLINE void each_rows(index rows, F&& f) {
 }
 
 /// Adds the weighted values of one block; where the mask shows rows different keys, run by run of what it shows.
-template <class Problem>
-TERN_INLINE void stream_add(Problem const& p, index b, index h, index block, index count, bool all, stream_scratch const& w, float* o) {
-  index const stride = stream_scratch::padded(p.n.dim_v), rows = p.n.rows(), group = p.n.group();
+template <class Problem, class K>
+TERN_INLINE void stream_add(Problem const& p, index b, index h, index block, index count, bool all, stream_scratch const& w,
+                            rows_ahead<K> keys, float* o) {
+  index const stride = stream_scratch::padded(p.n.dim_v), rows = p.n.rows(), group = p.n.group(), v_stride = p.v.row_stride;
   auto const* const v = p.v.at(b, h, block);
   if (all) {
     each_rows(rows, [&](auto R, index r) TERN_LAMBDA {
-      stream_values<R.value>(w.s + r * key_block, v, p.v.row_stride, count, p.n.dim_v, w.alpha + r, o + r * stride, stride);
+      stream_values<R.value>(w.s + r * key_block, v, v_stride, count, p.n.dim_v, w.alpha + r, keys, o + r * stride, stride);
+      keys.count = 0;
     });
     return;
   }
+  keys.count = 0;
   for (index r = 0; r < rows; ++r) {
     index j = 0;
     do {
       while (j < count && !p.mask.visible(r / group, block + j)) ++j;
       index const begin = j;
       while (j < count && p.mask.visible(r / group, block + j)) ++j;
-      stream_values<1>(w.s + r * key_block + begin, v + begin * p.v.row_stride, p.v.row_stride, j - begin, p.n.dim_v, w.alpha + r,
-                       o + r * stride, stride);
+      stream_values<1>(w.s + r * key_block + begin, v + begin * v_stride, v_stride, j - begin, p.n.dim_v, w.alpha + r, keys, o + r * stride,
+                       stride);
       w.alpha[r] = 1;
     } while (j < count);
   }
@@ -180,8 +199,11 @@ inline void stream_item(Problem const& p, index b, index h, index from, index to
     index const count = to - block < key_block ? to - block : key_block;
     coverage const covers = p.mask.covers(0, p.n.tokens, block, block + count);
     if (covers == coverage::none) continue;
+    rows_ahead values{p.v.at(b, h, block), p.v.row_stride, count, p.n.dim_v};
     each_rows(rows, [&](auto R, index r) TERN_LAMBDA {
-      stream_scores<R.value>(w.q + r * q_stride, q_stride, p.k.at(b, h, block), p.k.row_stride, count, p.n.dim, w.s + r * key_block);
+      stream_scores<R.value>(w.q + r * q_stride, q_stride, p.k.at(b, h, block), p.k.row_stride, count, p.n.dim, values,
+                             w.s + r * key_block);
+      values.count = 0;
     });
     index const packs = divide_up(count, W);
     for (index r = 0; r < rows; ++r)
@@ -193,7 +215,8 @@ inline void stream_item(Problem const& p, index b, index h, index from, index to
       softmax_tile(w.s, rows, 0, packs, p.score, hide_nothing{}, state);
     else
       softmax_tile(w.s, rows, 0, packs, p.score, hide_by_mask{p.mask, token_of, block}, state);
-    stream_add(p, b, h, block, count, covers == coverage::all, w, sum.o);
+    rows_ahead const keys{p.k.at(b, h, block + count), p.k.row_stride, to - block - count, p.n.dim};
+    stream_add(p, b, h, block, count, covers == coverage::all, w, keys, sum.o);
   }
 }
 
