@@ -119,6 +119,19 @@ TEST_CASE("the caller's memory is never exceeded") {
   CHECK_THROWS_AS(workspace::lease(tiny, 1), error);
 }
 
+TEST_CASE("a request that the system cannot meet leaves the workspace as it was") {
+  workspace w;
+  std::size_t const absurd = std::size_t{1} << 60;
+  CHECK_THROWS_AS(workspace::lease(w, absurd), std::bad_alloc);
+  {
+    workspace::lease const outer(w, 1000);
+    CHECK_THROWS_AS(workspace::lease(w, absurd), std::bad_alloc);
+  }
+  workspace::lease const l(w, 1000);
+  std::memset(l.data(), 0, 1000);
+  CHECK(w.capacity() == 1024);
+}
+
 TEST_CASE("empty leases are harmless") {
   workspace w;
   workspace::lease const a(w, 0);

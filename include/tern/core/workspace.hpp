@@ -68,12 +68,15 @@ class workspace {
     if (fixed_) {
       if (taken > capacity_ - used_in_base_) detail::fail_workspace(capacity_ - used_in_base_, taken);
     } else {
-      if (used_ + taken > peak_) peak_ = used_ + taken;
-      if (used_ == 0 && peak_ > capacity_) grow(peak_);
+      std::size_t const most = used_ + taken > peak_ ? used_ + taken : peak_;
+      if (used_ == 0 && most > capacity_) grow(most);
       if (taken > capacity_ - used_in_base_) {  // an outer kernel uses the base: lend a piece apart, and grow when all is back
+        auto* const apart = static_cast<std::byte*>(::operator new(taken, std::align_val_t{alignment}));
         used_ += taken;
-        return static_cast<std::byte*>(::operator new(taken, std::align_val_t{alignment}));
+        peak_ = most;
+        return apart;
       }
+      peak_ = most;  // last, so that a request the system cannot meet leaves no trace
     }
     std::byte* const piece = base_ + used_in_base_;
     used_in_base_ += taken;
