@@ -3,7 +3,8 @@
 /// @file core/executor.hpp
 /// Where threads come from. An executor is any object with two functions:
 ///
-///     e.concurrency()   how many calls can run at the same time, the caller's thread included (at least 1)
+///     e.concurrency()   how many calls can run at the same time, the caller's thread included (at least 1); the same number
+///                       throughout a call of tern's, whose scratch memory is a piece for each
 ///     e.run(n, f)       calls f(i) once for every i in [0, n) and returns when all have returned
 ///
 /// `run` may use any threads in any order; tern never asks for n > concurrency(). Calls of f do not throw. The program's

@@ -9,13 +9,15 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <system_error>
 #include <thread>
 
 namespace tern {
 inline namespace TERN_ABI {
 
 /// A fixed set of threads. A region that starts while another runs (from a worker, or from a second thread of the
-/// program) runs on its caller's thread alone: nothing blocks and nothing nests.
+/// program) runs on its caller's thread alone: nothing blocks and nothing nests. After fork() the child has none of these threads: it
+/// uses `tern::serial`, or a pool that it makes itself.
 class thread_pool {
  public:
   /// `threads` counts the caller's thread; 0 means one a core.
@@ -24,7 +26,17 @@ class thread_pool {
     workers_ = threads > 1 ? threads - 1 : 0;
     if (workers_ == 0) return;
     threads_ = std::make_unique<std::thread[]>(static_cast<std::size_t>(workers_));
-    for (index i = 0; i < workers_; ++i) threads_[static_cast<std::size_t>(i)] = std::thread([this] { work(); });
+    index started = 0;
+#if TERN_EXCEPTIONS
+    try {
+#endif
+      for (; started < workers_; ++started) threads_[static_cast<std::size_t>(started)] = std::thread([this] { work(); });
+#if TERN_EXCEPTIONS
+    } catch (std::system_error const&) {
+      // The system has no more threads: those that it gave do.
+    }
+#endif
+    workers_ = started;
   }
   thread_pool(thread_pool const&) = delete;
   thread_pool& operator=(thread_pool const&) = delete;
