@@ -43,7 +43,7 @@ enum dlpack_device : int { dlpack_cpu = 1, dlpack_cuda_host = 3, dlpack_rocm_hos
 inline constexpr std::uint64_t dlpack_read_only = 1;
 
 template <class T>
-constexpr dlpack_code dlpack_code_of() {
+TERN_INLINE constexpr dlpack_code dlpack_code_of() {
   if constexpr (std::same_as<T, bf16>)
     return dlpack_bfloat;
   else if constexpr (std::same_as<T, bool>)
@@ -56,7 +56,7 @@ constexpr dlpack_code dlpack_code_of() {
     return dlpack_float;
 }
 template <class T>
-constexpr char const* dlpack_code_name() {
+TERN_INLINE constexpr char const* dlpack_code_name() {
   constexpr dlpack_code code = dlpack_code_of<T>();
   return code == dlpack_bfloat ? "4 (bfloat)"
          : code == dlpack_bool ? "6 (bool)"

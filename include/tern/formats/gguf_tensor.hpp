@@ -51,7 +51,8 @@ struct gguf_type_info {
   index bytes;
 };
 
-constexpr gguf_type_info info(gguf_type type) {
+/// The block of a type.
+TERN_INLINE constexpr gguf_type_info info(gguf_type type) {
   switch (type) {
     case gguf_type::f32:
       return {"F32", 1, 4};
@@ -120,6 +121,15 @@ constexpr gguf_type_info info(gguf_type type) {
   }
   return {"unknown", 0, 0};
 }
+// A tensor's type is its weight_type's number, and both tables agree about the block.
+static_assert([] {
+  for (std::uint32_t t = 0; t <= static_cast<std::uint32_t>(gguf_type::mxfp4); ++t) {
+    weight_info const weight = info(static_cast<weight_type>(t));
+    gguf_type_info const stored = info(static_cast<gguf_type>(t));
+    if (weight.elements != 0 && (weight.elements != stored.elements || weight.bytes != stored.bytes)) return false;
+  }
+  return true;
+}());
 
 inline namespace TERN_ABI {
 
