@@ -92,6 +92,16 @@ TEST_CASE("encoding rounds as the reference does") {
   check_encode<formats::q8_0>(vectors::q8_0_encoded);
 }
 
+TEST_CASE("q8_0 encodes what has no scale") {
+  float x[32] = {1e-40f, -1e-40f, 0.f};  // the inverse of the scale overflows
+  auto const tiny = formats::q8_0::encode(x);
+  CHECK((tiny.q[0] == 127 && tiny.q[1] == -127 && tiny.q[2] == 0));
+  x[0] = NAN;
+  x[1] = -2.f;
+  auto const damaged = formats::q8_0::encode(x);
+  CHECK((damaged.q[0] == 0 && damaged.q[1] == -127));
+}
+
 TEST_CASE("plain numbers decode to themselves, at any length and alignment") {
   for (index n : lengths_around(simd::lanes))
     for (index misalignment : misalignments(simd::lanes)) {

@@ -58,7 +58,7 @@ TEST_CASE("rope_table: errors name what is wrong", "[pointwise]") {
   CHECK(message_of([&] { rope_table(cpu, 0, tern::view(memory.data(), 2, 64), {.dimensions = 32}); }) ==
         "rope_table: table.extent(1) is 64, expected options.dimensions = 32");
   CHECK(message_of([&] { rope_table(cpu, 0, tern::view(memory.data(), 2, 64), {.base = 0.f}); }) ==
-        "rope_table: options.base is 0, expected a positive number");
+        "rope_table: options.base is zero, negative or NaN, expected a positive number");
   CHECK(message_of([&] { rope_table(cpu, std::vector<std::int32_t>{1}, tern::view(memory.data(), 2, 64)); }) ==
         "rope_table: positions.extent(0) is 1, expected table.extent(0) = 2");
 }

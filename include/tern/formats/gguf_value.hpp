@@ -113,7 +113,9 @@ class gguf_value {
   T integer() const {
     Stored const stored = detail::gguf_load<Stored>(at_);
     if (!std::in_range<T>(stored))
-      detail::gguf_fail("value of", key_, "", static_cast<std::uint64_t>(stored), "a number that fits the type asked for");
+      (detail::message() << "gguf: value of " << detail::gguf_quoted(key_).text << " is " << stored
+                         << ", expected a number that fits the type asked for")
+          .fail();
     return static_cast<T>(stored);
   }
   template <class T>

@@ -35,7 +35,11 @@ struct q8_0 {
     float const inverse = d != 0.f ? 1.f / d : 0.f;
     block b;
     b.d = f16(d);
-    for (int j = 0; j < 32; ++j) b.q[j] = static_cast<std::int8_t>(__builtin_roundf(in[j] * inverse));
+    for (int j = 0; j < 32; ++j) {
+      float const code = __builtin_roundf(in[j] * inverse);
+      // Past 127 where the inverse has overflowed; NaN gives 0.
+      b.q[j] = static_cast<std::int8_t>(code >= 127.f ? 127 : code > -127.f ? static_cast<int>(code) : code <= -127.f ? -127 : 0);
+    }
     return b;
   }
   TERN_INLINE static void unpack(block const& b, index, std::uint8_t* u) {

@@ -56,7 +56,7 @@ inline void rope_row_interleaved(X const* x, Y* y, float const* cosines, float c
 
 template <class X, class Y>
 inline void rope_rows(cpu_policy const& policy, tensor_view<X, 3> const& x, tensor_view<Y, 3> const& y,
-                      tensor_view<float const, 2> const& table, rope_pairing pairing) noexcept {
+                      tensor_view<float const, 2> const& table, rope_pairing pairing) {
   index const heads = x.extent(0), tokens = x.extent(1), n = x.extent(2), d = table.extent(1);
   for_rows(policy, tokens, heads * n, [&](index t) TERN_LAMBDA {
     float const* const cosines = table.data() + t * table.stride(0);  // (d / 2)

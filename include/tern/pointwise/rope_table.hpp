@@ -66,7 +66,7 @@ TERN_INLINE double rope_frequency(rope_options const& options, index dimensions,
 
 template <class Positions>
 inline void rope_table_rows(cpu_policy const& policy, Positions const& positions, tensor_view<float, 2> const& table,
-                            rope_options const& options) noexcept {
+                            rope_options const& options) {
   index const tokens = table.extent(0), d = table.extent(1), half = d / 2;
   double const magnitude = static_cast<double>(options.magnitude);
   // A cosine costs as much as a few dozen elements of other kernels, a power as much as two cosines: frequencies outside.
@@ -85,10 +85,14 @@ inline void rope_table_rows(cpu_policy const& policy, Positions const& positions
   });
 }
 
+[[noreturn]] TERN_COLD inline void fail_rope_base(char const* op) {
+  (message() << op << ": options.base is zero, negative or NaN, expected a positive number").fail();
+}
 /// Fails unless `d` elements can be rotated with these options.
 TERN_INLINE void expect_rope_options(char const* op, rope_options const& options, index d) {
   expect(d >= 0 && d % 2 == 0, op, "the number of rotated dimensions", d, "an even number");
-  expect(options.base > 0.f, op, "options.base", static_cast<index>(options.base), "a positive number");
+  if (!(options.base > 0.f)) [[unlikely]]
+    fail_rope_base(op);
   if (options.factors.data() != nullptr)
     expect_equal(op, "options.factors.extent(0)", options.factors.extent(0), "half of the rotated dimensions", d / 2);
 }

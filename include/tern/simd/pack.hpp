@@ -20,10 +20,13 @@ template <class T>
 concept word_lane = std::is_same_v<T, float> || std::is_same_v<T, std::int32_t>;
 
 #if defined(TERN_SIMD_EMULATED)
-#define TERN_SIMD_BINARY(op)                                                       \
-  template <word_lane T>                                                           \
-  TERN_INLINE pack<T> operator op(pack<T> a, pack<T> b) {                          \
-    return lanewise<T>([&](index i) { return static_cast<T>(a.v[i] op b.v[i]); }); \
+/// Integers wrap, as registers do.
+template <word_lane T>
+using wrapping = std::conditional_t<std::is_same_v<T, float>, float, std::uint32_t>;
+#define TERN_SIMD_BINARY(op)                                                                                                           \
+  template <word_lane T>                                                                                                               \
+  TERN_INLINE pack<T> operator op(pack<T> a, pack<T> b) {                                                                              \
+    return lanewise<T>([&](index i) { return static_cast<T>(static_cast<wrapping<T>>(a.v[i]) op static_cast<wrapping<T>>(b.v[i])); }); \
   }
 #define TERN_SIMD_COMPARE(op)                                           \
   template <word_lane T>                                                \
@@ -78,7 +81,7 @@ TERN_INLINE pack<float> operator/(pack<float> a, pack<float> b) {
 template <word_lane T>
 TERN_INLINE pack<T> operator-(pack<T> a) {
 #if defined(TERN_SIMD_EMULATED)
-  return lanewise<T>([&](index i) { return -a.v[i]; });
+  return lanewise<T>([&](index i) { return static_cast<T>(-static_cast<wrapping<T>>(a.v[i])); });
 #else
   if constexpr (std::is_same_v<T, float>)
     return pack<T>(a.v ^ pack<T>(-0.f).v);  // 0 - a would lose the sign of zero

@@ -63,7 +63,9 @@ TERN_INLINE std::int32_t reduce_add(pack<std::int32_t> a) {
   x = _mm_add_epi32(x, _mm_shuffle_epi32(x, 0x4e));
   return _mm_cvtsi128_si32(_mm_add_epi32(x, _mm_shuffle_epi32(x, 0xb1)));
 #else
-  return reduce(a, [](std::int32_t x, std::int32_t y) { return x + y; });
+  return reduce(a, [](std::int32_t x, std::int32_t y) {
+    return static_cast<std::int32_t>(static_cast<std::uint32_t>(x) + static_cast<std::uint32_t>(y));  // wraps, as registers do
+  });
 #endif
 }
 /// The largest lane; unspecified if a lane is NaN.
