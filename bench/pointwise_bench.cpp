@@ -9,6 +9,7 @@
 #include <tern/pointwise.hpp>
 #include <tern/sampling.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 #include <utility>
@@ -41,8 +42,9 @@ struct problem {
 };
 
 template <class Check, class Call>
-void checked(run& r, Call&& call, Check&& check) {
+void checked(run& r, problem& p, Call&& call, Check&& check) {
   set_peer_threads(r.threads());
+  std::fill(p.y.begin(), p.y.end(), std::nanf(""));  // not what the implementation before left
   r.check([&] {
     call();
     return check();
@@ -64,7 +66,7 @@ void add_rms_norm(index rows) {
   };
   w.add("tern", [=](run& r) {
     problem& p = data();
-    checked(r, [&] { rms_norm(r.policy(), p.view(p.a), p.weight, p.view(p.y), 1e-5f); }, [&] { return right(p); });
+    checked(r, p, [&] { rms_norm(r.policy(), p.view(p.a), p.weight, p.view(p.y), 1e-5f); }, [&] { return right(p); });
   });
 #if TERN_BENCH_HAVE_EIGEN
   w.add("eigen", [=](run& r) {
@@ -74,7 +76,7 @@ void add_rms_norm(index rows) {
     Eigen::Map<Eigen::Array<float, 1, Eigen::Dynamic> const> const weight(p.weight.data(), n);
     Eigen::Map<array> y(p.y.data(), rows, n);
     checked(
-        r,
+        r, p,
         [&] {
           for (index i = 0; i < rows; ++i) y.row(i) = x.row(i) * (1.f / std::sqrt(x.row(i).square().mean() + 1e-5f)) * weight;
         },
@@ -94,7 +96,7 @@ void add_rms_norm(index rows) {
       normed->data = y->data = p.y.data();
       return y;
     });
-    checked(r, [&] { op(); }, [&] { return right(p); });
+    checked(r, p, [&] { op(); }, [&] { return right(p); });
   });
 #endif
 }
@@ -112,14 +114,14 @@ void add_swiglu(index rows) {
   };
   w.add("tern", [=](run& r) {
     problem& p = data();
-    checked(r, [&] { swiglu(r.policy(), p.view(p.a), p.view(p.b), p.view(p.y)); }, [&] { return right(p); });
+    checked(r, p, [&] { swiglu(r.policy(), p.view(p.a), p.view(p.b), p.view(p.y)); }, [&] { return right(p); });
   });
 #if TERN_BENCH_HAVE_EIGEN
   w.add("eigen", [=](run& r) {
     problem& p = data();
     Eigen::Map<Eigen::ArrayXf const> const gate(p.a.data(), rows * n), up(p.b.data(), rows * n);
     Eigen::Map<Eigen::ArrayXf> y(p.y.data(), rows * n);
-    checked(r, [&] { y = gate / (1.f + (-gate).exp()) * up; }, [&] { return right(p); });
+    checked(r, p, [&] { y = gate / (1.f + (-gate).exp()) * up; }, [&] { return right(p); });
   });
 #endif
 }
@@ -135,7 +137,7 @@ void add_softmax(index rows, index n) {
   };
   w.add("tern", [=](run& r) {
     problem& p = data();
-    checked(r, [&] { softmax(r.policy(), p.view(p.a), p.view(p.y)); }, [&] { return right(p); });
+    checked(r, p, [&] { softmax(r.policy(), p.view(p.a), p.view(p.y)); }, [&] { return right(p); });
   });
 #if TERN_BENCH_HAVE_EIGEN
   w.add("eigen", [=](run& r) {
@@ -144,7 +146,7 @@ void add_softmax(index rows, index n) {
     Eigen::Map<array const> const x(p.a.data(), rows, n);
     Eigen::Map<array> y(p.y.data(), rows, n);
     checked(
-        r,
+        r, p,
         [&] {
           for (index i = 0; i < rows; ++i) {
             y.row(i) = (x.row(i) - x.row(i).maxCoeff()).exp();
@@ -164,7 +166,7 @@ void add_softmax(index rows, index n) {
       y->data = p.y.data();
       return y;
     });
-    checked(r, [&] { op(); }, [&] { return right(p); });
+    checked(r, p, [&] { op(); }, [&] { return right(p); });
   });
 #endif
 }
@@ -190,7 +192,7 @@ void add_rope(index tokens) {
         return tensor_view<float, 3>(x.data(), shape<3>{{heads, tokens, dim}}, shape<3>{{dim, heads * dim, 1}});
       };
       checked(
-          r, [&] { rope(r.policy(), by_head(p.a), by_head(p.y), tern::view(table().data(), tokens, dim), {.pairing = pairing}); },
+          r, p, [&] { rope(r.policy(), by_head(p.a), by_head(p.y), tern::view(table().data(), tokens, dim), {.pairing = pairing}); },
           [&] {
             return p.compare_rows(rope.error + rope_table.error(static_cast<double>(tokens)), [&](index t) {
               return oracle::rope(problem::row_of(p.a, t, heads * dim), std::vector<double>(heads, static_cast<double>(t)),
