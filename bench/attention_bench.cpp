@@ -95,7 +95,7 @@ void check_and_time(run& r, problem<T>& p, double rounding, Call&& call, bool to
 }
 
 /// Softmax of a block of scores (rows, keys), row i of which sees `visible + i` keys; the rest become zero. As a user writes it.
-void softmax_rows(float* scores, index rows, index keys, index visible, float scale) {
+[[maybe_unused]] void softmax_rows(float* scores, index rows, index keys, index visible, float scale) {
   for (index i = 0; i < rows; ++i, scores += keys) {
     index const n = std::min(keys, visible + i);
 #if TERN_BENCH_HAVE_EIGEN

@@ -119,7 +119,7 @@ void check_and_time(run& r, Data& data, Call&& call) {
 }
 
 template <class Lazy>
-void add_f32_peers(workload const& w, Lazy data) {
+void add_f32_peers([[maybe_unused]] workload const& w, [[maybe_unused]] Lazy data) {
 #if TERN_BENCH_HAVE_EIGEN
   w.add("eigen", [data](run& r) {
     problem& p = data();
