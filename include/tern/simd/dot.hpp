@@ -79,7 +79,10 @@ TERN_INLINE __m256i vnni(__m256i acc, __m256i a, __m256i b) { return _mm256_dpbu
 
 TERN_INLINE pack<std::int32_t> dot(pack<std::int32_t> acc, pack<std::uint8_t> a, pack<std::int8_t> b) {
 #if defined(TERN_SIMD_EMULATED)
-  for (index i = 0; i < b.size; ++i) acc.v[i / 4] += std::int32_t{a.v.lane[i]} * std::int32_t{b.v.lane[i]};
+  for (index i = 0; i < b.size; ++i) {
+    auto const product = static_cast<std::uint32_t>(std::int32_t{a.v.lane[i]} * std::int32_t{b.v.lane[i]});
+    acc.v[i / 4] = static_cast<std::int32_t>(static_cast<std::uint32_t>(acc.v[i / 4]) + product);
+  }
   return acc;
 #elif defined(TERN_SIMD_VNNI)
   return pack<std::int32_t>(detail::vnni(detail::native(acc), a.v, b.v));
@@ -109,7 +112,10 @@ TERN_INLINE pack<std::int32_t> dot(pack<std::int32_t> acc, pack<std::uint8_t> a,
 
 TERN_INLINE pack<std::int32_t> dot(pack<std::int32_t> acc, pack<std::int8_t> a, pack<std::int8_t> b) {
 #if defined(TERN_SIMD_EMULATED)
-  for (index i = 0; i < b.size; ++i) acc.v[i / 4] += std::int32_t{a.v.lane[i]} * std::int32_t{b.v.lane[i]};
+  for (index i = 0; i < b.size; ++i) {
+    auto const product = static_cast<std::uint32_t>(std::int32_t{a.v.lane[i]} * std::int32_t{b.v.lane[i]});
+    acc.v[i / 4] = static_cast<std::int32_t>(static_cast<std::uint32_t>(acc.v[i / 4]) + product);
+  }
   return acc;
 #elif defined(TERN_SIMD_VNNI)
   // a + 128 is unsigned; what that adds, 128 b, is subtracted.

@@ -148,7 +148,14 @@ TERN_INLINE pack<T> min(pack<T> a, pack<T> b) {
 #elif defined(TERN_SIMD_NEON)
   return pack<T>(xsimd::select(a.v < b.v, a.v, b.v));
 #else
-  return pack<T>(xsimd::min(a.v, b.v));
+  if constexpr (!std::is_same_v<T, float>)
+    return pack<T>(xsimd::min(a.v, b.v));
+  else  // xsimd 8.1 and 14 disagree about NaN
+#if defined(TERN_SIMD_AVX2)
+    return pack<T>(_mm256_min_ps(a.v, b.v));
+#else
+    return pack<T>(_mm_min_ps(a.v, b.v));
+#endif
 #endif
 }
 /// The larger of a and b; if either is NaN, b.
@@ -164,7 +171,14 @@ TERN_INLINE pack<T> max(pack<T> a, pack<T> b) {
 #elif defined(TERN_SIMD_NEON)
   return pack<T>(xsimd::select(a.v > b.v, a.v, b.v));
 #else
-  return pack<T>(xsimd::max(a.v, b.v));
+  if constexpr (!std::is_same_v<T, float>)
+    return pack<T>(xsimd::max(a.v, b.v));
+  else  // xsimd 8.1 and 14 disagree about NaN
+#if defined(TERN_SIMD_AVX2)
+    return pack<T>(_mm256_max_ps(a.v, b.v));
+#else
+    return pack<T>(_mm_max_ps(a.v, b.v));
+#endif
 #endif
 }
 /// Lane by lane: m ? a : b.
