@@ -203,9 +203,9 @@ TEST_CASE("sample: errors name what is wrong", "[decode]") {
   CHECK(message_of(x, {.top_k = -1}) == "sample: sampling.top_k is -1, expected at least 0");
   CHECK(message_of(x, {.top_p = -0.1f}) == "sample: sampling.top_p is negative or NaN, expected at least 0");
   CHECK(message_of(x, {.min_p = 1.5f}) == "sample: sampling.min_p is outside [0, 1]");
-  for (std::size_t i : {0, 3, 15, 16, 19}) {
+  for (int i : {0, 3, 15, 16, 19}) {
     auto y = x;
-    y[i] = NAN;
+    y[static_cast<std::size_t>(i)] = NAN;
     for (float temperature : {0.f, 1.f})
       CHECK(message_of(y, {.temperature = temperature}) == "sample: logits[" + std::to_string(i) + "] is NaN, expected a number");
   }

@@ -166,7 +166,7 @@ concept shaped_like_matrix = requires(X& x) {
 template <class X>
 concept shaped_like_eigen_tensor = requires(X& x) {
   { *x.data() };
-  { x.dimension(0) } -> std::convertible_to<index>;
+  { x.dimensions()[0] } -> std::convertible_to<index>;
   { int(X::NumDimensions) };
   { int(X::Layout) };
 };
@@ -219,7 +219,7 @@ TERN_INLINE constexpr auto view(X&& x) {
   index stride = 1;
   for (int i = 0; i < rank; ++i) {
     int const d = int(tensor::Layout) == 1 ? rank - 1 - i : i;
-    extents.extents[d] = static_cast<index>(x.dimension(static_cast<std::size_t>(d)));
+    extents.extents[d] = static_cast<index>(x.dimensions()[static_cast<std::size_t>(d)]);
     strides.extents[d] = stride;
     stride *= extents.extents[d];
   }
