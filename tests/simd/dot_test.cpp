@@ -5,7 +5,10 @@
 
 #include <tern/simd/dot.hpp>
 
+#include <bit>
 #include <cmath>
+#include <cstring>
+#include <iterator>
 #include <vector>
 
 namespace {
@@ -162,6 +165,21 @@ TEST_CASE("bytes: groups repeat in memory order, pairs of bf16 split", "[simd]")
     CHECK(odd[i] == float{lanes_of(values)[2 * i + 1]});
     CHECK(float{twice[2 * i]} == 1.5f);
     CHECK(float{twice[2 * i + 1]} == -2.f);
+  }
+}
+
+TEST_CASE("bytes: narrow_pairs rounds each half as bf16 does", "[simd]") {
+  // Ties, carries into the exponent, subnormals, infinity, and NaN whose payload is in the bits that are dropped.
+  std::uint32_t const bits[] = {0x3f808000, 0x3f818000, 0x3f7fffff, 0x7f7fffff, 0x00000001, 0x007fffff, 0x7f800000, 0xff800000,
+                                0x7f800001, 0xffffffff, 0x7fffe000, 0x80000000, 0x3f807fff, 0xbf808001, 0x00018000, 0x42280000};
+  for (std::size_t shift = 0; shift < std::size(bits); ++shift) {
+    auto const at = [&](size i) { return std::bit_cast<float>(bits[(static_cast<std::size_t>(i) + shift) % std::size(bits)]); };
+    auto const a = make_pack<float>(at), b = make_pack<float>([&](size i) { return at(3 * i + 1); });
+    auto const pairs = lanes_of(simd::narrow_pairs(a, b));
+    for (size i = 0; i < lanes; ++i) {
+      CHECK(pairs[static_cast<std::size_t>(2 * i)].bits == bf16(at(i)).bits);
+      CHECK(pairs[static_cast<std::size_t>(2 * i + 1)].bits == bf16(at(3 * i + 1)).bits);
+    }
   }
 }
 

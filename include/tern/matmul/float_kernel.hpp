@@ -7,10 +7,10 @@
 ///     panel: [k / step][panel_rows][step]      step: elements of k that one lane takes, 1 (f32) or 2 (bf16)
 ///
 /// Each y(r, n) is the sum over chunks of 256 columns, in order, of the sum over k within the chunk, in order: the same
-/// operations whatever else is in the batch and whatever the number of lanes.
+/// operations whatever else is in the batch.
 
 #include <tern/formats/decode.hpp>
-#include <tern/matmul/types.hpp>
+#include <tern/matmul/row_group.hpp>
 #include <tern/simd/dot.hpp>
 #include <tern/simd/shuffle.hpp>
 
@@ -60,27 +60,83 @@ struct float_panel {
   alignas(64) float decoded[chunk_columns];
 };
 
-/// Decodes columns [k0, k1) of weight rows [n0, n1), n1 - n0 <= panel_rows, into a panel; rows and columns beyond are zero.
+/// Four columns of `lanes` weights into a panel.
+TERN_INLINE void store_columns(simd::pack<float> const (&column)[4], float* panel) {
+  TERN_UNROLL
+  for (index k = 0; k < 4; ++k) simd::store(panel + k * panel_rows, column[k]);
+}
+TERN_INLINE void store_columns(simd::pack<float> const (&column)[4], bf16* panel) {
+  TERN_UNROLL
+  for (index k = 0; k < 4; k += 2) simd::store(panel + k * panel_rows, simd::narrow_pairs(column[k], column[k + 1]));
+}
+
+/// Groups [g0, g1) of 32 columns of `lanes` weight rows, decoded by the lane. The same bits as `decode`: products of a scale and
+/// a code are exact, or rounded once as there.
+template <class Format, class Element>
+TERN_INLINE void pack_groups(std::uint8_t const* rows, index row_bytes, index g0, index g1, Element* panel) {
+  using simd::pack;
+  pack<std::int32_t> const low(255), offset(Format::offset);
+  prefetch_rows next(rows, row_bytes, g0 == 0 ? g1 : 0);
+  for (index g = g0; g < g1; ++g) {
+    row_group<Format> w;
+    load_group(rows, row_bytes, g, w);
+    next.step();
+    TERN_UNROLL
+    for (index h = 0; h < 2; ++h) {
+      pack<float> const scale = w.scale[h * (row_group<Format>::granules - 1)];
+      simd::transpose_quads(w.u[h]);
+      TERN_UNROLL
+      for (index j = 0; j < 4; ++j, panel += 4 * panel_rows) {
+        auto const codes = simd::bit_cast<std::int32_t>(w.u[h][j]);  // a byte for each of four columns
+        pack<std::int32_t> const u[4] = {codes & low, simd::shift_right<8>(codes) & low, simd::shift_right<16>(codes) & low,
+                                         simd::shift_right<24>(codes) & low};
+        pack<float> column[4];
+        TERN_UNROLL
+        for (index k = 0; k < 4; ++k) {
+          pack<float> const q = simd::to_float(u[k] - offset);
+          if constexpr (Format::has_min)
+            column[k] = simd::fma(q, scale, w.min);
+          else
+            column[k] = q * scale;
+        }
+        store_columns(column, panel);
+      }
+    }
+  }
+}
+
+/// Columns [k0, k1) of `lanes` weight rows from row n on, fewer at n1, row by row and transposed; what is missing is zero.
 template <class Products>
-inline void pack_panel(block_matrix const& w, index n0, index n1, index k0, index k1, float_panel<Products>& panel) noexcept {
+TERN_INLINE void pack_rows(block_matrix const& w, index n, index n1, index k0, index k1, float_panel<Products>& panel,
+                           typename Products::element* out) {
   using element = typename Products::element;
   constexpr index W = simd::lanes, bytes = index{sizeof(element)};
   index const columns = round_up(k1 - k0, W * Products::step);
+  for (index i = 0; i < W; ++i, ++n) {
+    element* const row = panel.rows + i * chunk_columns;
+    float* decoded = panel.decoded;
+    if constexpr (std::is_same_v<element, float>) decoded = row;
+    if (n < n1) decode_columns(w.type, w.row(n), k0, k1, decoded);
+    for (index k = n < n1 ? k1 - k0 : 0; k < columns; ++k) decoded[k] = 0.f;
+    if constexpr (!std::is_same_v<element, float>)
+      for (index k = 0; k < columns; k += W) simd::store(row + k, simd::load(decoded + k));
+  }
+  transpose_words(reinterpret_cast<std::uint8_t const*>(panel.rows), chunk_columns * bytes, columns / Products::step,
+                  reinterpret_cast<std::uint8_t*>(out), panel_rows * 4);
+}
+
+/// Decodes columns [k0, k1) of weight rows [n0, n1), n1 - n0 <= panel_rows, into a panel; rows and columns beyond are zero.
+template <class Products>
+inline void pack_panel(block_matrix const& w, index n0, index n1, index k0, index k1, float_panel<Products>& panel) noexcept {
+  constexpr index W = simd::lanes;
   for (index first = 0; first < panel_rows; first += W) {
-    for (index i = 0; i < W; ++i) {
-      element* const row = panel.rows + i * chunk_columns;
-      index const n = n0 + first + i, filled = n < n1 ? k1 - k0 : 0;
-      if constexpr (std::is_same_v<element, float>) {
-        if (n < n1) decode_columns(w.type, w.row(n), k0, k1, row);
-        for (index k = filled; k < columns; ++k) row[k] = 0.f;
-      } else {
-        if (n < n1) decode_columns(w.type, w.row(n), k0, k1, panel.decoded);
-        for (index k = filled; k < columns; ++k) panel.decoded[k] = 0.f;
-        for (index k = 0; k < columns; k += W) simd::store(row + k, simd::load(panel.decoded + k));
-      }
-    }
-    transpose_words(reinterpret_cast<std::uint8_t const*>(panel.rows), chunk_columns * bytes, columns / Products::step,
-                    reinterpret_cast<std::uint8_t*>(panel.weights) + first * 4, panel_rows * 4);
+    auto* const out = panel.weights + first * Products::step;
+    auto const groups = [&]<class Format>(Format)
+                            TERN_LAMBDA { pack_groups<Format>(w.row(n0 + first), w.row_bytes, k0 / 32, k1 / 32, out); };
+    bool packed = false;
+    if constexpr (W % 4 == 0)
+      if (n0 + first + W <= n1) packed = with_integer_format(w.type, groups);
+    if (!packed) pack_rows(w, n0 + first, n1, k0, k1, panel, out);
   }
 }
 
@@ -164,11 +220,18 @@ TERN_INLINE index rows_per_item(cpu_policy const& policy, matmul_job const* jobs
 template <class Products>
 inline void multiply_float(cpu_policy const& policy, matmul_job const* jobs, index count, typename Products::element const* x,
                            index x_stride, index rows, index columns, bool add, std::byte* scratch) {
-  matmul_split const split(jobs, count, rows, panel_rows, rows_per_item(policy, jobs, count, rows, panel_rows, tile_rows));
+  // One or a few rows spend their time on reading weights: long stripes, so that a thread asks for rows that it will use.
+  index total = 0;
+  for (index j = 0; j < count; ++j) total += jobs[j].w.rows;
+  index const few = round_up(ceil_div(total, 4 * policy.concurrency()), panel_rows);
+  index const stripe = rows < tile_rows && few > panel_rows ? few : panel_rows;
+  matmul_split const split(jobs, count, rows, stripe, rows_per_item(policy, jobs, count, rows, stripe, tile_rows));
   parallel_for(policy, split.items, [&](index item, index slot) TERN_LAMBDA {
     auto const piece = split.at(item, jobs, rows);
     auto& panel = *reinterpret_cast<float_panel<Products>*>(scratch + slot * static_cast<index>(sizeof(float_panel<Products>)));
-    multiply_stripe<Products>(*piece.job, piece.n0, piece.n1, piece.r0, piece.r1, columns, x, x_stride, add, panel);
+    for (index n = piece.n0; n < piece.n1; n += panel_rows)
+      multiply_stripe<Products>(*piece.job, n, n + panel_rows < piece.n1 ? n + panel_rows : piece.n1, piece.r0, piece.r1, columns, x,
+                                x_stride, add, panel);
   });
 }
 

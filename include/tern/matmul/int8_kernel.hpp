@@ -190,24 +190,7 @@ inline void multiply_int8(cpu_policy const& policy, matmul_job const* jobs, inde
     auto& panel = *reinterpret_cast<int8_panel*>(scratch + slot * static_cast<index>(sizeof(int8_panel)));
     auto const run = [&]<class Format>(Format)
                          TERN_LAMBDA { run_stripe_int8<Format>(*p.job, p.n0, p.n1, p.r0, p.r1, x, add, stream, panel); };
-    switch (p.job->w.type) {
-      case weight_type::q4_0:
-        return run(formats::q4_0{});
-      case weight_type::q4_1:
-        return run(formats::q4_1{});
-      case weight_type::q5_0:
-        return run(formats::q5_0{});
-      case weight_type::q5_1:
-        return run(formats::q5_1{});
-      case weight_type::q8_0:
-        return run(formats::q8_0{});
-      case weight_type::q4_k:
-        return run(formats::q4_k{});
-      case weight_type::q6_k:
-        return run(formats::q6_k{});
-      default:
-        return;
-    }
+    with_integer_format(p.job->w.type, run);
   });
 }
 

@@ -15,7 +15,7 @@
 ///
 /// Fails if x.extent(1) is not w's columns, y.extent(0) not x.extent(0), or y.extent(1) not w's rows. k may be 0: y is then 0.
 ///
-/// Every y(r, i) is computed by the same operations in the same order whatever the number of rows, of threads and of lanes.
+/// On one architecture every y(r, i) has the same bits whatever the number of rows and of threads, and whatever else x holds.
 /// Cost: rows n k multiply-adds; one pass over the weights, which is what one to a few rows cost.
 /// Error: `accuracy` below.
 

@@ -45,6 +45,14 @@ TERN_INLINE void quantize_block(float const* x, std::int8_t* q, q8_scales& s) {
   }
   float const amax = numbers ? simd::reduce_max(largest) : __builtin_nanf("");
   float const inverse = amax != 0.f ? 127.f / amax : 0.f;
+  // No integers stand for NaN, for infinity, or for what is so small that f16 makes its scale zero.
+  if (!(amax <= 0x1.fffffep127f && inverse <= 0x1.fffffep127f)) {
+    for (index i = 0; i < 32; ++i) q[i] = 0;
+    s.first = s.total = 0;
+    s.scale = amax <= 0x1.fffffep127f ? 0.f : __builtin_nanf("");
+    s.sum = s.scale;
+    return;
+  }
   if constexpr (W <= 16) {
     pack<std::int32_t> sum[2] = {pack<std::int32_t>(0), pack<std::int32_t>(0)};
     for (index i = 0; i < 32; i += W) {
