@@ -14,13 +14,15 @@
 namespace tern::detail {
 inline namespace TERN_ABI {
 
-/// How many rows one work item takes: many share the cost of packing, few leave enough items for all threads. By shape alone.
+/// How many rows one work item takes: many share the cost of packing, but queries and sums should stay in the second-level cache,
+/// and there should be items enough for all threads. By shape alone.
 TERN_INLINE index prompt_item_rows(attention_extents const& n) {
-  constexpr index enough_items = 16;
-  index rows = 32 * query_tile_rows;
-  while (rows > 4 * query_tile_rows && n.batch * n.kv_heads * divide_up(n.rows(), rows) < enough_items) rows /= 2;
-  index const all = round_to_multiple(n.rows(), query_tile_rows);
-  return rows < all ? rows : all;
+  constexpr index enough_items = 16, cached_floats = index{1} << 17;
+  index most = cached_floats / (n.dim + n.dim_v + 1);
+  if (most < 32 * query_tile_rows) most = 32 * query_tile_rows;
+  while (most > 4 * query_tile_rows && n.batch * n.kv_heads * divide_up(n.rows(), most) < enough_items) most /= 2;
+  index const pieces = divide_up(n.rows(), most);
+  return round_to_multiple(divide_up(n.rows(), pieces), query_tile_rows);
 }
 
 /// The memory of one work item, in floats.

@@ -11,7 +11,7 @@
 namespace tern::detail {
 inline namespace TERN_ABI {
 
-inline constexpr index split_keys = 1024;
+inline constexpr index split_keys = 512;
 static_assert(split_keys % key_block == 0 && key_block % 8 == 0);
 /// Up to this many rows (queries times heads of a group) the path is taken.
 inline constexpr index query_stream_rows = 8;
