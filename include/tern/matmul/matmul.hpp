@@ -142,6 +142,8 @@ inline constexpr struct matmul_fn {
 
   template <tensor_like X, class W, tensor_like Y, detail::matmul_option... Options>
   void operator()(cpu_policy const& policy, X&& x, W&& w, Y&& y, Options... options) const {
+    static_assert(view_of<X>::rank == 2 && view_of<Y>::rank == 2, "tern: matmul takes x (rows, k) and y (rows, n): pass views of rank 2");
+    static_assert(std::is_same_v<typename view_of<Y>::element_type, float>, "tern: matmul writes y, which is f32 and not const");
     block_matrix const weights[] = {detail::weights_of(w)};
     tensor_view<float, 2> const results[] = {tern::view(y)};
     run(policy, tern::view(x), weights, results, 1, detail::matmul_options::of(options...));

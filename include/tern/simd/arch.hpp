@@ -28,6 +28,16 @@
 #endif
 
 #if !defined(TERN_SIMD_EMULATED)
+#if defined(__GNUC__) && !defined(__clang__)
+// gcc 12 takes the undefined passthrough of its own AVX-512 intrinsics for a mistake of whoever calls them.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+#pragma GCC diagnostic pop
+#endif
 // xsimd's functions are inline and not all of their names tell the flags, so two files of one program could be given each other's.
 // Here its namespace gets the name of the flags, and is known as xsimd within the file. A program that reopens namespace xsimd
 // includes it before tern, which then takes it as it is.
