@@ -381,8 +381,21 @@ TEST_CASE("attention: wrong calls say what is wrong") {
   CHECK(fails(q, k, v, t(4, 3, 8)) == "attention: out.extent(2) is 8, expected v.extent(2) = 6");
   CHECK(fails(q.transposed(1, 2), t(2, 5, 3), v, t(4, 8, 6)) ==
         "attention: the stride of q's last dimension is 8, expected 1 (contiguous rows)");
+  CHECK(fails(t(4, -1, 8), k, v, t(4, -1, 6)) == "attention: q.extent(1) is -1, expected at least 0");
+  CHECK(fails(q, k, v, out, softcap{-0.5f}).find("softcap is -1") != std::string::npos);
   CHECK(fails(q, k, v, out, softcap{0}).find("softcap") != std::string::npos);
   CHECK(fails(q, k, v, out, log_sum_exp{view(memory.data(), 4, 2)}).find("log_sum_exp") != std::string::npos);
+}
+
+TEST_CASE("attention: out may be q") {
+  rng r(14);
+  for (index tokens : {index{1}, index{200}}) {
+    call<float> c(r, {6, 2, tokens, 700, 64, 64, 1});
+    auto const policy = cpu.on(several_threads());
+    c(policy, causal{});
+    attention(policy, c.q.view, c.k.view, c.v.view, c.q.view, causal{});
+    CHECK(c.q.values() == c.out.values());
+  }
 }
 
 TEST_CASE("attention: scratch is as announced, and a second call allocates nothing") {

@@ -7,7 +7,8 @@
 ///
 /// Shapes    q (heads, tokens, dim), k (kv_heads, keys, dim), v (kv_heads, keys, dim_v), out (heads, tokens, dim_v); without the
 ///           first extent for one head, with a batch in front for several texts. Heads, tokens and keys may have any strides; the
-///           elements of a row are contiguous. Each tensor is f32, f16 or bf16 for itself. out overlaps no input.
+///           elements of a row are contiguous. Each tensor is f32, f16 or bf16 for itself. out overlaps no input,
+///           but may be q itself: the same elements at the same places.
 /// Heads     kv_heads divides heads; head h uses key head h / (heads / kv_heads).
 /// Options   masks (mask.hpp), scale, softcap, log_sum_exp (options.hpp), in any order.
 /// Order     scale, then softcap, then masks: a hidden key has weight zero whatever its score or value; it may be NaN.
@@ -109,6 +110,11 @@ inline attention_extents check_attention(int rank, tensor_view<Q, 4> const& q, t
       {"out.extent(0)", "out.extent(1)", "out.extent(2)", "out.extent(3)"},
   };
   auto name = [&](int tensor, int d) TERN_LAMBDA { return names[tensor][d - (4 - rank) < 0 ? 0 : d - (4 - rank)]; };
+  for (int d = 0; d < 4; ++d) {
+    expect(q.extent(d) >= 0, op, name(0, d), q.extent(d), "at least 0");
+    expect(k.extent(d) >= 0, op, name(1, d), k.extent(d), "at least 0");
+  }
+  expect(v.extent(3) >= 0, op, name(2, 3), v.extent(3), "at least 0");
   expect_equal(op, name(1, 3), k.extent(3), name(0, 3), q.extent(3));
   expect_equal(op, name(2, 2), v.extent(2), name(1, 2), k.extent(2));
   expect_equal(op, name(2, 1), v.extent(1), name(1, 1), k.extent(1));
@@ -175,7 +181,7 @@ TERN_INLINE void attention_with(int rank, tensor_view<Q, 4> const& q, tensor_vie
   };
   auto const cap = find_option(is_softcap_option{}, options...);
   if constexpr (std::same_as<decltype(cap), softcap const>) {
-    expect(cap.limit > 0, "attention", "softcap", static_cast<index>(cap.limit), "a positive limit");
+    expect(cap.limit > 0, "attention", "the sign of softcap", cap.limit < 0 ? -1 : 0, "that of a positive limit");
     run(capped_score(factor, cap.limit));
   } else {
     run(plain_score(factor));
@@ -192,30 +198,39 @@ inline constexpr struct attention_fn {
   template <tensor_like Q, tensor_like K, tensor_like V, tensor_like O, detail::attention_option... Options>
   void operator()(cpu_policy const& policy, Q&& q, K&& k, V&& v, O&& out, Options const&... options) const {
     check_types<Q, K, V, O>();
-    static_assert(!std::is_const_v<typename view_of<O>::element_type>, "tern: attention writes out");
-    detail::attention_with(
-        view_of<Q>::rank, detail::with_batch(tern::view(q)), detail::with_batch(tern::view(k)), detail::with_batch(tern::view(v)),
-        detail::with_batch(tern::view(out)), [&](auto const& problem) { detail::attention_run(policy, problem); }, options...);
+    static_assert(writable<O>, "tern: attention writes out, which is const");
+    if constexpr (types_fit<Q, K, V, O> && ranks_fit<Q, K, V, O> && writable<O>)  // or the first error would not be the last
+      detail::attention_with(
+          view_of<Q>::rank, detail::with_batch(tern::view(q)), detail::with_batch(tern::view(k)), detail::with_batch(tern::view(v)),
+          detail::with_batch(tern::view(out)), [&](auto const& problem) { detail::attention_run(policy, problem); }, options...);
   }
 
   /// The bytes of scratch memory that the same call borrows.
   template <tensor_like Q, tensor_like K, tensor_like V, tensor_like O, detail::attention_option... Options>
   std::size_t workspace_size(cpu_policy const& policy, Q&& q, K&& k, V&& v, O&& out, Options const&...) const {
     check_types<Q, K, V, O>();
-    auto const n = detail::check_attention(view_of<Q>::rank, detail::with_batch(tern::view(q)), detail::with_batch(tern::view(k)),
-                                           detail::with_batch(tern::view(v)), detail::with_batch(tern::view(out)));
-    detail::attention_plan const plan(n);
-    return plan.bytes(detail::slots_for(detail::threads_for(policy, n), plan.items));
+    if constexpr (types_fit<Q, K, V, O> && ranks_fit<Q, K, V, O>) {
+      auto const n = detail::check_attention(view_of<Q>::rank, detail::with_batch(tern::view(q)), detail::with_batch(tern::view(k)),
+                                             detail::with_batch(tern::view(v)), detail::with_batch(tern::view(out)));
+      detail::attention_plan const plan(n);
+      return plan.bytes(detail::slots_for(detail::threads_for(policy, n), plan.items));
+    } else {
+      return 0;
+    }
   }
 
  private:
-  template <class Q, class K, class V, class O>
+  template <class... X>
+  static constexpr bool types_fit = (float_storage<typename view_of<X>::element_type> && ...);
+  template <class Q, class... X>
+  static constexpr bool ranks_fit = view_of<Q>::rank >= 2 && view_of<Q>::rank <= 4 && ((view_of<X>::rank == view_of<Q>::rank) && ...);
+  template <class O>
+  static constexpr bool writable = !std::is_const_v<typename view_of<O>::element_type>;
+
+  template <class... X>
   static constexpr void check_types() {
-    static_assert(float_storage<typename view_of<Q>::element_type> && float_storage<typename view_of<K>::element_type> &&
-                      float_storage<typename view_of<V>::element_type> && float_storage<typename view_of<O>::element_type>,
-                  "tern: attention takes f32, f16 and bf16");
-    static_assert(view_of<Q>::rank >= 2 && view_of<Q>::rank <= 4 && view_of<K>::rank == view_of<Q>::rank &&
-                      view_of<V>::rank == view_of<Q>::rank && view_of<O>::rank == view_of<Q>::rank,
+    static_assert(types_fit<X...>, "tern: attention takes f32, f16 and bf16");
+    static_assert(ranks_fit<X...>,
                   "tern: attention takes (tokens, dim), (heads, tokens, dim) or (batch, heads, tokens, dim), the same rank for all");
   }
 } attention{};

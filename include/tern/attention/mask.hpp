@@ -16,6 +16,8 @@
 ///     key_range range(index i0, index i1) const;                           // no query in [i0, i1) sees a key outside
 ///     coverage covers(index i0, index i1, index j0, index j1) const;       // how much of these keys these queries see
 ///     bool visible(index i, index j) const;
+///
+/// The three are called from several threads and may not throw.
 
 #include <tern/core/config.hpp>
 
@@ -82,7 +84,7 @@ namespace detail {
 
 /// Query i sees keys [i + low, i + high) of [0, keys). All masks above are this one, so one engine serves them.
 struct band {
-  static constexpr index far = std::numeric_limits<index>::max() / 4;
+  static constexpr index far = std::numeric_limits<index>::max() / 8;
   index low, high, keys;
 
   TERN_INLINE constexpr key_range row(index i) const {
@@ -126,12 +128,13 @@ TERN_INLINE constexpr index stated_offset(both_masks<A, B> const& m) {
   return first != bottom_right ? first : stated_offset(m.second);
 }
 
-TERN_INLINE constexpr index at_most_far(index n) { return n < band::far ? n : band::far; }
+/// Within what can be added to an index three times.
+TERN_INLINE constexpr index within_far(index n) { return n > band::far ? band::far : n < -band::far ? -band::far : n; }
 
 /// A mask with its alignment resolved. `offset` is that of query 0.
-TERN_INLINE constexpr band bind_mask(causal const&, index keys, index offset) { return {-band::far, offset + 1, keys}; }
+TERN_INLINE constexpr band bind_mask(causal const&, index keys, index offset) { return {-band::far, within_far(offset) + 1, keys}; }
 TERN_INLINE constexpr band bind_mask(window const& m, index keys, index offset) {
-  return {offset - at_most_far(m.length) + 1, offset + at_most_far(m.right) + 1, keys};
+  return {within_far(offset) - within_far(m.length) + 1, within_far(offset) + within_far(m.right) + 1, keys};
 }
 template <custom_mask M>
 TERN_INLINE constexpr auto bind_mask(M const& m, index keys, index) {
