@@ -35,7 +35,7 @@ TEST_CASE("a policy carries an executor and a workspace") {
 
 TEST_CASE("workspace_size asks the operation") {
   five executor;
-  CHECK(workspace_size(op{}, cpu.on(executor), 64) == 320 + workspace::alignment - 1)  // at any address;
+  CHECK(workspace_size(op{}, cpu.on(executor), 64) == 320 + workspace::alignment - 1);  // at any address
 }
 
 }  // namespace tern::test
