@@ -94,8 +94,8 @@ inline constexpr cpu_policy cpu{};
 template <class P>
 concept execution_policy = requires { typename P::backend; };
 
-/// The bytes of memory, at any address, that serve `op(policy, args...)` as a workspace: `workspace_size(tern::attention, tern::cpu, q, k, v, out)`.
-/// It grows with the policy's concurrency and never exceeds what the same call with more threads or longer inputs needs.
+/// The bytes of memory, at any address, that serve `op(policy, args...)` as a workspace: `workspace_size(tern::attention, tern::cpu, q, k,
+/// v, out)`. It grows with the policy's concurrency and never exceeds what the same call with more threads or longer inputs needs.
 template <class Op, execution_policy P, class... Args>
 TERN_INLINE std::size_t workspace_size(Op const& op, P const& policy, Args const&... args) {
   std::size_t const bytes = op.workspace_size(policy, args...);
