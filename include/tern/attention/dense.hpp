@@ -60,8 +60,8 @@ struct attention_plan {
   TERN_INLINE std::size_t bytes(index slots) const { return shared_bytes + item_bytes * static_cast<std::size_t>(slots); }
 };
 
-/// Below this many multiplications a second thread costs more than it saves.
-inline constexpr index serial_products = index{1} << 18;
+/// Below this many multiplications, some 20 us, a second thread costs more than it saves.
+inline constexpr index serial_products = index{1} << 20;
 
 TERN_INLINE cpu_policy threads_for(cpu_policy const& policy, attention_extents const& n) {
   bool const small = n.batch * n.heads * n.tokens * n.keys < serial_products / (n.dim + n.dim_v + 1);
