@@ -65,7 +65,7 @@ bool same_bits(tensor_view<T, Rank> const& a, tensor_view<T, Rank> const& b) {
   std::vector<T> left, right;
   detail::each(a, [&](T const& e) { left.push_back(e); });
   detail::each(b, [&](T const& e) { right.push_back(e); });
-  return left.size() == right.size() && std::memcmp(left.data(), right.data(), left.size() * sizeof(T)) == 0;
+  return left.size() == right.size() && (left.empty() || std::memcmp(left.data(), right.data(), left.size() * sizeof(T)) == 0);
 }
 
 /// The message of the error that f throws, or "no error".
