@@ -22,6 +22,7 @@ thread_local int allocations = 0;
 // Counts what a workspace takes; only aligned allocations, so that Catch2's own do not matter.
 void* operator new(std::size_t bytes, std::align_val_t alignment) {
   ++allocations;
+  if (bytes > std::size_t{1} << 39) throw std::bad_alloc();  // sanitizers take a larger request for a bug of the program
   std::size_t const a = static_cast<std::size_t>(alignment);
   void* const p = std::aligned_alloc(a, (bytes + a - 1) / a * a + (bytes == 0 ? a : 0));
   if (p == nullptr) throw std::bad_alloc();
