@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 /// @file attention.hpp
-/// Attention with its options, and the merge of partial results: attention/dense.hpp and attention/merge.hpp say what they compute.
+/// Attention with its options, and the merge of partial results: attention/attention.hpp and attention/merge.hpp say what they compute.
 
-#include <tern/attention/dense.hpp>
+#include <tern/attention/attention.hpp>
 #include <tern/attention/merge.hpp>

@@ -17,7 +17,8 @@
 ///     coverage covers(index i0, index i1, index j0, index j1) const;       // how much of these keys these queries see
 ///     bool visible(index i, index j) const;
 ///
-/// The three are called from several threads and may not throw.
+/// The three are called from several threads and may not throw. A mask that differs from head to head has `M at(index batch, index
+/// head) const` instead, which gives the mask of a head.
 
 #include <tern/core/config.hpp>
 
@@ -55,6 +56,12 @@ concept custom_mask = requires(M const& m, index i) {
   { m.visible(i, i) } -> std::convertible_to<bool>;
 };
 
+/// A mask for each head.
+template <class M>
+concept mask_by_head = requires(M const& m, index i) {
+  { m.at(i, i) } -> custom_mask;
+};
+
 /// What both masks show; made by `a & b`.
 template <class A, class B>
 struct both_masks {
@@ -65,7 +72,7 @@ struct both_masks {
 namespace detail {
 
 template <class M>
-inline constexpr bool is_mask = custom_mask<M> || std::same_as<M, causal> || std::same_as<M, window>;
+inline constexpr bool is_mask = custom_mask<M> || mask_by_head<M> || std::same_as<M, causal> || std::same_as<M, window>;
 template <class A, class B>
 inline constexpr bool is_mask<both_masks<A, B>> = true;
 
@@ -81,6 +88,29 @@ TERN_INLINE constexpr both_masks<A, B> operator&(A const& a, B const& b) {
 }
 
 namespace detail {
+
+/// Where no mask is given.
+struct no_mask {};
+
+/// Whether a mask, or a part of it, differs from head to head.
+template <class M>
+inline constexpr bool differs_by_head = mask_by_head<M>;
+template <class A, class B>
+inline constexpr bool differs_by_head<both_masks<A, B>> = differs_by_head<A> || differs_by_head<B>;
+
+/// The mask of one head.
+template <class M>
+TERN_INLINE constexpr auto mask_of_head(M const& m, index batch, index head) {
+  if constexpr (mask_by_head<M>)
+    return m.at(batch, head);
+  else
+    return m;
+}
+template <class A, class B>
+TERN_INLINE constexpr auto mask_of_head(both_masks<A, B> const& m, index batch, index head) {
+  return both_masks<decltype(mask_of_head(m.first, batch, head)), decltype(mask_of_head(m.second, batch, head))>{
+      mask_of_head(m.first, batch, head), mask_of_head(m.second, batch, head)};
+}
 
 /// Query i sees keys [i + low, i + high) of [0, keys). All masks above are this one, so one engine serves them.
 struct band {

@@ -1,112 +1,154 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 /// @file attention/problem.hpp
-/// An attention call after its arguments were checked: pointers, strides, extents, and how the work is cut. Queries of all the
-/// heads that share a key head are stacked, token by token: row = token * group + head in group. Rows, not heads, are tiled.
+/// An attention call after its arguments were checked. Heads that share keys and values make a unit; their queries are stacked,
+/// token by token: row = query of the group * unit_heads + head of the unit. Rows, not heads, are tiled.
 
-#include <tern/attention/tile.hpp>
+#include <tern/attention/options.hpp>
+#include <tern/attention/source.hpp>
 #include <tern/core/policy.hpp>
-#include <tern/core/tensor_view.hpp>
-#include <tern/simd/convert.hpp>
 
 namespace tern::detail {
 inline namespace TERN_ABI {
 
-/// (batch, heads, rows, contiguous elements)
-template <class T>
-struct planes {
-  T* data;
-  index batch_stride, head_stride, row_stride;
-  TERN_INLINE T* at(index b, index h, index row) const { return data + b * batch_stride + h * head_stride + row * row_stride; }
-};
-template <class T>
-TERN_INLINE planes<T> planes_of(tensor_view<T, 4> const& x) {
-  return {x.data(), x.stride(0), x.stride(1), x.stride(2)};
-}
-
-/// Views of lower rank with extents of 1 in front.
-template <class T>
-TERN_INLINE tensor_view<T, 4> with_batch(tensor_view<T, 4> const& x) {
-  return x;
-}
-template <class T>
-TERN_INLINE tensor_view<T, 4> with_batch(tensor_view<T, 3> const& x) {
-  return x.expanded();
-}
-template <class T>
-TERN_INLINE tensor_view<T, 4> with_batch(tensor_view<T, 2> const& x) {
-  return x.expanded().expanded();
-}
-template <class T, int rank>
-TERN_INLINE tensor_view<T, 3> with_batch_lse(tensor_view<T, rank> const& x) {
-  if constexpr (rank == 1)
-    return x.expanded().expanded();
-  else if constexpr (rank == 2)
-    return x.expanded();
-  else
-    return x;
-}
-
 struct attention_extents {
-  index batch, heads, kv_heads, tokens, keys, dim, dim_v;
-  TERN_INLINE index group() const { return heads / kv_heads; }
-  TERN_INLINE index rows() const { return tokens * group(); }
+  index batch, heads, k_heads, v_heads, tokens, keys, dim, dim_v;
+  index unit_heads;  // heads that share keys and values and see the same
+  TERN_INLINE index units() const { return heads / unit_heads; }
 };
 
-TERN_INLINE constexpr index divide_up(index a, index b) { return (a + b - 1) / b; }
-TERN_INLINE constexpr index round_to_multiple(index a, index b) { return divide_up(a, b) * b; }
+/// What a call returns besides out: pointers and strides, or null.
+struct row_output {
+  float* data = nullptr;  // (batch, heads, tokens)
+  index batch_stride = 0, head_stride = 0, row_stride = 0;
+  TERN_INLINE void write(index b, index h, index token, float x) const {
+    if (data != nullptr) data[b * batch_stride + h * head_stride + token * row_stride] = x;
+  }
+};
+struct attention_returns {
+  row_output lse, max, sum;
+  tensor_view<std::int32_t, 4> top_ids;  // (batch, heads, tokens, count)
+  tensor_view<float, 4> top_scores;
+};
 
-template <class Q, class K, class V, class O, class Mask, class Score>
+/// What the options of a call say.
+template <class Layout, class Mask, class Chain, class Normalizer, class Transforms, bool top>
+struct attention_spec {
+  static constexpr bool elementwise = elementwise_normalizer<Normalizer>;
+  static constexpr bool hardest = std::same_as<Normalizer, hard>;
+  static constexpr bool softmax = !elementwise && !hardest;
+  static constexpr bool wants_top = top;
+  static constexpr bool transforms = !Transforms::empty;
+  /// Whether scores come out of the product as exponents of two: log2 e is in the query.
+  static constexpr bool log2_scores = softmax && Chain::empty;
+
+  [[no_unique_address]] Layout layout;  // or no_option: dense
+  [[no_unique_address]] Mask mask;      // or no_mask
+  [[no_unique_address]] Chain chain;
+  [[no_unique_address]] Normalizer normalizer;  // or no_option: softmax
+  [[no_unique_address]] Transforms transform;
+  index offset;  // stated by the caller, or bottom_right
+  float scale;
+  TERN_INLINE float query_factor() const { return log2_scores ? scale * log2_e : scale; }
+};
+
+template <class Q, class K, class V, class O, class Spec>
 struct attention_problem {
-  planes<Q const> q;  // (batch, heads, tokens, dim)
-  planes<K const> k;  // (batch, kv_heads, keys, dim)
-  planes<V const> v;  // (batch, kv_heads, keys, dim_v)
-  planes<O> out;      // (batch, heads, tokens, dim_v)
-  float* lse;         // (batch, heads, tokens), or null
-  index lse_batch, lse_head, lse_token;
-  attention_extents n;
-  Mask mask;
-  Score score;
+  using spec_type = Spec;
+  using key_element = typename K::element;
+  using value_element = typename V::element;
 
-  TERN_INLINE index head_of(index kv_head, index row) const { return kv_head * n.group() + row % n.group(); }
+  planes<Q const> q;  // (batch, heads, tokens, dim)
+  K k;                // (batch, k_heads, keys, dim)
+  V v;                // (batch, v_heads, keys, dim_v)
+  planes<O> out;      // (batch, heads, tokens, dim_v)
+  attention_returns returns;
+  attention_extents n;
+  Spec spec;
+
+  TERN_INLINE index k_head(index unit) const { return unit * n.unit_heads / (n.heads / n.k_heads); }
+  TERN_INLINE index v_head(index unit) const { return unit * n.unit_heads / (n.heads / n.v_heads); }
+  TERN_INLINE index keys_of(index b) const {
+    if constexpr (ragged_source<K>)
+      return k.keys(b, n.keys);
+    else
+      return n.keys;
+  }
+  TERN_INLINE index top_count() const { return Spec::wants_top ? returns.top_ids.extent(3) : 0; }
+
+  TERN_INLINE index groups(index b, index unit) const {
+    if constexpr (is_given<decltype(spec.layout)>)
+      return spec.layout.groups(b, unit * n.unit_heads);
+    else
+      return 1;
+  }
+  TERN_INLINE auto group(index b, index unit, index g) const {
+    if constexpr (is_given<decltype(spec.layout)>)
+      return spec.layout.group(b, unit * n.unit_heads, g);
+    else
+      return dense_group{n.tokens, keys_of(b)};
+  }
 };
 
-/// Asks for a row to be brought into the second-level cache.
-template <class T>
-TERN_INLINE void fetch_row(T const* row, index size) {
-  constexpr index line = 64 / static_cast<index>(sizeof(T));
-  for (index d = 0; d < size; d += line) __builtin_prefetch(row + d, 0, 2);
-}
+/// A group of a unit: whom its rows are, where they stand, what they see.
+template <class Problem, class Group>
+struct unit_group {
+  Problem const& p;
+  Group const& group;
+  index b, unit;
+  index offset;  // position of query i: i + offset, or its token + offset
 
-/// dst[0, count) = factor * src[0, count)
-template <class T>
-TERN_INLINE void widen_row(T const* src, index count, float factor, float* dst) {
-  constexpr index W = simd::lanes;
-  simd::pack<float> const f(factor);
-  index d = 0;
-  for (; d + W <= count; d += W) simd::store(dst + d, simd::load(src + d) * f);
-  for (; d < count; ++d) dst[d] = static_cast<float>(src[d]) * factor;
-}
+  TERN_INLINE unit_group(Problem const& problem, Group const& of, index batch, index which)
+      : p(problem), group(of), b(batch), unit(which), offset(problem.spec.offset) {
+    if (offset == bottom_right) offset = Group::local ? group.keys - group.queries : p.keys_of(b) - p.n.tokens;
+  }
+  TERN_INLINE auto mask() const {
+    return mask_of_group(group, mask_of_head(p.spec.mask, b, unit * p.n.unit_heads), p.keys_of(b), offset);
+  }
+  TERN_INLINE index rows() const { return group.queries * p.n.unit_heads; }
+  TERN_INLINE index query(index row) const { return row / p.n.unit_heads; }
+  TERN_INLINE index token(index row) const { return group.query(query(row)); }
+  TERN_INLINE index head(index row) const { return unit * p.n.unit_heads + row % p.n.unit_heads; }
+  TERN_INLINE std::int32_t position(index row) const {
+    return static_cast<std::int32_t>((Group::local ? query(row) : token(row)) + offset);
+  }
+  TERN_INLINE row_at query_at(index row) const { return {b, head(row), token(row), position(row)}; }
+  /// Rows [first, ...) of q, in f32, scaled, transformed.
+  TERN_INLINE void widen_query(index row, float* to) const {
+    auto const* const from = p.q.at(b, head(row), token(row));
+    if constexpr (Problem::spec_type::transforms) {
+      widen_row(from, p.n.dim, 1.f, to);
+      p.spec.transform.query(to, p.n.dim, query_at(row));
+      widen_row(to, p.n.dim, p.spec.query_factor(), to);
+    } else {
+      widen_row(from, p.n.dim, p.spec.query_factor(), to);
+    }
+  }
+  /// Writes row `row`: o / l, or o as it is.
+  TERN_INLINE void finish(index row, float const* o, float m, float l) const {
+    using spec = typename Problem::spec_type;
+    index const h = head(row), at = token(row);
+    bool const empty = l == 0;
+    float const factor = spec::elementwise ? 1 : (empty ? 0.f : 1 / l);
+    narrow_row(o, p.n.dim_v, factor, p.out.at(b, h, at));
+    float const unit_of_score = spec::softmax ? ln_2 : 1.f;
+    if constexpr (spec::softmax) p.returns.lse.write(b, h, at, empty ? negative_infinity : (m + __builtin_log2f(l)) * ln_2);
+    if constexpr (!spec::elementwise) p.returns.max.write(b, h, at, m == negative_infinity ? m : m * unit_of_score);
+    if constexpr (spec::elementwise) p.returns.sum.write(b, h, at, l);
+  }
+};
 
-/// dst[0, count) = factor * src[0, count), rounded to dst's type. `src` may be read up to a multiple of `lanes`.
-template <class T>
-TERN_INLINE void narrow_row(float const* src, index count, float factor, T* dst) {
-  constexpr index W = simd::lanes;
-  simd::pack<float> const f(factor);
-  index d = 0;
-  for (; d + W <= count; d += W) simd::store(dst + d, simd::load(src + d) * f);
-  if (d < count) simd::store_n(dst + d, simd::load(src + d) * f, count - d);
-}
-
-/// Writes row `row` of key head `h`: o / l, and m + log2 l as a natural logarithm. An empty row has l = 0: zeros and -inf.
-template <class Problem>
-TERN_INLINE void finish_row(Problem const& p, index b, index h, index row, float const* o, float m, float l) {
-  index const head = p.head_of(h, row), token = row / p.n.group();
-  bool const empty = l == 0;
-  narrow_row(o, p.n.dim_v, empty ? 0.f : 1 / l, p.out.at(b, head, token));
-  if (p.lse != nullptr)
-    p.lse[b * p.lse_batch + head * p.lse_head + token * p.lse_token] = empty ? negative_infinity : (m + __builtin_log2f(l)) * ln_2;
-}
+/// Memory handed out piece by piece; from null, only counted.
+struct arena {
+  std::byte* base;
+  index used = 0;
+  template <class T>
+  TERN_INLINE T* take(index count) {
+    T* const piece = base == nullptr ? nullptr : reinterpret_cast<T*>(base + used);
+    used += round_to_multiple(count * static_cast<index>(sizeof(T)), 64);
+    return piece;
+  }
+};
 
 }  // namespace TERN_ABI
 }  // namespace tern::detail

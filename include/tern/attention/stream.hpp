@@ -5,242 +5,179 @@
 /// share them, and converted on the way. Long contexts are cut into ranges of `split_keys` keys whose results merge by their
 /// log-sum-exp, so that one head uses all threads. The cut follows from the number of keys alone.
 
-#include <tern/attention/problem.hpp>
-#include <tern/simd/reduce.hpp>
+#include <tern/attention/block.hpp>
+#include <tern/attention/stream_kernels.hpp>
 
 namespace tern::detail {
 inline namespace TERN_ABI {
 
 inline constexpr index split_keys = 512;
 static_assert(split_keys % key_block == 0 && key_block % 8 == 0);
-/// Up to this many rows (queries times heads of a group) the path is taken.
+/// Up to this many rows (queries times heads of a unit) the path is taken.
 inline constexpr index query_stream_rows = 8;
 
-/// Rows that are taken at once: their sums stay in registers.
-inline constexpr index stream_step = 4;
-
-/// The memory of one work item, in floats.
+/// The memory of one work item. Rows of q and o are padded to whole packs.
+template <class Problem>
 struct stream_scratch {
   float* q;      // (rows, padded dim), scaled, zero behind dim
   float* s;      // (rows, key_block)
   float* alpha;  // (rows)
+  top_rows largest;
+  block_memory<Problem> block;
 
-  TERN_INLINE static index padded(index d) { return round_to_multiple(d, simd::lanes); }
-  TERN_INLINE static index lay_out(attention_extents const& n, float* base, stream_scratch* to) {
-    index const q = n.rows() * padded(n.dim), s = n.rows() * key_block;
-    if (to != nullptr) *to = {base, base + q, base + q + s};
-    return q + s + round_to_multiple(n.rows(), simd::lanes);
+  TERN_INLINE static index lay_out(Problem const& p, index rows, std::byte* base, stream_scratch* to) {
+    arena a{base};
+    index const count = Problem::spec_type::wants_top ? p.top_count() : 0;
+    stream_scratch s;
+    s.q = a.take<float>(rows * round_to_multiple(p.n.dim, simd::lanes));
+    s.s = a.take<float>(rows * key_block);
+    s.alpha = a.take<float>(round_to_multiple(rows, simd::lanes));
+    s.largest = {a.take<float>(rows * count), a.take<std::int32_t>(rows * count), count};
+    s.block = block_memory<Problem>::lay_out(p, a);
+    if (to != nullptr) *to = s;
+    return a.used;
   }
 };
 
-/// What one range of keys contributes to the rows of a key head, in floats.
+/// What one range of keys contributes to the rows of a group, in floats.
 struct stream_partial {
-  float* o;  // (rows, padded dim_v)
-  float* m;  // (rows)
-  float* l;  // (rows)
+  index stride;  // dim_v, to whole packs
+  float* o;      // (rows, stride)
+  float* m;      // (rows)
+  float* l;      // (rows)
 
-  TERN_INLINE static index size(attention_extents const& n) {
-    return round_to_multiple(n.rows() * (stream_scratch::padded(n.dim_v) + 2), 16);
+  TERN_INLINE static index size(index dim_v, index rows) {
+    return round_to_multiple(rows * (round_to_multiple(dim_v, simd::lanes) + 2), 16);
   }
-  TERN_INLINE static stream_partial at(attention_extents const& n, float* base) {
-    index const o = n.rows() * stream_scratch::padded(n.dim_v);
-    return {base, base + o, base + o + n.rows()};
-  }
+  TERN_INLINE stream_partial(index dim_v, index rows, float* base)
+      : stride(round_to_multiple(dim_v, simd::lanes)), o(base), m(base + rows * stride), l(m + rows) {}
 };
-
-/// Rows that are fetched into the second-level cache while others are worked on.
-template <class T>
-struct rows_ahead {
-  T const* first;
-  index stride, count, size;
-  TERN_INLINE void fetch(index j) const {
-    if (j < count) fetch_row(first + j * stride, size);
-  }
-};
-template <class T>
-rows_ahead(T const*, index, index, index) -> rows_ahead<T>;
-
-/// s[r][j] = q[r] . k[j] for keys [0, count), `R` rows and several keys at once: 8 to 16 sums, 4 to 8 with few registers.
-template <int R, class K, class V>
-inline void stream_scores(float const* q, index q_stride, K const* k, index k_stride, index count, index dim, rows_ahead<V> const& values,
-                          float* s) noexcept {
-  using packf = simd::pack<float>;
-  constexpr index W = simd::lanes;
-  constexpr index keys = (R == 1 ? 8 : 4) / (query_tile_rows == 12 ? 1 : 2);
-  for (index j = 0; j < count; j += keys) {
-    K const* key[keys];
-    for (index i = 0; i < keys; ++i) key[i] = k + (j + i < count ? j + i : count - 1) * k_stride;
-    for (index i = 0; i < keys; ++i) values.fetch(j + i);
-    packf acc[R * keys];
-    TERN_UNROLL
-    for (index a = 0; a < R * keys; ++a) acc[a] = packf(0.f);
-    auto step = [&](index d, auto&& load) TERN_LAMBDA {
-      packf x[R];
-      TERN_UNROLL
-      for (index r = 0; r < R; ++r) x[r] = simd::load(q + r * q_stride + d);
-      TERN_UNROLL
-      for (index i = 0; i < keys; ++i) {
-        packf const y = load(key[i] + d);
-        TERN_UNROLL
-        for (index r = 0; r < R; ++r) acc[r * keys + i] = simd::fma(x[r], y, acc[r * keys + i]);
-      }
-    };
-    index d = 0;
-    for (; d + W <= dim; d += W) step(d, [](K const* at) TERN_LAMBDA { return simd::load(at); });
-    if (d < dim) step(d, [&](K const* at) TERN_LAMBDA { return simd::load_n(at, dim - d); });
-    float sum[R * keys];
-    simd::reduce_add_each(acc, sum);
-    for (index r = 0; r < R; ++r) __builtin_memcpy(s + r * key_block + j, sum + r * keys, keys * sizeof(float));
-  }
-}
-
-/// o[r] = alpha[r] o[r] + sum_j p[r][j] v[j] for `C` packs of columns.
-template <int R, int C, bool whole, class V, class K>
-TERN_INLINE void stream_columns(float const* p, V const* v, index v_stride, index count, index width, float const* alpha,
-                                rows_ahead<K> const& keys, float* o, index o_stride) {
-  using packf = simd::pack<float>;
-  constexpr index W = simd::lanes;
-  packf acc[R][C];
-  TERN_UNROLL
-  for (index r = 0; r < R; ++r) TERN_UNROLL
-  for (index c = 0; c < C; ++c) acc[r][c] = simd::load(o + r * o_stride + c * W) * packf(alpha[r]);
-  for (index j = 0; j < count; ++j) {
-    keys.fetch(j);
-    packf x[C];
-    TERN_UNROLL
-    for (index c = 0; c < C; ++c) x[c] = whole ? simd::load(v + j * v_stride + c * W) : simd::load_n(v + j * v_stride, width);
-    TERN_UNROLL
-    for (index r = 0; r < R; ++r) {
-      packf const y(p[r * key_block + j]);
-      TERN_UNROLL
-      for (index c = 0; c < C; ++c) acc[r][c] = simd::fma(y, x[c], acc[r][c]);
-    }
-  }
-  TERN_UNROLL
-  for (index r = 0; r < R; ++r) TERN_UNROLL
-  for (index c = 0; c < C; ++c) simd::store(o + r * o_stride + c * W, acc[r][c]);
-}
-template <int R, class V, class K>
-inline void stream_values(float const* p, V const* v, index v_stride, index count, index dim_v, float const* alpha,
-                          rows_ahead<K> const& keys, float* o, index o_stride) noexcept {
-  constexpr index W = simd::lanes;
-  constexpr int columns = (R <= 2 ? 8 : 4) / (query_tile_rows == 12 ? 1 : 2);
-  rows_ahead<K> ahead = keys;
-  index d = 0;
-  auto take = [&](auto C, auto whole, index width) TERN_LAMBDA {
-    stream_columns<R, C.value, whole.value>(p, v + d, v_stride, count, width, alpha, ahead, o + d, o_stride);
-    ahead.count = 0;  // once is enough
-    d += C.value * W;
-  };
-  using yes = std::true_type;
-  while (d + columns * W <= dim_v) take(std::integral_constant<int, columns>{}, yes{}, 0);
-  if (d + columns / 2 * W <= dim_v) take(std::integral_constant<int, columns / 2>{}, yes{}, 0);
-  while (d + W <= dim_v) take(std::integral_constant<int, 1>{}, yes{}, 0);
-  if (d < dim_v) take(std::integral_constant<int, 1>{}, std::false_type{}, dim_v - d);
-}
-
-/// Calls f(number of rows as a constant, first row) until all rows are taken.
-template <class F>
-TERN_INLINE void each_rows(index rows, F&& f) {
-  index r = 0;
-  for (; r + stream_step <= rows; r += stream_step) f(std::integral_constant<int, 4>{}, r);
-  if (rows - r == 3) f(std::integral_constant<int, 3>{}, r);
-  if (rows - r == 2) f(std::integral_constant<int, 2>{}, r);
-  if (rows - r == 1) f(std::integral_constant<int, 1>{}, r);
-}
 
 /// Adds the weighted values of one block; where the mask shows rows different keys, run by run of what it shows.
-template <class Problem, class K>
-TERN_INLINE void stream_add(Problem const& p, index b, index h, index block, index count, bool all, stream_scratch const& w,
-                            rows_ahead<K> keys, float* o) {
-  index const stride = stream_scratch::padded(p.n.dim_v), rows = p.n.rows(), group = p.n.group(), v_stride = p.v.row_stride;
-  auto const* const v = p.v.at(b, h, block);
+template <class Rows, class Mask, class Block, class Scratch>
+TERN_INLINE void stream_add(Rows const& of, Mask const& mask, Block const& block, bool all, Scratch const& w, stream_partial const& sum,
+                            index next) {
+  index const rows = of.rows(), count = block.keys.count, dim_v = of.p.n.dim_v;
+  auto ahead = [&](index j) TERN_LAMBDA { block.fetch_key(next + j); };
   if (all) {
     each_rows(rows, [&](auto R, index r) TERN_LAMBDA {
-      stream_values<R.value>(w.s + r * key_block, v, v_stride, count, p.n.dim_v, w.alpha + r, keys, o + r * stride, stride);
-      keys.count = 0;
+      if (r == 0)
+        stream_values<R.value>(w.s, block.value, count, dim_v, w.alpha, ahead, sum.o, sum.stride);
+      else
+        stream_values<R.value>(w.s + r * key_block, block.value, count, dim_v, w.alpha + r, fetch_nothing, sum.o + r * sum.stride, sum.stride);
     });
     return;
   }
-  keys.count = 0;
   for (index r = 0; r < rows; ++r) {
     index j = 0;
     do {
-      while (j < count && !p.mask.visible(r / group, block + j)) ++j;
+      while (j < count && !mask.visible(of.query(r), block.keys.first + j)) ++j;
       index const begin = j;
-      while (j < count && p.mask.visible(r / group, block + j)) ++j;
-      stream_values<1>(w.s + r * key_block + begin, v + begin * v_stride, v_stride, j - begin, p.n.dim_v, w.alpha + r, keys, o + r * stride,
-                       stride);
+      while (j < count && mask.visible(of.query(r), block.keys.first + j)) ++j;
+      stream_values<1>(w.s + r * key_block + begin, block.value + begin, j - begin, dim_v, w.alpha + r, fetch_nothing,
+                       sum.o + r * sum.stride, sum.stride);
       w.alpha[r] = 1;
     } while (j < count);
   }
 }
 
-/// Keys [from, to) for all rows of key head h in batch b, accumulated into `sum`.
-template <class Problem>
-inline void stream_item(Problem const& p, index b, index h, index from, index to, stream_partial const& sum, float* memory) noexcept {
+/// Scores, weights and values of one block for all rows of a group.
+template <class Rows, class Mask, class Scratch>
+TERN_INLINE void stream_block(Rows const& of, Mask const& mask, coverage covers, index first, index count, Scratch const& w,
+                              stream_partial const& sum) {
   constexpr index W = simd::lanes;
-  stream_scratch w;
-  stream_scratch::lay_out(p.n, memory, &w);
-  index const rows = p.n.rows(), group = p.n.group(), q_stride = stream_scratch::padded(p.n.dim);
-  for (index i = 0; i < rows * stream_scratch::padded(p.n.dim_v); ++i) sum.o[i] = 0;
+  using spec = typename std::remove_cvref_t<decltype(of.p)>::spec_type;
+  auto const& p = of.p;
+  index const rows = of.rows(), q_stride = round_to_multiple(p.n.dim, W), packs = divide_up(count, W);
+  block_rows_of<Rows> const block(of, w.block, first, count);
+  auto ahead = [&](index j) TERN_LAMBDA { fetch_row(block.value[j], p.n.dim_v); };
+  each_rows(rows, [&](auto R, index r) TERN_LAMBDA {
+    if (r == 0)
+      stream_scores<R.value>(w.q, q_stride, block.key, count, p.n.dim, ahead, w.s);
+    else
+      stream_scores<R.value>(w.q + r * q_stride, q_stride, block.key, count, p.n.dim, fetch_nothing, w.s + r * key_block);
+  });
+  for (index r = 0; r < rows; ++r)
+    for (index j = count; j < packs * W; ++j) w.s[r * key_block + j] = negative_infinity;
+  weight_rows const state{sum.m, sum.l, w.alpha};
+  auto query_of = [&](index r) TERN_LAMBDA { return of.query(r); };
+  auto at_row = [&](index r) TERN_LAMBDA { return score_of_row(of, r); };
+  // Scores behind `count` are -inf, and a modifier would make numbers of them.
+  if (covers == coverage::all && (count == packs * W || decltype(p.spec.chain)::empty))
+    weigh_tile<spec>(p.spec, w.s, rows, 0, packs, at_row, block.keys, hide_nothing{}, state, w.largest);
+  else
+    weigh_tile<spec>(p.spec, w.s, rows, 0, packs, at_row, block.keys, hide_by_mask{mask, query_of, first}, state, w.largest);
+  stream_add(of, mask, block, covers == coverage::all, w, sum, first + count);
+}
+
+/// Keys [from, to) for all rows of a group, accumulated into `sum`. Only the range that starts at 0 sees the sink.
+template <class Rows>
+inline void stream_item(Rows const& of, index from, index to, stream_partial const& sum, std::byte* memory) noexcept {
+  using problem = std::remove_cvref_t<decltype(of.p)>;
+  auto const& p = of.p;
+  stream_scratch<problem> w;
+  index const rows = of.rows(), q_stride = round_to_multiple(p.n.dim, simd::lanes);
+  stream_scratch<problem>::lay_out(p, rows, memory, &w);
+  for (index i = 0; i < rows * sum.stride; ++i) sum.o[i] = 0;
   for (index r = 0; r < rows; ++r) {
     sum.m[r] = negative_infinity;
     sum.l[r] = 0;
-    float* const row = w.q + r * q_stride;
-    widen_row(p.q.at(b, p.head_of(h, r), r / group), p.n.dim, p.score.query_factor, row);
-    for (index d = p.n.dim; d < q_stride; ++d) row[d] = 0;
+    of.widen_query(r, w.q + r * q_stride);
+    for (index d = p.n.dim; d < q_stride; ++d) w.q[r * q_stride + d] = 0;
   }
+  if (from == 0) start_rows(p.spec, rows, [&](index r) TERN_LAMBDA { return of.head(r); }, {sum.m, sum.l, nullptr});
+  start_top(w.largest, rows);
 
-  key_range const seen = p.mask.range(0, p.n.tokens);
+  auto const mask = of.mask();
+  index const queries = of.group.queries;
+  key_range const seen = mask.range(0, queries);
   if (seen.begin > from) from = seen.begin / key_block * key_block;
   if (seen.end < to) to = seen.end;
   for (index block = from; block < to; block += key_block) {
     index const count = to - block < key_block ? to - block : key_block;
-    coverage const covers = p.mask.covers(0, p.n.tokens, block, block + count);
-    if (covers == coverage::none) continue;
-    rows_ahead values{p.v.at(b, h, block), p.v.row_stride, count, p.n.dim_v};
-    each_rows(rows, [&](auto R, index r) TERN_LAMBDA {
-      stream_scores<R.value>(w.q + r * q_stride, q_stride, p.k.at(b, h, block), p.k.row_stride, count, p.n.dim, values,
-                             w.s + r * key_block);
-      values.count = 0;
-    });
-    index const packs = divide_up(count, W);
-    for (index r = 0; r < rows; ++r)
-      for (index j = count; j < packs * W; ++j) w.s[r * key_block + j] = negative_infinity;
-    softmax_rows const state{sum.m, sum.l, w.alpha};
-    auto token_of = [&](index r) TERN_LAMBDA { return r / group; };
-    // Scores behind `count` are -inf, and a cap would make numbers of them.
-    if (covers == coverage::all && (count == packs * W || p.score.is_identity))
-      softmax_tile(w.s, rows, 0, packs, p.score, hide_nothing{}, state);
-    else
-      softmax_tile(w.s, rows, 0, packs, p.score, hide_by_mask{p.mask, token_of, block}, state);
-    rows_ahead const keys{p.k.at(b, h, block + count), p.k.row_stride, to - block - count, p.n.dim};
-    stream_add(p, b, h, block, count, covers == coverage::all, w, keys, sum.o);
+    coverage const covers = mask.covers(0, queries, block, block + count);
+    if (covers != coverage::none) stream_block(of, mask, covers, block, count, w, sum);
   }
+  if constexpr (problem::spec_type::wants_top)
+    for (index r = 0; r < rows; ++r) write_top(of, r, w.largest, r);
 }
 
-/// Rows of key head h in batch b from the `splits` partial results at `parts`, in their order.
-template <class Problem>
-inline void stream_finish(Problem const& p, index b, index h, float* parts, index splits) noexcept {
-  index const stride = stream_scratch::padded(p.n.dim_v), size = stream_partial::size(p.n);
-  stream_partial const sum = stream_partial::at(p.n, parts);
-  for (index r = 0; r < p.n.rows(); ++r) {
-    for (index i = 1; i < splits; ++i) {
-      stream_partial const next = stream_partial::at(p.n, parts + i * size);
-      if (next.l[r] == 0) continue;
-      if (sum.l[r] == 0) sum.m[r] = next.m[r];
-      float const m = sum.m[r] < next.m[r] ? next.m[r] : sum.m[r];
-      simd::pack<float> const a = exp2_of_nonpositive(sum.m[r] - m), c = exp2_of_nonpositive(next.m[r] - m);
-      float x[simd::lanes], y[simd::lanes];
-      simd::store(x, a);
-      simd::store(y, c);
-      sum.m[r] = m;
-      sum.l[r] = sum.l[r] * x[0] + next.l[r] * y[0];
-      for (index d = 0; d < stride; d += simd::lanes)
-        simd::store(sum.o + r * stride + d, simd::fma(simd::load(next.o + r * stride + d), c, simd::load(sum.o + r * stride + d) * a));
-    }
-    finish_row(p, b, h, r, sum.o + r * stride, sum.m[r], sum.l[r]);
+/// Adds what another range of keys contributes to row r.
+template <class Spec>
+TERN_INLINE void stream_merge(stream_partial const& sum, stream_partial const& next, index r) {
+  using packf = simd::pack<float>;
+  float a[simd::lanes], c[simd::lanes];
+  if constexpr (Spec::softmax) {
+    if (next.l[r] == 0) return;
+    if (sum.l[r] == 0) sum.m[r] = next.m[r];
+    float const m = sum.m[r] < next.m[r] ? next.m[r] : sum.m[r];
+    simd::store(a, exp2_of_nonpositive(sum.m[r] - m));
+    simd::store(c, exp2_of_nonpositive(next.m[r] - m));
+    sum.m[r] = m;
+  } else if constexpr (Spec::hardest) {
+    bool const better = next.m[r] > sum.m[r];
+    a[0] = better ? 0.f : 1.f;
+    c[0] = better ? 1.f : 0.f;
+    if (better) sum.m[r] = next.m[r];
+  } else {
+    a[0] = 1;
+    c[0] = 1;
+  }
+  sum.l[r] = sum.l[r] * a[0] + next.l[r] * c[0];
+  float *const to = sum.o + r * sum.stride, *const from = next.o + r * sum.stride;
+  for (index d = 0; d < sum.stride; d += simd::lanes)
+    simd::store(to + d, simd::fma(simd::load(from + d), packf(c[0]), simd::load(to + d) * packf(a[0])));
+}
+
+/// Rows of a group from the `splits` partial results at `parts`, in their order.
+template <class Rows>
+inline void stream_finish(Rows const& of, float* parts, index splits) noexcept {
+  index const rows = of.rows(), size = stream_partial::size(of.p.n.dim_v, rows);
+  stream_partial const sum(of.p.n.dim_v, rows, parts);
+  for (index r = 0; r < rows; ++r) {
+    for (index i = 1; i < splits; ++i)
+      stream_merge<typename std::remove_cvref_t<decltype(of.p)>::spec_type>(sum, stream_partial(of.p.n.dim_v, rows, parts + i * size), r);
+    of.finish(r, sum.o + r * sum.stride, sum.m[r], sum.l[r]);
   }
 }
 

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// @file attention/source.hpp
+/// Where keys and values lie, besides tensors of f32, f16 and bf16 with any strides. Each stands in place of k or of v, for itself.
+///
+///     block_rows<Block>     rows of whole blocks of a format: formats::q8_0::block, formats::q4_0::block
+///     paged(pool, table)    rows in pages of a pool; table says which page holds which rows of a sequence
+///     ring(buffer, first)   a buffer that is written round and round; key j lies in row (first + j) % rows
+///     joined(a, b, ...)     several tensors, one after the other, as a shared prefix and what follows it
+///
+/// The key of index j is the j-th in all of them, and masks count that index. Nothing is copied but what the engine is working on.
+
+#include <tern/attention/rows.hpp>
+#include <tern/core/tensor_view.hpp>
+
+namespace tern {
+
+/// (kv_heads, keys, dim) or (batch, kv_heads, keys, dim) in blocks along dim; strides count blocks. `dim` is a multiple of the
+/// format's elements, and the blocks of a row are contiguous.
+template <class Block>
+struct block_rows {
+  Block const* data;
+  index batch, heads, keys, dim;
+  index batch_stride, head_stride, row_stride;
+
+  /// Contiguous (batch, heads, keys, dim).
+  TERN_INLINE constexpr block_rows(Block const* blocks, index batch_count, index head_count, index key_count, index elements)
+      : data(blocks), batch(batch_count), heads(head_count), keys(key_count), dim(elements) {
+    row_stride = dim / detail::elements_of<Block>();
+    head_stride = keys * row_stride;
+    batch_stride = heads * head_stride;
+  }
+  TERN_INLINE constexpr block_rows(Block const* blocks, index head_count, index key_count, index elements)
+      : block_rows(blocks, 1, head_count, key_count, elements) {}
+};
+
+/// Rows in pages. `pool` is (pages, kv_heads, rows of a page, dim), any strides; `table` is (batch, pages of a sequence): row j of
+/// sequence b is row j % rows of page table(b, j / rows). `lengths` says how many keys each sequence has; without it, all that
+/// its pages hold.
+template <class T>
+struct paged {
+  tensor_view<T const, 4> pool;
+  tensor_view<std::int32_t const, 2> table;
+  std::int32_t const* lengths = nullptr;
+
+  template <class U>
+  TERN_INLINE constexpr paged(tensor_view<U, 4> const& pages, tensor_view<std::int32_t const, 2> const& which,
+                              std::int32_t const* keys_of_sequence = nullptr)
+      : pool(pages), table(which), lengths(keys_of_sequence) {}
+};
+template <class U>
+paged(tensor_view<U, 4> const&, tensor_view<std::int32_t const, 2> const&, std::int32_t const* = nullptr) -> paged<std::remove_const_t<U>>;
+
+/// A buffer (kv_heads, rows, dim) or (batch, kv_heads, rows, dim) written round and round, whose oldest row is `first`. `length` of
+/// its rows are keys; by default all.
+template <class T>
+struct ring {
+  tensor_view<T const, 4> buffer;
+  index first;
+  index length;
+
+  template <class U>
+  TERN_INLINE constexpr ring(tensor_view<U, 4> const& rows, index oldest, index keys = -1)
+      : buffer(rows), first(oldest), length(keys < 0 ? rows.extent(2) : keys) {}
+  template <class U>
+  TERN_INLINE constexpr ring(tensor_view<U, 3> const& rows, index oldest, index keys = -1) : ring(rows.expanded(), oldest, keys) {}
+};
+template <class U, int R>
+ring(tensor_view<U, R> const&, index, index = -1) -> ring<std::remove_const_t<U>>;
+
+/// Tensors (kv_heads, keys, dim) or (batch, kv_heads, keys, dim) that follow each other. A batch extent of 1 serves every sequence
+/// of the batch: a prefix that they share.
+template <class T, int N>
+struct segments {
+  tensor_view<T const, 4> part[N];
+};
+namespace detail {
+template <class T, int R>
+TERN_INLINE constexpr tensor_view<T const, 4> segment_of(tensor_view<T, R> const& x) {
+  static_assert(R == 3 || R == 4, "tern: a segment is (kv_heads, keys, dim) or (batch, kv_heads, keys, dim)");
+  if constexpr (R == 3)
+    return x.expanded();
+  else
+    return x;
+}
+}  // namespace detail
+/// The keys of all the tensors.
+template <tensor_like First, tensor_like... More>
+TERN_INLINE constexpr auto joined(First const& first, More const&... more) {
+  using element = typename view_of<First const>::value_type;
+  return segments<element, 1 + static_cast<int>(sizeof...(More))>{{detail::segment_of(view(first)), detail::segment_of(view(more))...}};
+}
+
+namespace detail {
+
+/// (batch, heads, rows, contiguous elements)
+template <class T>
+struct planes {
+  using element = std::remove_const_t<T>;
+  T* data;
+  index batch_stride, head_stride, row_stride;
+  TERN_INLINE T* at(index b, index h, index row) const { return data + b * batch_stride + h * head_stride + row * row_stride; }
+  /// The rows of keys key(0), ..., key(count - 1).
+  template <class Key>
+  TERN_INLINE void rows(index b, index h, index count, Key const& key, T** to) const {
+    T* const base = at(b, h, 0);
+    for (index i = 0; i < count; ++i) to[i] = base + key(i) * row_stride;
+  }
+};
+template <class T>
+TERN_INLINE planes<T> planes_of(tensor_view<T, 4> const& x) {
+  return {x.data(), x.stride(0), x.stride(1), x.stride(2)};
+}
+
+struct source_extents {
+  index batch, heads, keys, dim;
+};
+
+template <class T>
+struct paged_rows {
+  using element = T;
+  planes<T const> pool;
+  index page_rows;
+  tensor_view<std::int32_t const, 2> table;
+  std::int32_t const* lengths;
+  TERN_INLINE index keys(index b, index most) const { return lengths != nullptr ? static_cast<index>(lengths[b]) : most; }
+  template <class Key>
+  TERN_INLINE void rows(index b, index h, index count, Key const& key, T const** to) const {
+    for (index i = 0; i < count; ++i) {
+      index const j = key(i);
+      to[i] = pool.at(static_cast<index>(table(b, j / page_rows)), h, j % page_rows);
+    }
+  }
+};
+
+template <class T>
+struct ring_rows {
+  using element = T;
+  planes<T const> buffer;
+  index first, size;
+  template <class Key>
+  TERN_INLINE void rows(index b, index h, index count, Key const& key, T const** to) const {
+    for (index i = 0; i < count; ++i) {
+      index const j = first + key(i);
+      to[i] = buffer.at(b, h, j < size ? j : j - size);
+    }
+  }
+};
+
+template <class T, int N>
+struct segment_rows {
+  using element = T;
+  planes<T const> part[N];
+  index end[N];  // behind the last key of each
+  template <class Key>
+  TERN_INLINE void rows(index b, index h, index count, Key const& key, T const** to) const {
+    for (index i = 0; i < count; ++i) {
+      index const j = key(i);
+      int s = 0;
+      while (s + 1 < N && j >= end[s]) ++s;
+      to[i] = part[s].at(b, h, j - (s > 0 ? end[s - 1] : 0));
+    }
+  }
+};
+
+template <class Source>
+concept ragged_source = requires(Source const& s, index b) {
+  { s.keys(b, b) } -> std::convertible_to<index>;
+};
+
+/// Views of lower rank with extents of 1 in front.
+template <class T, int R>
+TERN_INLINE constexpr tensor_view<T, 4> with_batch(tensor_view<T, R> const& x) {
+  if constexpr (R == 2)
+    return x.expanded().expanded();
+  else if constexpr (R == 3)
+    return x.expanded();
+  else
+    return x;
+}
+
+}  // namespace detail
+}  // namespace tern
