@@ -81,7 +81,7 @@ struct problem {
   }
 };
 
-/// Twice the bound that attention/dense.hpp states for these scores (|q.k| scale is below 40), and what peers with f32 sums reach.
+/// Twice the bound that attention/attention.hpp states for these scores (|q.k| scale is below 40), and what peers with f32 sums reach.
 constexpr double f32_rounding = 2 * (16 + 4 * 40) * 0x1p-24;
 
 template <class T, class Call>
