@@ -235,7 +235,6 @@ struct int8_tile {
   [[gnu::noinline]] static void score_product(std::uint8_t const* TERN_RESTRICT q, float const* TERN_RESTRICT q_scale,
                                               std::byte const* TERN_RESTRICT k, index n, float* TERN_RESTRICT s) noexcept {
     using packf = simd::pack<float>;
-    using packi = simd::pack<std::int32_t>;
     constexpr index W = simd::lanes, R = score_rows;
     packf sum[R][2];
     TERN_UNROLL
@@ -244,11 +243,11 @@ struct int8_tile {
       auto const* const scale = reinterpret_cast<float const*>(k) + 8 * panel_width;
       auto const* const taken = reinterpret_cast<std::int32_t const*>(k) + 9 * panel_width;
       auto const* code = reinterpret_cast<std::int8_t const*>(k);
-      packi acc[R][2];
+      simd::dot_sums acc[R][2];
       TERN_UNROLL
       for (index r = 0; r < R; ++r) {
-        acc[r][0] = simd::load(taken);
-        acc[r][1] = simd::load(taken + W);
+        acc[r][0] = simd::as_dot_sums(simd::load(taken));
+        acc[r][1] = simd::as_dot_sums(simd::load(taken + W));
       }
       for (index t = 0; t < 8; ++t) {
         simd::pack<std::int8_t> const x0 = simd::load(code), x1 = simd::load(code + 4 * W);
@@ -264,8 +263,8 @@ struct int8_tile {
       TERN_UNROLL
       for (index r = 0; r < R; ++r) {
         packf const f(q_scale[r]);
-        sum[r][0] = simd::fma(simd::to_float(acc[r][0]) * f, simd::load(scale), sum[r][0]);
-        sum[r][1] = simd::fma(simd::to_float(acc[r][1]) * f, simd::load(scale + W), sum[r][1]);
+        sum[r][0] = simd::fma(simd::to_float(simd::to_pack(acc[r][0])) * f, simd::load(scale), sum[r][0]);
+        sum[r][1] = simd::fma(simd::to_float(simd::to_pack(acc[r][1])) * f, simd::load(scale + W), sum[r][1]);
       }
       k += 40 * panel_width;
       q_scale += rows;
@@ -284,10 +283,10 @@ struct int8_tile {
                                               float const* TERN_RESTRICT alpha, float* TERN_RESTRICT o, index o_stride) noexcept {
     using packf = simd::pack<float>;
     constexpr index W = simd::lanes;
-    simd::pack<std::int32_t> acc[rows][packs];
+    simd::dot_sums acc[rows][packs];
     TERN_UNROLL
     for (index r = 0; r < rows; ++r) TERN_UNROLL
-    for (index n = 0; n < packs; ++n) acc[r][n] = simd::pack<std::int32_t>(0);
+    for (index n = 0; n < packs; ++n) acc[r][n] = simd::as_dot_sums(simd::pack<std::int32_t>(0));
     for (index t = 0; t < steps; ++t) {
       simd::pack<std::int8_t> x[packs];
       TERN_UNROLL
@@ -305,7 +304,7 @@ struct int8_tile {
     for (index r = 0; r < rows; ++r) TERN_UNROLL
     for (index n = 0; n < packs; ++n) {
       float* const to = o + r * o_stride + n * W;
-      packf const sum = simd::to_float(acc[r][n]) * (simd::load(scale + n * W) * packf(factor[r]));
+      packf const sum = simd::to_float(simd::to_pack(acc[r][n])) * (simd::load(scale + n * W) * packf(factor[r]));
       simd::store(to, simd::fma(simd::load(static_cast<float const*>(to)), packf(alpha[r]), sum));
     }
   }
