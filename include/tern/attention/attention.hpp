@@ -29,6 +29,8 @@
 
 #include <tern/attention/arguments.hpp>
 #include <tern/attention/plan.hpp>
+#include <tern/attention/tile_bf16.hpp>
+#include <tern/attention/tile_int8.hpp>
 
 namespace tern {
 
@@ -82,8 +84,19 @@ TERN_INLINE void set_top(attention_returns& to, Option const& top, int rank, att
 }
 
 /// The tile of products that a call multiplies with.
-template <class Products, class Problem>
-using tile_for = f32_tile;
+template <class Products, class Spec>
+struct tile_choice {
+  using type = f32_tile;
+};
+template <class Spec>
+struct tile_choice<products<bf16>, Spec> {
+  using type = best_bf16_tile;
+};
+template <class Spec>
+struct tile_choice<products<std::int8_t>, Spec> {
+  static_assert(Spec::softmax, "tern: products of int8 take the weights of a softmax");
+  using type = best_int8_tile;
+};
 
 /// Checks the arguments, builds the problem that the options describe and hands it to `then`.
 template <class Q, class K, class V, class O, class Then, class... Options>
@@ -132,7 +145,7 @@ TERN_INLINE auto attention_with(Q const& q, K const& k, V const& v, O const& out
                   returns,
                   n,
                   spec{layout, mask, chain, normalizer, transform, stated_offset(mask), factor}};
-  using tile = tile_for<std::remove_const_t<decltype(find_products(options...))>, problem>;
+  using tile = typename tile_choice<std::remove_const_t<decltype(find_products(options...))>, spec>::type;
   return then(p, tile{});
 }
 

@@ -9,15 +9,16 @@
 namespace tern::detail {
 inline namespace TERN_ABI {
 
-template <class Problem>
-inline constexpr bool stages_keys = Problem::spec_type::transforms || is_block<typename Problem::key_element>;
-template <class Problem>
-inline constexpr bool stages_values = is_block<typename Problem::value_element>;
+/// Whether keys (values) are copied as f32: because they are transformed, or because blocks are to be decoded.
+template <class Problem, bool decode>
+inline constexpr bool stages_keys = Problem::spec_type::transforms || (decode && is_block<typename Problem::key_element>);
+template <class Problem, bool decode>
+inline constexpr bool stages_values = decode && is_block<typename Problem::value_element>;
 template <class Problem>
 inline constexpr bool needs_ids = Problem::spec_type::transforms || Problem::spec_type::wants_top || !decltype(Problem::spec_type::chain)::empty;
 
 /// Memory for what a block needs besides the rows.
-template <class Problem>
+template <class Problem, bool decode>
 struct block_memory {
   std::int32_t* ids;        // (key_block)
   std::int32_t* positions;  // (key_block)
@@ -26,25 +27,25 @@ struct block_memory {
 
   TERN_INLINE static block_memory lay_out(Problem const& p, arena& a) {
     index const ids = needs_ids<Problem> ? key_block : 0;
-    index const staged = stages_keys<Problem> ? key_block * round_to_multiple(p.n.dim, simd::lanes) : 0;
-    index const values = stages_values<Problem> ? key_block * round_to_multiple(p.n.dim_v, simd::lanes) : 0;
+    index const staged = stages_keys<Problem, decode> ? key_block * round_to_multiple(p.n.dim, simd::lanes) : 0;
+    index const values = stages_values<Problem, decode> ? key_block * round_to_multiple(p.n.dim_v, simd::lanes) : 0;
     return {a.take<std::int32_t>(ids), a.take<std::int32_t>(ids), a.take<float>(staged), a.take<float>(values)};
   }
 };
 
 /// Rows of keys [first, first + count) of a group.
-template <class Rows>
+template <class Rows, bool decode>
 struct block_rows_of {
   using problem = std::remove_cvref_t<decltype(std::declval<Rows const&>().p)>;
-  using key_type = std::conditional_t<stages_keys<problem>, float, typename problem::key_element>;
-  using value_type = std::conditional_t<stages_values<problem>, float, typename problem::value_element>;
+  using key_type = std::conditional_t<stages_keys<problem, decode>, float, typename problem::key_element>;
+  using value_type = std::conditional_t<stages_values<problem, decode>, float, typename problem::value_element>;
 
   Rows const& of;
   key_type const* key[key_block];
   value_type const* value[key_block];
   block_keys keys;
 
-  TERN_INLINE block_rows_of(Rows const& rows, block_memory<problem> const& memory, index first, index count)
+  TERN_INLINE block_rows_of(Rows const& rows, block_memory<problem, decode> const& memory, index first, index count)
       : of(rows), keys{first, count, memory.ids, memory.positions} {
     auto const& p = of.p;
     auto const index_of = [&](index i) TERN_LAMBDA { return of.group.key(first + i); };
@@ -55,7 +56,7 @@ struct block_rows_of {
         memory.positions[i] = static_cast<std::int32_t>(std::remove_cvref_t<decltype(of.group)>::local ? first + j : id);
       }
     }
-    if constexpr (stages_keys<problem>) {
+    if constexpr (stages_keys<problem, decode>) {
       typename problem::key_element const* row[key_block];
       p.k.rows(of.b, p.k_head(of.unit), count, index_of, row);
       for (index i = 0; i < count; ++i) {
@@ -67,7 +68,7 @@ struct block_rows_of {
     } else {
       p.k.rows(of.b, p.k_head(of.unit), count, index_of, key);
     }
-    if constexpr (stages_values<problem>) {
+    if constexpr (stages_values<problem, decode>) {
       typename problem::value_element const* row[key_block];
       p.v.rows(of.b, p.v_head(of.unit), count, index_of, row);
       for (index i = 0; i < count; ++i) value[i] = widened(row[i], p.n.dim_v, i, memory.value);

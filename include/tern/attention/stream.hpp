@@ -7,6 +7,7 @@
 
 #include <tern/attention/block.hpp>
 #include <tern/attention/stream_kernels.hpp>
+#include <tern/attention/tile_f32.hpp>
 
 namespace tern::detail {
 inline namespace TERN_ABI {
@@ -16,6 +17,14 @@ static_assert(split_keys % key_block == 0 && key_block % 8 == 0);
 /// Up to this many rows (queries times heads of a unit) the path is taken.
 inline constexpr index query_stream_rows = 8;
 
+/// Rows of a block of scores, which become weights where they are.
+struct stream_rows {
+  static constexpr index rows = query_stream_rows;
+  static constexpr int exp2_degree = 6;
+  static constexpr bool relative_to_block = false;
+  using weight_row = f32_tile::weight_row;
+};
+
 /// The memory of one work item. Rows of q and o are padded to whole packs.
 template <class Problem>
 struct stream_scratch {
@@ -23,7 +32,7 @@ struct stream_scratch {
   float* s;      // (rows, key_block)
   float* alpha;  // (rows)
   top_rows largest;
-  block_memory<Problem> block;
+  block_memory<Problem, true> block;
 
   TERN_INLINE static index lay_out(Problem const& p, index rows, std::byte* base, stream_scratch* to) {
     arena a{base};
@@ -33,7 +42,7 @@ struct stream_scratch {
     s.s = a.take<float>(rows * key_block);
     s.alpha = a.take<float>(round_to_multiple(rows, simd::lanes));
     s.largest = {a.take<float>(rows * count), a.take<std::int32_t>(rows * count), count};
-    s.block = block_memory<Problem>::lay_out(p, a);
+    s.block = block_memory<Problem, true>::lay_out(p, a);
     if (to != nullptr) *to = s;
     return a.used;
   }
@@ -85,11 +94,9 @@ TERN_INLINE void stream_add(Rows const& of, Mask const& mask, Block const& block
 template <class Rows, class Mask, class Scratch>
 TERN_INLINE void stream_block(Rows const& of, Mask const& mask, coverage covers, index first, index count, Scratch const& w,
                               stream_partial const& sum) {
-  constexpr index W = simd::lanes;
-  using spec = typename std::remove_cvref_t<decltype(of.p)>::spec_type;
   auto const& p = of.p;
-  index const rows = of.rows(), q_stride = round_to_multiple(p.n.dim, W), packs = divide_up(count, W);
-  block_rows_of<Rows> const block(of, w.block, first, count);
+  index const rows = of.rows(), q_stride = round_to_multiple(p.n.dim, simd::lanes), panels = divide_up(count, panel_width);
+  block_rows_of<Rows, true> const block(of, w.block, first, count);
   auto ahead = [&](index j) TERN_LAMBDA { fetch_row(block.value[j], p.n.dim_v); };
   each_rows(rows, [&](auto R, index r) TERN_LAMBDA {
     if (r == 0)
@@ -98,15 +105,15 @@ TERN_INLINE void stream_block(Rows const& of, Mask const& mask, coverage covers,
       stream_scores<R.value>(w.q + r * q_stride, q_stride, block.key, count, p.n.dim, fetch_nothing, w.s + r * key_block);
   });
   for (index r = 0; r < rows; ++r)
-    for (index j = count; j < packs * W; ++j) w.s[r * key_block + j] = negative_infinity;
-  weight_rows const state{sum.m, sum.l, w.alpha};
+    for (index j = count; j < panels * panel_width; ++j) w.s[r * key_block + j] = negative_infinity;
+  softmax_rows const state{sum.m, sum.l, w.alpha};
   auto query_of = [&](index r) TERN_LAMBDA { return of.query(r); };
   auto at_row = [&](index r) TERN_LAMBDA { return score_of_row(of, r); };
   // Scores behind `count` are -inf, and a modifier would make numbers of them.
-  if (covers == coverage::all && (count == packs * W || decltype(p.spec.chain)::empty))
-    weigh_tile<spec>(p.spec, w.s, rows, 0, packs, at_row, block.keys, hide_nothing{}, state, w.largest);
+  if (covers == coverage::all && (count == panels * panel_width || decltype(p.spec.chain)::empty))
+    weigh_tile<stream_rows>(p.spec, w.s, rows, 0, panels, at_row, block.keys, hide_nothing{}, state, w.largest, reinterpret_cast<std::byte*>(w.s));
   else
-    weigh_tile<spec>(p.spec, w.s, rows, 0, packs, at_row, block.keys, hide_by_mask{mask, query_of, first}, state, w.largest);
+    weigh_tile<stream_rows>(p.spec, w.s, rows, 0, panels, at_row, block.keys, hide_by_mask{mask, query_of, first}, state, w.largest, reinterpret_cast<std::byte*>(w.s));
   stream_add(of, mask, block, covers == coverage::all, w, sum, first + count);
 }
 

@@ -11,13 +11,6 @@ inline namespace TERN_ABI {
 
 /// Rows that are taken at once: their sums stay in registers.
 inline constexpr index stream_step = 4;
-/// Whether there are 32 registers.
-#if defined(TERN_SIMD_AVX512) || defined(TERN_SIMD_NEON)
-inline constexpr bool many_registers = true;
-#else
-inline constexpr bool many_registers = false;
-#endif
-
 /// Fetches nothing ahead.
 inline constexpr auto fetch_nothing = [](index) TERN_LAMBDA {};
 
