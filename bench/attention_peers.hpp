@@ -124,13 +124,18 @@ struct ggml_stored {
   static void decode(std::uint8_t const* from, index n, float* to) { ggml_get_type_traits(type)->to_float(from, to, n); }
 };
 
-/// How far ggml is from exact: it rounds q to the type of k, and adds up f16 values in f16, one rounding a key.
+/// How far ggml is from exact. It rounds q to the type of k. Where it decodes, it adds up f16 values in f16: a sum that has grown to
+/// 2^11 terms no longer takes up the next, so that for long contexts no bound is left but that of a finite result.
 template <class T>
-double ggml_rounding(index keys) {
-  if constexpr (std::is_same_v<T, float>) return attention_rounding(unit::f32);
-  if constexpr (std::is_same_v<T, f16>) return 0x1p-10 * std::sqrt(static_cast<double>(keys));
-  if constexpr (std::is_same_v<T, bf16>) return attention_rounding(unit::bf16);
-  return attention_rounding(unit::int8);
+double ggml_rounding(attention_shape const& s) {
+  if constexpr (std::is_same_v<T, float>)
+    return attention_rounding(unit::f32);
+  else if constexpr (std::is_same_v<T, f16>)
+    return s.queries > 1 ? attention_rounding(unit::bf16) : static_cast<double>(s.keys) * 0x1p-11;
+  else if constexpr (std::is_same_v<T, bf16>)
+    return attention_rounding(unit::bf16);
+  else
+    return attention_rounding(unit::int8);
 }
 
 /// The mask that ggml adds to scores: (queries, keys) in f16, 0 or -infinity. None where all is seen.
@@ -196,7 +201,7 @@ class ggml_peer {
   template <class Codec>
   static void measure(run& r, attention_inputs<T>& p, kv_store<Codec>& store, sight const& sees) {
     ggml_attention attend(r.threads(), ggml_type_of<T>, p.s, sees, p.q.data(), p.out.data());
-    check_and_time(r, p, store, sees, ggml_rounding<T>(p.s.keys), [&](index i) { attend(store.k(i), store.v(i)); }, true);
+    check_and_time(r, p, store, sees, ggml_rounding<T>(p.s), [&](index i) { attend(store.k(i), store.v(i)); }, true);
   }
 
   inputs data_;
