@@ -13,32 +13,37 @@
 namespace tern::bench {
 namespace {
 
-/// An element type of K and V: its name, and the unit of arithmetic that its products are held against.
+/// An element type of K and V: its name, what the products of prompts multiply, and the unit of arithmetic that they are held against.
 template <class T>
 struct element {};
 template <>
 struct element<float> {
   static constexpr char const* name = "f32";
+  using multiplied = products<float>;
   static constexpr unit peak = unit::f32;
 };
 template <>
 struct element<f16> {
   static constexpr char const* name = "f16";
+  using multiplied = products<float>;
   static constexpr unit peak = unit::f32;
 };
 template <>
 struct element<bf16> {
   static constexpr char const* name = "bf16";
+  using multiplied = products<bf16>;
   static constexpr unit peak = unit::bf16;
 };
 template <>
 struct element<formats::q8_0> {
   static constexpr char const* name = "q8_0";
+  using multiplied = products<std::int8_t>;
   static constexpr unit peak = unit::int8;
 };
 template <>
 struct element<formats::q4_0> {
   static constexpr char const* name = "q4_0";
+  using multiplied = products<std::int8_t>;
   static constexpr unit peak = unit::int8;
 };
 
@@ -46,6 +51,10 @@ struct element<formats::q4_0> {
 template <float_storage T>
 tensor_view<T const, 4> operand(std::uint8_t const* at, attention_shape const& s, T const*) {
   return {reinterpret_cast<T const*>(at), {s.batch, s.kv_heads, s.keys, s.dim}};
+}
+template <class Format>
+block_rows<typename Format::block> operand(std::uint8_t const* at, attention_shape const& s, Format const*) {
+  return {reinterpret_cast<typename Format::block const*>(at), s.batch, s.kv_heads, s.keys, s.dim};
 }
 template <class T>
 concept measured = requires(std::uint8_t const* at, attention_shape const& s, T const* type) { operand(at, s, type); };
@@ -95,7 +104,7 @@ void add_attention(std::string const& kind, attention_shape const& s, std::vecto
                        std::to_string(s.keys) + "_d" + std::to_string(s.dim);
     if (s.queries > 1) name.append("_").append(sees.name());
     workload const w = describe<T>(name, s, sees);
-    if constexpr (measured<T>) add_tern<T>(w, "tern", data, sees);
+    if constexpr (measured<T>) add_tern<T>(w, "tern", data, sees, typename element<T>::multiplied{});
     if constexpr (std::is_same_v<T, float>)
       if (s.queries > 1) add_block_peers(w, data, sees);
     ggml.add(w, sees);
