@@ -30,13 +30,14 @@ struct fetch_ahead {
   index count;
   index bytes;  // of a row
 
-  /// Part `part` of `parts` of row i, if there is such a row.
-  TERN_INLINE void fetch(index i, index part = 0, index parts = 1) const {
+  TERN_INLINE void fetch(index i) const { fetch(i, 0, bytes); }
+  /// `some` bytes of row i from byte `from` on, as far as there are such.
+  TERN_INLINE void fetch(index i, index from, index some) const {
     if (i >= count) return;
     auto const* const at = static_cast<char const*>(row[i]);
     constexpr index line = 64;
-    index const end = (part + 1) * bytes / parts;
-    for (index b = part * bytes / parts; b < end; b += line) __builtin_prefetch(at + b, 0, 2);
+    index const end = from + some < bytes ? from + some : bytes;
+    for (; from < end; from += line) __builtin_prefetch(at + from, 0, 2);
   }
 };
 
@@ -85,10 +86,10 @@ TERN_INLINE void stream_products(float const* q, index q_stride, K const* const 
   for (; d + W <= dim; d += W) {
     packf x[R];
     TERN_UNROLL
-    for (index r = 0; r < R; ++r) x[r] = simd::load(q + r * q_stride + d);
+    for (index r = 0; r < R; ++r) x[r] = simd::in_register(simd::load(q + r * q_stride + d));
     TERN_UNROLL
     for (index i = 0; i < keys; ++i) {
-      packf const y = row_pack(key[i], d);
+      packf const y = simd::in_register(row_pack(key[i], d));
       TERN_UNROLL
       for (index r = 0; r < R; ++r) acc[r * keys + i] = simd::fma(x[r], y, acc[r * keys + i]);
     }

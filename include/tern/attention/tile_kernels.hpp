@@ -61,6 +61,9 @@ TERN_INLINE void tile_codes(std::uint8_t const* codes, index g, index from, simd
   }
 }
 
+/// Bytes of a tile to be fetched in each of `steps` steps: whole lines.
+TERN_INLINE index fetch_step(fetch_ahead const& ahead, index steps) { return (ahead.bytes + steps * 64 - 1) / (steps * 64) * 64; }
+
 /// s[r * key_block + j] = q[r] . k[j] for j < count; s may be written up to the next multiple of 32. Fetches the tiles of `ahead`.
 template <int R, class Format>
 inline void tile_scores(std::int32_t const* query,                             // of quantize_query
@@ -70,7 +73,7 @@ inline void tile_scores(std::int32_t const* query,                             /
   using packf = simd::pack<float>;
   using packi = simd::pack<std::int32_t>;
   constexpr index W = simd::lanes, half = Format::block_tokens;
-  index const blocks = dim / 32;
+  index const blocks = dim / 32, fetched = fetch_step(ahead, 2 * blocks);
   for (index j = 0; j < count; j += half) {
     auto const* const first =
         reinterpret_cast<std::uint8_t const*>(tile[j / Format::tokens]) + j % Format::tokens / half * blocks * Format::block_bytes;
@@ -80,7 +83,7 @@ inline void tile_scores(std::int32_t const* query,                             /
       for (index r = 0; r < R; ++r) sum[r][0] = sum[r][1] = packf(0.f);
       std::int32_t const* z = query;
       for (index b = 0; b < blocks; ++b, z += tile_query::size(R, 32)) {
-        if (from == 0) ahead.fetch(j / Format::tokens, j % Format::tokens / half * blocks + b, 2 * blocks);
+        if (from == 0) ahead.fetch(j / Format::tokens, (j % Format::tokens / half * blocks + b) * fetched, fetched);
         std::uint8_t const* const at = first + b * Format::block_bytes;
         packi acc[R][2];
         TERN_UNROLL
@@ -176,21 +179,23 @@ struct tile_weights {
 
 /// o += the weighted values of 32 elements of a tile.
 template <int R, class Format>
-TERN_INLINE void tile_block(std::uint8_t const* codes, index groups, std::int32_t const (&w)[R][16], float const (&factor)[R], float* o,
-                            index o_stride) {
+TERN_INLINE void tile_block(std::uint8_t const* codes, std::int32_t const (&w)[R][16], float const (&factor)[R], float* o, index o_stride) {
   using packi = simd::pack<std::int32_t>;
   for (index from = 0; from < 16; from += simd::lanes) {
     packi acc[R][2];
     TERN_UNROLL
     for (index r = 0; r < R; ++r) acc[r][0] = acc[r][1] = packi(0);
-    for (index g = 0; g < groups; ++g) {
-      simd::pack<std::uint8_t> x[2];
-      tile_codes<Format>(codes, g, from, x);
+    for (index g0 = 0; g0 < 16; g0 += 4) {
       TERN_UNROLL
-      for (index r = 0; r < R; ++r) {
-        simd::pack<std::uint8_t> const y = simd::splat4<std::uint8_t>(w[r][g]);
+      for (index g = g0; g < g0 + 4; ++g) {
+        simd::pack<std::uint8_t> x[2];
+        tile_codes<Format>(codes, g, from, x);
         TERN_UNROLL
-        for (index i = 0; i < 2; ++i) acc[r][i] = simd::dot(acc[r][i], y, simd::bit_cast<std::int8_t>(x[i]));
+        for (index r = 0; r < R; ++r) {
+          simd::pack<std::uint8_t> const y = simd::splat4<std::uint8_t>(w[r][g]);
+          TERN_UNROLL
+          for (index i = 0; i < 2; ++i) acc[r][i] = simd::dot(acc[r][i], y, simd::bit_cast<std::int8_t>(x[i]));
+        }
       }
     }
     TERN_UNROLL
@@ -209,22 +214,31 @@ inline void tile_values(float const* p,                                         
                         float const* alpha,                                             // (R)
                         fetch_ahead const& ahead, float* o, index o_stride) noexcept {  // (R, dim_v)
   static_assert(!Format::keys);
+  // Blocks whose weights are prepared together: one after another, each would wait for its own maximum.
+  constexpr index some = 4;
   for (index r = 0; r < R; ++r)
     if (alpha[r] != 1)
       for (index d = 0; d < dim_v; d += simd::lanes)
         simd::store(o + r * o_stride + d, simd::load(o + r * o_stride + d) * simd::pack<float>(alpha[r]));
+  index const blocks = dim_v / 32, fetched = fetch_step(ahead, blocks);
   for (index j = 0; j < count; j += Format::tokens) {
-    index const n = count - j < Format::tokens ? count - j : Format::tokens, blocks = dim_v / 32;
+    index const n = count - j < Format::tokens ? count - j : Format::tokens;
+    auto const* const first = reinterpret_cast<std::uint8_t const*>(tile[j / Format::tokens]);
     tile_weights<R> weights;
     weights.take(p + j, n);
-    for (index b = 0; b < blocks; ++b) {
-      ahead.fetch(j / Format::tokens, b, blocks);
-      auto const* const block = reinterpret_cast<std::uint8_t const*>(tile[j / Format::tokens]) + b * Format::block_bytes;
-      alignas(64) std::int32_t w[R][16];
-      float const most = weights.quantize(block, n, w);
-      float factor[R];
-      for (index r = 0; r < R; ++r) factor[r] = weights.most[r] * most;
-      tile_block<R, Format>(block + Format::scale_bytes, n < 16 ? n : 16, w, factor, o + 32 * b, o_stride);
+    for (index b0 = 0; b0 < blocks; b0 += some) {
+      index const end = blocks - b0 < some ? blocks - b0 : some;
+      alignas(64) std::int32_t w[some][R][16];
+      float factor[some][R];
+      for (index b = 0; b < end; ++b) {
+        float const most = weights.quantize(first + (b0 + b) * Format::block_bytes, n, w[b]);
+        for (index r = 0; r < R; ++r) factor[b][r] = weights.most[r] * most;
+      }
+      for (index b = 0; b < end; ++b) {
+        ahead.fetch(j / Format::tokens, (b0 + b) * fetched, fetched);
+        std::uint8_t const* const codes = first + (b0 + b) * Format::block_bytes + Format::scale_bytes;
+        tile_block<R, Format>(codes, w[b], factor[b], o + 32 * (b0 + b), o_stride);
+      }
     }
   }
 }
