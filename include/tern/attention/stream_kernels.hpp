@@ -74,9 +74,9 @@ TERN_INLINE simd::pack<float> row_rest(T const* row, index d, index n) {
 /// Accumulators that fit the registers beside their operands.
 inline constexpr int stream_sums = query_tile_rows == 12 ? 16 : 8;
 
-/// Products of R rows of q with the `keys` rows of `key`.
+/// Products of R rows of q with the `keys` rows of `key`, a pack of sums for each: to[(r * keys + i) * lanes].
 template <int R, int keys, class K>
-TERN_INLINE void stream_products(float const* q, index q_stride, K const* const (&key)[keys], index dim, float (&sum)[R * keys]) {
+TERN_INLINE void stream_products(float const* q, index q_stride, K const* const (&key)[keys], index dim, float* to) {
   using packf = simd::pack<float>;
   constexpr index W = simd::lanes;
   packf acc[R * keys];
@@ -102,7 +102,19 @@ TERN_INLINE void stream_products(float const* q, index q_stride, K const* const 
       for (index r = 0; r < R; ++r) acc[r * keys + i] = simd::fma(simd::load_n(q + r * q_stride + d, dim - d), y, acc[r * keys + i]);
     }
   }
+  TERN_UNROLL
+  for (index a = 0; a < R * keys; ++a) simd::store(to + a * W, acc[a]);
+}
+
+/// s[r * key_block + i] = the sum of the lanes of sum (r, i).
+template <int R, int keys>
+TERN_INLINE void stream_reduce(float const* from, float* s) {
+  simd::pack<float> acc[R * keys];
+  TERN_UNROLL
+  for (index a = 0; a < R * keys; ++a) acc[a] = simd::load(from + a * simd::lanes);
+  float sum[R * keys];
   simd::reduce_add_each(acc, sum);
+  for (index r = 0; r < R; ++r) __builtin_memcpy(s + r * key_block, sum + r * keys, keys * sizeof(float));
 }
 
 /// s[r * key_block + j] = q[r] . k[j] for j < count. s may be written up to the next multiple of 8.
@@ -111,14 +123,18 @@ inline void stream_scores(float const* q, index q_stride,                 // (R,
                           K const* const* row, index count, index dim,    // (count <= key_block) rows of dim elements
                           fetch_ahead const& ahead, float* s) noexcept {  // (R, key_block)
   constexpr int keys = R == 1 ? stream_sums / 2 : stream_sums / 4;
-  for (index j = 0; j < count; j += keys) {
+  constexpr index size = R * keys * simd::lanes;
+  // Lanes are added up one step late: what adds them then need not wait for the last products, and runs beside the next ones.
+  alignas(64) float sums[2 * size];
+  index j = 0;
+  for (index at = 0; j < count; j += keys, at = size - at) {
     K const* key[keys];
     for (index i = 0; i < keys; ++i) key[i] = row[j + i < count ? j + i : count - 1];
     for (index i = 0; i < keys; ++i) ahead.fetch(j + i);
-    float sum[R * keys];
-    stream_products<R, keys>(q, q_stride, key, dim, sum);
-    for (index r = 0; r < R; ++r) __builtin_memcpy(s + r * key_block + j, sum + r * keys, keys * sizeof(float));
+    stream_products<R, keys>(q, q_stride, key, dim, sums + at);
+    if (j > 0) stream_reduce<R, keys>(sums + (size - at), s + j - keys);
   }
+  if (j > 0) stream_reduce<R, keys>(sums + (j / keys - 1) % 2 * size, s + j - keys);
 }
 
 // ---- values -------------------------------------------------------------------------------------------------------------

@@ -214,33 +214,35 @@ inline void tile_values(float const* p,                                         
                         float const* alpha,                                             // (R)
                         fetch_ahead const& ahead, float* o, index o_stride) noexcept {  // (R, dim_v)
   static_assert(!Format::keys);
-  // Blocks whose weights are prepared together: one after another, each would wait for its own maximum.
-  constexpr index some = 4;
+  constexpr index T = Format::tokens;
+  auto tokens_in = [&](index t) TERN_LAMBDA { return count - t * T < T ? count - t * T : T; };
+  auto block_at = [&](index t, index b) TERN_LAMBDA { return reinterpret_cast<std::uint8_t const*>(tile[t]) + b * Format::block_bytes; };
   for (index r = 0; r < R; ++r)
     if (alpha[r] != 1)
       for (index d = 0; d < dim_v; d += simd::lanes)
         simd::store(o + r * o_stride + d, simd::load(o + r * o_stride + d) * simd::pack<float>(alpha[r]));
-  index const blocks = dim_v / 32, fetched = fetch_step(ahead, blocks);
-  for (index j = 0; j < count; j += Format::tokens) {
-    index const n = count - j < Format::tokens ? count - j : Format::tokens;
-    auto const* const first = reinterpret_cast<std::uint8_t const*>(tile[j / Format::tokens]);
-    tile_weights<R> weights;
-    weights.take(p + j, n);
-    for (index b0 = 0; b0 < blocks; b0 += some) {
-      index const end = blocks - b0 < some ? blocks - b0 : some;
-      alignas(64) std::int32_t w[some][R][16];
-      float factor[some][R];
-      for (index b = 0; b < end; ++b) {
-        float const most = weights.quantize(first + (b0 + b) * Format::block_bytes, n, w[b]);
-        for (index r = 0; r < R; ++r) factor[b][r] = weights.most[r] * most;
-      }
-      for (index b = 0; b < end; ++b) {
-        ahead.fetch(j / Format::tokens, (b0 + b) * fetched, fetched);
-        std::uint8_t const* const codes = first + (b0 + b) * Format::block_bytes + Format::scale_bytes;
-        tile_block<R, Format>(codes, w[b], factor[b], o + 32 * (b0 + b), o_stride);
-      }
+  index const blocks = dim_v / 32, fetched = fetch_step(ahead, blocks), tiles = (count + T - 1) / T;
+  tile_weights<R> weights[key_block / T];
+  for (index t = 0; t < tiles; ++t) weights[t].take(p + t * T, tokens_in(t));
+  // The integers of a block are made before the dot products of the one in front of it: making them is a chain of dependent
+  // steps, which then runs beside the dot products.
+  alignas(64) std::int32_t w[2][R][16];
+  float factor[2][R];
+  auto prepare = [&](index t, index b, index slot) TERN_LAMBDA {
+    float const most = weights[t].quantize(block_at(t, b), tokens_in(t), w[slot]);
+    for (index r = 0; r < R; ++r) factor[slot][r] = weights[t].most[r] * most;
+  };
+  if (tiles * blocks > 0) prepare(0, 0, 0);
+  index slot = 0;
+  for (index t = 0; t < tiles; ++t)
+    for (index b = 0; b < blocks; ++b, slot = 1 - slot) {
+      ahead.fetch(t, b * fetched, fetched);
+      if (b + 1 < blocks)
+        prepare(t, b + 1, 1 - slot);
+      else if (t + 1 < tiles)
+        prepare(t + 1, 0, 1 - slot);
+      tile_block<R, Format>(block_at(t, b) + Format::scale_bytes, w[slot], factor[slot], o + 32 * b, o_stride);
     }
-  }
 }
 
 }  // namespace TERN_ABI
