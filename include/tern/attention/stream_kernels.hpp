@@ -22,24 +22,19 @@
 namespace tern::detail {
 inline namespace TERN_ABI {
 
-/// Rows that are asked for while others are worked on, so that memory is never idle: the values of this block during the products
-/// with its keys, the keys of the next one during the sum of the values. They go to the second-level cache, which holds a block
-/// of each.
+/// Rows (or tiles) that are asked for while others are worked on, so that memory is never idle: the values of this block during the
+/// products with its keys, the keys of the next one during the sum of the values. They go to the second-level cache, which holds
+/// a block of each. Requests are spread evenly over the work: a core has few of them under way at a time, and what it needs at
+/// once, from the second-level cache, would have to wait behind a burst of them.
 struct fetch_ahead {
   void const* const* row;  // (count)
   index count;
   index bytes;  // of a row
 
-  TERN_INLINE void fetch(index i) const { fetch(i, 0, bytes); }
-  /// `some` bytes of row i from byte `from` on, as far as there are such.
-  TERN_INLINE void fetch(index i, index from, index some) const {
-    if (i >= count) return;
-    auto const* const at = static_cast<char const*>(row[i]);
-    constexpr index line = 64;
-    index const end = from + some < bytes ? from + some : bytes;
-    for (; from < end; from += line) __builtin_prefetch(at + from, 0, 2);
-  }
+  /// Row i, or what the caller works on, which costs nothing to ask for again.
+  TERN_INLINE char const* at(index i, void const* otherwise) const { return static_cast<char const*>(i < count ? row[i] : otherwise); }
 };
+TERN_INLINE void fetch_line(char const* at) { __builtin_prefetch(at, 0, 2); }
 
 // ---- a row's elements -------------------------------------------------------------------------------------------------
 
@@ -76,19 +71,21 @@ inline constexpr int stream_sums = query_tile_rows == 12 ? 16 : 8;
 
 /// Products of R rows of q with the `keys` rows of `key`, a pack of sums for each: to[(r * keys + i) * lanes].
 template <int R, int keys, class K>
-TERN_INLINE void stream_products(float const* q, index q_stride, K const* const (&key)[keys], index dim, float* to) {
+TERN_INLINE void stream_products(float const* q, index q_stride, K const* const (&key)[keys], index dim,  //
+                                 char const* const (&ahead)[keys], index ahead_step, float* to) {
   using packf = simd::pack<float>;
   constexpr index W = simd::lanes;
   packf acc[R * keys];
   TERN_UNROLL
   for (index a = 0; a < R * keys; ++a) acc[a] = packf(0.f);
   index d = 0;
-  for (; d + W <= dim; d += W) {
+  for (index fetched = 0; d + W <= dim; d += W, fetched += ahead_step) {
     packf x[R];
     TERN_UNROLL
     for (index r = 0; r < R; ++r) x[r] = simd::in_register(simd::load(q + r * q_stride + d));
     TERN_UNROLL
     for (index i = 0; i < keys; ++i) {
+      fetch_line(ahead[i] + fetched);
       packf const y = simd::in_register(row_pack(key[i], d));
       TERN_UNROLL
       for (index r = 0; r < R; ++r) acc[r * keys + i] = simd::fma(x[r], y, acc[r * keys + i]);
@@ -126,12 +123,14 @@ inline void stream_scores(float const* q, index q_stride,                 // (R,
   constexpr index size = R * keys * simd::lanes;
   // Lanes are added up one step late: what adds them then need not wait for the last products, and runs beside the next ones.
   alignas(64) float sums[2 * size];
+  index const ahead_step = dim > 0 ? ahead.bytes * simd::lanes / dim : 0;
   index j = 0;
   for (index at = 0; j < count; j += keys, at = size - at) {
     K const* key[keys];
+    char const* next[keys];
     for (index i = 0; i < keys; ++i) key[i] = row[j + i < count ? j + i : count - 1];
-    for (index i = 0; i < keys; ++i) ahead.fetch(j + i);
-    stream_products<R, keys>(q, q_stride, key, dim, sums + at);
+    for (index i = 0; i < keys; ++i) next[i] = ahead.at(j + i, key[i]);
+    stream_products<R, keys>(q, q_stride, key, dim, next, ahead_step, sums + at);
     if (j > 0) stream_reduce<R, keys>(sums + (size - at), s + j - keys);
   }
   if (j > 0) stream_reduce<R, keys>(sums + (j / keys - 1) % 2 * size, s + j - keys);
@@ -142,7 +141,7 @@ inline void stream_scores(float const* q, index q_stride,                 // (R,
 /// C packs of columns from column d on; `width` of them where that is less than a pack.
 template <int R, int C, bool whole, class V>
 TERN_INLINE void stream_columns(float const* p, V const* const* row, index count, index d, index width, float const* alpha,
-                                fetch_ahead const& ahead, float* o, index o_stride) {
+                                fetch_ahead const& ahead, index ahead_step, float* o, index o_stride) {
   using packf = simd::pack<float>;
   constexpr index W = simd::lanes;
   packf acc[R][C];
@@ -150,9 +149,12 @@ TERN_INLINE void stream_columns(float const* p, V const* const* row, index count
   for (index r = 0; r < R; ++r) TERN_UNROLL
   for (index c = 0; c < C; ++c)
     acc[r][c] = (whole ? simd::load(o + r * o_stride + c * W) : simd::load_n(o + r * o_stride, width)) * packf(alpha[r]);
+  index const fetched = d / W * ahead_step;
   for (index j = 0; j < count; ++j) {
-    ahead.fetch(j);
+    char const* const next = ahead.at(j, p) + fetched;
     packf x[C];
+    TERN_UNROLL
+    for (index c = 0; c < C; ++c) fetch_line(next + c * ahead_step);
     TERN_UNROLL
     for (index c = 0; c < C; ++c) x[c] = whole ? row_pack(row[j], d + c * W) : row_rest(row[j], d, width);
     TERN_UNROLL
@@ -180,11 +182,10 @@ inline void stream_values(float const* p,                                       
                           fetch_ahead const& ahead, float* o, index o_stride) noexcept {  // (R, dim_v)
   constexpr index W = simd::lanes;
   constexpr int columns = R <= 2 ? stream_sums / 2 : stream_sums / 4;
-  fetch_ahead next = ahead;
+  index const ahead_step = dim_v > 0 ? ahead.bytes * W / dim_v : 0;
   index d = 0;
   auto take = [&](auto C, auto whole, index width) TERN_LAMBDA {
-    stream_columns<R, C.value, whole.value>(p, row, count, d, width, alpha, next, o + d, o_stride);
-    next.count = 0;  // once is enough
+    stream_columns<R, C.value, whole.value>(p, row, count, d, width, alpha, ahead, ahead_step, o + d, o_stride);
     d += C.value * W;
   };
   using yes = std::true_type;

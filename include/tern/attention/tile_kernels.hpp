@@ -61,8 +61,21 @@ TERN_INLINE void tile_codes(std::uint8_t const* codes, index g, index from, simd
   }
 }
 
-/// Bytes of a tile to be fetched in each of `steps` steps: whole lines.
-TERN_INLINE index fetch_step(fetch_ahead const& ahead, index steps) { return (ahead.bytes + steps * 64 - 1) / (steps * 64) * 64; }
+/// A tile that is fetched in `steps` steps of `turns` turns each.
+struct tile_fetch {
+  index lines;  // in a turn
+  index step;   // bytes
+  TERN_INLINE tile_fetch(fetch_ahead const& ahead, index steps, index turns) {
+    index const in_step = steps > 0 ? (ahead.bytes + steps * 64 - 1) / (steps * 64) : 0;
+    lines = (in_step + turns - 1) / turns;
+    step = in_step * 64;
+  }
+  /// `at` is where the step begins.
+  TERN_INLINE void operator()(char const* at, index turn) const {
+    fetch_line(at + 64 * lines * turn);
+    for (index i = 1; i < lines; ++i) fetch_line(at + 64 * (lines * turn + i));
+  }
+};
 
 /// s[r * key_block + j] = q[r] . k[j] for j < count; s may be written up to the next multiple of 32. Fetches the tiles of `ahead`.
 template <int R, class Format>
@@ -73,7 +86,8 @@ inline void tile_scores(std::int32_t const* query,                             /
   using packf = simd::pack<float>;
   using packi = simd::pack<std::int32_t>;
   constexpr index W = simd::lanes, half = Format::block_tokens;
-  index const blocks = dim / 32, fetched = fetch_step(ahead, 2 * blocks);
+  index const blocks = dim / 32;
+  tile_fetch const fetch(ahead, 2 * blocks, tile_query::words + 1);
   for (index j = 0; j < count; j += half) {
     auto const* const first =
         reinterpret_cast<std::uint8_t const*>(tile[j / Format::tokens]) + j % Format::tokens / half * blocks * Format::block_bytes;
@@ -83,13 +97,15 @@ inline void tile_scores(std::int32_t const* query,                             /
       for (index r = 0; r < R; ++r) sum[r][0] = sum[r][1] = packf(0.f);
       std::int32_t const* z = query;
       for (index b = 0; b < blocks; ++b, z += tile_query::size(R, 32)) {
-        if (from == 0) ahead.fetch(j / Format::tokens, (j % Format::tokens / half * blocks + b) * fetched, fetched);
+        char const* const next = ahead.at(j / Format::tokens, first) + (j % Format::tokens / half * blocks + b) * fetch.step;
+        fetch(next, tile_query::words);
         std::uint8_t const* const at = first + b * Format::block_bytes;
         packi acc[R][2];
         TERN_UNROLL
         for (index r = 0; r < R; ++r) acc[r][0] = acc[r][1] = packi(z[tile_query::words * R + r]);
         TERN_UNROLL
         for (index g = 0; g < tile_query::words; ++g) {
+          fetch(next, g);
           simd::pack<std::uint8_t> x[2];
           tile_codes<Format>(at + Format::scale_bytes, g, from, x);
           TERN_UNROLL
@@ -179,7 +195,8 @@ struct tile_weights {
 
 /// o += the weighted values of 32 elements of a tile.
 template <int R, class Format>
-TERN_INLINE void tile_block(std::uint8_t const* codes, std::int32_t const (&w)[R][16], float const (&factor)[R], float* o, index o_stride) {
+TERN_INLINE void tile_block(std::uint8_t const* codes, std::int32_t const (&w)[R][16], float const (&factor)[R],  //
+                            tile_fetch const& fetch, char const* next, float* o, index o_stride) {
   using packi = simd::pack<std::int32_t>;
   for (index from = 0; from < 16; from += simd::lanes) {
     packi acc[R][2];
@@ -188,6 +205,7 @@ TERN_INLINE void tile_block(std::uint8_t const* codes, std::int32_t const (&w)[R
     for (index g0 = 0; g0 < 16; g0 += 4) {
       TERN_UNROLL
       for (index g = g0; g < g0 + 4; ++g) {
+        fetch(next, g);
         simd::pack<std::uint8_t> x[2];
         tile_codes<Format>(codes, g, from, x);
         TERN_UNROLL
@@ -221,7 +239,8 @@ inline void tile_values(float const* p,                                         
     if (alpha[r] != 1)
       for (index d = 0; d < dim_v; d += simd::lanes)
         simd::store(o + r * o_stride + d, simd::load(o + r * o_stride + d) * simd::pack<float>(alpha[r]));
-  index const blocks = dim_v / 32, fetched = fetch_step(ahead, blocks), tiles = (count + T - 1) / T;
+  index const blocks = dim_v / 32, tiles = (count + T - 1) / T;
+  tile_fetch const fetch(ahead, blocks, 18);
   tile_weights<R> weights[key_block / T];
   for (index t = 0; t < tiles; ++t) weights[t].take(p + t * T, tokens_in(t));
   // The integers of a block are made before the dot products of the one in front of it: making them is a chain of dependent
@@ -236,12 +255,14 @@ inline void tile_values(float const* p,                                         
   index slot = 0;
   for (index t = 0; t < tiles; ++t)
     for (index b = 0; b < blocks; ++b, slot = 1 - slot) {
-      ahead.fetch(t, b * fetched, fetched);
+      char const* const next = ahead.at(t, tile[t]) + b * fetch.step;
+      fetch(next, 16);
+      fetch(next, 17);
       if (b + 1 < blocks)
         prepare(t, b + 1, 1 - slot);
       else if (t + 1 < tiles)
         prepare(t + 1, 0, 1 - slot);
-      tile_block<R, Format>(block_at(t, b) + Format::scale_bytes, w[slot], factor[slot], o + 32 * b, o_stride);
+      tile_block<R, Format>(block_at(t, b) + Format::scale_bytes, w[slot], factor[slot], fetch, next, o + 32 * b, o_stride);
     }
 }
 
