@@ -162,6 +162,8 @@ template <class X>
 inline constexpr bool is_source = false;
 template <class B>
 inline constexpr bool is_source<block_rows<B>> = true;
+template <class F>
+inline constexpr bool is_source<kv_tiles<F>> = true;
 template <class T>
 inline constexpr bool is_source<paged<T>> = true;
 template <class T>
