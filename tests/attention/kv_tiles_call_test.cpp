@@ -25,33 +25,68 @@ struct tiled_cache {
   }
 };
 
-/// Few queries take integer products: each score is off by at most (max |q| / 254) sum |k| in a block of 32, and each weight by half
-/// of 1/255 of the largest in its tile. Many queries take f32 products of the decoded numbers.
+/// What tile_kernels.hpp states for integer products, added up for one row without any help of chance: each score is off by at most
+/// sum over blocks of (max |q| / 254) sum |k|, so a weight by a factor of e^(2 delta), and the integer weights by half a step in each
+/// tile: P / 510 times what its tokens hold at most.
+struct tile_bound {
+  double delta = 0;                 // of scores
+  std::vector<double> largest;      // P of each tile
+  tile_bound(double const* q, double const* k, index keys, index dim, double scale, std::function<bool(index)> const& seen)
+      : largest(static_cast<std::size_t>((keys + 63) / 64)) {
+    std::vector<double> p(static_cast<std::size_t>(keys));
+    double sum = 0;
+    for (index j = 0; j < keys; ++j) {
+      if (!seen(j)) continue;
+      double score = 0, off = 0;
+      for (index b = 0; b < dim; b += 32) {
+        double most = 0, all = 0;
+        for (index e = b; e < b + 32; ++e) {
+          most = std::max(most, std::abs(q[e]));
+          all += std::abs(k[j * dim + e]);
+          score += q[e] * k[j * dim + e];
+        }
+        off += most / 254 * all;
+      }
+      delta = std::max(delta, scale * off);
+      sum += p[static_cast<std::size_t>(j)] = std::exp(scale * score);
+    }
+    for (index j = 0; j < keys; ++j) {
+      double& most = largest[static_cast<std::size_t>(j / 64)];
+      most = std::max(most, p[static_cast<std::size_t>(j)] / sum);
+    }
+  }
+};
+
+/// Few queries take integer products, many f32 products of the decoded numbers.
 template <class Keys, class Values>
 void check_tiles(index tokens, index keys, index window_length) {
   rng r(31);
   index const heads = 4, kv_heads = 2, dim = 64, dim_v = 96;
+  double const scale = 1 / std::sqrt(static_cast<double>(dim));
   cache<float> q(r, heads, tokens, dim), out(heads, tokens, dim_v);
   tiled_cache<Keys> k(r, kv_heads, keys, dim);
   tiled_cache<Values> v(r, kv_heads, keys, dim_v);
   auto seen = [=](index i, index j) { return j <= i + keys - tokens && j > i + keys - tokens - window_length; };
-  auto const want = oracle::attention(q.values(), k.decoded, v.decoded,
-                                      {heads, kv_heads, tokens, keys, dim, dim_v, 1 / std::sqrt(static_cast<double>(dim)), 0, seen});
+  auto const queries = q.values();
+  auto const want = oracle::attention(queries, k.decoded, v.decoded, {heads, kv_heads, tokens, keys, dim, dim_v, scale, 0, seen});
   attention(cpu.on(several_threads()), q.view, k.tiles, v.tiles, out.view, causal{}, window{window_length});
 
+  double most_v = 0;
+  for (double x : v.decoded) most_v = std::max(most_v, std::abs(x));
   bool const integers = tokens * heads / kv_heads <= 8;
   std::vector<double> magnitude;
-  for (std::size_t row = 0; row < want.lse.size(); ++row)
+  for (index row = 0; row < heads * tokens; ++row) {
+    tile_bound const bound(queries.data() + row * dim, k.decoded.data() + row / tokens / (heads / kv_heads) * keys * dim, keys, dim, scale,
+                           [&](index j) { return seen(row % tokens, j); });
+    double steps = 0;
+    for (double p : bound.largest) steps += std::exp(2 * bound.delta) * p / 510 * 64 * most_v;
     for (index d = 0; d < dim_v; ++d) {
-      double const exact = (attention_accuracy::b0 + 8 * want.growth[row] + std::sqrt(static_cast<double>(keys))) * 0x1p-24;
-      // |q| <= 4.5 and |v| <= 4.5 for these inputs; a block's rounding errors add up like the square root of their number.
-      double const score = integers ? 4.5 / 254 * std::sqrt(static_cast<double>(dim)) / std::sqrt(static_cast<double>(dim)) * 4 : 0;
-      double const weight = integers ? 64 * 4.5 / 510 : 0;
-      auto const m = want.magnitude[row * static_cast<std::size_t>(dim_v) + static_cast<std::size_t>(d)];
-      // e^(score error) - 1 of each weight, and the steps of the weights of all tiles, whose largest weight is at most 1 / sum.
-      double const largest = std::exp(2.5 * 2.5) / std::exp(want.lse[row]);
-      magnitude.push_back(m * (exact + 2 * std::expm1(score)) + weight * std::min(1.0, largest) * std::sqrt(static_cast<double>(keys) / 64 + 1));
+      auto const at = static_cast<std::size_t>(row * dim_v + d);
+      double const exact = (attention_accuracy::b0 + std::sqrt(static_cast<double>(dim)) * want.growth[static_cast<std::size_t>(row)] +
+                            std::sqrt(static_cast<double>(keys))) * 0x1p-24;
+      magnitude.push_back(want.magnitude[at] * (exact + (integers ? std::expm1(2 * bound.delta) : 0)) + (integers ? steps : 0));
     }
+  }
   CAPTURE(tokens, keys, window_length);
   CHECK(compare(out.view, want.value, magnitude, 1));
 }
