@@ -5,6 +5,7 @@
 // batch<sequences>_.... Operations count visible pairs only.
 #include "attention_peers.hpp"
 #include "attention_problem.hpp"
+#include "attention_tiles.hpp"
 
 #include <functional>
 #include <string>
@@ -82,6 +83,21 @@ void add_tern(workload const& w, std::string const& variant, std::function<atten
   });
 }
 
+/// Decoding from tiles. The rows of blocks beside them, which are slower to read, are then tern_rows.
+template <class T>
+void add_tiles(workload const& w, std::function<attention_inputs<T>&()> const& data, sight const& sees) {
+  using store = tile_store<typename tiles_like<T>::keys, typename tiles_like<T>::values>;
+  std::function<store&()> const tiles = lazy([data] { return store(data().s, data().kv); });
+  w.add("tern", [=](run& r) {
+    attention_inputs<T>& p = data();
+    attention_shape const& s = p.s;
+    tensor_view<float const, 4> const q(p.q.data(), {s.batch, s.heads, s.queries, s.dim});
+    tensor_view<float, 4> const out(p.out.data(), {s.batch, s.heads, s.queries, s.dim});
+    store& kv = tiles();
+    check_and_time(r, p, kv, sees, attention_rounding(unit::int8), [&](index i) { attention(r.policy(), q, kv.k(i), kv.v(i), out); });
+  });
+}
+
 template <class T>
 workload describe(std::string const& name, attention_shape const& s, sight const& sees) {
   auto const heads = static_cast<double>(s.batch * s.heads);
@@ -104,7 +120,10 @@ void add_attention(std::string const& kind, attention_shape const& s, std::vecto
                        std::to_string(s.keys) + "_d" + std::to_string(s.dim);
     if (s.queries > 1) name.append("_").append(sees.name());
     workload const w = describe<T>(name, s, sees);
-    if constexpr (measured<T>) add_tern<T>(w, "tern", data, sees, typename element<T>::multiplied{});
+    bool const in_tiles = s.cold() && s.batch == 1 && requires { typename tiles_like<T>::keys; };
+    if constexpr (requires { typename tiles_like<T>::keys; })
+      if (in_tiles) add_tiles<T>(w, data, sees);
+    if constexpr (measured<T>) add_tern<T>(w, in_tiles ? "tern_rows" : "tern", data, sees, typename element<T>::multiplied{});
     if constexpr (std::is_same_v<T, float>)
       if (s.queries > 1) add_block_peers(w, data, sees);
     ggml.add(w, sees);

@@ -129,8 +129,8 @@ struct attention_reference {
   std::vector<double> want, magnitude;
 
   /// Appends dimensions 0, 7, 14, ... of the output for this query row. `head` is the first row of its keys.
-  template <class Codec>
-  void add(kv_store<Codec>& kv, float const* q, index dim, index head, key_range seen) {
+  template <class Store>
+  void add(Store& kv, float const* q, index dim, index head, key_range seen) {
     std::vector<float> row(static_cast<std::size_t>(dim));
     std::vector<double> p, value(static_cast<std::size_t>(dim)), absolute(static_cast<std::size_t>(dim));
     double most = -std::numeric_limits<double>::infinity(), sum = 0;
@@ -168,8 +168,8 @@ struct attention_inputs {
   explicit attention_inputs(attention_shape const& of) : s(of), q(fast_normal(of.rows() * of.dim)), kv(of), out(of.rows() * of.dim) {}
 
   /// A sample of `out` against f64, computed from what `store` holds.
-  template <class Codec>
-  test::comparison check(kv_store<Codec>& store, sight const& seen, double rounding, bool token_major) const {
+  template <class Store>
+  test::comparison check(Store& store, sight const& seen, double rounding, bool token_major) const {
     std::vector<float> got;
     attention_reference reference;
     for (index b : sample(s.batch, 2))
@@ -185,8 +185,8 @@ struct attention_inputs {
 };
 
 /// Checks call(0) once, then times call(0), call(1), ...; `store` is what the implementation reads.
-template <class T, class Codec, class Call>
-void check_and_time(run& r, attention_inputs<T>& p, kv_store<Codec>& store, sight const& seen, double rounding, Call&& call,
+template <class T, class Store, class Call>
+void check_and_time(run& r, attention_inputs<T>& p, Store& store, sight const& seen, double rounding, Call&& call,
                     bool token_major = false) {
   std::fill(p.out.begin(), p.out.end(), std::nanf(""));
   bool const right = r.check([&] {

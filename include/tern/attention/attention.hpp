@@ -21,7 +21,7 @@
 ///           row NaN.
 /// Threads   the same bits whatever their number, and whatever the other rows, heads, batches and groups hold. A query's bits do
 ///           depend on whether its group takes the path for few queries (at most 8 of queries * heads that share keys) or many.
-/// Memory    scratch from the policy: proportional to threads for many queries, and to keys / 512 besides for few.
+/// Memory    scratch from the policy: proportional to threads for many queries, and to the ranges of keys (8 to keys / 4096) besides for few.
 /// Error     |out - exact| <= u (b0 + b1 sqrt(dim) n + b2 sqrt(keys)) M with u = 2^-24, M = sum_j w_ij |v_j| and n = scale |q_i| . |k_j|
 ///           at its largest (plus the cap): a score that is off by d has its weight multiplied by e^d, and rounding errors of sums
 ///           grow like the square root of their length. |lse - exact| <= u (the same + 2 |lse|). `attention_accuracy` has the constants.

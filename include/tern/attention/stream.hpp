@@ -2,7 +2,7 @@
 #pragma once
 /// @file attention/stream.hpp
 /// The path for few queries (the next token of a text): keys and values are read where they lie, once for all the heads that
-/// share them, and converted on the way. Long contexts are cut into ranges of `split_keys` keys whose results merge by their
+/// share them, and converted on the way. Long contexts are cut into ranges of keys whose results merge by their
 /// log-sum-exp, so that one head uses all threads. The cut follows from the number of keys alone.
 
 #include <tern/attention/block.hpp>
@@ -12,8 +12,11 @@
 namespace tern::detail {
 inline namespace TERN_ABI {
 
-inline constexpr index split_keys = 512;
-static_assert(split_keys % key_block == 0 && key_block % 8 == 0);
+/// Keys of one range: an eighth of all, from 512 to 4096. A long range keeps memory busy, as its first block has to be waited for.
+TERN_INLINE constexpr index split_keys(index keys) {
+  index const some = round_to_multiple(divide_up(keys, 8), key_block);
+  return some < 512 ? 512 : (some < 4096 ? some : 4096);
+}
 /// Up to this many rows (queries times heads of a unit) the path is taken.
 inline constexpr index query_stream_rows = 8;
 
