@@ -17,6 +17,7 @@ inline namespace TERN_ABI {
 /// weights (rows, key_block).
 struct bf16_tile {
   static constexpr index rows = query_tile_rows;
+  static constexpr int exp2_degree = 4;
   static constexpr bool relative_to_block = false;
 
   TERN_INLINE static index pairs(index dim) { return (dim + 1) / 2; }

@@ -15,6 +15,7 @@ inline namespace TERN_ABI {
 /// Keys in panels (dim, panel_width), values in panels (key_block, panel_width), queries (dim, rows), weights (rows, key_block).
 struct f32_tile {
   static constexpr index rows = query_tile_rows;
+  static constexpr int exp2_degree = 6;
   static constexpr bool relative_to_block = false;
 
   TERN_INLINE static index query_bytes(index dim) { return whole_lines(4 * rows * dim); }

@@ -59,6 +59,7 @@ inline float quantize_dims(T const* row, index d, index left, std::int8_t* code)
 /// column. Queries: (blocks, 8, rows) words, then (blocks, rows) scales. Weights: (rows, key_block) bytes, then a factor a row.
 struct int8_tile {
   static constexpr index rows = query_tile_rows;
+  static constexpr int exp2_degree = 3;
   static constexpr bool relative_to_block = true;
 
   TERN_INLINE static index blocks(index dim) { return (dim + 31) / 32; }
@@ -135,27 +136,29 @@ struct int8_tile {
   /// Where the weights of row r go.
   struct weight_row {
     std::int8_t* to;
-    float* factor;
     simd::pack<float> rest[2] = {simd::pack<float>(0.f), simd::pack<float>(0.f)};
-    TERN_INLINE weight_row(std::byte* p, index r)
-        : to(reinterpret_cast<std::int8_t*>(p) + r * key_block), factor(reinterpret_cast<float*>(p + rows * key_block) + r) {}
+    TERN_INLINE weight_row(std::byte* p, index r) : to(reinterpret_cast<std::int8_t*>(p) + r * key_block) {}
     /// Those of the two packs of key panel n.
     TERN_INLINE void put(index n, simd::pack<float> a, simd::pack<float> b) {
       simd::store_low_bytes(to + n * panel_width, round(a, rest[0]));
       simd::store_low_bytes(to + n * panel_width + simd::lanes, round(b, rest[1]));
     }
-    /// What to multiply them by.
-    TERN_INLINE void put_factor(float f) { *factor = f * (1 / 254.f); }
 
    private:
-    /// NaN gives some code: its row is NaN through l.
+    /// The code of p in the low byte. Adding 3 * 2^22 rounds to an integer and leaves it there; NaN gives some code: its row is NaN
+    /// through l.
     TERN_INLINE static simd::pack<std::int32_t> round(simd::pack<float> p, simd::pack<float>& left) {
-      simd::pack<float> const x = simd::max(simd::fma(p, simd::pack<float>(254.f), left), simd::pack<float>(0.f));
-      simd::pack<std::int32_t> const code = simd::to_int(x);
-      left = x - simd::to_float(code);
-      return code;
+      using packf = simd::pack<float>;
+      packf const x = simd::fma(p, packf(254.f), left), shifted = x + packf(0x1.8p23f);
+      left = simd::fnma(simd::fma(shifted, packf(1.f), packf(-0x1.8p23f)), packf(1.f), x);
+      return simd::bit_cast<std::int32_t>(shifted);
     }
   };
+
+  /// What the weights of rows r to r + n are to be multiplied by.
+  TERN_INLINE static void put_factors(std::byte* p, index r, index n, simd::pack<float> factor) {
+    simd::store_n(reinterpret_cast<float*>(p + rows * key_block) + r, factor * simd::pack<float>(1 / 254.f), n);
+  }
 
   TERN_INLINE static void values(std::byte const* p, std::byte const* v, index dim_v, index first, index last, float const* alpha, float* o,
                                  index o_stride) {

@@ -13,16 +13,45 @@
 namespace tern::detail {
 inline namespace TERN_ABI {
 
-/// Scores of key panels [first, last) to weights at p, by Tile::weight_row. `hide(r, c, s)` gives -inf for those lanes of pack c that
-/// row r does not see. l and m of `state` are updated, alpha is set.
-template <class Tile, class Score, class Hide>
-TERN_INLINE void softmax_weights(float* TERN_RESTRICT s,  // (Tile::rows, key_block)
-                                 index first, index last, Score const& score, Hide const& hide, softmax_rows const& state, std::byte* p) {
+/// 2^x for x <= 0, to as many bits as the weights keep: relative error 2^-13.7 in degree 3, 2^-18.5 in degree 4 (minimax polynomials by
+/// Remez exchange), otherwise exp2_of_nonpositive's. Below -126.5 the result is zero. NaN stays NaN.
+template <int degree>
+TERN_INLINE simd::pack<float> exp2_for_weights(simd::pack<float> x) {
   using packf = simd::pack<float>;
-  constexpr index W = simd::lanes, padded = (Tile::rows + W - 1) / W * W;
-  float highest[padded], base[padded], factor[padded];
-  for (index r = Tile::rows; r < padded; ++r) highest[r] = negative_infinity;
-  for (index r = 0; r < Tile::rows; ++r) {
+  if constexpr (degree != 3 && degree != 4) return exp2_of_nonpositive(x);
+  x = simd::max(packf(-127.f), x);
+  packf const magic(0x1.8p23f + 127.f), shifted = x + magic, r = x - (shifted - magic);
+  packf p;
+  if constexpr (degree == 4) {
+    p = simd::fma(packf(0x1.3997d6p-7f), r, packf(0x1.ca1440p-5f));
+    p = simd::fma(p, r, packf(0x1.ec06dap-3f));
+    p = simd::fma(p, r, packf(0x1.62e0dcp-1f));
+    p = simd::fma(p, r, packf(0x1.ffffe8p-1f));
+  } else {
+    p = simd::fma(packf(0x1.c3f760p-5f), r, packf(0x1.f0de1ap-3f));
+    p = simd::fma(p, r, packf(0x1.62f31ap-1f));
+    p = simd::fma(p, r, packf(0x1.fff692p-1f));
+  }
+  return p * simd::bit_cast<float>(simd::shift_left<23>(simd::bit_cast<std::int32_t>(shifted)));
+}
+
+/// a + b, as a multiplication by one where the polynomial is short: Zen 4 adds, compares, shifts and converts in the same units, which
+/// then have more to do than those that multiply.
+template <bool multiply>
+TERN_INLINE simd::pack<float> add(simd::pack<float> a, simd::pack<float> b) {
+  return multiply ? simd::fma(a, simd::pack<float>(1.f), b) : a + b;
+}
+
+/// What the scores of a row are taken relative to: a row that has seen nothing has m = -inf, and zero in its place makes its weights
+/// 2^-inf = 0.
+TERN_INLINE float finite_base(float m) { return m == negative_infinity ? 0.f : m; }
+
+/// highest[r] = the largest score of row r in key panels [first, last), after `score` and `hide`, which are applied in place.
+template <index rows, class Score, class Hide>
+TERN_INLINE void find_highest(float* s, index first, index last, Score const& score, Hide const& hide, float* highest) {
+  using packf = simd::pack<float>;
+  constexpr index W = simd::lanes;
+  for (index r = 0; r < rows; ++r) {
     float* const row = s + r * key_block;
     packf top(negative_infinity);
     for (index c = 2 * first; c < 2 * last; ++c) {
@@ -35,31 +64,48 @@ TERN_INLINE void softmax_weights(float* TERN_RESTRICT s,  // (Tile::rows, key_bl
     }
     highest[r] = simd::reduce_max(top);
   }
-  for (index r = 0; r < Tile::rows; r += W) {
-    raise_maxima(highest + r, Tile::rows - r < W ? Tile::rows - r : W, {state.m + r, state.l + r, state.alpha + r}, base + r);
-    if constexpr (Tile::relative_to_block) {
-      packf const top = simd::load(static_cast<float const*>(highest + r));
-      simd::store(factor + r, exp2_of_nonpositive(top - simd::load(static_cast<float const*>(base + r))));
-      simd::store(base + r, simd::select(top == packf(negative_infinity), packf(0.f), top));
-    }
-  }
-  for (index r = 0; r < Tile::rows; ++r) {
+}
+
+/// Scores of key panels [first, last) to weights at p, by Tile::weight_row. `hide(r, c, s)` gives -inf for those lanes of pack c that
+/// row r does not see. l and m of `state` are updated, alpha is set.
+template <class Tile, class Score, class Hide>
+TERN_INLINE void softmax_weights(float* TERN_RESTRICT s,  // (Tile::rows, key_block)
+                                 index first, index last, Score const& score, Hide const& hide, softmax_rows const& state, std::byte* p) {
+  using packf = simd::pack<float>;
+  constexpr index W = simd::lanes, rows = Tile::rows, padded = (rows + W - 1) / W * W;
+  constexpr bool few = Tile::exp2_degree < 6;
+  float highest[padded], sums[padded];
+  packf sum[rows];
+  find_highest<rows>(s, first, last, score, hide, highest);
+  for (index r = 0; r < rows; ++r) {
     float const* const row = s + r * key_block;
-    packf const m(base[r]);
+    packf const minus(-finite_base(!Tile::relative_to_block && state.m[r] > highest[r] ? state.m[r] : highest[r]));
     typename Tile::weight_row weights(p, r);
-    packf sum(0.f);
+    packf total(0.f);
     for (index n = first; n < last; ++n) {
-      packf const a = exp2_of_nonpositive(simd::load(row + n * panel_width) - m);
-      packf const b = exp2_of_nonpositive(simd::load(row + n * panel_width + W) - m);
+      packf const a = exp2_for_weights<Tile::exp2_degree>(add<few>(simd::load(row + n * panel_width), minus));
+      packf const b = exp2_for_weights<Tile::exp2_degree>(add<few>(simd::load(row + n * panel_width + W), minus));
       weights.put(n, a, b);
-      sum += a + b;
+      total = add<few>(total, add<few>(a, b));
     }
+    sum[r] = total;
+  }
+  simd::reduce_add_each(sum, sums);
+  for (index r = 0; r < rows; r += W) {
+    index const some = rows - r < W ? rows - r : W;
+    packf const before = simd::load_n(state.m + r, some), top = simd::load_n(static_cast<float const*>(highest + r), some);
+    packf const m = simd::max(before, top);
+    packf const base = simd::select(m == packf(negative_infinity), packf(0.f), m);
+    packf const alpha = exp2_of_nonpositive(before - base);
+    packf l = simd::load_n(static_cast<float const*>(sums + r), some);
     if constexpr (Tile::relative_to_block) {
-      weights.put_factor(factor[r]);
-      state.l[r] += factor[r] * simd::reduce_add(sum);
-    } else {
-      state.l[r] += simd::reduce_add(sum);
+      packf const factor = exp2_of_nonpositive(top - base);
+      Tile::put_factors(p, r, some, factor);
+      l = l * factor;
     }
+    simd::store_n(state.l + r, simd::fma(simd::load_n(state.l + r, some), alpha, l), some);
+    simd::store_n(state.m + r, m, some);
+    simd::store_n(state.alpha + r, alpha, some);
   }
 }
 
