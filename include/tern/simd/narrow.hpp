@@ -11,13 +11,14 @@ namespace tern {
 inline namespace TERN_ABI {
 namespace simd {
 
-/// Whether a dot product of bf16 (of bytes) does more multiplications in a cycle than one of f32.
 #if defined(TERN_SIMD_AVX512) && defined(__AVX512BF16__)
+/// Whether a dot product of bf16 is one instruction, and so does more multiplications in a cycle than one of f32.
 inline constexpr bool has_bf16_dot = true;
 #else
 inline constexpr bool has_bf16_dot = false;
 #endif
 #if defined(TERN_SIMD_VNNI) || (defined(TERN_SIMD_NEON) && defined(__ARM_FEATURE_MATMUL_INT8))
+/// The same of unsigned with signed bytes.
 inline constexpr bool has_int8_dot = true;
 #else
 inline constexpr bool has_int8_dot = false;
@@ -77,6 +78,7 @@ struct dot_sums {
 #endif
   native v;
 };
+/// a, to add to.
 TERN_INLINE dot_sums as_dot_sums(pack<std::int32_t> a) {
 #if defined(TERN_SIMD_AVX512)
   return {reinterpret_cast<dot_sums::native>(static_cast<__m512i>(a.v))};
@@ -84,6 +86,7 @@ TERN_INLINE dot_sums as_dot_sums(pack<std::int32_t> a) {
   return {a};
 #endif
 }
+/// What was added up.
 TERN_INLINE pack<std::int32_t> to_pack(dot_sums a) {
 #if defined(TERN_SIMD_AVX512)
   return pack<std::int32_t>(reinterpret_cast<__m512i>(a.v));
