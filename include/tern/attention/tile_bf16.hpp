@@ -31,7 +31,8 @@ struct bf16_tile {
     for (index g = 0; g < rows; g += W) {
       auto read = [&](index i, index t)
                       TERN_LAMBDA { return g + i < rows ? read_pairs(q[g + i], 2 * t, dim - 2 * t) : simd::pack<float>(0.f); };
-      transpose_words(read, pairs(dim), reinterpret_cast<float*>(dst) + g, rows, rows - g < W ? rows - g : W);
+      auto place = [&](index t) TERN_LAMBDA { return reinterpret_cast<float*>(dst) + t * rows + g; };
+      transpose_words(read, pairs(dim), place, rows - g < W ? rows - g : W);
     }
   }
 
@@ -43,7 +44,8 @@ struct bf16_tile {
       for (index g = 0; g < panel_width; g += W) {
         auto read = [&](index i, index t)
                         TERN_LAMBDA { return j + g + i < count ? read_pairs(row[j + g + i], 2 * t, dim - 2 * t) : simd::pack<float>(0.f); };
-        transpose_words(read, pairs(dim), reinterpret_cast<float*>(dst) + j * pairs(dim) + g, panel_width);
+        auto place = [&](index t) TERN_LAMBDA { return reinterpret_cast<float*>(dst) + j * pairs(dim) + t * panel_width + g; };
+        transpose_words(read, pairs(dim), place);
       }
   }
 

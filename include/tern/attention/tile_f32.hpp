@@ -31,7 +31,8 @@ struct f32_tile {
         if (g + i >= rows) return simd::pack<float>(0.f);
         return read_pack_n(q[g + i], d, dim - d < W ? dim - d : W);
       };
-      transpose_words(read, dim, reinterpret_cast<float*>(dst) + g, rows, rows - g < W ? rows - g : W);
+      auto place = [&](index d) TERN_LAMBDA { return reinterpret_cast<float*>(dst) + d * rows + g; };
+      transpose_words(read, dim, place, rows - g < W ? rows - g : W);
     }
   }
 
@@ -45,7 +46,8 @@ struct f32_tile {
           if (j + g + i >= count) return simd::pack<float>(0.f);
           return read_pack_n(row[j + g + i], d, dim - d < W ? dim - d : W);
         };
-        transpose_words(read, dim, reinterpret_cast<float*>(dst) + j * dim + g, panel_width);
+        auto place = [&](index d) TERN_LAMBDA { return reinterpret_cast<float*>(dst) + j * dim + d * panel_width + g; };
+        transpose_words(read, dim, place);
       }
   }
 

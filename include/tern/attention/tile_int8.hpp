@@ -80,7 +80,8 @@ struct int8_tile {
           for (index j = 0; j < 32; ++j) code[i][j] = static_cast<std::int8_t>(code[i][j] ^ -128);
         }
         auto read = [&](index i, index t) TERN_LAMBDA { return read_words(code[i] + 4 * t); };
-        transpose_words(read, 8, words + d / 4 * rows + g, rows, rows - g < W ? rows - g : W);
+        auto place = [&](index t) TERN_LAMBDA { return words + (d / 4 + t) * rows + g; };
+        transpose_words(read, 8, place, rows - g < W ? rows - g : W);
       }
   }
 
@@ -222,9 +223,10 @@ struct int8_tile {
         }
       }
     float* const to = reinterpret_cast<float*>(dst);
+    auto read = [&](index i, index t) TERN_LAMBDA { return read_words(code[i] + 4 * t); };
+    auto place = [&](index t) TERN_LAMBDA { return to + t / 8 * stored + t % 8 * panel_width; };
+    transpose_words(read, 8 * some, place);
     for (index b = 0; b < some; ++b) {
-      auto read = [&](index i, index t) TERN_LAMBDA { return read_words(code[i] + 32 * b + 4 * t); };
-      transpose_words(read, 8, to + b * stored, panel_width);
       simd::store(to + b * stored + 8 * panel_width, simd::load(static_cast<scale_of const*>(scale[b])));
       simd::pack<std::int32_t> sum(0);
       for (index t = 0; t < 8; ++t)

@@ -58,10 +58,10 @@ TERN_INLINE simd::pack<float> read_pack_n(T const* row, index d, index n) {
 TERN_INLINE constexpr index whole_lines(index bytes) { return (bytes + 63) / 64 * 64; }
 TERN_INLINE constexpr index whole_packs(index n) { return (n + simd::lanes - 1) / simd::lanes * simd::lanes; }
 
-/// dst[t * stride + i] = word t of row i, for t < words and i < lanes. `read(i, t)` gives words t to t + lanes of row i as the bits of a
-/// pack of f32, zeros behind the row's end.
-template <class Read>
-TERN_INLINE void transpose_words(Read const& read, index words, float* dst, index stride, index kept = simd::lanes) {
+/// place(t)[i] = word t of row i, for t < words and i < kept. `read(i, t)` gives words t to t + lanes of row i as the bits of a pack of
+/// f32, zeros behind the row's end.
+template <class Read, class Place>
+TERN_INLINE void transpose_words(Read const& read, index words, Place const& place, index kept = simd::lanes) {
   constexpr index W = simd::lanes;
   for (index t = 0; t < words; t += W) {
     simd::pack<float> x[W];
@@ -72,9 +72,9 @@ TERN_INLINE void transpose_words(Read const& read, index words, float* dst, inde
     for (index i = 0; i < W; ++i) {
       if (t + i >= words) break;
       if (kept == W)
-        simd::store(dst + (t + i) * stride, x[i]);
+        simd::store(place(t + i), x[i]);
       else
-        simd::store_n(dst + (t + i) * stride, x[i], kept);
+        simd::store_n(place(t + i), x[i], kept);
     }
   }
 }

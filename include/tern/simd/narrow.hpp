@@ -11,13 +11,14 @@ namespace tern {
 inline namespace TERN_ABI {
 namespace simd {
 
-/// Whether a dot product of bf16 (of bytes) does more multiplications in a cycle than one of f32.
 #if defined(TERN_SIMD_AVX512) && defined(__AVX512BF16__)
+/// Whether a dot product of bf16 is one instruction, and so does more multiplications in a cycle than one of f32.
 inline constexpr bool has_bf16_dot = true;
 #else
 inline constexpr bool has_bf16_dot = false;
 #endif
 #if defined(TERN_SIMD_VNNI) || (defined(TERN_SIMD_NEON) && defined(__ARM_FEATURE_MATMUL_INT8))
+/// The same of unsigned with signed bytes.
 inline constexpr bool has_int8_dot = true;
 #else
 inline constexpr bool has_int8_dot = false;
@@ -67,30 +68,20 @@ TERN_INLINE pack<std::int8_t> join_bytes(pack<std::int32_t> const (&a)[4]) {
 #endif
 }
 
-/// A pack of int32 that only dot products are added to, for tiles of many. With AVX-512 it has a register type of its own: gcc 12 gives
-/// every change between the types of a register a register, and then spills.
+/// A pack of int32 that only dot products are added to, for tiles of many. On x86 it has a register type of its own: gcc 12 gives every
+/// change between the types of a register a register, and then spills.
 struct dot_sums {
-#if defined(TERN_SIMD_AVX512)
-  using native = std::int32_t __attribute__((vector_size(64)));
+#if defined(TERN_SIMD_AVX512) || defined(TERN_SIMD_AVX2) || defined(TERN_SIMD_SSE)
+  using native = std::int32_t __attribute__((vector_size(4 * lanes)));
 #else
   using native = pack<std::int32_t>;
 #endif
   native v;
 };
-TERN_INLINE dot_sums as_dot_sums(pack<std::int32_t> a) {
-#if defined(TERN_SIMD_AVX512)
-  return {reinterpret_cast<dot_sums::native>(static_cast<__m512i>(a.v))};
-#else
-  return {a};
-#endif
-}
-TERN_INLINE pack<std::int32_t> to_pack(dot_sums a) {
-#if defined(TERN_SIMD_AVX512)
-  return pack<std::int32_t>(reinterpret_cast<__m512i>(a.v));
-#else
-  return a.v;
-#endif
-}
+/// a, to add to.
+TERN_INLINE dot_sums as_dot_sums(pack<std::int32_t> a) { return {__builtin_bit_cast(dot_sums::native, a)}; }
+/// What was added up.
+TERN_INLINE pack<std::int32_t> to_pack(dot_sums a) { return __builtin_bit_cast(pack<std::int32_t>, a.v); }
 /// As dot.hpp's.
 TERN_INLINE dot_sums dot(dot_sums acc, pack<std::uint8_t> a, pack<std::int8_t> b) { return as_dot_sums(dot(to_pack(acc), a, b)); }
 
