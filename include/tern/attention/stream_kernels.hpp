@@ -36,6 +36,32 @@ struct fetch_ahead {
 };
 TERN_INLINE void fetch_line(char const* at) { __builtin_prefetch(at, 0, 2); }
 
+/// Walks through the rows ahead in their order, which the hardware's own prefetchers follow: `parts` turns a row, `n` requests a turn.
+template <int n>
+class fetch_cursor {
+ public:
+  /// `otherwise` is asked for when the rows have come to their end.
+  TERN_INLINE fetch_cursor(fetch_ahead const& ahead, void const* otherwise, index parts)
+      : ahead_(ahead), otherwise_(otherwise), parts_(parts > 0 ? parts : 1), step_((ahead.bytes + n * parts_ - 1) / (n * parts_)) {
+    at_ = ahead.at(0, otherwise);
+  }
+  TERN_INLINE void turn() {
+    TERN_UNROLL
+    for (index i = 0; i < n; ++i) fetch_line(at_ + i * step_);
+    at_ += n * step_;
+    if (++part_ < parts_) return;
+    part_ = 0;
+    at_ = ahead_.at(++row_, otherwise_);
+  }
+
+ private:
+  fetch_ahead const ahead_;
+  void const* const otherwise_;
+  index const parts_, step_;
+  index row_ = 0, part_ = 0;
+  char const* at_;
+};
+
 // ---- a row's elements -------------------------------------------------------------------------------------------------
 
 /// Elements d, d + 1, ... of a row, exactly.
@@ -72,20 +98,20 @@ inline constexpr int stream_sums = query_tile_rows == 12 ? 16 : 8;
 /// Products of R rows of q with the `keys` rows of `key`, a pack of sums for each: to[(r * keys + i) * lanes].
 template <int R, int keys, class K>
 TERN_INLINE void stream_products(float const* q, index q_stride, K const* const (&key)[keys], index dim,  //
-                                 char const* const (&ahead)[keys], index ahead_step, float* to) {
+                                 fetch_cursor<keys>& ahead, float* to) {
   using packf = simd::pack<float>;
   constexpr index W = simd::lanes;
   packf acc[R * keys];
   TERN_UNROLL
   for (index a = 0; a < R * keys; ++a) acc[a] = packf(0.f);
   index d = 0;
-  for (index fetched = 0; d + W <= dim; d += W, fetched += ahead_step) {
+  for (; d + W <= dim; d += W) {
+    ahead.turn();
     packf x[R];
     TERN_UNROLL
     for (index r = 0; r < R; ++r) x[r] = simd::in_register(simd::load(q + r * q_stride + d));
     TERN_UNROLL
     for (index i = 0; i < keys; ++i) {
-      fetch_line(ahead[i] + fetched);
       packf const y = simd::in_register(row_pack(key[i], d));
       TERN_UNROLL
       for (index r = 0; r < R; ++r) acc[r * keys + i] = simd::fma(x[r], y, acc[r * keys + i]);
@@ -123,14 +149,12 @@ inline void stream_scores(float const* q, index q_stride,                 // (R,
   constexpr index size = R * keys * simd::lanes;
   // Lanes are added up one step late: what adds them then need not wait for the last products, and runs beside the next ones.
   alignas(64) float sums[2 * size];
-  index const ahead_step = dim > 0 ? ahead.bytes * simd::lanes / dim : 0;
+  fetch_cursor<keys> next(ahead, q, dim / (keys * simd::lanes));
   index j = 0;
   for (index at = 0; j < count; j += keys, at = size - at) {
     K const* key[keys];
-    char const* next[keys];
     for (index i = 0; i < keys; ++i) key[i] = row[j + i < count ? j + i : count - 1];
-    for (index i = 0; i < keys; ++i) next[i] = ahead.at(j + i, key[i]);
-    stream_products<R, keys>(q, q_stride, key, dim, next, ahead_step, sums + at);
+    stream_products<R, keys>(q, q_stride, key, dim, next, sums + at);
     if (j > 0) stream_reduce<R, keys>(sums + (size - at), s + j - keys);
   }
   if (j > 0) stream_reduce<R, keys>(sums + (j / keys - 1) % 2 * size, s + j - keys);
@@ -139,9 +163,9 @@ inline void stream_scores(float const* q, index q_stride,                 // (R,
 // ---- values -------------------------------------------------------------------------------------------------------------
 
 /// C packs of columns from column d on; `width` of them where that is less than a pack.
-template <int R, int C, bool whole, class V>
-TERN_INLINE void stream_columns(float const* p, V const* const* row, index count, index d, index width, float const* alpha,
-                                fetch_ahead const& ahead, index ahead_step, float* o, index o_stride) {
+template <int R, int C, bool whole, class V, class Ahead>
+TERN_INLINE void stream_columns(float const* p, V const* const* row, index count, index d, index width, float const* alpha, Ahead& ahead,
+                                float* o, index o_stride) {
   using packf = simd::pack<float>;
   constexpr index W = simd::lanes;
   packf acc[R][C];
@@ -149,12 +173,9 @@ TERN_INLINE void stream_columns(float const* p, V const* const* row, index count
   for (index r = 0; r < R; ++r) TERN_UNROLL
   for (index c = 0; c < C; ++c)
     acc[r][c] = (whole ? simd::load(o + r * o_stride + c * W) : simd::load_n(o + r * o_stride, width)) * packf(alpha[r]);
-  index const fetched = d / W * ahead_step;
   for (index j = 0; j < count; ++j) {
-    char const* const next = ahead.at(j, p) + fetched;
+    ahead.turn();
     packf x[C];
-    TERN_UNROLL
-    for (index c = 0; c < C; ++c) fetch_line(next + c * ahead_step);
     TERN_UNROLL
     for (index c = 0; c < C; ++c) x[c] = whole ? row_pack(row[j], d + c * W) : row_rest(row[j], d, width);
     TERN_UNROLL
@@ -182,10 +203,10 @@ inline void stream_values(float const* p,                                       
                           fetch_ahead const& ahead, float* o, index o_stride) noexcept {  // (R, dim_v)
   constexpr index W = simd::lanes;
   constexpr int columns = R <= 2 ? stream_sums / 2 : stream_sums / 4;
-  index const ahead_step = dim_v > 0 ? ahead.bytes * W / dim_v : 0;
+  fetch_cursor<columns> next(ahead, p, dim_v / (columns * W));
   index d = 0;
   auto take = [&](auto C, auto whole, index width) TERN_LAMBDA {
-    stream_columns<R, C.value, whole.value>(p, row, count, d, width, alpha, ahead, ahead_step, o + d, o_stride);
+    stream_columns<R, C.value, whole.value>(p, row, count, d, width, alpha, next, o + d, o_stride);
     d += C.value * W;
   };
   using yes = std::true_type;
