@@ -104,26 +104,20 @@ TERN_INLINE void stream_products(float const* q, index q_stride, K const* const 
   packf acc[R * keys];
   TERN_UNROLL
   for (index a = 0; a < R * keys; ++a) acc[a] = packf(0.f);
-  index d = 0;
-  for (; d + W <= dim; d += W) {
-    ahead.turn();
-    packf x[R];
-    TERN_UNROLL
-    for (index r = 0; r < R; ++r) x[r] = simd::in_register(simd::load(q + r * q_stride + d));
-    TERN_UNROLL
-    for (index i = 0; i < keys; ++i) {
+  // One key after the other: the prefetchers of the machine follow memory in its order, not several rows at once.
+  TERN_UNROLL
+  for (index i = 0; i < keys; ++i) {
+    index d = 0;
+    for (; d + W <= dim; d += W) {
+      if (d % (keys * W) == 0) ahead.turn();
       packf const y = simd::in_register(row_pack(key[i], d));
       TERN_UNROLL
-      for (index r = 0; r < R; ++r) acc[r * keys + i] = simd::fma(x[r], y, acc[r * keys + i]);
+      for (index r = 0; r < R; ++r) acc[r * keys + i] = simd::fma(y, simd::load(q + r * q_stride + d), acc[r * keys + i]);
     }
-  }
-  if (d < dim) {
+    if (d == dim) continue;
+    packf const y = row_rest(key[i], d, dim - d);
     TERN_UNROLL
-    for (index i = 0; i < keys; ++i) {
-      packf const y = row_rest(key[i], d, dim - d);
-      TERN_UNROLL
-      for (index r = 0; r < R; ++r) acc[r * keys + i] = simd::fma(simd::load_n(q + r * q_stride + d, dim - d), y, acc[r * keys + i]);
-    }
+    for (index r = 0; r < R; ++r) acc[r * keys + i] = simd::fma(y, simd::load_n(q + r * q_stride + d, dim - d), acc[r * keys + i]);
   }
   TERN_UNROLL
   for (index a = 0; a < R * keys; ++a) simd::store(to + a * W, acc[a]);
@@ -149,7 +143,7 @@ inline void stream_scores(float const* q, index q_stride,                 // (R,
   constexpr index size = R * keys * simd::lanes;
   // Lanes are added up one step late: what adds them then need not wait for the last products, and runs beside the next ones.
   alignas(64) float sums[2 * size];
-  fetch_cursor<keys> next(ahead, q, dim / (keys * simd::lanes));
+  fetch_cursor<keys> next(ahead, q, (dim + keys * simd::lanes - 1) / (keys * simd::lanes));
   index j = 0;
   for (index at = 0; j < count; j += keys, at = size - at) {
     K const* key[keys];
@@ -161,6 +155,10 @@ inline void stream_scores(float const* q, index q_stride,                 // (R,
 }
 
 // ---- values -------------------------------------------------------------------------------------------------------------
+
+/// Packs of columns whose sums for R rows fit the registers.
+template <int R>
+inline constexpr int stream_columns_of = R <= 2 ? stream_sums / 2 : stream_sums / 4;
 
 /// C packs of columns from column d on; `width` of them where that is less than a pack.
 template <int R, int C, bool whole, class V, class Ahead>
@@ -195,18 +193,15 @@ TERN_INLINE void stream_columns(float const* p, V const* const* row, index count
   }
 }
 
-/// o[r] = alpha[r] o[r] + sum_j p[r * key_block + j] v[j]
-template <int R, class V>
-inline void stream_values(float const* p,                                                 // (R, key_block)
-                          V const* const* row, index count, index dim_v,                  // (count <= key_block) rows of dim_v elements
-                          float const* alpha,                                             // (R)
-                          fetch_ahead const& ahead, float* o, index o_stride) noexcept {  // (R, dim_v)
+/// All columns of a few rows.
+template <int R, class V, class Ahead>
+TERN_INLINE void stream_add_rows(float const* p, V const* const* row, index count, index dim_v, float const* alpha, Ahead& ahead, float* o,
+                                 index o_stride) {
   constexpr index W = simd::lanes;
-  constexpr int columns = R <= 2 ? stream_sums / 2 : stream_sums / 4;
-  fetch_cursor<columns> next(ahead, p, dim_v / (columns * W));
+  constexpr int columns = stream_columns_of<R>;
   index d = 0;
   auto take = [&](auto C, auto whole, index width) TERN_LAMBDA {
-    stream_columns<R, C.value, whole.value>(p, row, count, d, width, alpha, next, o + d, o_stride);
+    stream_columns<R, C.value, whole.value>(p, row, count, d, width, alpha, ahead, o + d, o_stride);
     d += C.value * W;
   };
   using yes = std::true_type;
@@ -214,6 +209,23 @@ inline void stream_values(float const* p,                                       
   if (d + columns / 2 * W <= dim_v) take(std::integral_constant<int, columns / 2>{}, yes{}, 0);
   while (d + W <= dim_v) take(std::integral_constant<int, 1>{}, yes{}, 0);
   if (d < dim_v) take(std::integral_constant<int, 1>{}, std::false_type{}, dim_v - d);
+}
+
+/// o[r] = alpha[r] o[r] + sum_j p[r * key_block + j] v[j]
+template <int R, class V>
+inline void stream_values(float const* p,                                                 // (R, key_block)
+                          V const* const* row, index count, index dim_v,                  // (count <= key_block) rows of dim_v elements
+                          float const* alpha,                                             // (R)
+                          fetch_ahead const& ahead, float* o, index o_stride) noexcept {  // (R, dim_v)
+  constexpr index columns = stream_columns_of<R> * simd::lanes;
+  fetch_cursor<stream_columns_of<R>> next(ahead, p, dim_v / columns);
+  // f32 waits for memory rather than for arithmetic: few rows at a time, some 4 KiB, so that memory is read in its order. The sums
+  // are loaded and stored more often, which the other types would feel.
+  constexpr index some = std::is_same_v<V, float> ? 8 : key_block;
+  float one[R];
+  for (float& x : one) x = 1;
+  for (index j = 0; j < count || j == 0; j += some)
+    stream_add_rows<R>(p + j, row + j, count - j < some ? count - j : some, dim_v, j == 0 ? alpha : one, next, o, o_stride);
 }
 
 }  // namespace TERN_ABI
