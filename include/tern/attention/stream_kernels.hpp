@@ -18,6 +18,7 @@
 #include <tern/formats/q8.hpp>
 #include <tern/simd/convert.hpp>
 #include <tern/simd/reduce.hpp>
+#include <tern/simd/shuffle.hpp>
 
 namespace tern::detail {
 inline namespace TERN_ABI {
@@ -70,16 +71,23 @@ TERN_INLINE simd::pack<float> row_pack(T const* row, index d) {
   return simd::load(row + d);
 }
 TERN_INLINE simd::pack<float> row_pack(formats::q8_0::block const* row, index d) {
+  static_assert(simd::lanes <= 32);
   formats::q8_0::block const& b = row[d / 32];
-  if constexpr (simd::lanes <= 32) return simd::to_float(simd::load_widened(b.q + d % 32)) * simd::splat(&b.d);
+  return simd::to_float(simd::load_widened(b.q + d % 32)) * simd::splat(&b.d);
 }
 TERN_INLINE simd::pack<float> row_pack(formats::q4_0::block const* row, index d) {
-  using packi = simd::pack<std::int32_t>;
   static_assert(simd::lanes <= 16);
+  using packi = simd::pack<std::int32_t>;
   formats::q4_0::block const& b = row[d / 32];
   packi const bytes = simd::load_widened(b.q + d % 16);
   packi const code = d % 32 < 16 ? bytes & packi(15) : simd::shift_right<4>(bytes);
-  return simd::to_float(code - packi(8)) * simd::splat(&b.d);
+  // A table of the sixteen values takes a shuffle where there are 16 lanes; elsewhere arithmetic is shorter.
+  if constexpr (simd::lanes == 16) {
+    static constexpr float values[16] = {-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7};
+    return simd::lookup(simd::load_table(values), code) * simd::splat(&b.d);
+  } else {
+    return simd::to_float(code - packi(8)) * simd::splat(&b.d);
+  }
 }
 /// The elements from d on of which there are n, fewer than a pack; zeros behind them.
 template <class T>
