@@ -133,7 +133,8 @@ struct unit_group {
     narrow_row(o, p.n.dim_v, factor, p.out.at(b, h, at));
     float const unit_of_score = spec::softmax ? ln_2 : 1.f;
     if constexpr (spec::softmax) p.returns.lse.write(b, h, at, empty ? negative_infinity : (m + __builtin_log2f(l)) * ln_2);
-    if constexpr (!spec::elementwise) p.returns.max.write(b, h, at, m == negative_infinity ? m : m * unit_of_score);
+    bool const odd = spec::softmax && l != l && m < -negative_infinity;  // NaN among the scores, of which m knows nothing
+    if constexpr (!spec::elementwise) p.returns.max.write(b, h, at, odd ? l : m == negative_infinity ? m : m * unit_of_score);
     if constexpr (spec::elementwise) p.returns.sum.write(b, h, at, l);
   }
 };

@@ -154,7 +154,7 @@ TERN_INLINE float apply_function(F const& f, float* row, index first, index last
   return simd::reduce_add(sum);
 }
 
-/// 1 for the first score that is larger than all before, 0 for the others, in place.
+/// 1 for the first score that is larger than all before, 0 for the others, in place. NaN stays, and is the maximum from then on.
 TERN_INLINE void take_largest(float* row, index first, index last, float highest, weight_rows const& state, index r) {
   constexpr index W = simd::lanes;
   bool const better = highest > state.m[r];
@@ -162,13 +162,13 @@ TERN_INLINE void take_largest(float* row, index first, index last, float highest
   bool found = !better;
   for (index j = first * W; j < last * W; ++j) {
     bool const here = !found && row[j] == highest;
+    bool const odd = row[j] != row[j];
     found = found || here;
-    row[j] = here ? 1.f : 0.f;
+    if (odd) highest = row[j];
+    row[j] = here ? 1.f : (odd ? row[j] : 0.f);
   }
-  if (better) {
-    state.m[r] = highest;
-    state.l[r] = 1;
-  }
+  if (better) state.l[r] = 1;
+  if (better || highest != highest) state.m[r] = highest;
 }
 
 /// Turns scores into weights, in place, for packs [first, last) of each row. `at_row(r)` says where row r stands, `hide(r, c, s)`
