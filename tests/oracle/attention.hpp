@@ -19,17 +19,17 @@ struct attention_spec {
   double softcap = 0;                                                         // 0: none
   std::function<bool(std::ptrdiff_t i, std::ptrdiff_t j)> visible = nullptr;  // all
 
-  std::ptrdiff_t batch = 1, v_heads = 0;                              // 0: kv_heads
+  std::ptrdiff_t batch = 1, v_heads = 0;  // 0: kv_heads
   std::function<bool(index_t b, index_t h, index_t i, index_t j)> sees = nullptr;
   std::function<double(index_t b, index_t h, index_t i, index_t j)> distance = nullptr;  // handed to `modify`; 0 where not said
   std::function<double(double s, index_t b, index_t h, index_t i, index_t j, double distance)> modify = nullptr;  // no steeper than 1
   std::function<void(double* row, index_t b, index_t h, index_t i)> turn_query = nullptr;
   std::function<void(double* row, index_t b, index_t kv_head, index_t j)> turn_key = nullptr;
-  std::function<double(double s)> weight = nullptr;      // softmax, where it is not given
-  std::function<double(double s)> steepness = nullptr;   // |weight'|, or a bound of it
-  bool hard = false;                                     // the first largest takes all
-  std::vector<double> sinks = {};                        // (heads) or empty
-  std::ptrdiff_t top = 0;                                // how many of the largest scores are asked for
+  std::function<double(double s)> weight = nullptr;     // softmax, where it is not given
+  std::function<double(double s)> steepness = nullptr;  // |weight'|, or a bound of it
+  bool hard = false;                                    // the first largest takes all
+  std::vector<double> sinks = {};                       // (heads) or empty
+  std::ptrdiff_t top = 0;                               // how many of the largest scores are asked for
 };
 
 struct attended {

@@ -112,6 +112,7 @@ TERN_INLINE auto attention_with(Q const& q, K const& k, V const& v, O const& out
 
   index const batch = with_batch(q).extent(0);
   attention_extents const n = check_arguments(argument_of(0, q), argument_of(1, k, batch), argument_of(2, v, batch), argument_of(3, out), per_head);
+  check_lengths(k, v);
   (check_option(options, n), ...);
   attention_returns returns;
   returns.lse = row_output_of(find_log_sum_exp(options...), "the rank or an extent of log_sum_exp", rank, n);

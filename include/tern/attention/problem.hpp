@@ -68,11 +68,15 @@ struct attention_problem {
 
   TERN_INLINE index k_head(index unit) const { return unit * n.unit_heads / (n.heads / n.k_heads); }
   TERN_INLINE index v_head(index unit) const { return unit * n.unit_heads / (n.heads / n.v_heads); }
+  /// Of which both k and v have a row.
   TERN_INLINE index keys_of(index b) const {
-    if constexpr (ragged_source<K>)
-      return k.keys(b, n.keys);
-    else
-      return n.keys;
+    index keys = n.keys;
+    if constexpr (ragged_source<K>) keys = k.keys(b, keys);
+    if constexpr (ragged_source<V>) {
+      index const values = v.keys(b, n.keys);
+      if (values < keys) keys = values;
+    }
+    return keys;
   }
   TERN_INLINE index top_count() const { return Spec::wants_top ? returns.top_ids.extent(3) : 0; }
 
