@@ -70,6 +70,29 @@ TEST_CASE("attention semantics: rows that see nothing have their sink alone") {
   }
 }
 
+TEST_CASE("attention semantics: what is hidden changes no bit of what is not, even if it is NaN") {
+  for (path const& p : paths) {
+    rng r(8);
+    call<float> c(r, {2, 1, p.tokens, p.keys, 16, 21, 6});
+    index const end = p.keys - p.tokens;
+    c(cpu, causal{});
+    auto const finite = c.results();
+    for (index j = end; j < p.keys; ++j) {  // the last keys, from the last back
+      index const key = p.keys - 1 - (j - end);
+      for (index d = 0; d < 21; ++d) c.v.view(0, key, d) = nan;
+      c.k.view(0, key, 0) = nan;
+      c(cpu, causal{});
+      auto const odd = c.results();
+      for (index h = 0; h < 2; ++h)
+        for (index i = 0; i < key - end; ++i) {
+          index const row = h * p.tokens + i;
+          REQUIRE(std::memcmp(&odd[static_cast<std::size_t>(row * 21)], &finite[static_cast<std::size_t>(row * 21)], 21 * sizeof(double)) ==
+                  0);
+        }
+    }
+  }
+}
+
 TEST_CASE("attention semantics: a modifier may hide, and a row of -inf is empty") {
   rng r(4);
   for (path const& p : paths) {

@@ -102,6 +102,37 @@ TEST_CASE("attention sources: a sequence without keys is empty") {
   }
 }
 
+/// Keys and values of two sequences, each where its source has them, against the oracle.
+template <source K, source V>
+void check_sources(std::vector<std::int32_t> const& lengths) {
+  for (index tokens : {index{2}, index{40}})
+    for (index keys : {index{105}, index{1092}}) {
+      rng r(24);
+      std::vector<std::int32_t> has, all(2, static_cast<std::int32_t>(tokens));
+      for (std::int32_t n : lengths) has.push_back(static_cast<std::int32_t>(keys) - n);
+      auto const k = stored_as<K>(r, {2, 2, keys, 32}, has);
+      auto const v = stored_as<V>(r, {2, 1, keys, 32}, has);
+      strided<float> const q(r, {2, 4, tokens, 32}, all);
+      guarded<float> memory(8 * tokens * 32, 1);
+      tensor_view<float, 4> const out(memory.data(), shape<4>{{2, 4, tokens, 32}});
+      attention(cpu.on(several_threads()), q.view, k(), v(), out);
+      oracle::attention_spec spec{4, 2, tokens, keys, 32, 32, 1 / std::sqrt(32.0)};
+      spec.batch = 2;
+      spec.v_heads = 1;
+      spec.sees = [&](index b, index, index, index j) { return j < has[static_cast<std::size_t>(b)]; };
+      auto want = oracle::attention(q.values, k.values, v.values, spec);
+      using a = attention_accuracy;
+      for (std::size_t n = 0; n < want.magnitude.size(); ++n)
+        want.magnitude[n] *= a::b0 + a::b1 * std::sqrt(32.0) * want.growth[n / 32] + a::b2 * std::sqrt(static_cast<double>(keys));
+      CHECK(compare(out, want.value, want.magnitude, 0x1p-24));
+      CHECK(memory.intact());
+    }
+}
+TEST_CASE("attention sources: rings, segments, pages and blocks") {
+  check_sources<source::ring, source::joined>({0, 0});
+  check_sources<source::q8_0, source::paged>({3, 50});  // lengths of v alone
+}
+
 /// What a call says; nothing is run.
 template <class... X>
 std::string said(X const&... x) {
