@@ -91,6 +91,14 @@ inline argument argument_of(int which, paged<T> const& x, index batch) {
   }
   return argument_of(which, x.table.extent(0), x.pool.extent(1), most, x.pool.extent(3));
 }
+/// Lengths that both k and v state are the same.
+template <class K, class V>
+TERN_INLINE void check_lengths(K const&, V const&) {}
+template <class T, class U>
+inline void check_lengths(paged<T> const& k, paged<U> const& v) {
+  for (index b = 0; b < k.table.extent(0) && k.lengths != nullptr && v.lengths != nullptr; ++b)
+    expect_equal("attention", "a length of v", static_cast<index>(v.lengths[b]), "that of k", static_cast<index>(k.lengths[b]));
+}
 template <class T>
 TERN_INLINE ring_rows<T> rows_of(ring<T> const& x) {
   return {planes_of(x.buffer), x.first, x.buffer.extent(2)};

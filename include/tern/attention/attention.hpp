@@ -16,15 +16,18 @@
 ///           score or value; it may be NaN.
 /// Alignment query i of a group (all queries, where no layout is given) stands at key i + keys - queries (bottom-right) unless a
 ///           mask states an offset. Windows count the query's own key.
-/// Empty     a query that sees no key gives zeros, and log-sum-exp -inf. So does one whose scores are all -inf.
+/// Empty     a query that sees no key, or whose scores are all -inf, gives zeros, and log-sum-exp -inf. Sinks count as scores for
+///           log_sum_exp and row_max, which are the sink's then. A score of -inf weighs nothing, whatever the normalizer.
 /// NaN, inf  propagate as the formula says: a visible NaN in q, k or v makes the results that use it NaN; a score of +inf makes its
-///           row NaN.
+///           row NaN. NaN is never among the top_keys.
 /// Threads   the same bits whatever their number, and whatever the other rows, heads, batches and groups hold. A query's bits do
 ///           depend on whether its group takes the path for few queries (at most 8 of queries * heads that share keys) or many.
 /// Memory    scratch from the policy: proportional to threads for many queries, and to the ranges of keys (8 to keys / 4096) besides for few.
 /// Error     |out - exact| <= u (b0 + b1 sqrt(dim) n + b2 sqrt(keys)) M with u = 2^-24, M = sum_j w_ij |v_j| and n = scale |q_i| . |k_j|
 ///           at its largest (plus the cap): a score that is off by d has its weight multiplied by e^d, and rounding errors of sums
-///           grow like the square root of their length. |lse - exact| <= u (the same + 2 |lse|). `attention_accuracy` has the constants.
+///           grow like the square root of their length. For a normalizer f that divides by nothing, M = sum_j (|f(s_ij)| +
+///           |f'(s_ij)|) |v_j|. Modifiers that are steeper than 1 multiply n, to which the scores that they give are added.
+///           |lse - exact| <= u (the same + 2 |lse|). `attention_accuracy` has the constants.
 /// Cost      4 heads tokens keys dim flop; parts of the score matrix that nobody sees are not computed.
 
 #include <tern/attention/arguments.hpp>
@@ -125,6 +128,7 @@ TERN_INLINE auto attention_with(Q const& q, K const& k, V const& v, O const& out
 
   index const batch = with_batch(q).extent(0);
   attention_extents const n = check_arguments(argument_of(0, q), argument_of(1, k, batch), argument_of(2, v, batch), argument_of(3, out), per_head);
+  check_lengths(k, v);
   (check_option(options, n), ...);
   attention_returns returns;
   returns.lse = row_output_of(find_log_sum_exp(options...), "the rank or an extent of log_sum_exp", rank, n);

@@ -257,7 +257,7 @@ TERN_INLINE void stream_merge(stream_partial const& sum, stream_partial const& n
     bool const better = next.m[r] > sum.m[r];
     a[0] = better ? 0.f : 1.f;
     c[0] = better ? 1.f : 0.f;
-    if (better) sum.m[r] = next.m[r];
+    if (better || next.m[r] != next.m[r]) sum.m[r] = next.m[r];
   } else {
     a[0] = 1;
     c[0] = 1;

@@ -116,23 +116,23 @@ TERN_INLINE float apply_function(F const& f, float const* row, index first, inde
   return simd::reduce_add(sum);
 }
 
-/// 1 for the first score that is larger than all before, 0 for the others.
+/// 1 for the first score that is larger than all before, 0 for the others. NaN stays, and is the maximum from then on.
 template <class WeightRow>
 TERN_INLINE void take_largest(float* row, index first, index last, float highest, softmax_rows const& state, index r, WeightRow weights) {
   bool const better = highest > state.m[r];
   bool found = !better;
   for (index j = first * panel_width; j < last * panel_width; ++j) {
     bool const here = !found && row[j] == highest;
+    bool const odd = row[j] != row[j];
     found = found || here;
-    row[j] = here ? 1.f : 0.f;
+    if (odd) highest = row[j];
+    row[j] = here ? 1.f : (odd ? row[j] : 0.f);
   }
   for (index n = first; n < last; ++n)
     weights.put(n, simd::load(row + n * panel_width), simd::load(row + n * panel_width + simd::lanes));
   state.alpha[r] = better ? 0.f : 1.f;
-  if (better) {
-    state.m[r] = highest;
-    state.l[r] = 1;
-  }
+  if (better) state.l[r] = 1;
+  if (better || highest != highest) state.m[r] = highest;
 }
 
 /// Turns scores into weights, for key panels [first, last) of `rows` rows; they go to p, by Tile::weight_row, which may be where the
