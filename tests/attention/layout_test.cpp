@@ -37,9 +37,9 @@ TEST_CASE("varlen: each sequence by itself, aligned to its own end") {
   auto fails = [&](std::vector<std::int32_t> const& q, std::vector<std::int32_t> const& k) {
     return message_of([&] { c(cpu, varlen(q, k), causal{}, window{1}); });
   };
-  CHECK(fails({0, 5}, all_k) == "attention: an element of cu_q is 5, expected the tokens of q = 188");
+  CHECK(fails({0, 5}, all_k) == "attention: the span of cu_q is 5, expected the tokens of q = 188");
   CHECK(fails({0, 50, 40, 188}, {0, 1, 2, cu_k.back()}) == "attention: an element of cu_q is 40, expected at least the element before");
-  CHECK(fails({1, 188}, all_k) == "attention: an element of cu_q is 1, expected 0 at the front");
+  CHECK(fails({1, 188}, all_k) == "attention: the span of cu_q is 187, expected the tokens of q = 188");
 }
 
 /// Heads as a batch of single heads.

@@ -12,7 +12,8 @@
 /// and so are positions. Keys behind the length of a padded sequence are not read.
 /// Shapes    packed sequences lie in q (heads, all tokens, dim) and k (k_heads, all keys, dim).
 /// Empty     a sequence without keys gives its queries zeros; one without tokens is skipped.
-/// Errors    cumulative lengths that do not start at 0, descend, or do not end at the tokens or keys; lengths that do not fit.
+///           cu may be a slice of longer cumulative lengths: tokens count from its first element.
+/// Errors    cumulative lengths that descend, or do not span the tokens or keys; lengths that do not fit.
 /// Cost      what the sequences cost by themselves. Lengths by key head take the heads of a group one by one.
 /// Source    Dao et al. 2022, FlashAttention's variable length interface (arXiv:2205.14135); Zhai et al. 2023, ByteTransformer
 ///           (arXiv:2210.03052).
@@ -32,11 +33,11 @@ struct run_group {
   TERN_INLINE constexpr index key(index j) const { return first_key + j; }
 };
 
-TERN_INLINE void check_cumulative(char const* name, tensor_view<std::int32_t const, 1> const& cu, char const* total_name, index total) {
+TERN_INLINE void check_cumulative(char const* name, char const* span_name, tensor_view<std::int32_t const, 1> const& cu,
+                                  char const* total_name, index total) {
   expect(cu.extent(0) >= 1, "attention", name, cu.extent(0), "at least 1 element");
-  expect(cu[0] == 0, "attention", name, cu[0], "0 at the front");
   for (index s = 1; s < cu.extent(0); ++s) expect(cu[s - 1] <= cu[s], "attention", name, cu[s], "at least the element before");
-  expect_equal("attention", name, cu[cu.extent(0) - 1], total_name, total);
+  expect_equal("attention", span_name, cu[cu.extent(0) - 1] - cu[0], total_name, total);
 }
 
 }  // namespace detail
@@ -52,12 +53,12 @@ class varlen {
 
   TERN_INLINE constexpr index groups(index, index) const { return q_.extent(0) - 1; }
   TERN_INLINE constexpr detail::run_group group(index, index, index s) const {
-    return {q_[s + 1] - q_[s], k_[s + 1] - k_[s], q_[s], k_[s]};
+    return {q_[s + 1] - q_[s], k_[s + 1] - k_[s], q_[s] - q_[0], k_[s] - k_[0]};
   }
   TERN_INLINE void check(attention_shape const& n) const {
     detail::expect_equal("attention", "the extent of cu_k", k_.extent(0), "that of cu_q", q_.extent(0));
-    detail::check_cumulative("an element of cu_q", q_, "the tokens of q", n.tokens);
-    detail::check_cumulative("an element of cu_k", k_, "the keys of k", n.keys);
+    detail::check_cumulative("an element of cu_q", "the span of cu_q", q_, "the tokens of q", n.tokens);
+    detail::check_cumulative("an element of cu_k", "the span of cu_k", k_, "the keys of k", n.keys);
   }
 
  private:
