@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-// Published systems of sparse layouts, each against its paper's formula: S2-Attention, LargeGT, FIT.
+// Published systems of sparse layouts, each against its paper's formula: S2-Attention, LargeGT, FIT,
+// Longformer, Byte2Word, iTransformer.
 #include "by_definition.hpp"
 
+#include <tern/attention/split_heads.hpp>
+#include <tern/attention/systems/budget_longformer.hpp>
+#include <tern/attention/systems/byte2word.hpp>
 #include <tern/attention/systems/fit.hpp>
 #include <tern/attention/systems/largegt.hpp>
 #include <tern/attention/systems/s2_attention.hpp>
@@ -21,8 +25,13 @@ TEST_CASE("s2_attention: local blocks and the head's shard") {
   struct pattern {
     index heads, tokens, keys, block, local, stride, heads_per_shard;
   };
-  for (pattern p : {pattern{4, 400, 400, 16, 2, 8, 1}, {8, 3, 300, 16, 1, 4, 4}, {4, 150, 331, 10, 3, 3, 2}, {2, 1, 1000, 64, 4, 16, 1},
-                    {4, 90, 90, 64, 0, 2, 1}, {4, 200, 200, 7, 1, 1, 1}, {2, 130, 130, 16, 40, 5, 1}}) {
+  for (pattern p : {pattern{4, 400, 400, 16, 2, 8, 1},
+                    {8, 3, 300, 16, 1, 4, 4},
+                    {4, 150, 331, 10, 3, 3, 2},
+                    {2, 1, 1000, 64, 4, 16, 1},
+                    {4, 90, 90, 64, 0, 2, 1},
+                    {4, 200, 200, 7, 1, 1, 1},
+                    {2, 130, 130, 16, 40, 5, 1}}) {
     CAPTURE(p.heads, p.tokens, p.keys, p.block, p.local, p.stride);
     call<float> c(r, {p.heads, 2, p.tokens, p.keys, 16, 16, 1});
     index const before = p.keys - p.tokens;
@@ -116,6 +125,79 @@ TEST_CASE("fit: groups, latents that read and write them") {
     check(fit.read(), m, n);
     check(fit.write(), n, m);
   }
+}
+
+TEST_CASE("budget_longformer: windows and global tokens, which have projections of their own") {
+  rng r(405);
+  for (auto [tokens, reach] : {std::array<index, 2>{400, 20}, {30, 3}, {7, 10}, {300, 0}}) {
+    case_of const shape{4, 2, tokens, tokens, 16, 16, 1};
+    call<float> local(r, shape), global(r, shape);
+    std::vector<unsigned char> is_global(static_cast<std::size_t>(tokens));
+    std::vector<std::int32_t> globals;
+    for (index j : {index{0}, index{3}, tokens / 2, tokens - 1})
+      if (globals.empty() || globals.back() < j) {
+        globals.push_back(static_cast<std::int32_t>(j));
+        is_global[static_cast<std::size_t>(j)] = 1;
+      }
+    local(cpu, longformer_local(reach, is_global));
+    auto want = where(
+        local, [&, n = reach](index, index i, index j) { return std::abs(i - j) <= n || is_global[static_cast<std::size_t>(j)] != 0; });
+    local.check(want);
+    // Global tokens see everything, with q', k', v'; other rows stay as they are.
+    attention(cpu, global.q.view, global.k.view, global.v.view, local.out.view, log_sum_exp{local.lse}, query_list(globals));
+    auto const all = where(global, [](index, index, index) { return true; });
+    for (index h = 0; h < 4; ++h)
+      for (std::int32_t i : globals) {
+        auto const row = static_cast<std::size_t>(h * tokens + i);
+        want.lse[row] = all.lse[row];
+        want.growth[row] = all.growth[row];
+        for (std::size_t d = 16 * row; d < 16 * row + 16; ++d) want.value[d] = all.value[d], want.magnitude[d] = all.magnitude[d];
+      }
+    local.check(want);
+  }
+}
+
+TEST_CASE("byte2word: words from their bytes") {
+  rng r(406);
+  std::vector<index> lengths;
+  for (index w = 0; w < 90; ++w) lengths.push_back(r.integer(0, 12));
+  for (index queries : {1, 3}) {
+    auto const offsets = running_sums(lengths), words = running_sums(std::vector<index>(90, queries));
+    call<float> c(r, {4, 4, 90 * queries, offsets.back(), 16, 16, 1});
+    c(cpu, byte2word(offsets, words));
+    c.check(where(c, [&](index, index i, index j) {
+      auto const w = static_cast<std::size_t>(i / queries);
+      return offsets[w] <= j && j < offsets[w + 1];
+    }));
+  }
+}
+
+TEST_CASE("itransformer: attention over variates, in the memory that projections write") {
+  rng r(407);
+  index const batch = 2, variates = 70, heads = 4, dim = 16, n = heads * dim;
+  std::vector<float> const q = r.normal<float>(batch * variates * n), k = r.normal<float>(batch * variates * n),
+                           v = r.normal<float>(batch * variates * n);
+  std::vector<float> out(q.size());
+  auto split = [&](auto& x) { return split_heads(view(x.data(), batch, variates, n), heads); };
+  attention(cpu, split(q), split(k), split(v), split(out));
+  for (index b = 0; b < batch; ++b) {
+    call<float> c(r, {heads, heads, variates, variates, dim, dim, 1});
+    for (index h = 0; h < heads; ++h)
+      for (index i = 0; i < variates; ++i)
+        for (index d = 0; d < dim; ++d) {
+          auto const from = static_cast<std::size_t>((b * variates + i) * n + h * dim + d);
+          c.q.view(h, i, d) = q[from];
+          c.k.view(h, i, d) = k[from];
+          c.v.view(h, i, d) = v[from];
+          c.out.view(h, i, d) = out[from];
+        }
+    auto const want = where(c, [](index, index, index) { return true; });
+    for (index h = 0; h < heads; ++h)
+      for (index i = 0; i < variates; ++i) c.lse(h, i) = static_cast<float>(want.lse[static_cast<std::size_t>(h * variates + i)]);
+    c.check(want);
+  }
+  CHECK(message_of([&] { split_heads(view(out.data(), 2, 70, 64), 5); }) ==
+        "split_heads: the last extent of x is 64, expected a multiple of the heads");
 }
 
 }  // namespace

@@ -37,12 +37,49 @@ struct s2_group {
   index queries, keys;
   index first_query;
   index block, stride;
-  index first_strided;  // a block
+  index first_strided;  // a key
   index strided_keys;
   index first_local;  // a key
   TERN_INLINE constexpr index query(index i) const { return first_query + i; }
   TERN_INLINE constexpr index key(index j) const {
-    return j < strided_keys ? (first_strided + j / block * stride) * block + j % block : first_local + (j - strided_keys);
+    return j < strided_keys ? first_strided + j / block * (stride - 1) * block + j : first_local + (j - strided_keys);
+  }
+};
+
+/// The pattern for a number of heads.
+struct s2_pattern {
+  index block, local, stride, heads_per_shard, heads;
+
+  /// Blocks k of the head's shard have (k + phase + 1) % stride == 0.
+  TERN_INLINE constexpr index phase(index head) const {
+    index const shards = heads / heads_per_shard, step = stride / shards > 1 ? stride / shards : 1;
+    return head / heads_per_shard * step;
+  }
+  /// The queries [first, first + queries) in block `query_block`, of `keys` keys.
+  TERN_INLINE constexpr s2_group group(index head, index query_block, index first, index queries, index keys) const {
+    index const near = query_block - local + 1 > 0 ? query_block - local + 1 : 0;  // the first local block
+    index const first_strided = stride - 1 - phase(head) % stride;
+    index const strided = near > first_strided ? (near - first_strided + stride - 1) / stride : 0;
+    index const end = (query_block + 1) * block < keys ? (query_block + 1) * block : keys;
+    // The query's own block may be a strided one, where none is local, and short.
+    index const last_end = (first_strided + (strided - 1) * stride + 1) * block,
+                beyond = strided > 0 && last_end > keys ? last_end - keys : 0;
+    index const strided_keys = strided * block - beyond, local_keys = near * block < end ? end - near * block : 0;
+    return {queries, strided_keys + local_keys, first, block, stride, first_strided * block, strided_keys, near * block};
+  }
+};
+
+/// A group for each block of queries.
+struct bound_s2 {
+  static constexpr bool per_head = true;
+  s2_pattern pattern;
+  index tokens, keys;
+  TERN_INLINE constexpr index first_block() const { return (keys - tokens) / pattern.block; }
+  TERN_INLINE constexpr index groups(index, index) const { return tokens > 0 ? (keys - 1) / pattern.block - first_block() + 1 : 0; }
+  TERN_INLINE constexpr s2_group group(index, index head, index g) const {
+    index const offset = keys - tokens, b = first_block() + g, begin = b * pattern.block, end = begin + pattern.block;
+    index const first = begin > offset ? begin : offset, last = end < keys ? end : keys;
+    return pattern.group(head, b, first - offset, last - first, keys);
   }
 };
 
@@ -55,52 +92,13 @@ struct s2_attention {
 
   /// Whether a head keeps a block when it is no longer local.
   TERN_INLINE constexpr bool keeps(index heads, index head, index key_block) const {
-    return (key_block + phase(heads, head) + 1) % stride == 0;
+    return (key_block + pattern(heads).phase(head) + 1) % stride == 0;
   }
   /// What a head's query at `position` sees of the keys [0, position].
   TERN_INLINE constexpr detail::s2_group shard(index heads, index head, index position) const {
-    return group_of(heads, head, position / block, position, position + 1, position + 1);
+    return pattern(heads).group(head, position / block, 0, 1, position + 1);
   }
-
- private:
-  TERN_INLINE constexpr index phase(index heads, index head) const {
-    index const shards = heads / heads_per_shard, step = stride / shards > 1 ? stride / shards : 1;
-    return head / heads_per_shard * step;
-  }
-  /// The queries at positions [first, last) of a block, of `keys` keys.
-  TERN_INLINE constexpr detail::s2_group group_of(index heads, index head, index query_block, index first, index last, index keys) const {
-    index const before = query_block - local + 1 > 0 ? query_block - local + 1 : 0;  // blocks that are not local
-    index const first_strided = stride - 1 - phase(heads, head) % stride;
-    index const strided = before > first_strided ? (before - first_strided + stride - 1) / stride : 0;
-    index const end = (query_block + 1) * block < keys ? (query_block + 1) * block : keys;
-    index const of_block = before * block < end ? end - before * block : 0;
-    index const strided_keys = strided * block - (strided > 0 ? beyond(first_strided + (strided - 1) * stride, keys) : 0);
-    return {last - first, strided_keys + of_block, first, block, stride, first_strided, strided_keys, before * block};
-  }
-  TERN_INLINE constexpr index beyond(index last_block, index keys) const {
-    index const end = (last_block + 1) * block;
-    return end > keys ? end - keys : 0;
-  }
-
-  struct bound {
-    static constexpr bool per_head = true;
-    s2_attention pattern;
-    index heads, tokens, keys;
-    TERN_INLINE constexpr index offset() const { return keys - tokens; }
-    TERN_INLINE constexpr index groups(index, index) const {
-      return tokens > 0 ? (keys - 1) / pattern.block - offset() / pattern.block + 1 : 0;
-    }
-    TERN_INLINE constexpr detail::s2_group group(index, index head, index g) const {
-      index const b = offset() / pattern.block + g, begin = b * pattern.block, end = begin + pattern.block;
-      index const first = begin > offset() ? begin : offset(), last = end < keys ? end : keys;
-      detail::s2_group all = pattern.group_of(heads, head, b, first, last, keys);
-      all.first_query -= offset();
-      return all;
-    }
-  };
-
- public:
-  TERN_INLINE constexpr bound over(attention_shape const& n) const { return {*this, n.heads, n.tokens, n.keys}; }
+  TERN_INLINE constexpr detail::bound_s2 over(attention_shape const& n) const { return {pattern(n.heads), n.tokens, n.keys}; }
   TERN_INLINE void check(attention_shape const& n) const {
     detail::expect(block >= 1, "attention", "the block of s2_attention", block, "at least 1");
     detail::expect(stride >= 1, "attention", "the stride of s2_attention", stride, "at least 1");
@@ -109,6 +107,9 @@ struct s2_attention {
                    "the heads of a shard of s2_attention", heads_per_shard, "a divisor of the heads of q");
     detail::expect(n.keys >= n.tokens, "attention", "the keys of k", n.keys, "at least the tokens of q");
   }
+
+ private:
+  TERN_INLINE constexpr detail::s2_pattern pattern(index heads) const { return {block, local, stride, heads_per_shard, heads}; }
 };
 
 }  // namespace tern
