@@ -138,7 +138,7 @@ TEST_CASE("gather_list: each block of queries has its own keys, repeated or not"
       return times == 0 ? hidden : s + std::log(static_cast<double>(times));
     }));
     list[0] = static_cast<std::int32_t>(keys);
-    CHECK(message_of([&] { c(cpu, gather_list(starts, list, block)); }) ==
+    CHECK(message_of([&, n = block] { c(cpu, gather_list(starts, list, n)); }) ==
           "attention: a key of a list is " + std::to_string(keys) + ", expected a key of k");
   }
 }

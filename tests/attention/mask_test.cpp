@@ -4,6 +4,7 @@
 
 #include <tern/attention/additive_mask.hpp>
 #include <tern/attention/dense_mask.hpp>
+#include <tern/attention/dilated.hpp>
 #include <tern/attention/document_ids.hpp>
 #include <tern/attention/prefix_lm.hpp>
 #include <tern/attention/sink_window.hpp>
@@ -20,7 +21,7 @@ TEST_CASE("sink_window: the first keys and the last ones") {
     for (auto [sinks, length] : {std::array<index, 2>{4, 9}, {0, 5}, {130, 64}, {3, 0}, {1, keys}, {keys, 1}}) {
       CAPTURE(sinks, length);
       c(cpu, sink_window{sinks, length});
-      c.check(where(c, [=](index, index i, index j) { return j <= i + at && (j < sinks || i + at - j < length); }));
+      c.check(where(c, [at, n = sinks, m = length](index, index i, index j) { return j <= i + at && (j < n || i + at - j < m); }));
     }
     c(cpu, sink_window{4, 9, 5});
     c.check(where(c, [=](index, index i, index j) { return j <= i + 5 && (j < 4 || i + 5 - j < 9); }));
@@ -161,7 +162,11 @@ TEST_CASE("additive_mask: added to scores, -inf allowed") {
     auto const want = by_definition(c, [&](index h, index i, index j, double s) { return s + static_cast<double>(of(h, i, j)); });
     c.check(want);
     CHECK(c.lse(0, 0) == -std::numeric_limits<float>::infinity());
-    // Behind a window, and with keys that are not contiguous.
+    c(cpu, additive_mask(of), dilated{3});
+    c.check(by_definition(c, [&, at = keys - tokens](index h, index i, index j, double s) {
+      return (i + at - j) % 3 == 0 ? s + static_cast<double>(of(h, i, j)) : hidden;
+    }));
+    // Elements that are not contiguous.
     std::vector<float> wide(static_cast<std::size_t>(8 * tokens * keys), poison<float>());
     tensor_view<float const, 3> const apart(wide.data(), shape<3>{{4, tokens, keys}}, shape<3>{{2 * tokens * keys, 2 * keys, 2}});
     for (index h = 0; h < 4; ++h)

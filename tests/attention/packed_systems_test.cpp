@@ -28,6 +28,18 @@ TEST_CASE("anchor_attention: documents see themselves and the first token") {
     c(cpu.on(several_threads()), anchor_attention(std::span(doc).subspan(static_cast<std::size_t>(before)), doc));
     c.check(where(c, [&](index, index i, index j) { return j <= i + before && (at(doc, i + before) == at(doc, j) || j == 0); }));
   }
+  // Documents of each batch: heads as a batch of two.
+  std::vector<std::int32_t> ids;
+  for (index b = 0; b < 2; ++b)
+    for (index j = 0; j < 60; ++j) ids.push_back(static_cast<std::int32_t>(j / (b == 0 ? 7 : 45)));
+  call<float> two(r, {2, 2, 60, 60, 16, 16, 1});
+  auto apart = [](auto const& x) {
+    auto const s = x.view;
+    return tensor_view(s.data(), shape<4>{{2, 1, s.extent(1), s.extent(2)}}, shape<4>{{s.stride(0), 0, s.stride(1), 1}});
+  };
+  tensor_view<float, 3> const lse(two.lse.data(), shape<3>{{2, 1, 60}}, shape<3>{{two.lse.stride(0), 0, two.lse.stride(1)}});
+  attention(cpu, apart(two.q), apart(two.k), apart(two.v), apart(two.out), log_sum_exp{lse}, anchor_attention(view(ids.data(), 2, 60)));
+  two.check(where(two, [&](index b, index i, index j) { return j <= i && (at(ids, 60 * b + i) == at(ids, 60 * b + j) || j == 0); }));
   // One document is causal.
   call<float> c(r, {2, 1, 150, 150, 16, 16, 1});
   std::vector<std::int32_t> const one(150, 7);

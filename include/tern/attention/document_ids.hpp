@@ -7,9 +7,11 @@
 ///     document_ids(ids, anchor)                  the same, or j < anchor
 ///     document_ids(query_ids, key_ids, anchor)   where queries and keys are not the same tokens: ids int32 (tokens) and (keys)
 ///
+///     document_ids_by_batch(ids, anchor)         the same as document_ids(ids, anchor) with ids of each batch: int32 (batch, tokens)
+///
 /// A mask by token and key index; positions run through all documents. Combine it with causal{}. Documents that all have positions
 /// of their own, and no anchor, are a layout: varlen.hpp, which costs less to plan but cannot be combined with another layout.
-/// Ids       ascend along the text, not necessarily by one; several batches share them.
+/// Ids       ascend along the text, not necessarily by one.
 /// Limits    one document is no mask; anchor >= keys too.
 /// Cost      tiles of different documents are not computed; a test of a tile is two comparisons.
 /// Errors    ids that descend, or whose number is not that of the tokens or keys.
@@ -68,6 +70,19 @@ class document_ids {
       (keys_[middle] < id ? low : high) = keys_[middle] < id ? middle + 1 : middle;
     }
     return low;
+  }
+};
+
+/// Documents of each batch.
+struct document_ids_by_batch {
+  tensor_view<std::int32_t const, 2> ids;
+  index anchor;
+  template <tensor_like X>
+  TERN_INLINE constexpr explicit document_ids_by_batch(X&& x, index shared = 0) : ids(tern::view(x)), anchor(shared) {}
+  TERN_INLINE constexpr document_ids at(index batch) const { return document_ids(ids[batch], anchor); }
+  TERN_INLINE void check(attention_shape const& n) const {
+    detail::expect_equal("attention", "the batch of document_ids", ids.extent(0), "the batch of q", n.batch);
+    for (index b = 0; b < n.batch; ++b) at(b).check(n);
   }
 };
 

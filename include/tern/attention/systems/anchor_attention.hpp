@@ -7,7 +7,8 @@
 ///
 ///     tern::attention(policy, q, k, v, out, tern::anchor_attention(ids));
 ///
-/// Shapes    ids int32 (tokens), ascending; with ids of queries and of keys where a chunk of queries meets a longer context.
+/// Shapes    ids int32 (tokens), or (batch, tokens) for documents of each batch, ascending; with ids of queries and of keys where a chunk
+///           of queries meets a longer context.
 /// Positions are not reset: token t has position t in all documents, so the anchor has one. Rotate q and k in f32, as tern::rope does
 ///           whatever their type: rotations rounded to bf16 lose the relative position, the first token's first of all, which is what
 ///           the paper is about. Store the rotated rows in f32.
@@ -22,7 +23,10 @@ namespace tern {
 /// The mask of documents that share their first token.
 template <tensor_like X>
 TERN_INLINE constexpr auto anchor_attention(X&& ids) {
-  return document_ids(ids, 1) & causal{};
+  if constexpr (view_of<X>::rank == 2)
+    return document_ids_by_batch(ids, 1) & causal{};
+  else
+    return document_ids(ids, 1) & causal{};
 }
 /// The same for a chunk of queries.
 template <tensor_like X, tensor_like Y>
