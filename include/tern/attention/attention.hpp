@@ -45,11 +45,15 @@ struct attention_accuracy {
 namespace detail {
 inline namespace TERN_ABI {
 
+TERN_INLINE attention_shape shape_of(attention_extents const& n) {
+  return {n.batch, n.heads, n.k_heads, n.v_heads, n.tokens, n.keys, n.dim, n.dim_v};
+}
+
 /// Lets an option compare itself with the call.
 template <class Option>
 TERN_INLINE void check_option(Option const& option, attention_extents const& n) {
   if constexpr (requires { option.check(attention_shape{}); })
-    option.check({n.batch, n.heads, n.k_heads, n.v_heads, n.tokens, n.keys, n.dim, n.dim_v});
+    option.check(shape_of(n));
 }
 
 /// A place for one number of each query, checked.
@@ -111,7 +115,7 @@ TERN_INLINE auto attention_with(Q const& q, K const& k, V const& v, O const& out
   auto const chain = find_modifiers(options...);
   auto const transform = find_transforms(options...);
   auto const scaling = find_scale(options...);
-  using layout_type = std::remove_const_t<decltype(layout)>;
+  using layout_type = decltype(layout_over(layout, attention_shape{}));
   using normalizer_type = std::remove_const_t<decltype(normalizer)>;
   constexpr bool per_head = [] {
     if constexpr (is_given<layout_type>)
@@ -148,7 +152,7 @@ TERN_INLINE auto attention_with(Q const& q, K const& k, V const& v, O const& out
                   planes_of(with_batch(out)),
                   returns,
                   n,
-                  spec{layout, mask, chain, normalizer, transform, stated_offset(mask), factor}};
+                  spec{layout_over(layout, shape_of(n)), mask, chain, normalizer, transform, stated_offset(mask), factor}};
   using tile = typename tile_choice<std::remove_const_t<decltype(find_products(options...))>, spec>::type;
   return then(p, tile{});
 }

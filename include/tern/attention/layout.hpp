@@ -22,6 +22,8 @@
 ///     bool visible(index i, index j) const;                // optional: what is hidden within the group, by i and j,
 ///     coverage covers(index i0, index i1, index j0, index j1) const;  // as in mask.hpp
 ///
+/// A layout that needs to know the extents of the call has `L over(attention_shape const&) const` instead, which gives the layout.
+///
 /// Each query stands in exactly one group. The functions are called from several threads and may not throw.
 
 #include <tern/attention/mask.hpp>
