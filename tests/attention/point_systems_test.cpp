@@ -3,6 +3,7 @@
 #include "formula.hpp"
 
 #include <tern/attention/systems/flatformer.hpp>
+#include <tern/attention/systems/swin3d.hpp>
 
 namespace tern::test {
 namespace {
@@ -55,6 +56,79 @@ TEST_CASE("flatformer: window-wise sorted points in equal groups") {
                      }}));
       if (points <= g) c.check(c.want());
     }
+}
+
+TEST_CASE("swin3d: windows of voxels with contextual tables for query, key and value") {
+  rng r(32);
+  for (index voxels : {1, 7, 60}) {
+    index const heads = 2, dim = 12, dim_v = 9, axes = 4, all = 8 + 6 + 6 + 9;
+    std::vector<std::int32_t> const sizes{8, 6, 6, 9};
+    std::vector<std::int32_t> signals;
+    std::vector<int> window;
+    for (index i = 0; i < voxels; ++i) {
+      window.push_back(static_cast<int>(r.integer(0, 4)));
+      for (std::int32_t n : sizes) signals.push_back(static_cast<std::int32_t>(r.integer(0, (n - 1) / 2) + 100 * window.back() - 150));
+    }
+    std::vector<std::int32_t> order, starts{0};
+    for (int w = 0; w < 5; ++w) {
+      for (index i = 0; i < voxels; ++i)
+        if (window[at(i)] == w) order.push_back(static_cast<std::int32_t>(i));
+      starts.push_back(static_cast<std::int32_t>(order.size()));
+    }
+    call<float> c(r, {heads, heads, voxels, voxels, dim, dim_v, 1});
+    auto const tq = r.normal<float>(heads * all * dim, 0.3), tk = r.normal<float>(heads * all * dim, 0.3);
+    auto const tv = r.normal<float>(heads * all * dim_v);
+    std::vector<float> qt(at(heads * voxels * all)), kt(qt.size()), values(at(heads * voxels * (dim_v + all))), sums(values.size());
+    std::vector<std::int32_t> slots(at(voxels * axes));
+    // As the authors store tables: (entries, heads, dim).
+    auto table = [&](std::vector<float> const& t, index n) { return view(t.data(), all, heads, n).transposed(0, 1); };
+    swin3d(cpu, c.q.view, c.k.view, c.v.view, c.out.view, point_groups{order, starts}, view(signals.data(), voxels, axes), view(sizes),
+           swin3d_tables{table(tq, dim), table(tk, dim), table(tv, dim_v)},
+           swin3d_memory{view(qt.data(), heads, voxels, all), view(kt.data(), heads, voxels, all), view(values.data(), heads, voxels, dim_v + all),
+                         view(sums.data(), heads, voxels, dim_v + all), view(slots.data(), voxels, axes)},
+           log_sum_exp{c.lse});
+
+    auto const q = c.q.values(), k = c.k.values(), v = c.v.values();
+    double const scale = 1 / std::sqrt(static_cast<double>(dim));
+    auto entry = [&](index a, index i, index j) {
+      index first = 0;
+      for (index b = 0; b < a; ++b) first += sizes[at(b)];
+      return first + signals[at(i * axes + a)] - signals[at(j * axes + a)] + sizes[at(a)] / 2;
+    };
+    auto terms = [&](index h, index i, index j, bool absolute) {
+      double from_query = 0, from_key = 0;
+      for (index a = 0; a < axes; ++a)
+        for (index d = 0; d < dim; ++d) {
+          std::size_t const e = at((entry(a, i, j) * heads + h) * dim + d);
+          double const x = q[at((h * voxels + i) * dim + d)] * static_cast<double>(tq[e]);
+          double const y = k[at((h * voxels + j) * dim + d)] * static_cast<double>(tk[e]);
+          from_query += absolute ? std::abs(x) : x;
+          from_key += absolute ? std::abs(y) : y;
+        }
+      return scale * from_query + from_key;
+    };
+    formula const f{.sees = [&](index, index i, index j) { return window[at(i)] == window[at(j)]; },
+                    .bias = [&](index h, index i, index j) { return terms(h, i, j, false); },
+                    .size = [&](index h, index i, index j) {
+                      return (matmul.accuracy(dim) / std::sqrt(static_cast<double>(dim)) + 1) * terms(h, i, j, true);
+                    }};
+    auto want = attend(c, f);
+    for (index h = 0; h < heads; ++h)
+      for (index i = 0; i < voxels; ++i)
+        for (index j = 0; j < voxels; ++j) {
+          if (!f.sees(h, i, j)) continue;
+          double s = terms(h, i, j, false);
+          for (index d = 0; d < dim; ++d) s += scale * q[at((h * voxels + i) * dim + d)] * k[at((h * voxels + j) * dim + d)];
+          double const weight = std::exp(s - want.lse[at(h * voxels + i)]);
+          for (index a = 0; a < axes; ++a)
+            for (index d = 0; d < dim_v; ++d) {
+              double const x = weight * static_cast<double>(tv[at((entry(a, i, j) * heads + h) * dim_v + d)]);
+              want.value[at((h * voxels + i) * dim_v + d)] += x;
+              want.magnitude[at((h * voxels + i) * dim_v + d)] += std::abs(x);
+            }
+        }
+    c.check(want);
+  }
 }
 
 }  // namespace
