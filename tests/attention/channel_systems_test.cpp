@@ -1,8 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-// Published attention that is not softmax over pixels: over channels, over clusters, over groups of channels.
+// Published attention over channels, clusters, groups of channels and reduced images against each paper's formula.
 #include "formula.hpp"
 
 #include <tern/attention/systems/dlgsanet.hpp>
+#include <tern/attention/systems/efficientformer.hpp>
+#include <tern/attention/systems/efficientvit.hpp>
+#include <tern/attention/systems/kmax_deeplab.hpp>
+#include <tern/attention/systems/pvt.hpp>
+#include <tern/attention/systems/shvit.hpp>
+#include <tern/attention/systems/x_pool.hpp>
 
 namespace tern::test {
 namespace {
@@ -45,6 +51,180 @@ TEST_CASE("dlgsanet: channels attend to channels, similarities below zero do not
       double const allowed = a::b0 + a::b1 * std::sqrt(static_cast<double>(pixels)) + a::b2 * std::sqrt(static_cast<double>(channels));
       CHECK(compare(c.out.view, want, magnitude, allowed * 0x1p-24));
     }
+}
+
+TEST_CASE("kmax_deeplab: pixels go to clusters, and clusters sum them up") {
+  rng r(42);
+  for (index clusters : {1, 3, 40})
+    for (index n : {1, 50, 700}) {
+      index const dim = 12, dim_v = 17;
+      auto const centers = r.normal<float>(clusters * dim), pixels = r.normal<float>(n * dim), values = r.normal<float>(n * dim_v);
+      std::vector<float> update(at(clusters * dim_v), poison<float>()), scores(at(n));
+      std::vector<std::int32_t> assignment(at(n)), order(at(n)), starts(at(clusters + 1));
+      kmax_deeplab(cpu, view(centers.data(), clusters, dim), view(pixels.data(), n, dim), view(values.data(), n, dim_v),
+                   view(update.data(), clusters, dim_v), {view(assignment), view(scores), view(order), view(starts)});
+      std::vector<double> want(update.size(), 0), magnitude(update.size(), 0);
+      for (index p = 0; p < n; ++p) {
+        index best = 0;
+        std::vector<double> s;
+        for (index c = 0; c < clusters; ++c) {
+          s.push_back(0);
+          for (index d = 0; d < dim; ++d)
+            s.back() += static_cast<double>(centers[at(c * dim + d)]) * static_cast<double>(pixels[at(p * dim + d)]);
+          if (s[at(c)] > s[at(best)]) best = c;
+        }
+        REQUIRE(assignment[at(p)] == best);
+        for (index d = 0; d < dim_v; ++d) {
+          want[at(best * dim_v + d)] += static_cast<double>(values[at(p * dim_v + d)]);
+          magnitude[at(best * dim_v + d)] += std::abs(static_cast<double>(values[at(p * dim_v + d)]));
+        }
+      }
+      CHECK(compare(update, want, magnitude, (attention_accuracy::b0 + std::sqrt(static_cast<double>(n))) * 0x1p-24));
+    }
+}
+
+TEST_CASE("efficientformer: a bias of distances along both axes") {
+  rng r(43);
+  for (auto [height, width] : {std::array<index, 2>{7, 7}, {2, 3}, {9, 4}}) {
+    index const rows = height, columns = width, entries = (2 * rows - 1) * (2 * columns - 1);
+    call<float> c(r, {4, 2, rows * columns, rows * columns, 16, 24, 1});
+    auto const bias = r.normal<float>(4 * rows * columns);
+    std::vector<float> table(at(4 * entries));
+    efficientformer(cpu, c.q.view, c.k.view, c.v.view, c.out.view, shape{rows, columns}, view(bias.data(), 4, rows * columns),
+                    view(table.data(), 4, entries), log_sum_exp{c.lse});
+    c.check(attend(c, {.bias = [&](index h, index i, index j) {
+                     index const dy = std::abs(i / columns - j / columns), dx = std::abs(i % columns - j % columns);
+                     return static_cast<double>(bias[at((h * rows + dy) * columns + dx)]);
+                   }}));
+  }
+}
+
+/// y = x w^T + b in float64: x (rows, k), w (n, k).
+std::vector<double> linear(std::vector<double> const& x, index k, std::vector<float> const& w, std::vector<float> const& b) {
+  std::vector<double> y;
+  for (std::size_t r = 0; r < x.size() / at(k); ++r)
+    for (std::size_t n = 0; n < b.size(); ++n) {
+      double sum = static_cast<double>(b[n]);
+      for (std::size_t i = 0; i < at(k); ++i) sum += x[r * at(k) + i] * static_cast<double>(w[n * at(k) + i]);
+      y.push_back(sum);
+    }
+  return y;
+}
+/// Columns [from, to) of x (rows, n).
+std::vector<double> columns_of(std::vector<double> const& x, index n, index from, index to) {
+  std::vector<double> y;
+  for (std::size_t r = 0; r < x.size() / at(n); ++r)
+    for (index c = from; c < to; ++c) y.push_back(x[r * at(n) + at(c)]);
+  return y;
+}
+double largest(std::vector<double> const& x) {
+  double most = 0;
+  for (double v : x) most = std::max(most, std::abs(v));
+  return most;
+}
+/// For chains of products: errors grow with the size of what is in between, at most `factor` times.
+bool near(std::vector<float> const& got, std::vector<double> const& want, double factor) {
+  std::vector<double> const size(want.size(), std::max(1., largest(want)));
+  auto const c = compare(got, want, size, factor * 0x1p-24);
+  if (!c) INFO(c.message);
+  return c.equal;
+}
+
+TEST_CASE("efficientvit: heads in a cascade, a convolution of q by the caller") {
+  rng r(44);
+  for (auto [height, width, heads] : {std::array<index, 3>{7, 7, 4}, {2, 3, 2}, {4, 5, 1}}) {
+    index const rows = height, columns = width, tokens = rows * columns, dim = 16, d = 24, all = 2 * dim + d, n = heads;
+    index const entries = (2 * rows - 1) * (2 * columns - 1);
+    auto const x = r.normal<float>(tokens * n * d), w = r.normal<float>(n * all * d, 0.2), b = r.normal<float>(n * all);
+    auto const bias = r.normal<float>(n * tokens);
+    std::vector<float> table(at(n * entries)), out(at(tokens * n * d)), input(at(tokens * d)), qkv(at(tokens * all));
+    mirror_table(view(bias.data(), n, tokens), shape{rows, columns}, view(table.data(), n, entries));
+    auto double_with_head = [](index h, tensor_view<float, 2> const& q) { detail::each(q, [&](float& e) { e *= 2.f + static_cast<float>(h); }); };
+    efficientvit(cpu, view(x.data(), tokens, n * d), view(w.data(), n, all, d), view(b.data(), n, all), shape{rows, columns},
+                 view(table.data(), n, entries), double_with_head, view(out.data(), tokens, n * d),
+                 {view(input.data(), tokens, d), view(qkv.data(), tokens, all)});
+    std::vector<double> before(at(tokens * d), 0), want(out.size());
+    for (index h = 0; h < n; ++h) {
+      auto in = columns_of(widened(x), n * d, h * d, (h + 1) * d);
+      for (std::size_t i = 0; i < in.size(); ++i) in[i] += before[i];
+      auto const y = linear(in, d, {w.begin() + h * all * d, w.begin() + (h + 1) * all * d}, {b.begin() + h * all, b.begin() + (h + 1) * all});
+      auto q = columns_of(y, all, 0, dim);
+      for (double& e : q) e *= 2. + static_cast<double>(h);
+      before = attend({1, 1, tokens, tokens, dim, d}, q, columns_of(y, all, dim, 2 * dim), columns_of(y, all, 2 * dim, all),
+                      {.bias = [&](index, index i, index j) {
+                        return static_cast<double>(bias[at(h * tokens + std::abs(i / columns - j / columns) * columns + std::abs(i % columns - j % columns))]);
+                      }})
+                   .value;
+      for (index t = 0; t < tokens; ++t)
+        for (index e = 0; e < d; ++e) want[at((t * n + h) * d + e)] = before[at(t * d + e)];
+    }
+    CHECK(near(out, want, 4000));
+  }
+}
+
+TEST_CASE("shvit: one head on some channels") {
+  rng r(45);
+  for (index tokens : {1, 8, 49}) {
+    index const c = 40, dim = 16, all = 2 * dim + c, whole = 100;
+    auto const x = r.normal<float>(tokens * whole), w = r.normal<float>(all * c, 0.1), b = r.normal<float>(all);
+    std::vector<float> qkv(at(tokens * all)), out(at(tokens * c));
+    shvit(cpu, view(x.data(), tokens, whole).slice(1, 0, c), view(w.data(), all, c), view(b), view(qkv.data(), tokens, all),
+          view(out.data(), tokens, c));
+    auto const y = linear(columns_of(widened(x), whole, 0, c), c, w, b);
+    CHECK(near(out, attend({1, 1, tokens, tokens, dim, c}, columns_of(y, all, 0, dim), columns_of(y, all, dim, 2 * dim), columns_of(y, all, 2 * dim, all), {}).value,
+               1000));
+  }
+}
+
+TEST_CASE("pvt: all tokens ask a reduced image") {
+  rng r(46);
+  for (auto [height, width, ratio] : {std::array<index, 3>{8, 12, 4}, {4, 2, 2}, {3, 5, 1}}) {
+    index const R = ratio, H = height, W = width, heads = 2, dim = 12, C = heads * dim, n = H * W, small = n / R / R;
+    auto const x = r.normal<float>(n * C), q = r.normal<float>(heads * n * dim), w = r.normal<float>(C * R * R * C, 0.1);
+    auto const wb = r.normal<float>(C), g = r.normal<float>(C), gb = r.normal<float>(C), kvw = r.normal<float>(2 * C * C, 0.2), kvb = r.normal<float>(2 * C);
+    std::vector<float> reduced(at(small * C)), kv(at(small * 2 * C)), out(at(heads * n * dim));
+    pvt(cpu, view(q.data(), heads, n, dim), view(x.data(), n, C), shape{H, W}, R,
+        {view(w.data(), C, R, R, C), view(wb), view(g), view(gb), view(kvw.data(), 2 * C, C), view(kvb)}, view(reduced.data(), small, C),
+        view(kv.data(), small, 2 * C), view(out.data(), heads, n, dim));
+    std::vector<double> normed;
+    for (index Y = 0; Y < H / R; ++Y)
+      for (index X = 0; X < W / R; ++X) {
+        std::vector<double> conv;
+        for (index o = 0; o < C; ++o) {
+          conv.push_back(static_cast<double>(wb[at(o)]));
+          for (index dy = 0; dy < R; ++dy)
+            for (index dx = 0; dx < R; ++dx)
+              for (index c = 0; c < C; ++c)
+                conv.back() += static_cast<double>(x[at(((Y * R + dy) * W + X * R + dx) * C + c)]) * static_cast<double>(w[at(((o * R + dy) * R + dx) * C + c)]);
+        }
+        double mean = 0, variance = 0;
+        for (double v : conv) mean += v / static_cast<double>(C);
+        for (double v : conv) variance += (v - mean) * (v - mean) / static_cast<double>(C);
+        for (index o = 0; o < C; ++o)
+          normed.push_back((conv[at(o)] - mean) / std::sqrt(variance + 1e-5) * static_cast<double>(g[at(o)]) + static_cast<double>(gb[at(o)]));
+      }
+    auto const y = linear(normed, C, kvw, kvb);
+    std::vector<double> want;
+    for (index h = 0; h < heads; ++h) {
+      auto const q_h = widened(std::vector<float>(q.begin() + h * n * dim, q.begin() + (h + 1) * n * dim));
+      auto const part = attend({1, 1, n, small, dim, dim}, q_h, columns_of(y, 2 * C, h * dim, (h + 1) * dim),
+                               columns_of(y, 2 * C, C + h * dim, C + (h + 1) * dim), {})
+                            .value;
+      want.insert(want.end(), part.begin(), part.end());
+    }
+    CHECK(near(out, want, 4000));
+  }
+}
+
+TEST_CASE("x_pool: every text pools every video") {
+  rng r(47);
+  index const texts = 5, videos = 3, frames = 12, dim = 20;
+  call<float> c(r, {videos, videos, texts, frames, dim, dim, 1});
+  for (index v = 1; v < videos; ++v)
+    for (index t = 0; t < texts; ++t)
+      for (index d = 0; d < dim; ++d) c.q.view(v, t, d) = c.q.view(0, t, d);
+  x_pool(cpu, c.q.view[0], c.k.view, c.v.view, c.out.view, log_sum_exp{c.lse});
+  c.check(attend(c, {}));
 }
 
 }  // namespace

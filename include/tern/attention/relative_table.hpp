@@ -5,6 +5,7 @@
 ///
 ///     relative_table{table, image, size}           s + table(head, offset), a learned bias: Swin (arXiv:2103.14030)
 ///     relative_products{terms, image, reach}       s + sum over the axes a of terms(head, query, offset along a): q.r, content-dependent
+///     mirror_table(bias, size, table)              the table of a bias that depends on |offset| only
 ///
 /// relative_table  offsets query - key in [-(size_a - 1), size_a - 1] along axis a, row-major: for two axes
 ///                 offset = (y_q - y_k + size_0 - 1) (2 size_1 - 1) + x_q - x_k + size_1 - 1, as Swin counts them.
@@ -119,6 +120,31 @@ template <class X, int N>
 relative_table(X&&, shape<N>, shape<N>) -> relative_table<N>;
 template <class X, int N>
 relative_table(X&&, shape<N>, shape<N>, shape<N>) -> relative_table<N>;
+
+/// Writes table(head, offset) = bias(head, |offset|) for relative_table. bias (heads, size_0 size_1 ...), row-major as an image is.
+inline constexpr struct mirror_table_fn {
+  template <tensor_like B, tensor_like T, int N>
+  void operator()(B&& bias, shape<N> const& size, T&& table) const {
+    auto const from = tern::view(bias);
+    auto const to = tern::view(table);
+    index entries = 1;
+    for (int a = 0; a < N; ++a) entries *= 2 * size.extents[a] - 1;
+    detail::expect_equal("mirror_table", "bias.extent(1)", from.extent(1), "the tokens of size", detail::tokens_of(size));
+    detail::expect_equal("mirror_table", "table.extent(0)", to.extent(0), "the heads of bias", from.extent(0));
+    detail::expect_equal("mirror_table", "table.extent(1)", to.extent(1), "the entries of size", entries);
+    for (index h = 0; h < to.extent(0); ++h)
+      for (index e = 0; e < entries; ++e) {
+        detail::digits rest{e};
+        index place = 0, across = 1;
+        for (int a = N - 1; a >= 0; --a) {
+          index const offset = rest.next(2 * size.extents[a] - 1) - size.extents[a] + 1;
+          place += across * (offset < 0 ? -offset : offset);
+          across *= size.extents[a];
+        }
+        to(h, e) = static_cast<float>(from(h, place));
+      }
+  }
+} mirror_table{};
 
 /// s + sum over the axes of terms(head, query, offset along it): see the top of this file.
 template <int N>
