@@ -8,6 +8,7 @@
 #include <tern/attention/halo.hpp>
 #include <tern/attention/neighborhood.hpp>
 #include <tern/attention/point_groups.hpp>
+#include <tern/attention/relative_table.hpp>
 #include <tern/attention/stripes.hpp>
 #include <tern/attention/window_partition.hpp>
 
@@ -151,9 +152,8 @@ TEST_CASE("stripes: columns for some heads, rows for the others") {
   for (index width : {1, 3, 40})
     for (index head : {0, 1, 2, 3}) {
       shape<2> const image{{7, 10}};
-      check_layout(stripes{image, width, 2}, head, 70, 70, each_axis<2>(image, [=](int a, index x, index y) {
-                     return a == (head < 2 ? 1 : 0) ? x / width == y / width : true;
-                   }));
+      check_layout(stripes{image, width, 2}, head, 70, 70,
+                   each_axis<2>(image, [=](int a, index x, index y) { return a == (head < 2 ? 1 : 0) ? x / width == y / width : true; }));
     }
 }
 
@@ -189,7 +189,8 @@ bool in_neighborhood(index n, index kernel, index dilation, bool causal, index x
 template <int N>
 void check_neighborhood(neighborhood<N> const& layout) {
   check_layout(layout, 0, tokens(layout.image), tokens(layout.image), each_axis<N>(layout.image, [=](int a, index x, index y) {
-                 return in_neighborhood(layout.image.extents[a], layout.kernel.extents[a], layout.dilation.extents[a], layout.causal[a], x, y);
+                 return in_neighborhood(layout.image.extents[a], layout.kernel.extents[a], layout.dilation.extents[a], layout.causal[a], x,
+                                        y);
                }));
 }
 TEST_CASE("neighborhood: NATTEN's windows in 1, 2 and 3 dimensions, dilated, causal") {
@@ -216,9 +217,8 @@ TEST_CASE("neighborhood: far from the borders every query has kernel^n keys, and
 TEST_CASE("point_groups: lists of points") {
   std::vector<std::int32_t> const order{4, 2, 0, 6, 5, 1, 3}, starts{0, 3, 4, 7};
   std::vector<int> const group{0, 2, 0, 2, 0, 2, 1};
-  check_layout(point_groups{order, starts}, 0, 7, 7, [&](index i, index j) {
-    return group[static_cast<std::size_t>(i)] == group[static_cast<std::size_t>(j)];
-  });
+  check_layout(point_groups{order, starts}, 0, 7, 7,
+               [&](index i, index j) { return group[static_cast<std::size_t>(i)] == group[static_cast<std::size_t>(j)]; });
 }
 
 TEST_CASE("detail::divisor: quotients without a division") {
@@ -258,6 +258,35 @@ TEST_CASE("layouts over images refuse images that are not there") {
   CHECK(refusal(point_groups{order, starts}, 3, 3).find("a start of point_groups") != std::string::npos);
   order[1] = 3;
   CHECK(refusal(point_groups{order, starts}, 3, 3).find("the order of point_groups") != std::string::npos);
+}
+
+TEST_CASE("relative tables refuse tables that are too small, and images that are not there") {
+  std::vector<float> memory(1000);
+  auto const table = [&](index heads, index n) { return view(memory.data(), heads, n); };
+  CHECK(refusal(relative_table{table(2, 15), shape{4, 5}, shape{2, 3}}, 20, 20) == "no error");
+  CHECK(refusal(relative_table{table(2, 14), shape{4, 5}, shape{2, 3}}, 20, 20) ==
+        "attention: the entries of relative_table is 14, expected those of its size = 15");
+  CHECK(refusal(relative_table{table(1, 15), shape{4, 5}, shape{2, 3}}, 20, 20).find("the rows") != std::string::npos);
+  CHECK(refusal(relative_table{table(2, 15), shape{4, 5}, shape{2, 3}}, 21, 21).find("the image") != std::string::npos);
+  CHECK(refusal(relative_table{table(2, 15), shape{2048, 2048}, shape{2, 3}}, 1 << 22, 1 << 22).find("2^21") != std::string::npos);
+  CHECK(refusal(relative_table{table(15, 2).transposed(0, 1), shape{4, 5}, shape{2, 3}}, 20, 20).find("stride") != std::string::npos);
+  auto const terms = view(memory.data(), 2, 4, 8);
+  CHECK(refusal(relative_products{terms, shape{4, 4}, shape{1, 2}, shape{2, 2}}, 4, 16) == "no error");
+  CHECK(refusal(relative_products{terms, shape{4, 4}, shape{1, 1}, shape{2, 2}}, 4, 16).find("the entries") != std::string::npos);
+  CHECK(refusal(relative_products{terms, shape{4, 4}, shape{1, 2}}, 16, 16).find("the second extent") != std::string::npos);
+}
+
+TEST_CASE("relative tables: quotients of registers up to 2^21") {
+  rng r(4);
+  for (index n : {1, 2, 3, 7, 1000, 1447, 2097151})
+    for (int t = 0; t < 300; ++t) {
+      index const token = t == 0 ? (index{1} << 21) - 1 : r.integer(0, (index{1} << 21) - 1), edge = token / n * n;
+      for (index at : {token, edge, std::max<index>(edge - 1, 0)}) {
+        std::int32_t lane[simd::lanes];
+        simd::store(lane, tern::detail::lane_divisor(n).quotient(ints(static_cast<std::int32_t>(at))));
+        REQUIRE(lane[0] == at / n);
+      }
+    }
 }
 
 }  // namespace

@@ -84,8 +84,9 @@ TEST_CASE("swin3d: windows of voxels with contextual tables for query, key and v
     auto table = [&](std::vector<float> const& t, index n) { return view(t.data(), all, heads, n).transposed(0, 1); };
     swin3d(cpu, c.q.view, c.k.view, c.v.view, c.out.view, point_groups{order, starts}, view(signals.data(), voxels, axes), view(sizes),
            swin3d_tables{table(tq, dim), table(tk, dim), table(tv, dim_v)},
-           swin3d_memory{view(qt.data(), heads, voxels, all), view(kt.data(), heads, voxels, all), view(values.data(), heads, voxels, dim_v + all),
-                         view(sums.data(), heads, voxels, dim_v + all), view(slots.data(), voxels, axes)},
+           swin3d_memory{view(qt.data(), heads, voxels, all), view(kt.data(), heads, voxels, all),
+                         view(values.data(), heads, voxels, dim_v + all), view(sums.data(), heads, voxels, dim_v + all),
+                         view(slots.data(), voxels, axes)},
            log_sum_exp{c.lse});
 
     auto const q = c.q.values(), k = c.k.values(), v = c.v.values();
@@ -107,11 +108,11 @@ TEST_CASE("swin3d: windows of voxels with contextual tables for query, key and v
         }
       return scale * from_query + from_key;
     };
-    formula const f{.sees = [&](index, index i, index j) { return window[at(i)] == window[at(j)]; },
-                    .bias = [&](index h, index i, index j) { return terms(h, i, j, false); },
-                    .size = [&](index h, index i, index j) {
-                      return (matmul.accuracy(dim) / std::sqrt(static_cast<double>(dim)) + 1) * terms(h, i, j, true);
-                    }};
+    formula const f{
+        .sees = [&](index, index i, index j) { return window[at(i)] == window[at(j)]; },
+        .bias = [&](index h, index i, index j) { return terms(h, i, j, false); },
+        .size = [&](index h, index i,
+                    index j) { return (matmul.accuracy(dim) / std::sqrt(static_cast<double>(dim)) + 1) * terms(h, i, j, true); }};
     auto want = attend(c, f);
     for (index h = 0; h < heads; ++h)
       for (index i = 0; i < voxels; ++i)

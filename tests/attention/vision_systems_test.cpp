@@ -18,7 +18,9 @@ TEST_CASE("cswin: stripes half by half, and what LePE adds") {
     for (auto [height, width, stripe] : {std::array<index, 3>{6, 8, 2}, {7, 5, 3}, {2, 3, 1}, {12, 12, 12}}) {
       index const columns = width;
       call<float> c(r, {4, kv_heads, height * width, height * width, 20, 24, 1});
-      auto run = [&](auto const&... options) { cswin(cpu, c.q.view, c.k.view, c.v.view, c.out.view, shape{height, columns}, stripe, options...); };
+      auto run = [&](auto const&... options) {
+        cswin(cpu, c.q.view, c.k.view, c.v.view, c.out.view, shape{height, columns}, stripe, options...);
+      };
       run(log_sum_exp{c.lse});
       auto want = attend(c, {.sees = [=](index h, index i, index j) {
                            return h < 2 ? i % columns / stripe == j % columns / stripe : i / columns / stripe == j / columns / stripe;
@@ -47,9 +49,9 @@ TEST_CASE("halonet: blocks with a halo and q.r, also of strided queries") {
       index const most = block + reach - 1, entries = 2 * most + 1;
       auto const rows = r.normal<float>(entries * 16, 0.3), columns = r.normal<float>(entries * 16, 0.3);
       std::vector<float> terms(at(4 * h2 * coarse * 2 * entries));
-      halonet(cpu, c.q.view, c.k.view, c.v.view, c.out.view, halo{shape{height, fine}, shape{block, block}, shape{reach, reach}, shape{stride, stride}},
-              view(rows.data(), entries, 16), view(columns.data(), entries, 16), view(terms.data(), 4, h2 * coarse, 2 * entries),
-              log_sum_exp{c.lse});
+      halonet(cpu, c.q.view, c.k.view, c.v.view, c.out.view,
+              halo{shape{height, fine}, shape{block, block}, shape{reach, reach}, shape{stride, stride}}, view(rows.data(), entries, 16),
+              view(columns.data(), entries, 16), view(terms.data(), 4, h2 * coarse, 2 * entries), log_sum_exp{c.lse});
       auto const q = c.q.values();
       auto dot = [&, tokens = h2 * coarse](index h, index i, std::vector<float> const& table, index row, bool absolute) {
         double sum = 0;
@@ -84,21 +86,20 @@ TEST_CASE("maxvit: blocks and grids with a relative bias") {
       call<float> c(r, {heads, 2, rows * columns, rows * columns, 24, 16, 1});
       auto const bias = r.normal<float>(heads * side * side);
       auto run = [&](multi_axis which) {
-        maxvit(cpu, c.q.view, c.k.view, c.v.view, c.out.view, shape{rows, columns}, shape{n, n}, which, view(bias.data(), heads, side * side),
-               log_sum_exp{c.lse});
+        maxvit(cpu, c.q.view, c.k.view, c.v.view, c.out.view, shape{rows, columns}, shape{n, n}, which,
+               view(bias.data(), heads, side * side), log_sum_exp{c.lse});
       };
-      auto entry = [&](index h, index dy, index dx) {
-        return static_cast<double>(bias[at((h * side + dy + n - 1) * side + dx + n - 1)]);
-      };
+      auto entry = [&](index h, index dy, index dx) { return static_cast<double>(bias[at((h * side + dy + n - 1) * side + dx + n - 1)]); };
       run(multi_axis::block);
-      c.check(attend(c, {.sees = [=](index, index i, index j) { return i / columns / n == j / columns / n && i % columns / n == j % columns / n; },
-                         .bias = [=](index h, index i, index j) { return entry(h, i / columns - j / columns, i % columns - j % columns); }}));
+      c.check(attend(
+          c, {.sees = [=](index, index i, index j) { return i / columns / n == j / columns / n && i % columns / n == j % columns / n; },
+              .bias = [=](index h, index i, index j) { return entry(h, i / columns - j / columns, i % columns - j % columns); }}));
       run(multi_axis::grid);
       index const sy = (rows + n - 1) / n, sx = (columns + n - 1) / n;
-      c.check(attend(c, {.sees = [=](index, index i, index j) { return i / columns % sy == j / columns % sy && i % columns % sx == j % columns % sx; },
-                         .bias = [=](index h, index i, index j) {
-                           return entry(h, (i / columns - j / columns) / sy, (i % columns - j % columns) / sx);
-                         }}));
+      c.check(attend(
+          c, {.sees = [=](index, index i, index j) { return i / columns % sy == j / columns % sy && i % columns % sx == j % columns % sx; },
+              .bias = [=](index h, index i,
+                          index j) { return entry(h, (i / columns - j / columns) / sy, (i % columns - j % columns) / sx); }}));
     }
 }
 
@@ -122,7 +123,8 @@ TEST_CASE("swin_v2: cosine attention in shifted windows with a continuous positi
     auto const w1 = r.normal<float>(hidden * 2), b1 = r.normal<float>(hidden), w2 = r.normal<float>(4 * hidden, 0.3);
     std::vector<float> coordinates(at(side * side * 2)), activations(at(side * side * hidden)), bias(at(4 * side * side));
     swin_v2_bias(cpu, shape{n, n}, shape{pretrained, pretrained}, view(w1.data(), hidden, 2), view(b1), view(w2.data(), 4, hidden),
-                 view(coordinates.data(), side * side, 2), view(activations.data(), side * side, hidden), view(bias.data(), 4, side * side));
+                 view(coordinates.data(), side * side, 2), view(activations.data(), side * side, hidden),
+                 view(bias.data(), 4, side * side));
     auto spaced = [&](index offset) {
       double const d = 8. * static_cast<double>(offset) / static_cast<double>(pretrained - 1);
       return (d < 0 ? -1 : 1) * std::log2(1 + std::abs(d)) / std::log2(8.);
@@ -138,7 +140,8 @@ TEST_CASE("swin_v2: cosine attention in shifted windows with a continuous positi
     for (index h = 0; h < 4; ++h)
       for (index dy = 1 - n; dy < n; ++dy)
         for (index dx = 1 - n; dx < n; ++dx)  // sums of about 20 terms of size 10, times 16/4 of the sigmoid's slope
-          REQUIRE(std::abs(static_cast<double>(bias[at((h * side + dy + n - 1) * side + dx + n - 1)]) - cpb(h, dy, dx)) < 0x1p-24 * 16 * 200);
+          REQUIRE(std::abs(static_cast<double>(bias[at((h * side + dy + n - 1) * side + dx + n - 1)]) - cpb(h, dy, dx)) <
+                  0x1p-24 * 16 * 200);
     swin_v2(cpu, c.q.view, c.k.view, c.v.view, c.out.view, window_partition{shape{height, columns}, shape{n, n}, shape{s, s}}, tau,
             view(bias.data(), 4, side * side), log_sum_exp{c.lse});
     auto same = [=](index x, index y) { return s == 0 ? x / n == y / n : (x + n - s) / n == (y + n - s) / n; };
@@ -146,7 +149,8 @@ TEST_CASE("swin_v2: cosine attention in shifted windows with a continuous positi
                    {.sees = [=](index, index i, index j) { return same(i / columns, j / columns) && same(i % columns, j % columns); },
                     .bias =
                         [&](index h, index i, index j) {
-                          return static_cast<double>(bias[at((h * side + i / columns - j / columns + n - 1) * side + i % columns - j % columns + n - 1)]);
+                          return static_cast<double>(
+                              bias[at((h * side + i / columns - j / columns + n - 1) * side + i % columns - j % columns + n - 1)]);
                         },
                     .scale = 1,
                     // the lengths of q and k have errors of their own, relative to the score: 1 / tau at most
@@ -166,11 +170,13 @@ TEST_CASE("medvit_v2: dilated neighborhoods with and without a bias") {
       return x % D + D * std::max<index>(0, std::min(u - K / 2, mine - K));
     };
     auto near = [=](index x, index y, index n) { return y % D == x % D && y >= start(x, n) && y < start(x, n) + K * D; };
-    formula f{.sees = [=](index, index i, index j) { return near(i / columns, j / columns, rows) && near(i % columns, j % columns, columns); }};
+    formula f{
+        .sees = [=](index, index i, index j) { return near(i / columns, j / columns, rows) && near(i % columns, j % columns, columns); }};
     medvit_v2(cpu, c.q.view, c.k.view, c.v.view, c.out.view, shape{rows, columns}, K, D, log_sum_exp{c.lse});
     c.check(attend(c, f));
     if (K >= rows && K >= columns && D == 1) c.check(c.want());
-    medvit_v2(cpu, c.q.view, c.k.view, c.v.view, c.out.view, shape{rows, columns}, K, D, view(bias.data(), 2, side * side), log_sum_exp{c.lse});
+    medvit_v2(cpu, c.q.view, c.k.view, c.v.view, c.out.view, shape{rows, columns}, K, D, view(bias.data(), 2, side * side),
+              log_sum_exp{c.lse});
     f.bias = [&](index h, index i, index j) {
       index const dy = (i / columns - j / columns) / D, dx = (i % columns - j % columns) / D;
       return static_cast<double>(bias[at((h * side + dy + K - 1) * side + dx + K - 1)]);
@@ -188,10 +194,10 @@ TEST_CASE("video_infinity: frames near in time, and global ones") {
       video_infinity(cpu, c.q.view, c.k.view, c.v.view, c.out.view, near, global, log_sum_exp{c.lse});
       index const step = global > 0 ? std::max<index>(frames / global, 1) : 1;
       // Both lists side by side: a frame that is in both counts twice.
-      c.check(attend(c, {.sees = [=](index, index i, index j) { return std::abs(i - j) <= near || (j % step == 0 && j / step < global); },
-                         .bias = [=](index, index i, index j) {
-                           return std::abs(i - j) <= near && j % step == 0 && j / step < global ? std::log(2.) : 0.;
-                         }}));
+      c.check(
+          attend(c, {.sees = [=](index, index i, index j) { return std::abs(i - j) <= near || (j % step == 0 && j / step < global); },
+                     .bias = [=](index, index i,
+                                 index j) { return std::abs(i - j) <= near && j % step == 0 && j / step < global ? std::log(2.) : 0.; }}));
       if (near >= frames && global == 0) c.check(c.want());
     }
   for (index g = 0; g < 7; ++g) {

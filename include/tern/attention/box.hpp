@@ -86,7 +86,8 @@ struct box_group {
   static constexpr bool local = false;  // masks count tokens, which ascend within a box
   index queries, keys;
   token_box<N> q, k;
-  TERN_INLINE constexpr box_group(token_box<N> const& of, token_box<N> const& sees) : queries(of.size()), keys(sees.size()), q(of), k(sees) {}
+  TERN_INLINE constexpr box_group(token_box<N> const& of, token_box<N> const& sees)
+      : queries(of.size()), keys(sees.size()), q(of), k(sees) {}
   TERN_INLINE constexpr index query(index i) const { return q.token(i); }
   TERN_INLINE constexpr index key(index j) const { return k.token(j); }
 };
@@ -112,8 +113,7 @@ TERN_INLINE constexpr index tokens_of(shape<N> const& image) {
 }
 template <int N>
 TERN_INLINE void expect_at_least(char const* what, shape<N> const& x, index least) {
-  for (int a = 0; a < N; ++a)
-    expect(x.extents[a] >= least, "attention", what, x.extents[a], least > 0 ? "at least 1" : "at least 0");
+  for (int a = 0; a < N; ++a) expect(x.extents[a] >= least, "attention", what, x.extents[a], least > 0 ? "at least 1" : "at least 0");
 }
 /// Compares an image with the queries and keys of a call.
 template <int N>

@@ -47,7 +47,8 @@ struct halo {
     detail::expect_at_least("the reach of halo", reach, 0);
     detail::expect_at_least("a stride of halo", stride, 1);
     for (int a = 0; a < N; ++a)
-      detail::expect(block.extents[a] % stride.extents[a] == 0, "attention", "a block of halo", block.extents[a], "a multiple of its stride");
+      detail::expect(block.extents[a] % stride.extents[a] == 0, "attention", "a block of halo", block.extents[a],
+                     "a multiple of its stride");
     detail::expect_equal("attention", "the image of halo", detail::tokens_of(image), "the keys of k", n.keys);
     detail::expect_equal("attention", "the image of halo's queries", detail::tokens_of(query_image()), "the tokens of q", n.tokens);
   }

@@ -4,7 +4,8 @@
 /// Every token sees its own neighborhood of `kernel` tokens along each axis of a text, an image or a volume, `dilation` apart.
 ///
 ///     neighborhood{shape{height, width}, shape{7, 7}}
-///     neighborhood<3>{.image = shape{frames, height, width}, .kernel = shape{3, 7, 7}, .dilation = shape{1, 2, 2}, .causal = {true, false, false}}
+///     neighborhood<3>{.image = shape{frames, height, width}, .kernel = shape{3, 7, 7}, .dilation = shape{1, 2, 2}, .causal = {true, false,
+///     false}}
 ///
 /// Along an axis, the token at x sees those of its own remainder modulo the dilation, at u' = s, ..., s + kernel - 1 where x = r +
 /// dilation u and n is how many such tokens there are:

@@ -29,9 +29,7 @@ struct lane_divisor {
   TERN_INLINE lane_divisor() = default;
   TERN_INLINE explicit lane_divisor(index by)
       : n(static_cast<std::int32_t>(by > 1 ? by : 1)), inverse(1 / static_cast<float>(by > 1 ? by : 1)) {}
-  TERN_INLINE ints quotient(ints i) const {
-    return simd::to_int((simd::to_float(i) + floats(0.5f)) * floats(inverse) - floats(0.5f));
-  }
+  TERN_INLINE ints quotient(ints i) const { return simd::to_int((simd::to_float(i) + floats(0.5f)) * floats(inverse) - floats(0.5f)); }
 };
 inline constexpr index most_table_tokens = index{1} << 21;
 
@@ -151,7 +149,8 @@ template <int N>
 class relative_products {
  public:
   template <tensor_like X>
-  TERN_INLINE relative_products(X&& x, shape<N> const& image, shape<N> const& reach, shape<N> const& query_stride = detail::same_extents<N>(1))
+  TERN_INLINE relative_products(X&& x, shape<N> const& image, shape<N> const& reach,
+                                shape<N> const& query_stride = detail::same_extents<N>(1))
       : terms_(tern::view(x)), places_(image), query_places_(image), tokens_(detail::tokens_of(image)) {
     shape<N> queries{};
     for (int a = 0; a < N; ++a) {

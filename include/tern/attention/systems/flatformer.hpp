@@ -84,8 +84,9 @@ inline namespace TERN_ABI {
 
 /// flatformer_order(coordinates, extent, window, axis, shifted, keys, order): see the top of this file.
 inline constexpr struct flatformer_order_fn {
-  void operator()(tensor_view<std::int32_t const, 2> const& coordinates, shape<2> const& extent, shape<2> const& window, flatformer_axis axis,
-                  bool shifted, tensor_view<std::int64_t, 1> const& keys, tensor_view<std::int32_t, 1> const& order) const {
+  void operator()(tensor_view<std::int32_t const, 2> const& coordinates, shape<2> const& extent, shape<2> const& window,
+                  flatformer_axis axis, bool shifted, tensor_view<std::int64_t, 1> const& keys,
+                  tensor_view<std::int32_t, 1> const& order) const {
     index const points = coordinates.extent(0);
     constexpr char const* op = "flatformer_order";
     detail::expect(coordinates.extent(1) == 2, op, "coordinates.extent(1)", coordinates.extent(1), "2: x and y");

@@ -11,8 +11,8 @@
 ///
 /// Shapes  q (heads, tokens, dim), and k, v, out as in attention; with a stride in the halo (attention that downsamples) q and out
 ///         hold every stride-th token. rows (2 (block_0 + reach_0) - 1, dim) and columns (2 (block_1 + reach_1) - 1, dim), for all
-///         heads: r of offset -(block + reach - 1) first. terms (heads, tokens, both numbers of rows together), f32: memory for the products
-///         q.r, which two calls of matmul for each head fill.
+///         heads: r of offset -(block + reach - 1) first. terms (heads, tokens, both numbers of rows together), f32: memory for the
+///         products q.r, which two calls of matmul for each head fill.
 /// Borders the halo ends at the border of the image, as in the public implementations that mask their padding; the paper pads with
 ///         zeros. The paper lets each of r_rows and r_columns have half of the dim: leave the other half zero.
 /// Scale   q.r is not scaled, as the formula says; where a model scales q beforehand, scale the tables.
@@ -33,7 +33,8 @@ inline constexpr struct halonet_fn {
             detail::attention_option... Options>
   void operator()(cpu_policy const& policy, Q&& q, K&& k, V&& v, O&& out, halo<2> const& layout, R&& rows, C&& columns, T&& terms,
                   Options const&... options) const {
-    static_assert(view_of<Q>::rank == 3 && view_of<T>::rank == 3, "tern: halonet takes q (heads, tokens, dim) and terms (heads, tokens, n)");
+    static_assert(view_of<Q>::rank == 3 && view_of<T>::rank == 3,
+                  "tern: halonet takes q (heads, tokens, dim) and terms (heads, tokens, n)");
     auto const queries = tern::view(q);
     auto const products = tern::view(terms);
     shape<2> reach{};

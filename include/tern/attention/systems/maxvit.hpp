@@ -11,7 +11,8 @@
 ///     maxvit(policy, q, k, v, out, shape{height, width}, shape{7, 7}, multi_axis::block, bias)
 ///     maxvit(policy, q, k, v, out, shape{height, width}, shape{7, 7}, multi_axis::grid, bias)
 ///
-/// Shapes  as in attention, tokens of the image row-major; bias (heads, (2 size_0 - 1) (2 size_1 - 1)), f32: relative_table.hpp. Between the two
+/// Shapes  as in attention, tokens of the image row-major; bias (heads, (2 size_0 - 1) (2 size_1 - 1)), f32: relative_table.hpp. Between
+/// the two
 ///         calls a model has its projections, norms and feed-forward layer. Where the size does not divide the image, which the
 ///         paper asks for, blocks at the far ends and some grids have fewer tokens.
 /// Cost    2 heads tokens size_0 size_1 dim multiply-adds for each of the two: linear in tokens.

@@ -55,7 +55,8 @@ inline constexpr struct pvt_fn {
   static void check(tensor_view<float const, 2> const& x, shape<2> const& image, index ratio, pvt_weights const& weights, index channels) {
     constexpr char const* op = "pvt";
     detail::expect(ratio >= 1, op, "the ratio", ratio, "at least 1");
-    for (int a = 0; a < 2; ++a) detail::expect(image.extents[a] % ratio == 0, op, "an extent of the image", image.extents[a], "a multiple of the ratio");
+    for (int a = 0; a < 2; ++a)
+      detail::expect(image.extents[a] % ratio == 0, op, "an extent of the image", image.extents[a], "a multiple of the ratio");
     detail::expect_equal(op, "x.extent(0)", x.extent(0), "the tokens of the image", image.extents[0] * image.extents[1]);
     detail::expect_equal(op, "x.extent(1)", x.extent(1), "heads times dim", channels);
     detail::expect(x.is_contiguous(), op, "x.stride(0)", x.stride(0), "contiguous");

@@ -13,7 +13,8 @@
 /// each table entry, 1 where the voxel has that signal, turns attention into the histogram of weights by signal, and the value
 /// term is that histogram times tv. Nothing of the size of the score matrix is stored.
 ///
-/// Shapes  q, k (heads, voxels, dim), v, out (heads, voxels, dim_v), f32, as many heads each. signals (voxels, axes), int32. sizes: the entries
+/// Shapes  q, k (heads, voxels, dim), v, out (heads, voxels, dim_v), f32, as many heads each. signals (voxels, axes), int32. sizes: the
+/// entries
 ///         of each axis, S in all. tables tq, tk (heads, S, dim), tv (heads, S, dim_v), axis after axis, any strides but contiguous rows.
 ///         memory: see swin3d_memory.
 /// Signals are integers: steps of the tables. The authors' code takes real numbers and rounds their difference; a table entry is then a
@@ -138,8 +139,8 @@ inline constexpr struct swin3d_fn {
     detail::expect_equal(op, "the columns of sums", memory.sums.extent(2), "dim_v and the sizes together", v.extent(2) + all);
   }
   /// v_j, and a 1 for each axis in the column of its signal.
-  TERN_INLINE static void mark(tensor_view<float const, 3> const& v, swin3d_memory const& memory, tensor_view<std::int32_t const, 1> const& sizes,
-                               index h, index j) {
+  TERN_INLINE static void mark(tensor_view<float const, 3> const& v, swin3d_memory const& memory,
+                               tensor_view<std::int32_t const, 1> const& sizes, index h, index j) {
     index const dim_v = v.extent(2), all = memory.values.extent(2);
     float* const row = memory.values.data() + h * memory.values.stride(0) + j * memory.values.stride(1);  // (dim_v + S)
     for (index d = 0; d < dim_v; ++d) row[d] = v(h, j, d);

@@ -57,7 +57,8 @@ inline constexpr struct swin_v2_bias_fn {
 
  private:
   TERN_INLINE static float log_spaced(index offset, index size) {
-    float const d = size > 1 ? 8 * static_cast<float>(offset) / static_cast<float>(size - 1) : 0.f, x = __builtin_log2f(1 + __builtin_fabsf(d)) / 3;
+    float const d = size > 1 ? 8 * static_cast<float>(offset) / static_cast<float>(size - 1) : 0.f,
+                x = __builtin_log2f(1 + __builtin_fabsf(d)) / 3;
     return d < 0 ? -x : x;
   }
 } swin_v2_bias{};
