@@ -96,8 +96,7 @@ TERN_INLINE float merge_parts_row(A const* a, index part_stride, float const* ls
   simd::pack<float> sum(0.f);
   for (index p = 0; p < parts; ++p)
     if (lse[p * lse_stride] != negative_infinity) sum += part_weight(lse[p * lse_stride], top);
-  for (index d = 0; d < n; d += 8 * simd::lanes)
-    merge_parts_columns(a + d, part_stride, lse, lse_stride, parts, top, sum, n - d, out + d);
+  for (index d = 0; d < n; d += 8 * simd::lanes) merge_parts_columns(a + d, part_stride, lse, lse_stride, parts, top, sum, n - d, out + d);
   float lane[simd::lanes];
   simd::store(static_cast<float*>(lane), sum);
   return top == negative_infinity ? top : top + __builtin_log2f(lane[0]) * ln_2;
