@@ -77,6 +77,7 @@ struct rotary {
       detail::expect(side.table.extent(0) >= count, "attention", what, side.table.extent(0), "one for each of them");
   }
   TERN_INLINE void turn(float* row, index dim, float const* cosines, index d) const {
+    if (d == 0) return;
     if (cosines == nullptr) {
       for (index i = 0; i < dim; ++i) row[i] = __builtin_nanf("");
     } else if (pairing == rope_pairing::half) {
