@@ -76,7 +76,11 @@ TEST_CASE("rotary: positions of the caller's for queries and keys, in several co
     CHECK(axis[2] == 1);
     CHECK(axis[5] == 2);
     table keys(of.keys, of.dim);
-    rope_sections(cpu, view(at.data(), 3, of.keys), axis, keys.view);
+    rope_options options;  // M-RoPE++: time as it is, width slowed down fourfold, height in between
+    std::vector<float> factors;
+    for (index p = 0; p < half; ++p) factors.push_back(p < 2 ? 1.f : (p < 5 ? static_cast<float>(p) : 4.f));
+    options.factors = view(std::as_const(factors));
+    rope_sections(cpu, view(at.data(), 3, of.keys), axis, keys.view, options);
     index const first = of.keys - of.tokens;
     rotary_rows of_queries{keys.view.slice(0, first, of.keys)}, of_keys{keys.view};
     of_queries.by_token = of_keys.by_token = true;
@@ -84,7 +88,8 @@ TEST_CASE("rotary: positions of the caller's for queries and keys, in several co
       return static_cast<double>(at[static_cast<std::size_t>((p < 2 ? 0 : (p < 5 ? 1 : 2)) * of.keys + t)]);
     };
     check(s, {of_queries, of_keys},
-          {[&](index i, index p) { return coordinate(i + first, p); }, coordinate, frequencies(of.dim), of.dim, false});
+          {[&](index i, index p) { return coordinate(i + first, p); }, coordinate,
+           [&](index p) { return frequencies(of.dim)(p) / static_cast<double>(factors[static_cast<std::size_t>(p)]); }, of.dim, false});
   }
 }
 

@@ -71,12 +71,12 @@ TEST_CASE("RCMHA: Transformer-XL's relative scores over convolved q, k and v") {
   }
 }
 
-TEST_CASE("RCMHA: without distances that matter, it is attention with biased queries; far keys take the first row") {
+TEST_CASE("Transformer-XL: without distances that matter, it is attention with biased queries; far keys take the first row") {
   rng r(204);
   sample s(r, {2, 2, 2, 20, 33, 16, 16});
   block relative(r, 2, 1, 16), u(r, 2, 1, 16, 0), w(r, 2, 1, 16);
-  rcmha(cpu, s.q.view(), s.k.view(), s.v.view(), relative.view(), view(u.x.data(), 2, 16), view(w.x.data(), 2, 16), s.out_view(),
-        log_sum_exp{s.lse_view()}, causal{});
+  transformer_xl(cpu, s.q.view(), s.k.view(), s.v.view(), relative.view(), view(u.x.data(), 2, 16), view(w.x.data(), 2, 16), s.out_view(),
+                 log_sum_exp{s.lse_view()}, causal{});
   wanted plain = s.softmax([&](index h, index i, index j) { return s.before(i, j) >= 0 ? s.scaled(h, i, j) : hidden; }, 8, 4);
   plain.lse.clear();
   s.check(plain);

@@ -7,6 +7,8 @@
 ///
 /// Shapes  positions int32 (axes, tokens); axis int32 (d/2), which coordinate a pair takes; table f32 (tokens, d), as rope_table's.
 ///         `rope_axes(sections, axis)` fills axis by runs: Qwen2-VL's sections {16, 24, 24} give 16 times 0, 24 times 1, 24 times 2.
+///         Giraffe's M-RoPE++ for contexts s times as long (arXiv:2412.12735) is sections 2:3:3 with factors of 1 on the pairs of time,
+///         ramping up to s over those of height, and s on those of width.
 /// Error   that of rope_table.
 /// Source  Wang et al. 2024, Qwen2-VL (arXiv:2409.12191).
 
