@@ -3,10 +3,10 @@
 /// @file attention/gathered.hpp
 /// A layout of selected keys: every query sees the keys that a list of its key head names, one by one or in blocks (pages).
 ///
-///     attention(policy, q, k, v, out, gathered{lists, heads, k_heads, keys});          ids are keys
-///     attention(policy, q, k, v, out, gathered{lists, heads, k_heads, keys, 16});      ids are blocks of 16 keys, the last maybe shorter
+///     attention(policy, q, k, v, out, gathered{lists, heads, k_heads, tokens, keys});          ids are keys
+///     attention(policy, q, k, v, out, gathered{lists, heads, k_heads, tokens, keys, 16});      ids are blocks of 16 keys, the last maybe shorter
 ///
-/// Shapes    lists: row b * k_heads + h for key head h of sequence b, ascending; heads, k_heads and keys those of the call.
+/// Shapes    lists: row b * k_heads + h for key head h of sequence b, ascending; heads, k_heads, tokens and keys those of the call.
 /// Masks     count token and key index, as if all keys were there: `causal{}` hides what lies behind the query.
 /// Lengths   where the source is ragged (paged), `lengths` of the sequences, the source's own; blocks behind them are not to be listed.
 /// Cost      that of attention over the listed keys; heads that share a key head read them once.
@@ -24,10 +24,9 @@ struct gathered {
   static constexpr bool per_head = false;  // lists belong to key heads
 
   index_lists lists;
-  index heads, k_heads, keys;
+  index heads, k_heads, tokens, keys;
   index block = 1;
   std::int32_t const* lengths = nullptr;
-  index tokens = 1;  // of the call; set by `for_tokens`
 
   /// All tokens of the call, and the keys of one list.
   struct group_type {
@@ -38,12 +37,6 @@ struct gathered {
     TERN_INLINE index key(index j) const { return block == 1 ? ids[j] : ids[j / block] * block + j % block; }
   };
 
-  /// The same for a call of `count` tokens.
-  TERN_INLINE gathered for_tokens(index count) const {
-    gathered g = *this;
-    g.tokens = count;
-    return g;
-  }
   TERN_INLINE index keys_of(index batch) const { return lengths != nullptr ? static_cast<index>(lengths[batch]) : keys; }
   TERN_INLINE index groups(index, index) const { return 1; }
   TERN_INLINE group_type group(index batch, index head, index) const {

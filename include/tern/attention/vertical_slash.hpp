@@ -48,7 +48,10 @@ TERN_INLINE constexpr index vertical_slash_capacity(index tokens, index keys, in
   return (tokens + sparse_block - 1) / sparse_block * (2 + 4 * runs);
 }
 
+}  // namespace TERN_ABI
+
 namespace detail {
+inline namespace TERN_ABI {
 
 /// The runs of keys of one block of queries, as they are written. Begins ascend.
 struct run_writer {
@@ -122,7 +125,10 @@ TERN_INLINE vertical_slash_head write_runs(std::int32_t const* columns, index co
   return {memory.data(), columns, stride, column_count};
 }
 
+}  // namespace TERN_ABI
 }  // namespace detail
+
+inline namespace TERN_ABI {
 
 /// Columns and slashes, both ascending: see the top of this file.
 TERN_INLINE vertical_slash_head vertical_slash_runs(tensor_view<std::int32_t const, 1> const& columns,
