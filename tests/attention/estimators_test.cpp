@@ -115,8 +115,8 @@ TEST_CASE("page_bounds, page_scores: an upper bound of every score, in two level
     }
     cache<float> q(r, 1, 6, dim);
     guarded<float> scores(2 * 6, 1);
-    page_scores(cpu.on(several_threads()), q.view[0], lows, highs, tensor_view<std::int32_t const, 1>(table.data(), shape<1>{{6}}), page, keys,
-                tern::view(scores.data(), 2, 6));
+    page_scores(cpu.on(several_threads()), q.view[0], lows, highs, tensor_view<std::int32_t const, 1>(table.data(), shape<1>{{6}}), page,
+                keys, tern::view(scores.data(), 2, 6));
     std::vector<double> want, magnitude;
     for (index h = 0; h < 2; ++h)
       for (index p = 0; p < 6; ++p) {
@@ -155,7 +155,8 @@ TEST_CASE("k_means: Lloyd's algorithm from evenly spread seeds") {
   cache<float> k(r, 1, n, dim);
   // Directions that lie well apart, in seven bundles of different size and length.
   for (index j = 0; j < n; ++j)
-    for (index d = 0; d < dim; ++d) k.view(0, j, d) = static_cast<float>((d == j * j % 7 ? 3. : 0.) + 0.05 * r.normal()) * static_cast<float>(1 + j % 5);
+    for (index d = 0; d < dim; ++d)
+      k.view(0, j, d) = static_cast<float>((d == j * j % 7 ? 3. : 0.) + 0.05 * r.normal()) * static_cast<float>(1 + j % 5);
   std::vector<float> centroids(clusters * dim), counts(clusters);
   std::vector<std::int32_t> labels(n);
   auto const c = tern::view(centroids.data(), clusters, dim);

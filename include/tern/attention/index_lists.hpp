@@ -39,8 +39,8 @@ struct index_lists {
     for (index r = 0; r < wanted; ++r) {
       detail::expect(count(r) >= 0 && count(r) <= most(), op, "the count of a list", count(r), "at most what its row holds");
       for (index i = 0; i < count(r); ++i)
-        detail::expect(row(r)[i] > (i > 0 ? row(r)[i - 1] : -1) && row(r)[i] < limit, op, "an index of a list", static_cast<index>(row(r)[i]),
-                       "one below the limit, after the one before");
+        detail::expect(row(r)[i] > (i > 0 ? row(r)[i - 1] : -1) && row(r)[i] < limit, op, "an index of a list",
+                       static_cast<index>(row(r)[i]), "one below the limit, after the one before");
     }
   }
 };

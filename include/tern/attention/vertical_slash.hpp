@@ -113,7 +113,8 @@ TERN_INLINE vertical_slash_head write_runs(std::int32_t const* columns, index co
                                            tensor_view<std::int32_t, 1> const& memory, Ranges const& each) {
   index const needed = vertical_slash_capacity(tokens, keys, ranges);
   expect(tokens <= keys, "vertical_slash", "tokens", tokens, "at most the keys");
-  expect(memory.extent(0) >= needed, "vertical_slash", "the memory of a head", memory.extent(0), "vertical_slash_capacity(tokens, keys, ranges)");
+  expect(memory.extent(0) >= needed, "vertical_slash", "the memory of a head", memory.extent(0),
+         "vertical_slash_capacity(tokens, keys, ranges)");
   expect(memory.extent(0) <= 1 || memory.stride(0) == 1, "vertical_slash", "the stride of memory", memory.stride(0), "1");
   index const blocks = (tokens + sparse_block - 1) / sparse_block, stride = blocks > 0 ? needed / blocks : 0;
   for (index g = 0; g < blocks; ++g) {
@@ -141,7 +142,8 @@ TERN_INLINE vertical_slash_head vertical_slash_runs(tensor_view<std::int32_t con
                             });
 }
 /// The first `sink` keys, and the `local` keys that end at a query's own (for the last queries of a block, up to 63 more).
-TERN_INLINE vertical_slash_head streaming_runs(index sink, index local, index tokens, index keys, tensor_view<std::int32_t, 1> const& memory) {
+TERN_INLINE vertical_slash_head streaming_runs(index sink, index local, index tokens, index keys,
+                                               tensor_view<std::int32_t, 1> const& memory) {
   return detail::write_runs(nullptr, 0, tokens, keys, 2, memory, [&](detail::run_writer const& runs, index, index position) TERN_LAMBDA {
     runs.add(0, sink);
     if (local > 0) runs.add(position - local + 1, position + sparse_block);
@@ -150,10 +152,12 @@ TERN_INLINE vertical_slash_head streaming_runs(index sink, index local, index to
 /// Blocks of 64 keys; block g of queries has row `first_row` + g of the lists.
 TERN_INLINE vertical_slash_head block_runs(index_lists const& lists, index first_row, index tokens, index keys,
                                            tensor_view<std::int32_t, 1> const& memory) {
-  return detail::write_runs(nullptr, 0, tokens, keys, lists.most(), memory, [&](detail::run_writer const& runs, index g, index) TERN_LAMBDA {
-    index const row = first_row + g;
-    for (index i = 0; i < lists.count(row); ++i) runs.add(lists.row(row)[i] * sparse_block, (lists.row(row)[i] + 1) * sparse_block);
-  });
+  return detail::write_runs(nullptr, 0, tokens, keys, lists.most(), memory,
+                            [&](detail::run_writer const& runs, index g, index) TERN_LAMBDA {
+                              index const row = first_row + g;
+                              for (index i = 0; i < lists.count(row); ++i)
+                                runs.add(lists.row(row)[i] * sparse_block, (lists.row(row)[i] + 1) * sparse_block);
+                            });
 }
 /// All keys.
 TERN_INLINE vertical_slash_head dense_runs(index tokens, index keys, tensor_view<std::int32_t, 1> const& memory) {
@@ -203,7 +207,8 @@ struct vertical_slash {
   TERN_INLINE void check(attention_shape const& n) const {
     detail::expect_equal("attention", "the tokens of vertical_slash", tokens, "those of q", n.tokens);
     detail::expect_equal("attention", "the keys of vertical_slash", keys, "those of k", n.keys);
-    if (n.batch > 1) detail::expect_equal("attention", "the heads of a sequence of vertical_slash", heads_of_sequence, "those of q", n.heads);
+    if (n.batch > 1)
+      detail::expect_equal("attention", "the heads of a sequence of vertical_slash", heads_of_sequence, "those of q", n.heads);
   }
 };
 

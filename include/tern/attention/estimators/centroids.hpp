@@ -9,9 +9,10 @@
 /// With N_j the keys of cluster j; a cluster of N = 0 has no score and adds nothing. In two levels, fine clusters belong to coarse ones:
 /// those of a coarse cluster that is not kept count N = 0.
 ///
-///     centroid_scores(policy, q, centroids, counts, scores)               q (rows, dim), centroids (clusters, dim), counts, scores (clusters)
-///     keep_members(labels, scores, threshold, counts, kept)               kept_f = counts_f where score of coarse cluster labels_f > T, else 0
-///     select_members(labels, scores, threshold, to)                       the keys of the kept clusters, ascending; returns how many
+///     centroid_scores(policy, q, centroids, counts, scores)               q (rows, dim), centroids (clusters, dim), counts, scores
+///     (clusters) keep_members(labels, scores, threshold, counts, kept)               kept_f = counts_f where score of coarse cluster
+///     labels_f > T, else 0 select_members(labels, scores, threshold, to)                       the keys of the kept clusters, ascending;
+///     returns how many
 ///
 /// Composition  S is matmul, a row added, and softmax over clusters, which gives N_i S_i.
 /// Shapes    q f32, f16 or bf16; all else f32. Scale is 1 / sqrt(dim). Scratch from the policy: rows (clusters) numbers.
@@ -66,8 +67,8 @@ TERN_INLINE void keep_members(tensor_view<std::int32_t const, 1> const& labels, 
 }
 
 /// The keys of the clusters whose score is above the threshold, ascending: see the top of this file.
-TERN_INLINE index select_members(tensor_view<std::int32_t const, 1> const& labels, tensor_view<float const, 1> const& scores, float threshold,
-                                 tensor_view<std::int32_t, 1> const& to) {
+TERN_INLINE index select_members(tensor_view<std::int32_t const, 1> const& labels, tensor_view<float const, 1> const& scores,
+                                 float threshold, tensor_view<std::int32_t, 1> const& to) {
   index count = 0;
   for (index j = 0; j < labels.extent(0); ++j) {
     float const score = scores[labels[j]];

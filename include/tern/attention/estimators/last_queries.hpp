@@ -15,9 +15,9 @@
 ///           exchanged would give the columns alone.)
 /// Memory    scratch from the policy: some 8 bytes a key, and 64 x 1024 scores.
 /// Cost      4 w keys dim flop a head, and 5 passes over two rows of numbers to select.
-/// Error     that of attention's log-sum-exp and of matmul: of each probability at most (attention_accuracy and matmul.accuracy) u of itself.
-/// Fails     if tokens > keys, or the lists have not a row for each head.
-/// Source    MInference (arXiv:2407.02490, algorithm 2; minference_forward.py of its authors has w = 64, sink = 30, recent = 100, at
+/// Error     that of attention's log-sum-exp and of matmul: of each probability at most (attention_accuracy and matmul.accuracy) u of
+/// itself. Fails     if tokens > keys, or the lists have not a row for each head. Source    MInference (arXiv:2407.02490, algorithm 2;
+/// minference_forward.py of its authors has w = 64, sink = 30, recent = 100, at
 ///           least 30 columns and 50 slashes).
 
 #include <tern/attention/attention.hpp>
@@ -30,6 +30,11 @@ namespace tern {
 struct vertical_slash_budget {
   index columns, slashes;
   index sink = 30, recent = 100;
+};
+
+/// How many columns and slashes were found.
+struct vertical_slash_count {
+  index columns, slashes;
 };
 
 namespace detail {
@@ -65,9 +70,9 @@ TERN_INLINE void add_probabilities(float const* s, float const* lse, index rows,
 }
 
 /// The budget's largest sums; the first `always` count as larger than any.
-TERN_INLINE void select_with_first(float* sums, index n, index budget, index always, index_lists const& lists, index row) {
+TERN_INLINE index select_with_first(float* sums, index n, index budget, index always, tensor_view<std::int32_t, 1> const& to) {
   for (index i = 0; i < always && i < budget && i < n; ++i) sums[i] = -negative_infinity;
-  lists.counts[row] = static_cast<std::int32_t>(select_top(tern::view(sums, n), budget, lists.room(row)));
+  return select_top(tern::view(sums, n), budget, to);
 }
 
 }  // namespace TERN_ABI
@@ -83,19 +88,23 @@ inline constexpr struct estimate_vertical_slash_fn {
     auto const vq = tern::view(q);
     auto const vk = tern::view(k);
     static_assert(view_of<Q>::rank == 3 && view_of<K>::rank == 3, "tern: estimate_vertical_slash takes q (heads, tokens, dim), k alike");
-    for (index h = 0; h < vq.extent(0); ++h) of_head(policy, vq, vk, h, budgets[h], columns, slashes);
+    for (index h = 0; h < vq.extent(0); ++h) {
+      detail::expect(h < columns.rows() && h < slashes.rows(), "estimate_vertical_slash", "the rows of a list", h, "one for each head");
+      vertical_slash_count const found = of_head(policy, vq, vk, h, budgets[h], columns.room(h), slashes.room(h));
+      columns.counts[h] = static_cast<std::int32_t>(found.columns);
+      slashes.counts[h] = static_cast<std::int32_t>(found.slashes);
+    }
   }
 
-  /// The same for head h alone.
+  /// The same for head h alone, into these places; returns how many there are.
   template <class Q, class K>
-  void of_head(cpu_policy const& policy, tensor_view<Q, 3> const& q, tensor_view<K, 3> const& k, index h, vertical_slash_budget const& budget,
-               index_lists const& columns, index_lists const& slashes) const {
+  vertical_slash_count of_head(cpu_policy const& policy, tensor_view<Q, 3> const& q, tensor_view<K, 3> const& k, index h,
+                               vertical_slash_budget const& budget, tensor_view<std::int32_t, 1> const& columns,
+                               tensor_view<std::int32_t, 1> const& slashes) const {
     constexpr index chunk = detail::last_query_chunk;
     index const tokens = q.extent(1), keys = k.extent(1);
     detail::expect(tokens <= keys, "estimate_vertical_slash", "q.extent(1)", tokens, "at most the keys");
-    detail::expect(h < columns.rows() && h < slashes.rows(), "estimate_vertical_slash", "the rows of a list", columns.rows(),
-                   "one for each head");
-    if (tokens == 0) return;
+    if (tokens == 0) return {0, 0};
     index const rows = tokens < detail::last_query_count ? tokens : detail::last_query_count, kh = h / (q.extent(0) / k.extent(0));
     index const padded = keys + rows + simd::lanes;
     workspace::lease const scratch(policy.scratch(), static_cast<std::size_t>(2 * padded + rows * (chunk + 1)) * sizeof(float));
@@ -118,8 +127,8 @@ inline constexpr struct estimate_vertical_slash_fn {
       reversed[keys - 1 - t] = reversed[t];
       reversed[t] = other;
     }
-    detail::select_with_first(column, keys, budget.columns, budget.sink, columns, h);
-    detail::select_with_first(reversed, keys, budget.slashes, budget.recent, slashes, h);
+    return {detail::select_with_first(column, keys, budget.columns, budget.sink, columns),
+            detail::select_with_first(reversed, keys, budget.slashes, budget.recent, slashes)};
   }
 } estimate_vertical_slash{};
 

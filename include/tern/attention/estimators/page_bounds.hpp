@@ -8,8 +8,9 @@
 ///     bound = sum_d max(q_d low_d, q_d high_d)               >= q . k_j for all of them
 ///     score of a physical page = the largest bound of its logical pages and of the heads that share its key head
 ///
-///     page_bounds(policy, k, logical, low, high)                             k (k_heads, rows, dim); low, high (k_heads, rows / logical, dim)
-///     page_scores(policy, q, low, high, table, page, keys, scores)           q (heads, dim); low, high (pages, k_heads, logical pages, dim)
+///     page_bounds(policy, k, logical, low, high)                             k (k_heads, rows, dim); low, high (k_heads, rows / logical,
+///     dim) page_scores(policy, q, low, high, table, page, keys, scores)           q (heads, dim); low, high (pages, k_heads, logical
+///     pages, dim)
 ///
 /// Shapes    page_bounds: low and high f32, one row for each `logical` keys, the last maybe for fewer; k f32, f16 or bf16. For a page of
 ///           a pool, k is its rows so far: k = pool[page].slice(1, 0, rows). page_scores: `table` has the pool page of each page of the
@@ -86,7 +87,8 @@ inline constexpr struct page_bounds_fn {
     index const heads = x.extent(0), rows = x.extent(1), dim = x.extent(2), pages = detail::divide_up(rows, logical);
     for (auto const* bound : {&least, &most}) {
       detail::expect_equal("page_bounds", "the heads of a bound", bound->extent(0), "those of k", heads);
-      detail::expect(bound->extent(1) >= pages, "page_bounds", "the pages of a bound", bound->extent(1), "one for each `logical` rows of k");
+      detail::expect(bound->extent(1) >= pages, "page_bounds", "the pages of a bound", bound->extent(1),
+                     "one for each `logical` rows of k");
       detail::expect_equal("page_bounds", "the dim of a bound", bound->extent(2), "that of k", dim);
     }
     detail::parallel_for(policy, heads * pages, [&](index item, index) TERN_LAMBDA {
@@ -106,7 +108,8 @@ inline constexpr struct page_scores_fn {
     auto const x = tern::view(q);
     auto const to = tern::view(scores);
     index const heads = x.extent(0), k_heads = low.extent(1), dim = x.extent(1), most = low.extent(2);
-    detail::expect(k_heads > 0 && heads % (k_heads > 0 ? k_heads : 1) == 0, "page_scores", "low.extent(1)", k_heads, "a divisor of the heads of q");
+    detail::expect(k_heads > 0 && heads % (k_heads > 0 ? k_heads : 1) == 0, "page_scores", "low.extent(1)", k_heads,
+                   "a divisor of the heads of q");
     detail::expect_equal("page_scores", "low.extent(3)", low.extent(3), "q.extent(1)", dim);
     for (int d = 0; d < 4; ++d) detail::expect_equal("page_scores", "an extent of high", high.extent(d), "that of low", low.extent(d));
     detail::expect(most >= 1 && page >= 1 && page % most == 0, "page_scores", "page", page, "a multiple of the logical pages");

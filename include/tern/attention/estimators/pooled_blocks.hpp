@@ -16,8 +16,8 @@
 /// Source    MInference (arXiv:2407.02490, algorithm 3; block_sparse_flash_attention.py of its authors, which divides the last, shorter
 ///           block by 64 where this divides by its rows).
 
-#include <tern/attention/vertical_slash.hpp>
 #include <tern/attention/rows.hpp>
+#include <tern/attention/vertical_slash.hpp>
 #include <tern/matmul/matmul.hpp>
 
 namespace tern {
@@ -65,8 +65,10 @@ inline constexpr struct estimate_blocks_fn {
     index const q_blocks = detail::divide_up(tokens, sparse_block), k_blocks = detail::divide_up(keys, sparse_block);
     detail::expect(tokens <= keys, "estimate_blocks", "q.extent(0)", tokens, "at most the keys");
     detail::expect_equal("estimate_blocks", "k.extent(1)", vk.extent(1), "q.extent(1)", dim);
-    detail::expect(first_row + q_blocks <= blocks.rows(), "estimate_blocks", "the rows of blocks", blocks.rows(), "one for each block of queries");
-    workspace::lease const scratch(policy.scratch(), static_cast<std::size_t>((q_blocks + k_blocks) * dim + some * k_blocks) * sizeof(float));
+    detail::expect(first_row + q_blocks <= blocks.rows(), "estimate_blocks", "the rows of blocks", blocks.rows(),
+                   "one for each block of queries");
+    workspace::lease const scratch(policy.scratch(),
+                                   static_cast<std::size_t>((q_blocks + k_blocks) * dim + some * k_blocks) * sizeof(float));
     float* const q_mean = reinterpret_cast<float*>(scratch.data());
     float *const k_mean = q_mean + q_blocks * dim, *const scores = k_mean + k_blocks * dim;
     detail::pool_rows(vq, q_mean);
@@ -77,8 +79,8 @@ inline constexpr struct estimate_blocks_fn {
       for (index g = g0; g < g0 + count; ++g) {
         index const position = keys - tokens + g * sparse_block, end = position + sparse_block < keys ? position + sparse_block : keys;
         index const visible = detail::divide_up(end, sparse_block);
-        blocks.counts[first_row + g] = static_cast<std::int32_t>(
-            select_top(tern::view(scores + (g - g0) * k_blocks, visible), budget, blocks.room(first_row + g)));
+        blocks.counts[first_row + g] =
+            static_cast<std::int32_t>(select_top(tern::view(scores + (g - g0) * k_blocks, visible), budget, blocks.room(first_row + g)));
       }
     }
   }
