@@ -164,6 +164,18 @@ TEST_CASE("minference_search: the pattern that keeps most of the weight") {
   }
 }
 
+TEST_CASE("attention_recall: the mean over queries that see something") {
+  float const nothing = -std::numeric_limits<float>::infinity();
+  std::vector<float> sparse = {0, 1, nothing, 3, nothing, nothing}, full = {5, 1, 2, 4, nothing, nothing}, recall(2);
+  attention_recall(tern::view(sparse.data(), 2, 3), tern::view(full.data(), 2, 3), view(recall), 1);
+  CHECK(recall[0] == Approx(0.5));  // 1 and 0
+  CHECK(recall[1] == 1);            // no query
+  attention_recall(tern::view(sparse.data(), 2, 3), tern::view(full.data(), 2, 3), view(recall));
+  CHECK(recall[0] == Approx((std::exp(-5.) + 1) / 3));
+  CHECK(recall[1] == Approx(std::exp(-1.)));
+  CHECK_THROWS_AS(attention_recall(tern::view(sparse.data(), 2, 2), tern::view(full.data(), 2, 3), view(recall)), error);
+}
+
 TEST_CASE("qwen2_5_1m: chunks of a prompt, each with patterns of its own; one chunk is minference") {
   rng r(44);
   for (index chunk : {64, 100, 1000}) {

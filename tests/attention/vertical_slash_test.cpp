@@ -33,6 +33,9 @@ TEST_CASE("select_top: the k largest, ascending, the first of equal ones, never 
   CHECK((ids[0] == 1 && ids[1] == 2));
 }
 
+static_assert(attention_layout<vertical_slash> && attention_layout<gathered>);
+static_assert(attention_group<vertical_slash::group_type> && attention_group<gathered::group_type>);
+
 struct patterns {
   std::vector<std::vector<std::int32_t>> columns, slashes, memory;
   std::vector<vertical_slash_head> heads;
@@ -118,7 +121,14 @@ TEST_CASE("vertical_slash: what is wrong") {
   CHECK_THROWS_AS(vertical_slash_runs(some, some, 300, 300, view(memory).slice(0, 0, vertical_slash_capacity(300, 300, 2) - 1)), error);
   rng r(24);
   call<float> c(r, {1, 1, 70, 90, 8, 8, 1});
-  vertical_slash_head const head = vertical_slash_runs(some, some, 70, 90, view(memory));
+  CHECK_THROWS_AS(vertical_slash_runs(some, some, 70, 90, view(memory)), error);  // there is no column 200
+  std::vector<std::int32_t> const twice = {5, 5};
+  CHECK_THROWS_AS(vertical_slash_runs(some.slice(0, 0, 1), view(twice), 70, 90, view(memory)), error);
+  own_lists lists(2, 2);
+  lists.set(1, {1, 2});
+  CHECK_THROWS_AS(block_runs(lists.lists(), 0, 70, 90, view(memory)), error);
+  CHECK_THROWS_AS(block_runs(lists.lists(), 1, 70, 300, view(memory)), error);
+  vertical_slash_head const head = vertical_slash_runs(some.slice(0, 0, 1), some.slice(0, 0, 1), 70, 90, view(memory));
   CHECK_THROWS_AS(c(cpu, vertical_slash{&head, 70, 91}), error);
   CHECK_THROWS_AS(c(cpu, vertical_slash{&head, 71, 90}), error);
 }

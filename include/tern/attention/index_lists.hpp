@@ -19,6 +19,15 @@
 
 namespace tern {
 
+namespace detail {
+/// Fails unless `count` indices ascend and are below `limit`.
+TERN_INLINE void expect_ascending(char const* op, char const* argument, std::int32_t const* ids, index count, index limit) {
+  for (index i = 0; i < count; ++i)
+    expect(ids[i] > (i > 0 ? ids[i - 1] : -1) && ids[i] < limit, op, argument, static_cast<index>(ids[i]),
+           "one below the limit, after the one before");
+}
+}  // namespace detail
+
 /// Rows of ascending indices, of different lengths: see the top of this file.
 struct index_lists {
   tensor_view<std::int32_t, 2> ids;     // (rows, most), rows contiguous
@@ -38,9 +47,7 @@ struct index_lists {
     detail::expect(ids.extent(1) <= 1 || ids.stride(1) == 1, op, "the last stride of ids", ids.stride(1), "1 (contiguous rows)");
     for (index r = 0; r < wanted; ++r) {
       detail::expect(count(r) >= 0 && count(r) <= most(), op, "the count of a list", count(r), "at most what its row holds");
-      for (index i = 0; i < count(r); ++i)
-        detail::expect(row(r)[i] > (i > 0 ? row(r)[i - 1] : -1) && row(r)[i] < limit, op, "an index of a list",
-                       static_cast<index>(row(r)[i]), "one below the limit, after the one before");
+      detail::expect_ascending(op, "an index of a list", row(r), count(r), limit);
     }
   }
 };

@@ -21,12 +21,15 @@
 ///           copied and have to stay. Finding a key takes a binary search over the runs of its block.
 /// Alignment the last query stands at the last key; tokens <= keys. Masks given besides count tokens and key indices.
 /// Empty     a query that sees no key gives zeros; a slash of 0 gives every query its own key.
+/// Fails     if a list is not ascending or names what is not there, or the memory is too small.
 /// Source    the index conversion of MInference (arXiv:2407.02490, csrc/vertical_slash_index.cu of its authors), which rounds
 ///           overlapping ranges up to whole blocks where this takes their union.
 
 #include <tern/attention/index_lists.hpp>
 #include <tern/attention/layout.hpp>
 #include <tern/attention/score.hpp>
+
+#include <limits>
 
 namespace tern {
 inline namespace TERN_ABI {
@@ -136,6 +139,10 @@ TERN_INLINE vertical_slash_head vertical_slash_runs(tensor_view<std::int32_t con
                                                     tensor_view<std::int32_t const, 1> const& slashes, index tokens, index keys,
                                                     tensor_view<std::int32_t, 1> const& memory) {
   index const count = slashes.extent(0);
+  detail::expect(columns.extent(0) <= 1 || columns.stride(0) == 1, "vertical_slash", "the stride of columns", columns.stride(0), "1");
+  detail::expect(count <= 1 || slashes.stride(0) == 1, "vertical_slash", "the stride of slashes", slashes.stride(0), "1");
+  detail::expect_ascending("vertical_slash", "a column", columns.data(), columns.extent(0), keys);
+  detail::expect_ascending("vertical_slash", "a slash", slashes.data(), count, std::numeric_limits<std::int32_t>::max());
   return detail::write_runs(columns.data(), columns.extent(0), tokens, keys, count, memory,
                             [&](detail::run_writer const& runs, index, index position) TERN_LAMBDA {
                               for (index s = count; s-- > 0;) runs.add(position - slashes[s], position - slashes[s] + sparse_block);
@@ -149,9 +156,14 @@ TERN_INLINE vertical_slash_head streaming_runs(index sink, index local, index to
     if (local > 0) runs.add(position - local + 1, position + sparse_block);
   });
 }
-/// Blocks of 64 keys; block g of queries has row `first_row` + g of the lists.
+/// Blocks of 64 keys; block g of queries has row `first_row` + g of the lists, ascending.
 TERN_INLINE vertical_slash_head block_runs(index_lists const& lists, index first_row, index tokens, index keys,
                                            tensor_view<std::int32_t, 1> const& memory) {
+  index const blocks = (tokens + sparse_block - 1) / sparse_block, limit = (keys + sparse_block - 1) / sparse_block;
+  detail::expect(first_row + blocks <= lists.rows(), "vertical_slash", "the rows of the lists of blocks", lists.rows(),
+                 "one for each block of queries");
+  for (index row = first_row; row < first_row + blocks; ++row)
+    detail::expect_ascending("vertical_slash", "a block of a list", lists.row(row), lists.count(row), limit);
   return detail::write_runs(nullptr, 0, tokens, keys, lists.most(), memory,
                             [&](detail::run_writer const& runs, index g, index) TERN_LAMBDA {
                               index const row = first_row + g;

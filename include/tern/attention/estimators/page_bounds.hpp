@@ -23,8 +23,8 @@
 ///           over the heads of a group.
 
 #include <tern/attention/rows.hpp>
-#include <tern/core/parallel_for.hpp>
 #include <tern/core/tensor_view.hpp>
+#include <tern/pointwise/rows.hpp>
 
 namespace tern {
 namespace detail {
@@ -91,7 +91,7 @@ inline constexpr struct page_bounds_fn {
                      "one for each `logical` rows of k");
       detail::expect_equal("page_bounds", "the dim of a bound", bound->extent(2), "that of k", dim);
     }
-    detail::parallel_for(policy, heads * pages, [&](index item, index) TERN_LAMBDA {
+    detail::for_rows(policy, heads * pages, logical * dim, [&](index item) TERN_LAMBDA {
       index const h = item / pages, page = item % pages, first = page * logical, left = rows - first;
       detail::bound_rows(x[h].slice(0, first, first + 1).data(), x.stride(1), left < logical ? left : logical, dim,
                          least[h].slice(0, page, page + 1).data(), most[h].slice(0, page, page + 1).data());
@@ -119,7 +119,7 @@ inline constexpr struct page_scores_fn {
     detail::expect(to.extent(1) >= pages, "page_scores", "scores.extent(1)", to.extent(1), "one for each page");
     for (index p = 0; p < pages; ++p)
       detail::expect(table[p] >= 0 && table[p] < low.extent(0), "page_scores", "an entry of table", table[p], "a page of the pool");
-    detail::parallel_for(policy, k_heads * pages, [&](index item, index) TERN_LAMBDA {
+    detail::for_rows(policy, k_heads * pages, most * shared * dim, [&](index item) TERN_LAMBDA {
       index const h = item / pages, p = item % pages, left = detail::divide_up(keys - p * page, logical), held = table[p];
       float best = detail::negative_infinity;
       for (index l = 0; l < most && l < left; ++l)
