@@ -19,7 +19,7 @@
 /// Cost      2 rows clusters dim flop, and one pass over the labels.
 /// Error     |score - exact| <= (softmax.error(clusters, t) + (matmul.accuracy(dim) + 4) u sum |q c|) score, t the largest score.
 /// NaN       in q selects everything.
-/// Source    Squeezed Attention (arXiv:2411.09688, section 4; clustering.py of its authors for the mean over queries, its llama model for
+/// Source    Squeezed Attention (arXiv:2411.09688; clustering.py of its authors for the mean over queries, its llama model for
 ///           N = 0 in the second level).
 
 #include <tern/attention/index_lists.hpp>

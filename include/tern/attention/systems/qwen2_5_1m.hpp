@@ -17,7 +17,7 @@
 /// minference). Refine    doubles both numbers of a vertical-slash or block-sparse head, at most to all keys, and the local keys of an
 /// a_shape;
 ///           returns the rounds taken, at most `rounds`. Memory for minference_capacity of the most that may become of the budgets.
-/// Source    the report, sections 5.2.2 (chunked prefill) and 5.2.3 (sparsity refinement); by how much budgets grow it leaves open.
+/// Source    the report's sparse attention with chunked prefill and its sparsity refinement; by how much budgets grow is this file's choice.
 
 #include <tern/attention/systems/minference.hpp>
 

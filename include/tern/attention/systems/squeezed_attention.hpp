@@ -21,7 +21,7 @@
 /// Memory    scratch from the policy: one more out and lse.
 /// Cost      2 heads tokens clusters dim flop, and attention over what is selected.
 /// Error     attention_accuracy and that of merge.
-/// Source    the paper, sections 4.1 to 4.3, and clustering.py of its authors; T is their quantile of scores over a calibration.
+/// Source    the paper, and clustering.py of its authors, where T is a quantile of the scores over a calibration.
 
 #include <tern/attention/attention.hpp>
 #include <tern/attention/estimators/centroids.hpp>
