@@ -21,10 +21,14 @@
 ///                                                          // key index, which then ascend within the group
 ///     bool visible(index i, index j) const;                // optional: what is hidden within the group, by i and j,
 ///     coverage covers(index i0, index i1, index j0, index j1) const;  // as in mask.hpp
+///     key_range row(index i) const;                        // optional, instead of these two: query i sees keys [begin, end) of the
+///                                                          // group, and both ends grow with i
 ///
 /// A layout that needs to know the extents of the call has `L over(attention_shape const&) const` instead, which gives the layout.
 ///
-/// Each query stands in exactly one group. The functions are called from several threads and may not throw.
+/// Groups that differ from key head to key head, but not among the heads that share one, need no `per_head`: a group is asked for
+/// by the first head that shares its keys and values. Each query stands in exactly one group. The functions are called from several
+/// threads and may not throw.
 
 #include <tern/attention/mask.hpp>
 
@@ -72,6 +76,24 @@ struct group_mask {
   TERN_INLINE constexpr bool visible(index i, index j) const { return group.visible(i, j); }
 };
 
+template <class G>
+concept ranging_group = requires(G const& g, index i) {
+  { g.row(i) } -> std::convertible_to<key_range>;
+};
+
+/// What a group shows by itself, a range of its keys for each query.
+template <class G>
+struct group_rows {
+  G const& group;
+  TERN_INLINE constexpr key_range row(index i) const { return group.row(i); }
+  TERN_INLINE constexpr key_range range(index i0, index i1) const { return {row(i0).begin, row(i1 - 1).end}; }
+  TERN_INLINE constexpr coverage covers(index i0, index i1, index j0, index j1) const {
+    if (j1 <= row(i0).begin || j0 >= row(i1 - 1).end) return coverage::none;
+    return row(i1 - 1).begin <= j0 && j1 <= row(i0).end ? coverage::all : coverage::some;
+  }
+  TERN_INLINE constexpr bool visible(index i, index j) const { return row(i).begin <= j && j < row(i).end; }
+};
+
 /// A mask by token and key index, seen from within a group. Indices ascend, so a tile of the group lies in a tile of the whole.
 template <class M, class G>
 struct mask_in_group {
@@ -97,7 +119,11 @@ TERN_INLINE constexpr auto mask_of_group(G const& g, M const& mask, index keys, 
     else
       return mask_in_group<decltype(bind_mask(mask, keys, offset)), G>{bind_mask(mask, keys, offset), g};
   }();
-  if constexpr (masking_group<G>)
+  if constexpr (ranging_group<G> && std::same_as<M, no_mask>)
+    return group_rows<G>{g};
+  else if constexpr (ranging_group<G>)
+    return bound_both<std::remove_const_t<decltype(own)>, group_rows<G>>{own, {g}};
+  else if constexpr (masking_group<G>)
     return bound_both<std::remove_const_t<decltype(own)>, group_mask<G>>{own, {g}};
   else
     return own;

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// @file attention/estimators/page_bounds.hpp
+/// Which pages of a cache may hold keys that matter to a query: an upper bound of its scores, from the smallest and the largest
+/// element of each page's keys.
+///
+///     low_d = min_j k_jd,  high_d = max_j k_jd                over the keys of a logical page
+///     bound = sum_d max(q_d low_d, q_d high_d)               >= q . k_j for all of them
+///     score of a physical page = the largest bound of its logical pages and of the heads that share its key head
+///
+///     page_bounds(policy, k, logical, low, high)                             k (k_heads, rows, dim); low, high (k_heads, rows / logical,
+///     dim) page_scores(policy, q, low, high, table, page, keys, scores)           q (heads, dim); low, high (pages, k_heads, logical
+///     pages, dim)
+///
+/// Shapes    page_bounds: low and high f32, one row for each `logical` keys, the last maybe for fewer; k f32, f16 or bf16. For a page of
+///           a pool, k is its rows so far: k = pool[page].slice(1, 0, rows). page_scores: `table` has the pool page of each page of the
+///           sequence (in any stride), `page` counts the keys of a physical page and `keys` those of the sequence; scores (k_heads,
+///           pages of the sequence) f32. Logical pages that have no key yet are not read.
+/// NaN       a NaN among a page's keys may be missed; one in q makes its scores NaN, which selection takes first.
+/// Cost      page_bounds one pass over k. page_scores 4 heads dim flop and 8 k_heads dim bytes for each logical page.
+/// Error     |score - exact| <= (dim / lanes + 5) u sum_d |q_d| max(|low_d|, |high_d|); bounds are exact.
+/// Source    Quest (arXiv:2406.10774), one page a level; LServe (arXiv:2502.14866), logical pages within physical ones, and the largest
+///           over the heads of a group.
+
+#include <tern/attention/rows.hpp>
+#include <tern/core/tensor_view.hpp>
+#include <tern/pointwise/rows.hpp>
+
+namespace tern {
+namespace detail {
+inline namespace TERN_ABI {
+
+/// The smallest and the largest of each element of `count` rows.
+template <class T>
+TERN_INLINE void bound_rows(T const* x, index stride, index count, index dim, float* low, float* high) {
+  constexpr index W = simd::lanes;
+  using packf = simd::pack<float>;
+  for (index d = 0; d < dim; d += W) {
+    index const some = dim - d < W ? dim - d : W;
+    packf least(-negative_infinity), most(negative_infinity);
+    for (index r = 0; r < count; ++r) {
+      packf const v = some == W ? simd::load(x + r * stride + d) : simd::load_n(x + r * stride + d, some);
+      least = simd::min(v, least);
+      most = simd::max(v, most);
+    }
+    if (some == W) {
+      simd::store(low + d, least);
+      simd::store(high + d, most);
+    } else {
+      simd::store_n(low + d, least, some);
+      simd::store_n(high + d, most, some);
+    }
+  }
+}
+
+/// sum_d max(q_d low_d, q_d high_d)
+template <class T>
+TERN_INLINE float bound_of(T const* q, float const* low, float const* high, index dim) {
+  constexpr index W = simd::lanes;
+  using packf = simd::pack<float>;
+  packf sum(0.f);
+  index d = 0;
+  for (; d + W <= dim; d += W) {
+    packf const x = simd::load(q + d);
+    sum += simd::max(x * simd::load(low + d), x * simd::load(high + d));
+  }
+  if (d < dim) {
+    packf const x = simd::load_n(q + d, dim - d);
+    sum += simd::max(x * simd::load_n(low + d, dim - d), x * simd::load_n(high + d, dim - d));
+  }
+  return simd::reduce_add(sum);
+}
+
+}  // namespace TERN_ABI
+}  // namespace detail
+
+inline namespace TERN_ABI {
+
+/// page_bounds(policy, k, logical, low, high): see the top of this file.
+inline constexpr struct page_bounds_fn {
+  template <tensor_like K, tensor_like L, tensor_like H>
+  void operator()(cpu_policy const& policy, K&& k, index logical, L&& low, H&& high) const {
+    static_assert(view_of<K>::rank == 3 && view_of<L>::rank == 3 && view_of<H>::rank == 3, "tern: page_bounds takes views of rank 3");
+    auto const x = tern::view(k);
+    auto const least = tern::view(low), most = tern::view(high);
+    detail::expect(logical >= 1, "page_bounds", "logical", logical, "at least 1");
+    index const heads = x.extent(0), rows = x.extent(1), dim = x.extent(2), pages = detail::divide_up(rows, logical);
+    for (auto const* bound : {&least, &most}) {
+      detail::expect_equal("page_bounds", "the heads of a bound", bound->extent(0), "those of k", heads);
+      detail::expect(bound->extent(1) >= pages, "page_bounds", "the pages of a bound", bound->extent(1),
+                     "one for each `logical` rows of k");
+      detail::expect_equal("page_bounds", "the dim of a bound", bound->extent(2), "that of k", dim);
+    }
+    detail::for_rows(policy, heads * pages, logical * dim, [&](index item) TERN_LAMBDA {
+      index const h = item / pages, page = item % pages, first = page * logical, left = rows - first;
+      detail::bound_rows(x[h].slice(0, first, first + 1).data(), x.stride(1), left < logical ? left : logical, dim,
+                         least[h].slice(0, page, page + 1).data(), most[h].slice(0, page, page + 1).data());
+    });
+  }
+} page_bounds{};
+
+/// page_scores(policy, q, low, high, table, page, keys, scores): see the top of this file.
+inline constexpr struct page_scores_fn {
+  template <tensor_like Q, tensor_like S>
+  void operator()(cpu_policy const& policy, Q&& q, tensor_view<float const, 4> const& low, tensor_view<float const, 4> const& high,
+                  tensor_view<std::int32_t const, 1> const& table, index page, index keys, S&& scores) const {
+    static_assert(view_of<Q>::rank == 2 && view_of<S>::rank == 2, "tern: page_scores takes q (heads, dim) and scores (k_heads, pages)");
+    auto const x = tern::view(q);
+    auto const to = tern::view(scores);
+    index const heads = x.extent(0), k_heads = low.extent(1), dim = x.extent(1), most = low.extent(2);
+    detail::expect(k_heads > 0 && heads % (k_heads > 0 ? k_heads : 1) == 0, "page_scores", "low.extent(1)", k_heads,
+                   "a divisor of the heads of q");
+    detail::expect_equal("page_scores", "low.extent(3)", low.extent(3), "q.extent(1)", dim);
+    for (int d = 0; d < 4; ++d) detail::expect_equal("page_scores", "an extent of high", high.extent(d), "that of low", low.extent(d));
+    detail::expect(most >= 1 && page >= 1 && page % most == 0, "page_scores", "page", page, "a multiple of the logical pages");
+    index const pages = detail::divide_up(keys, page), logical = page / most, shared = heads / k_heads;
+    detail::expect(table.extent(0) >= pages, "page_scores", "table.extent(0)", table.extent(0), "a page for all keys");
+    detail::expect_equal("page_scores", "scores.extent(0)", to.extent(0), "low.extent(1)", k_heads);
+    detail::expect(to.extent(1) >= pages, "page_scores", "scores.extent(1)", to.extent(1), "one for each page");
+    for (index p = 0; p < pages; ++p)
+      detail::expect(table[p] >= 0 && table[p] < low.extent(0), "page_scores", "an entry of table", table[p], "a page of the pool");
+    detail::for_rows(policy, k_heads * pages, most * shared * dim, [&](index item) TERN_LAMBDA {
+      index const h = item / pages, p = item % pages, left = detail::divide_up(keys - p * page, logical), held = table[p];
+      float best = detail::negative_infinity;
+      for (index l = 0; l < most && l < left; ++l)
+        for (index i = 0; i < shared; ++i) {
+          float const bound = detail::bound_of(x[h * shared + i].data(), low[held][h][l].data(), high[held][h][l].data(), dim);
+          best = bound > best || bound != bound ? bound : best;
+        }
+      to(h, p) = best;
+    });
+  }
+} page_scores{};
+
+}  // namespace TERN_ABI
+}  // namespace tern
