@@ -144,7 +144,7 @@ TERN_INLINE void stream_reduce(float const* from, float* s) {
 
 /// s[r * key_block + j] = q[r] . k[j] for j < count. s may be written up to the next multiple of 8.
 template <int R, class K>
-inline void stream_scores(float const* q, index q_stride,                 // (R, dim)
+[[gnu::noinline]] inline void stream_scores(float const* q, index q_stride,                 // (R, dim)
                           K const* const* row, index count, index dim,    // (count <= key_block) rows of dim elements
                           fetch_ahead const& ahead, float* s) noexcept {  // (R, key_block)
   constexpr int keys = R == 1 ? stream_sums / 2 : stream_sums / 4;
@@ -221,7 +221,7 @@ TERN_INLINE void stream_add_rows(float const* p, V const* const* row, index coun
 
 /// o[r] = alpha[r] o[r] + sum_j p[r * key_block + j] v[j]
 template <int R, class V>
-inline void stream_values(float const* p,                                                 // (R, key_block)
+[[gnu::noinline]] inline void stream_values(float const* p,                                                 // (R, key_block)
                           V const* const* row, index count, index dim_v,                  // (count <= key_block) rows of dim_v elements
                           float const* alpha,                                             // (R)
                           fetch_ahead const& ahead, float* o, index o_stride) noexcept {  // (R, dim_v)

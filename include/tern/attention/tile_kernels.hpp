@@ -79,7 +79,7 @@ struct tile_fetch {
 
 /// s[r * key_block + j] = q[r] . k[j] for j < count; s may be written up to the next multiple of 32. Fetches the tiles of `ahead`.
 template <int R, class Format>
-inline void tile_scores(std::int32_t const* query,                             // of quantize_query
+[[gnu::noinline]] inline void tile_scores(std::int32_t const* query,                             // of quantize_query
                         std::byte const* const* tile, index count, index dim,  // (count <= key_block) tokens
                         fetch_ahead const& ahead, float* s) noexcept {         // (R, key_block)
   static_assert(Format::keys);
@@ -227,7 +227,7 @@ TERN_INLINE void tile_block(std::uint8_t const* codes, std::int32_t const (&w)[R
 
 /// o[r] = alpha[r] o[r] + sum_j p[r * key_block + j] v[j] for weights p >= 0. Fetches the tiles of `ahead`.
 template <int R, class Format>
-inline void tile_values(float const* p,                                                 // (R, key_block)
+[[gnu::noinline]] inline void tile_values(float const* p,                                                 // (R, key_block)
                         std::byte const* const* tile, index count, index dim_v,         // (count <= key_block) tokens
                         float const* alpha,                                             // (R)
                         fetch_ahead const& ahead, float* o, index o_stride) noexcept {  // (R, dim_v)

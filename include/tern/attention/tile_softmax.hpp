@@ -47,9 +47,9 @@ TERN_INLINE simd::pack<float> add(simd::pack<float> a, simd::pack<float> b) {
 TERN_INLINE float finite_base(float m) { return m == negative_infinity ? 0.f : m; }
 
 /// Scores of key panels [first, last) of `count` rows, the largest of each of which is `highest`, to weights at p, by Tile::weight_row.
-/// l and m of `state` are updated, alpha is set.
+/// l and m of `state` are updated, alpha is set. Not inlined: all calls of a program share it.
 template <class Tile>
-TERN_INLINE void softmax_weights(float const* s,  // (count, key_block)
+[[gnu::noinline]] inline void softmax_weights(float const* s,  // (count, key_block)
                                  index count, index first, index last, float const* highest, softmax_rows const& state, std::byte* p) {
   using packf = simd::pack<float>;
   constexpr index W = simd::lanes, rows = Tile::rows, padded = (rows + W - 1) / W * W;
