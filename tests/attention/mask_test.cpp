@@ -129,6 +129,8 @@ TEST_CASE("dense_mask: a matrix by head, and its tiles") {
           // Blocks that are hidden, blocks that are seen, and blocks of both; any number but zero sees.
           at(h, i, j) = static_cast<unsigned char>((j / 128 + h) % 3 == 0 ? 0 : (j / 128 + h) % 3 == 1 ? 0x80 : r.integer(0, 1));
     at(1, 0, keys - 1) = 0;
+    at(0, 0, 77) = 2;        // the only key of its tile that is seen
+    at(0, 1, 128 + 35) = 0;  // the only one that is not
     auto const want = where(c, [&](index h, index i, index j) { return at(h, i, j) != 0; });
     c(cpu, dense_mask(view(m.data(), 4, tokens, keys)));
     c.check(want);
