@@ -15,13 +15,15 @@ namespace {
 
 TEST_CASE("sink_window: the first keys and the last ones") {
   rng r(101);
-  for (auto [heads, tokens, keys] : {std::array<index, 3>{4, 1, 700}, {2, 3, 41}, {4, 301, 301}, {2, 150, 433}}) {
+  for (std::array<index, 3> const n : {std::array<index, 3>{4, 1, 700}, {2, 3, 41}, {4, 301, 301}, {2, 150, 433}}) {
+    index const heads = n[0], tokens = n[1], keys = n[2];
     call<float> c(r, {heads, 2, tokens, keys, 20, 17, 1});
     index const at = keys - tokens;
-    for (auto [sinks, length] : {std::array<index, 2>{4, 9}, {0, 5}, {130, 64}, {3, 0}, {1, keys}, {keys, 1}}) {
+    for (std::array<index, 2> const m : {std::array<index, 2>{4, 9}, {0, 5}, {130, 64}, {3, 0}, {1, keys}, {keys, 1}}) {
+      index const sinks = m[0], length = m[1];
       CAPTURE(sinks, length);
       c(cpu, sink_window{sinks, length});
-      c.check(where(c, [at, n = sinks, m = length](index, index i, index j) { return j <= i + at && (j < n || i + at - j < m); }));
+      c.check(where(c, [=](index, index i, index j) { return j <= i + at && (j < sinks || i + at - j < length); }));
     }
     c(cpu, sink_window{4, 9, 5});
     c.check(where(c, [=](index, index i, index j) { return j <= i + 5 && (j < 4 || i + 5 - j < 9); }));
@@ -34,7 +36,8 @@ TEST_CASE("sink_window: the first keys and the last ones") {
 
 TEST_CASE("prefix_lm: all see the prefix") {
   rng r(102);
-  for (auto [heads, tokens, keys] : {std::array<index, 3>{4, 2, 300}, {2, 160, 160}, {4, 70, 223}}) {
+  for (std::array<index, 3> const n : {std::array<index, 3>{4, 2, 300}, {2, 160, 160}, {4, 70, 223}}) {
+    index const heads = n[0], tokens = n[1], keys = n[2];
     call<float> c(r, {heads, 2, tokens, keys, 16, 16, 1});
     index const at = keys - tokens;
     for (index prefix : {index{0}, index{5}, index{131}, keys, keys + 7}) {
@@ -59,7 +62,8 @@ TEST_CASE("prefix_lm: all see the prefix") {
 
 TEST_CASE("document_ids: documents with a shared anchor") {
   rng r(103);
-  for (auto [tokens, keys] : {std::array<index, 2>{300, 300}, {4, 90}, {140, 500}}) {
+  for (std::array<index, 2> const n : {std::array<index, 2>{300, 300}, {4, 90}, {140, 500}}) {
+    index const tokens = n[0], keys = n[1];
     std::vector<std::int32_t> ids;
     for (index j = 0, id = 0; j < keys; ++j) {
       if (r.integer(0, 40) == 0) id += r.integer(1, 3);
@@ -82,7 +86,8 @@ TEST_CASE("document_ids: documents with a shared anchor") {
 
 TEST_CASE("tree: draft tokens see the context and their ancestors") {
   rng r(104);
-  for (auto [tokens, context] : {std::array<index, 2>{6, 250}, {70, 130}, {1, 3}, {150, 0}}) {
+  for (std::array<index, 2> const n : {std::array<index, 2>{6, 250}, {70, 130}, {1, 3}, {150, 0}}) {
+    index const tokens = n[0], context = n[1];
     std::vector<std::int32_t> parents;
     index const words = (tokens + 63) / 64;
     std::vector<std::uint64_t> bits(static_cast<std::size_t>(tokens * words));
@@ -119,7 +124,8 @@ TEST_CASE("tree: draft tokens see the context and their ancestors") {
 
 TEST_CASE("dense_mask: a matrix by head, and its tiles") {
   rng r(105);
-  for (auto [tokens, keys] : {std::array<index, 2>{2, 700}, {150, 301}}) {
+  for (std::array<index, 2> const n : {std::array<index, 2>{2, 700}, {150, 301}}) {
+    index const tokens = n[0], keys = n[1];
     call<float> c(r, {4, 2, tokens, keys, 16, 16, 1});
     std::vector<unsigned char> m(static_cast<std::size_t>(4 * tokens * keys));
     auto const at = [&](index h, index i, index j) -> unsigned char& { return m[static_cast<std::size_t>((h * tokens + i) * keys + j)]; };
@@ -129,6 +135,8 @@ TEST_CASE("dense_mask: a matrix by head, and its tiles") {
           // Blocks that are hidden, blocks that are seen, and blocks of both; any number but zero sees.
           at(h, i, j) = static_cast<unsigned char>((j / 128 + h) % 3 == 0 ? 0 : (j / 128 + h) % 3 == 1 ? 0x80 : r.integer(0, 1));
     at(1, 0, keys - 1) = 0;
+    at(0, 0, 77) = 2;        // the only key of its tile that is seen
+    at(0, 1, 128 + 35) = 0;  // the only one that is not
     auto const want = where(c, [&](index h, index i, index j) { return at(h, i, j) != 0; });
     c(cpu, dense_mask(view(m.data(), 4, tokens, keys)));
     c.check(want);
@@ -151,7 +159,8 @@ TEST_CASE("dense_mask: a matrix by head, and its tiles") {
 
 TEST_CASE("additive_mask: added to scores, -inf allowed") {
   rng r(106);
-  for (auto [tokens, keys] : {std::array<index, 2>{2, 300}, {90, 147}}) {
+  for (std::array<index, 2> const n : {std::array<index, 2>{2, 300}, {90, 147}}) {
+    index const tokens = n[0], keys = n[1];
     call<float> c(r, {4, 2, tokens, keys, 16, 16, 1});
     auto m = r.normal<float>(4 * tokens * keys, 2);
     for (float& x : m)
@@ -163,8 +172,8 @@ TEST_CASE("additive_mask: added to scores, -inf allowed") {
     c.check(want);
     CHECK(c.lse(0, 0) == -std::numeric_limits<float>::infinity());
     c(cpu, additive_mask(of), dilated{3});
-    c.check(by_definition(c, [&, at = keys - tokens](index h, index i, index j, double s) {
-      return (i + at - j) % 3 == 0 ? s + static_cast<double>(of(h, i, j)) : hidden;
+    c.check(by_definition(c, [&](index h, index i, index j, double s) {
+      return (i + keys - tokens - j) % 3 == 0 ? s + static_cast<double>(of(h, i, j)) : hidden;
     }));
     // Elements that are not contiguous.
     std::vector<float> wide(static_cast<std::size_t>(8 * tokens * keys), poison<float>());
