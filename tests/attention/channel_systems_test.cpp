@@ -95,8 +95,8 @@ TEST_CASE("kmax_deeplab: a pixel whose scores are NaN belongs nowhere") {
 
 TEST_CASE("efficientformer: a bias of distances along both axes") {
   rng r(43);
-  for (auto [height, width] : {std::array<index, 2>{7, 7}, {2, 3}, {9, 4}}) {
-    index const rows = height, columns = width, entries = (2 * rows - 1) * (2 * columns - 1);
+  for (auto const& now : {std::array<index, 2>{7, 7}, {2, 3}, {9, 4}}) {
+    index const rows = now[0], columns = now[1], entries = (2 * rows - 1) * (2 * columns - 1);
     call<float> c(r, {4, 2, rows * columns, rows * columns, 16, 24, 1});
     auto const bias = r.normal<float>(4 * rows * columns);
     std::vector<float> table(at(4 * entries));
@@ -152,8 +152,9 @@ void check_attended(std::vector<double> const& got, oracle::attended e, case_of 
 
 TEST_CASE("efficientvit: heads in a cascade, a convolution of q by the caller") {
   rng r(44);
-  for (auto [height, width, heads] : {std::array<index, 3>{7, 7, 4}, {2, 3, 2}, {4, 5, 1}}) {
-    index const rows = height, columns = width, tokens = rows * columns, dim = 16, d = 24, all = 2 * dim + d, n = heads;
+  for (auto const& now : {std::array<index, 3>{7, 7, 4}, {2, 3, 2}, {4, 5, 1}}) {
+    index const rows = now[0], columns = now[1], n = now[2];
+    index const tokens = rows * columns, dim = 16, d = 24, all = 2 * dim + d;
     index const entries = (2 * rows - 1) * (2 * columns - 1);
     auto const x = r.normal<float>(tokens * n * d), w = r.normal<float>(n * all * d, 0.2), b = r.normal<float>(n * all);
     auto const bias = r.normal<float>(n * tokens);
@@ -209,8 +210,8 @@ TEST_CASE("shvit: one head on some channels") {
 
 TEST_CASE("pvt: all tokens ask a reduced image") {
   rng r(46);
-  for (auto [height, width, ratio] : {std::array<index, 3>{8, 12, 4}, {4, 2, 2}, {3, 5, 1}}) {
-    index const R = ratio, H = height, W = width, heads = 2, dim = 12, C = heads * dim, n = H * W, small = n / R / R;
+  for (auto const& now : {std::array<index, 3>{8, 12, 4}, {4, 2, 2}, {3, 5, 1}}) {
+    index const H = now[0], W = now[1], R = now[2], heads = 2, dim = 12, C = heads * dim, n = H * W, small = n / R / R;
     auto const x = r.normal<float>(n * C), q = r.normal<float>(heads * n * dim), w = r.normal<float>(C * R * R * C, 0.1);
     auto const wb = r.normal<float>(C), g = r.normal<float>(C), gb = r.normal<float>(C), kvw = r.normal<float>(2 * C * C, 0.2),
                kvb = r.normal<float>(2 * C);

@@ -3,6 +3,8 @@
 // A paper's formula in float64, pair by pair: what the tests of systems over images, volumes and points compare with.
 #include "call.hpp"
 
+#include <array>
+
 namespace tern::test {
 
 struct formula {

@@ -15,9 +15,9 @@ namespace {
 TEST_CASE("cswin: stripes half by half, and what LePE adds") {
   rng r(21);
   for (index kv_heads : {4, 2})
-    for (auto [height, width, stripe] : {std::array<index, 3>{6, 8, 2}, {7, 5, 3}, {2, 3, 1}, {12, 12, 12}}) {
-      index const columns = width;
-      call<float> c(r, {4, kv_heads, height * width, height * width, 20, 24, 1});
+    for (auto const& now : {std::array<index, 3>{6, 8, 2}, {7, 5, 3}, {2, 3, 1}, {12, 12, 12}}) {
+      index const height = now[0], columns = now[1], stripe = now[2];
+      call<float> c(r, {4, kv_heads, height * columns, height * columns, 20, 24, 1});
       auto run = [&](auto const&... options) {
         cswin(cpu, c.q.view, c.k.view, c.v.view, c.out.view, shape{height, columns}, stripe, options...);
       };
@@ -26,8 +26,8 @@ TEST_CASE("cswin: stripes half by half, and what LePE adds") {
                            return h < 2 ? i % columns / stripe == j % columns / stripe : i / columns / stripe == j / columns / stripe;
                          }});
       c.check(want);
-      if (stripe >= height && stripe >= width) c.check(c.want());
-      cache<float> lepe(r, 4, height * width, 24);
+      if (stripe >= height && stripe >= columns) c.check(c.want());
+      cache<float> lepe(r, 4, height * columns, 24);
       run(lepe.view, log_sum_exp{c.lse});
       auto const added = lepe.values();
       for (std::size_t n = 0; n < added.size(); ++n) {
@@ -43,9 +43,10 @@ TEST_CASE("cswin: stripes half by half, and what LePE adds") {
 TEST_CASE("halonet: blocks with a halo and q.r, also of strided queries") {
   rng r(22);
   for (index stride : {1, 2})
-    for (auto [height, width, block, reach] : {std::array<index, 4>{8, 12, 4, 1}, {7, 5, 2, 2}, {6, 6, 6, 3}}) {
-      index const fine = width, h2 = (height + stride - 1) / stride, coarse = (width + stride - 1) / stride;
-      call<float> c(r, {4, 2, h2 * coarse, height * width, 16, 12, 1});
+    for (auto const& now : {std::array<index, 4>{8, 12, 4, 1}, {7, 5, 2, 2}, {6, 6, 6, 3}}) {
+      index const height = now[0], fine = now[1], block = now[2], reach = now[3];
+      index const h2 = (height + stride - 1) / stride, coarse = (fine + stride - 1) / stride;
+      call<float> c(r, {4, 2, h2 * coarse, height * fine, 16, 12, 1});
       index const most = block + reach - 1, entries = 2 * most + 1;
       auto const rows = r.normal<float>(entries * 16, 0.3), columns = r.normal<float>(entries * 16, 0.3);
       std::vector<float> terms(at(4 * h2 * coarse * 2 * entries));
@@ -61,8 +62,8 @@ TEST_CASE("halonet: blocks with a halo and q.r, also of strided queries") {
         }
         return sum;
       };
-      auto terms_of = [&, h_stride = stride](index h, index i, index j, bool absolute) {
-        index const dy = j / fine - i / coarse * h_stride, dx = j % fine - i % coarse * h_stride;
+      auto terms_of = [&](index h, index i, index j, bool absolute) {
+        index const dy = j / fine - i / coarse * stride, dx = j % fine - i % coarse * stride;
         return dot(h, i, rows, dy + most, absolute) + dot(h, i, columns, dx + most, absolute);
       };
       auto want = attend(c, {.sees =
@@ -81,8 +82,8 @@ TEST_CASE("halonet: blocks with a halo and q.r, also of strided queries") {
 TEST_CASE("maxvit: blocks and grids with a relative bias") {
   rng r(23);
   for (index heads : {2, 4})
-    for (auto [height, width, size] : {std::array<index, 3>{14, 7, 7}, {9, 10, 4}, {2, 3, 3}}) {
-      index const columns = width, rows = height, n = size, side = 2 * n - 1;
+    for (auto const& now : {std::array<index, 3>{14, 7, 7}, {9, 10, 4}, {2, 3, 3}}) {
+      index const rows = now[0], columns = now[1], n = now[2], side = 2 * n - 1;
       call<float> c(r, {heads, 2, rows * columns, rows * columns, 24, 16, 1});
       auto const bias = r.normal<float>(heads * side * side);
       auto run = [&](multi_axis which) {
@@ -116,8 +117,9 @@ std::vector<double> directions(std::vector<double> x, index rows_of_head, index 
 
 TEST_CASE("swin_v2: cosine attention in shifted windows with a continuous position bias") {
   rng r(24);
-  for (auto [height, width, window, shift] : {std::array<index, 4>{8, 8, 4, 2}, {7, 5, 3, 1}, {6, 9, 9, 0}}) {
-    index const columns = width, n = window, s = shift, side = 2 * n - 1, hidden = 24, pretrained = 5;
+  for (auto const& now : {std::array<index, 4>{8, 8, 4, 2}, {7, 5, 3, 1}, {6, 9, 9, 0}}) {
+    index const height = now[0], columns = now[1], n = now[2], s = now[3];
+    index const side = 2 * n - 1, hidden = 24, pretrained = 5;
     call<float> c(r, {4, 2, height * columns, height * columns, 20, 16, 1});
     std::vector<float> const tau{0.01f, 0.1f, 0.5f, 1.f};
     auto const w1 = r.normal<float>(hidden * 2), b1 = r.normal<float>(hidden), w2 = r.normal<float>(4 * hidden, 0.3);
@@ -160,8 +162,8 @@ TEST_CASE("swin_v2: cosine attention in shifted windows with a continuous positi
 
 TEST_CASE("medvit_v2: dilated neighborhoods with and without a bias") {
   rng r(25);
-  for (auto [height, width, kernel, dilation] : {std::array<index, 4>{20, 11, 3, 2}, {9, 9, 5, 1}, {2, 3, 3, 1}, {6, 5, 7, 1}}) {
-    index const rows = height, columns = width, K = kernel, D = dilation, side = 2 * K - 1;
+  for (auto const& now : {std::array<index, 4>{20, 11, 3, 2}, {9, 9, 5, 1}, {2, 3, 3, 1}, {6, 5, 7, 1}}) {
+    index const rows = now[0], columns = now[1], K = now[2], D = now[3], side = 2 * K - 1;
     call<float> c(r, {2, 1, rows * columns, rows * columns, 16, 24, 1});
     auto const bias = r.normal<float>(2 * side * side);
     // NATTEN: where a window starts, for query x of n
@@ -188,8 +190,8 @@ TEST_CASE("medvit_v2: dilated neighborhoods with and without a bias") {
 TEST_CASE("video_infinity: frames near in time, and global ones") {
   rng r(26);
   for (index frames : {1, 6, 70, 200})
-    for (auto [reach, count] : {std::array<index, 2>{24, 16}, {3, 4}, {0, 0}, {2, 300}}) {
-      index const near = reach, global = count;
+    for (auto const& now : {std::array<index, 2>{24, 16}, {3, 4}, {0, 0}, {2, 300}}) {
+      index const near = now[0], global = now[1];
       call<float> c(r, {2, 2, frames, frames, 16, 16, 1});
       video_infinity(cpu, c.q.view, c.k.view, c.v.view, c.out.view, near, global, log_sum_exp{c.lse});
       index const step = global > 0 ? std::max<index>(frames / global, 1) : 1;
