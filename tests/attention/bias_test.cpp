@@ -96,8 +96,9 @@ index t5_bucket(index relative, bool both_ways, index buckets, index most) {
 TEST_CASE("T5 bias: buckets, both ways and causal") {
   rng r(402);
   for (bool both_ways : {true, false})
-    for (auto const& [buckets, most] : {std::pair<index, index>{32, 128}, {12, 50}, {128, 1000}})
+    for (auto const& table_of : {std::pair<index, index>{32, 128}, {12, 50}, {128, 1000}})
       for (auto const& of : {sample_of{2, 1, 1, 3, 401, 16, 16}, sample_of{3, 3, 3, 50, 301, 16, 8}}) {
+        index const buckets = table_of.first, most = table_of.second;
         sample s(r, of);
         block table(r, 1, of.heads, buckets, 2);
         attention(cpu, s.q.view(), s.k.view(), s.v.view(), s.out_view(), log_sum_exp{s.lse_view()}, scale{0.25f}, causal{of.keys / 2},

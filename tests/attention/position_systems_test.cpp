@@ -88,7 +88,8 @@ TEST_CASE("windowed rotary: clamped distances (ReRoPE) and groups of positions (
 TEST_CASE("dual chunk attention: positions within, next to and beyond a chunk") {
   rng r(304);
   for (auto const& of : long_samples())
-    for (auto const& [chunk, local] : {std::pair<index, index>{48, 8}, {40, 39}, {130, 20}}) {
+    for (auto const& sizes : {std::pair<index, index>{48, 8}, {40, 39}, {130, 20}}) {
+      index const chunk = sizes.first, local = sizes.second;
       sample s(r, of);
       rows_of_table const table(chunk + 1, of.dim);
       dual_chunk_attention(cpu, s.q.view(), s.k.view(), s.v.view(), s.out_view(), s.lse_view(), table.view, chunk, local);

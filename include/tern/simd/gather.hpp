@@ -12,7 +12,7 @@ namespace simd {
 /// Lane i is table[at_i]. Not checked.
 TERN_INLINE pack<float> gather(float const* table, pack<std::int32_t> at) {
 #if defined(TERN_SIMD_AVX512)
-  return pack<float>(_mm512_i32gather_ps(at.v, table, 4));
+  return pack<float>(_mm512_mask_i32gather_ps(_mm512_setzero_ps(), 0xffff, at.v, table, 4));
 #elif defined(TERN_SIMD_AVX2)
   return pack<float>(_mm256_i32gather_ps(table, at.v, 4));
 #else
