@@ -1,249 +1,156 @@
 // SPDX-License-Identifier: Apache-2.0
-// softmax(q k^T / sqrt(d)) v: prompts (as many queries as keys) and decoding (one query a head over a long cache). Names:
-// prefill_<type of k and v>_h<heads>x<kv heads>_n<tokens>_d<dim>_<mask>. Operations count visible pairs only.
-#include "harness.hpp"
-#include "inputs.hpp"
-#include "peers.hpp"
+// softmax(q k^T / sqrt(d)) v: prompts (as many queries as keys), decoding (one query a head over a long cache, whose K and V come
+// from memory), and what is hard to spread over threads: one head, many short sequences. Names:
+// prefill_<type of k and v>_h<heads>x<kv heads>_n<tokens>_d<dim>_<full, causal or window<length>>, decode_... without the last,
+// batch<sequences>_.... Operations count visible pairs only.
+#include "attention_peers.hpp"
+#include "attention_problem.hpp"
+#include "attention_tiles.hpp"
 
-#include <tern/attention.hpp>
-
-#include <algorithm>
-#include <cmath>
-#include <limits>
+#include <functional>
+#include <string>
+#include <vector>
 
 namespace tern::bench {
 namespace {
 
-struct shape {
-  index heads, kv_heads, queries, keys, dim;
-  bool causal;
-  double pairs() const {
-    auto const all = static_cast<double>(queries) * static_cast<double>(keys);
-    return causal ? all - static_cast<double>(queries) * static_cast<double>(queries - 1) / 2 : all;
-  }
+/// An element type of K and V: its name, what the products of prompts multiply, and the unit of arithmetic that they are held against.
+template <class T>
+struct element {};
+template <>
+struct element<float> {
+  static constexpr char const* name = "f32";
+  using multiplied = products<float>;
+  static constexpr unit peak = unit::f32;
+};
+template <>
+struct element<f16> {
+  static constexpr char const* name = "f16";
+  using multiplied = products<float>;
+  static constexpr unit peak = unit::f32;
+};
+template <>
+struct element<bf16> {
+  static constexpr char const* name = "bf16";
+  using multiplied = products<bf16>;
+  static constexpr unit peak = unit::bf16;
+};
+template <>
+struct element<formats::q8_0> {
+  static constexpr char const* name = "q8_0";
+  using multiplied = products<std::int8_t>;
+  static constexpr unit peak = unit::int8;
+};
+template <>
+struct element<formats::q4_0> {
+  static constexpr char const* name = "q4_0";
+  using multiplied = products<std::int8_t>;
+  static constexpr unit peak = unit::int8;
 };
 
+/// K or V as tern::attention takes it. A type with an overload is measured; one without has only peers.
+template <float_storage T>
+tensor_view<T const, 4> operand(std::uint8_t const* at, attention_shape const& s, T const*) {
+  return {reinterpret_cast<T const*>(at), {s.batch, s.kv_heads, s.keys, s.dim}};
+}
+template <class Format>
+block_rows<typename Format::block> operand(std::uint8_t const* at, attention_shape const& s, Format const*) {
+  return {reinterpret_cast<typename Format::block const*>(at), s.batch, s.kv_heads, s.keys, s.dim};
+}
 template <class T>
-buffer<T> random_tensor(index n, double deviation) {
-  buffer<T> x(n);
-  auto const values = fast_normal(n < (index{1} << 20) ? n : (index{1} << 20) + 7, deviation);
-  index const period = static_cast<index>(values.size());
-  for (index i = 0; i < n; ++i) x[i] = static_cast<T>(values[static_cast<std::size_t>(i % period)]);
-  return x;
-}
+concept measured = requires(std::uint8_t const* at, attention_shape const& s, T const* type) { operand(at, s, type); };
 
-template <class T>
-struct problem {
-  shape s;
-  buffer<float> q;    // (heads, queries, dim)
-  buffer<T> k, v;     // (kv_heads, keys, dim)
-  buffer<float> out;  // (heads, queries, dim)
-
-  explicit problem(shape of)
-      : s(of),
-        q(random_tensor<float>(of.heads * of.queries * of.dim, 1)),
-        k(random_tensor<T>(of.kv_heads * of.keys * of.dim, 1)),
-        v(random_tensor<T>(of.kv_heads * of.keys * of.dim, 1)),
-        out(of.heads * of.queries * of.dim) {}
-
-  /// A sample of `got` against f64. Peers round probabilities, keys' products and sums as T does; `rounding` says how far.
-  test::comparison check(double rounding, bool token_major = false) const {
-    std::vector<float> got;
-    std::vector<double> want, magnitude, p(static_cast<std::size_t>(s.keys));
-    for (index h : sample(s.heads, 3))
-      for (index i : sample(s.queries, 4)) {
-        index const visible = s.causal ? s.keys - s.queries + i + 1 : s.keys, head = h / (s.heads / s.kv_heads);
-        float const* const row = q.data() + (h * s.queries + i) * s.dim;
-        T const* const keys = k.data() + head * s.keys * s.dim;
-        T const* const values = v.data() + head * s.keys * s.dim;
-        double most = -std::numeric_limits<double>::infinity(), sum = 0;
-        for (index j = 0; j < visible; ++j) {
-          double dot = 0;
-          for (index d = 0; d < s.dim; ++d)
-            dot += static_cast<double>(row[d]) * static_cast<double>(static_cast<float>(keys[j * s.dim + d]));
-          p[static_cast<std::size_t>(j)] = dot / std::sqrt(static_cast<double>(s.dim));
-          most = std::max(most, p[static_cast<std::size_t>(j)]);
-        }
-        for (index j = 0; j < visible; ++j) sum += p[static_cast<std::size_t>(j)] = std::exp(p[static_cast<std::size_t>(j)] - most);
-        for (index d = 0; d < s.dim; d += 7) {
-          double value = 0, absolute = 0;
-          for (index j = 0; j < visible; ++j) {
-            double const term = p[static_cast<std::size_t>(j)] / sum * static_cast<double>(static_cast<float>(values[j * s.dim + d]));
-            value += term;
-            absolute += std::abs(term);
-          }
-          want.push_back(value);
-          magnitude.push_back(absolute);
-          got.push_back(out[(token_major ? i * s.heads + h : h * s.queries + i) * s.dim + d]);
-        }
-      }
-    return test::compare(std::span<float const>(got), want, magnitude, rounding);
-  }
-};
-
-/// Twice the bound that attention/dense.hpp states for these scores (|q.k| scale is below 40), and what peers with f32 sums reach.
-constexpr double f32_rounding = 2 * (16 + 4 * 40) * 0x1p-24;
-
-template <class T, class Call>
-void check_and_time(run& r, problem<T>& p, double rounding, Call&& call, bool token_major = false) {
-  std::fill(p.out.begin(), p.out.end(), std::nanf(""));
-  bool const right = r.check([&] {
-    call(index{0});
-    return p.check(rounding, token_major);
-  });
-  if (right) r.time(call);
-}
-
-/// Softmax of a block of scores (rows, keys), row i of which sees `visible + i` keys; the rest become zero. As a user writes it.
-[[maybe_unused]] void softmax_rows(float* scores, index rows, index keys, index visible, float scale) {
-  for (index i = 0; i < rows; ++i, scores += keys) {
-    index const n = std::min(keys, visible + i);
-#if TERN_BENCH_HAVE_EIGEN
-    Eigen::Map<Eigen::ArrayXf> row(scores, n);
-    row = ((row - row.maxCoeff()) * scale).exp();
-    row *= 1 / row.sum();
-#else
-    float most = scores[0], sum = 0;
-    for (index j = 1; j < n; ++j) most = std::max(most, scores[j]);
-    for (index j = 0; j < n; ++j) sum += scores[j] = std::exp((scores[j] - most) * scale);
-    for (index j = 0; j < n; ++j) scores[j] /= sum;
-#endif
-    std::fill(scores + n, scores + keys, 0.f);
-  }
-}
-
-/// gemm, softmax, gemm in blocks of 128 queries, leaving out keys that a block does not see. `multiply(a, b, transposed, c, m, n, k)`.
-template <class Multiply>
-void in_blocks(problem<float>& p, std::vector<float>& scores, Multiply multiply) {
-  shape const& s = p.s;
-  float const scale = 1 / std::sqrt(static_cast<float>(s.dim));
-  for (index h = 0; h < s.heads; ++h) {
-    index const head = h / (s.heads / s.kv_heads);
-    for (index i = 0; i < s.queries; i += 128) {
-      index const rows = std::min<index>(128, s.queries - i), first = s.causal ? s.keys - s.queries + i + 1 : s.keys;
-      index const keys = std::min(s.keys, first + rows - 1);
-      multiply(p.q.data() + (h * s.queries + i) * s.dim, p.k.data() + head * s.keys * s.dim, true, scores.data(), rows, keys, s.dim);
-      softmax_rows(scores.data(), rows, keys, first, scale);
-      multiply(scores.data(), p.v.data() + head * s.keys * s.dim, false, p.out.data() + (h * s.queries + i) * s.dim, rows, s.dim, keys);
-    }
-  }
-}
-
-template <class Lazy>
-void add_block_peers([[maybe_unused]] workload const& w, [[maybe_unused]] Lazy data) {
-#if TERN_BENCH_HAVE_EIGEN
-  w.add("eigen_blocks", [data](run& r) {
-    problem<float>& p = data();
-    set_peer_threads(r.threads());
-    std::vector<float> scores(static_cast<std::size_t>(128 * p.s.keys));
-    using matrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
-    using view = Eigen::Map<matrix const>;
-    check_and_time(r, p, f32_rounding, [&](index) {
-      in_blocks(p, scores, [](float const* a, float const* b, bool transposed, float* c, index m, index n, index k) {
-        Eigen::Map<matrix> result(c, m, n);
-        if (transposed)
-          result.noalias() = view(a, m, k) * view(b, n, k).transpose();
-        else
-          result.noalias() = view(a, m, k) * view(b, k, n);
-      });
-    });
-  });
-#endif
-#if TERN_BENCH_HAVE_OPENBLAS
-  w.add("openblas_blocks", [data](run& r) {
-    problem<float>& p = data();
-    set_peer_threads(r.threads());
-    std::vector<float> scores(static_cast<std::size_t>(128 * p.s.keys));
-    check_and_time(r, p, f32_rounding, [&](index) {
-      in_blocks(p, scores, [](float const* a, float const* b, bool transposed, float* c, index m, index n, index k) {
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, transposed ? CblasTrans : CblasNoTrans, static_cast<int>(m), static_cast<int>(n),
-                    static_cast<int>(k), 1.f, a, static_cast<int>(k), b, static_cast<int>(transposed ? k : n), 0.f, c, static_cast<int>(n));
-      });
-    });
-  });
-#endif
-}
-
-#if TERN_BENCH_HAVE_GGML
-template <class T, class Lazy>
-void add_ggml(workload const& w, Lazy data) {
-  w.add("ggml", [data](run& r) {
-    problem<T>& p = data();
-    shape const& s = p.s;
-    std::vector<std::uint16_t> mask;
-    if (s.causal) {
-      mask.resize(static_cast<std::size_t>(s.keys * s.queries));
-      for (index i = 0; i < s.queries; ++i)
-        for (index j = s.keys - s.queries + i + 1; j < s.keys; ++j) mask[static_cast<std::size_t>(i * s.keys + j)] = 0xfc00;  // -infinity
-    }
-    ggml_operator attend(r.threads(), [&](ggml_context* c) {
-      ggml_type const type = std::is_same_v<T, float> ? GGML_TYPE_F32 : std::is_same_v<T, f16> ? GGML_TYPE_F16 : GGML_TYPE_BF16;
-      auto tensor = [c](ggml_type t, index a, index b, index h, void* at) {
-        ggml_tensor* const x = ggml_new_tensor_3d(c, t, a, b, h);
-        x->data = at;
-        return x;
-      };
-      ggml_tensor* const m = s.causal ? tensor(GGML_TYPE_F16, s.keys, s.queries, 1, mask.data()) : nullptr;
-      ggml_tensor* const out = ggml_flash_attn_ext(
-          c, tensor(GGML_TYPE_F32, s.dim, s.queries, s.heads, p.q.data()), tensor(type, s.dim, s.keys, s.kv_heads, p.k.data()),
-          tensor(type, s.dim, s.keys, s.kv_heads, p.v.data()), m, 1 / std::sqrt(static_cast<float>(s.dim)), 0.f, 0.f);
-      out->data = p.out.data();
-      return out;
-    });
-    // ggml rounds q to the type of k and adds up the values in it, one rounding a key.
-    double const rounding = std::is_same_v<T, float> ? f32_rounding : 0x1p-10 * std::sqrt(static_cast<double>(s.keys));
-    check_and_time(r, p, rounding, [&](index) { attend(); }, true);
-  });
-}
-#endif
-
-template <class T>
-void add_attention(std::string const& name, shape s) {
-  auto const data = lazy([s] { return problem<T>(s); });
-  workload const w{
-      .op = "attention",
-      .name = name,
-      .flops = 4.0 * s.pairs() * static_cast<double>(s.heads * s.dim),
-      .bytes = static_cast<double>(2 * s.kv_heads * s.keys * s.dim) * sizeof(T) + 8.0 * static_cast<double>(s.heads * s.queries * s.dim),
-      .peak = unit::f32};
-  w.add("tern", [data](run& r) {
-    problem<T>& p = data();
-    shape const& n = p.s;
-    tensor_view<float const, 3> const q(p.q.data(), {n.heads, n.queries, n.dim});
-    tensor_view<T const, 3> const k(p.k.data(), {n.kv_heads, n.keys, n.dim}), v(p.v.data(), {n.kv_heads, n.keys, n.dim});
-    tensor_view<float, 3> const out(p.out.data(), {n.heads, n.queries, n.dim});
-    check_and_time(r, p, f32_rounding, [&](index) {
-      if (n.causal)
-        attention(r.policy(), q, k, v, out, causal{});
+/// Registers tern's attention. Options may change how results come about, and not what they are; a variant with some is named
+/// tern_<variant>.
+template <class T, class... Options>
+void add_tern(workload const& w, std::string const& variant, std::function<attention_inputs<T>&()> const& data, sight const& sees,
+              Options const&... options) {
+  w.add(variant, [=](run& r) {
+    attention_inputs<T>& p = data();
+    attention_shape const& s = p.s;
+    tensor_view<float const, 4> const q(p.q.data(), {s.batch, s.heads, s.queries, s.dim});
+    tensor_view<float, 4> const out(p.out.data(), {s.batch, s.heads, s.queries, s.dim});
+    check_and_time(r, p, p.kv, sees, attention_rounding(element<T>::peak), [&](index i) {
+      T const* const type = nullptr;
+      auto const k = operand(p.kv.k(i), s, type), v = operand(p.kv.v(i), s, type);
+      if (sees.window != 0)
+        attention(r.policy(), q, k, v, out, causal{} & window{sees.window}, options...);
+      else if (sees.causal)
+        attention(r.policy(), q, k, v, out, causal{}, options...);
       else
-        attention(r.policy(), q, k, v, out);
+        attention(r.policy(), q, k, v, out, options...);
     });
   });
-  if constexpr (std::is_same_v<T, float>)
-    if (s.queries > 1) add_block_peers(w, data);
-#if TERN_BENCH_HAVE_GGML
-  add_ggml<T>(w, data);
-#endif
+}
+
+/// Decoding from tiles. The rows of blocks beside them, which are slower to read, are then tern_rows.
+template <class T>
+void add_tiles(workload const& w, std::function<attention_inputs<T>&()> const& data, sight const& sees) {
+  using store = tile_store<typename tiles_like<T>::keys, typename tiles_like<T>::values>;
+  std::function<store&()> const tiles = lazy([data] { return store(data().s, data().kv); });
+  w.add("tern", [=](run& r) {
+    attention_inputs<T>& p = data();
+    attention_shape const& s = p.s;
+    tensor_view<float const, 4> const q(p.q.data(), {s.batch, s.heads, s.queries, s.dim});
+    tensor_view<float, 4> const out(p.out.data(), {s.batch, s.heads, s.queries, s.dim});
+    store& kv = tiles();
+    check_and_time(r, p, kv, sees, attention_rounding(unit::int8), [&](index i) { attention(r.policy(), q, kv.k(i), kv.v(i), out); });
+  });
 }
 
 template <class T>
-void add_type(std::string const& type) {
-  for (shape s : {shape{16, 16, 1024, 1024, 64, false}, {32, 8, 2048, 2048, 128, false}, {32, 8, 4096, 4096, 128, false}})
-    for (bool causal : {true, false}) {
-      s.causal = causal;
-      add_attention<T>("prefill_" + type + "_h" + std::to_string(s.heads) + "x" + std::to_string(s.kv_heads) + "_n" +
-                           std::to_string(s.queries) + "_d" + std::to_string(s.dim) + (causal ? "_causal" : "_full"),
-                       s);
-    }
-  for (index n : {4096, 16384, 65536})
-    add_attention<T>("decode_" + type + "_h32x8_n" + std::to_string(n) + "_d128", {32, 8, 1, n, 128, false});
+workload describe(std::string const& name, attention_shape const& s, sight const& sees) {
+  auto const heads = static_cast<double>(s.batch * s.heads);
+  auto const kv_bytes = static_cast<double>(2 * s.kv_rows() * stored<T>::bytes(s.dim));
+  return {.op = "attention",
+          .name = name,
+          .flops = 4.0 * sees.pairs(s) * heads * static_cast<double>(s.dim),
+          .bytes = kv_bytes + 8.0 * static_cast<double>(s.rows() * s.dim),
+          .peak = element<T>::peak};
+}
+
+/// Registers every implementation of one shape, once for each of `sights`. `kind` is the first word of the names.
+template <class T>
+void add_attention(std::string const& kind, attention_shape const& s, std::vector<sight> const& sights) {
+  if (s.dim % stored<T>::elements != 0) return;
+  std::function<attention_inputs<T>&()> const data = lazy([s] { return attention_inputs<T>(s); });
+  ggml_peer<T> const ggml(s, data);
+  for (sight const& sees : sights) {
+    std::string name = kind + "_" + element<T>::name + "_h" + std::to_string(s.heads) + "x" + std::to_string(s.kv_heads) + "_n" +
+                       std::to_string(s.keys) + "_d" + std::to_string(s.dim);
+    if (s.queries > 1) name.append("_").append(sees.name());
+    workload const w = describe<T>(name, s, sees);
+    bool const in_tiles = s.cold() && s.batch == 1 && requires { typename tiles_like<T>::keys; };
+    if constexpr (requires { typename tiles_like<T>::keys; })
+      if (in_tiles) add_tiles<T>(w, data, sees);
+    if constexpr (measured<T>) add_tern<T>(w, in_tiles ? "tern_rows" : "tern", data, sees, typename element<T>::multiplied{});
+    if constexpr (std::is_same_v<T, float>)
+      if (s.queries > 1) add_block_peers(w, data, sees);
+    ggml.add(w, sees);
+  }
+}
+
+template <class T>
+void add_type() {
+  sight const full{}, causal{true}, window256{true, 256}, window1024{true, 1024};
+  add_attention<T>("prefill", {16, 16, 1024, 1024, 64}, {full, causal});
+  add_attention<T>("prefill", {32, 8, 2048, 2048, 128}, {full, causal});
+  add_attention<T>("prefill", {32, 8, 4096, 4096, 128}, {full, causal, window256, window1024});
+  add_attention<T>("prefill", {16, 4, 4096, 4096, 256}, {full, causal});
+  add_attention<T>("prefill", {8, 8, 2048, 2048, 80}, {full, causal});
+  for (index keys : {4096, 16384, 65536}) add_attention<T>("decode", {32, 8, 1, keys, 128}, {full});
+  add_attention<T>("decode", {1, 1, 1, 262144, 128}, {full});
+  add_attention<T>("batch256", {8, 8, 64, 64, 64, 256}, {causal});
 }
 
 }  // namespace
 
 void register_benchmarks() {
-  add_type<float>("f32");
-  add_type<f16>("f16");
+  add_type<float>();
+  add_type<f16>();
+  add_type<bf16>();
+  add_type<formats::q8_0>();
+  add_type<formats::q4_0>();
 }
 
 }  // namespace tern::bench

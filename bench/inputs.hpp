@@ -11,9 +11,9 @@
 
 namespace tern::bench {
 
-/// n numbers, nearly normal (the sum of four uniform ones), with mean 0 and this deviation.
-inline std::vector<float> fast_normal(index n, double deviation = 1) {
-  test::rng random(1);
+/// n numbers, nearly normal (the sum of four uniform ones), with mean 0 and this deviation. Another seed gives others.
+inline std::vector<float> fast_normal(index n, double deviation = 1, std::uint64_t seed = 1) {
+  test::rng random(seed);
   std::vector<float> x(static_cast<std::size_t>(n));
   auto const scale = static_cast<float>(deviation * std::sqrt(3.0) / 65536);
   for (float& e : x) {

@@ -328,5 +328,57 @@ TEST_CASE("attention: scratch is as announced, and a second call allocates nothi
     }
 }
 
+/// Tokens and keys in two halves.
+struct halves {
+  static constexpr bool per_head = false;
+  index tokens, keys;
+  struct one {
+    static constexpr bool local = true;
+    index queries, keys, first_query, first_key;
+    index query(index i) const { return first_query + i; }
+    index key(index j) const { return first_key + j; }
+  };
+  index groups(index, index) const { return 2; }
+  one group(index, index, index g) const {
+    return {g == 0 ? tokens / 2 : tokens - tokens / 2, g == 0 ? keys / 2 : keys - keys / 2, g * (tokens / 2), g * (keys / 2)};
+  }
+};
+struct negated {
+  void query(float* row, index, row_at const&) const { row[0] = -row[0]; }
+  void key(float* row, index, row_at const&) const { row[0] = -row[0]; }
+};
+
+TEST_CASE("attention: scratch is as announced with options too") {
+  rng r(15);
+  auto const several = cpu.on(several_threads());
+  std::vector<std::int32_t> ids(4 * 100 * 7);
+  std::vector<float> scores(ids.size()), z(4, 0.5f);
+  for (index tokens : {index{4}, index{100}})
+    for (index keys : {index{100}, index{5000}}) {
+      call<float, f16, f16> c(r, {4, 2, tokens, keys, 64, 48, 1});
+      auto run = [&](auto const& f, cpu_policy const& policy) {
+        return f(
+            policy, c.q.view, c.k.view, tern::ring(c.v.view, keys / 2), c.out.view, halves{tokens, keys}, causal{}, sinks{z},
+            [](floats s, score_at const& at) { return s - at.distance() * floats(0x1p-9f); }, negated{}, log_sum_exp{c.lse},
+            top_keys{view(ids.data(), 4, tokens, 7), view(scores.data(), 4, tokens, 7)});
+      };
+      auto const size = [&](auto const&... x) { return workspace_size(attention, x...); };
+      std::size_t const bytes = run(size, several);
+      workspace own(bytes);
+      run(attention, several.with(own));
+      CHECK(own.capacity() == workspace::rounded(bytes));
+      guarded<char> fixed(static_cast<index>(bytes) + 64);
+      workspace exact(fixed.data(), bytes + 64);
+      run(attention, several.with(exact));
+      CHECK(fixed.intact());
+      auto const want = c.results();
+      index const before = allocations;
+      run(attention, several.with(own));
+      CHECK(allocations == before);
+      CHECK(same_bits(c.results(), want));
+      CHECK(run(size, cpu.on(serial)) <= bytes);
+    }
+}
+
 }  // namespace
 }  // namespace tern::test

@@ -17,7 +17,7 @@ HEADER = "include/tern/matmul/add.hpp"
 BREAKS = {
     "intrinsics_only_in_simd": {HEADER: GOOD[HEADER] + "using t = __m256;\n"},
     "light_includes": {HEADER: GOOD[HEADER] + "#include <vector>\n"},
-    "folder_order": {HEADER: GOOD[HEADER] + "#include <tern/attention/dense.hpp>\n"},
+    "folder_order": {HEADER: GOOD[HEADER] + "#include <tern/attention/attention.hpp>\n"},
     "short_files": {HEADER: GOOD[HEADER] + "// more\n" * 400},
     "architecture_in_names": {HEADER: GOOD[HEADER].replace("TERN_INLINE", "inline")},
     "docstrings": {HEADER: GOOD[HEADER].replace("/// Adds.", "// Adds.")},

@@ -97,3 +97,11 @@ TEMPLATE_TEST_CASE("convert: bytes widen", "[simd]", std::uint8_t, std::int8_t) 
     for (size i = 0; i < lanes; ++i) CHECK(x[static_cast<std::size_t>(i)] == memory.data()[i]);
   }
 }
+
+TEST_CASE("convert: one f16 in every lane", "[simd]") {
+  for (std::uint32_t bits = 0; bits < 0x10000; bits += 7) {
+    f16 const x = f16::from_bits(static_cast<std::uint16_t>(bits));
+    float const want = x;
+    for (float lane : lanes_of(simd::splat(&x))) CHECK((std::isnan(want) ? std::isnan(lane) : lane == want));
+  }
+}

@@ -238,6 +238,17 @@ TEST_CASE("reduce: every lane counts once, in a fixed order", "[simd]") {
   }
 }
 
+TEST_CASE("reduce: the largest of integers", "[simd]") {
+  for (size at = 0; at < lanes; ++at) {
+    CHECK(simd::reduce_max(make_pack<std::int32_t>([&](size i) { return static_cast<std::int32_t>(i == at ? 7 : -i); })) == 7);
+    CHECK(simd::reduce_max(make_pack<std::int32_t>([&](size i) { return i == at ? -5 : std::numeric_limits<std::int32_t>::min(); })) == -5);
+  }
+}
+
+TEST_CASE("in_register: the same lanes", "[simd]") {
+  CHECK(lanes_of(simd::in_register(simd::iota<float>())) == lanes_of(simd::iota<float>()));
+}
+
 TEST_CASE("reduce: several packs at once", "[simd]") {
   rng r(6);
   constexpr int count = 2 * int(lanes) + 1;

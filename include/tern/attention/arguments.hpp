@@ -60,6 +60,16 @@ TERN_INLINE argument argument_of(int which, block_rows<B> const& x, index) {
   expect(x.dim % elements_of<B>() == 0, "attention", which == 1 ? "the dim of k" : "the dim of v", x.dim, "a multiple of the format's block");
   return argument_of(which, x.batch, x.heads, x.keys, x.dim);
 }
+template <class F>
+TERN_INLINE tile_rows<F> rows_of(kv_tiles<F> const& x) {
+  return {x};
+}
+template <class F>
+TERN_INLINE argument argument_of(int which, kv_tiles<F> const& x, index) {
+  expect(F::keys == (which == 1), "attention", "the side of tiles", which, "keys for k, values for v");
+  expect(x.dim % F::elements == 0, "attention", which == 1 ? "the dim of k" : "the dim of v", x.dim, "a multiple of 32");
+  return argument_of(which, 1, x.kv_heads, x.tokens, x.dim);
+}
 template <class T>
 TERN_INLINE paged_rows<T> rows_of(paged<T> const& x) {
   return {planes_of(x.pool), x.pool.extent(2), x.table, x.lengths};
@@ -80,6 +90,14 @@ inline argument argument_of(int which, paged<T> const& x, index batch) {
              static_cast<index>(x.table(b, page)), "a page of the pool");
   }
   return argument_of(which, x.table.extent(0), x.pool.extent(1), most, x.pool.extent(3));
+}
+/// Lengths that both k and v state are the same.
+template <class K, class V>
+TERN_INLINE void check_lengths(K const&, V const&) {}
+template <class T, class U>
+inline void check_lengths(paged<T> const& k, paged<U> const& v) {
+  for (index b = 0; b < k.table.extent(0) && k.lengths != nullptr && v.lengths != nullptr; ++b)
+    expect_equal("attention", "a length of v", static_cast<index>(v.lengths[b]), "that of k", static_cast<index>(k.lengths[b]));
 }
 template <class T>
 TERN_INLINE ring_rows<T> rows_of(ring<T> const& x) {

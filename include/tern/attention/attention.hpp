@@ -16,19 +16,24 @@
 ///           score or value; it may be NaN.
 /// Alignment query i of a group (all queries, where no layout is given) stands at key i + keys - queries (bottom-right) unless a
 ///           mask states an offset. Windows count the query's own key.
-/// Empty     a query that sees no key gives zeros, and log-sum-exp -inf. So does one whose scores are all -inf.
+/// Empty     a query that sees no key, or whose scores are all -inf, gives zeros, and log-sum-exp -inf. Sinks count as scores for
+///           log_sum_exp and row_max, which are the sink's then. A score of -inf weighs nothing, whatever the normalizer.
 /// NaN, inf  propagate as the formula says: a visible NaN in q, k or v makes the results that use it NaN; a score of +inf makes its
-///           row NaN.
+///           row NaN. NaN is never among the top_keys.
 /// Threads   the same bits whatever their number, and whatever the other rows, heads, batches and groups hold. A query's bits do
 ///           depend on whether its group takes the path for few queries (at most 8 of queries * heads that share keys) or many.
-/// Memory    scratch from the policy: proportional to threads for many queries, and to keys / 512 besides for few.
+/// Memory    scratch from the policy: proportional to threads for many queries, and to the ranges of keys (8 to keys / 4096) besides for few.
 /// Error     |out - exact| <= u (b0 + b1 sqrt(dim) n + b2 sqrt(keys)) M with u = 2^-24, M = sum_j w_ij |v_j| and n = scale |q_i| . |k_j|
 ///           at its largest (plus the cap): a score that is off by d has its weight multiplied by e^d, and rounding errors of sums
-///           grow like the square root of their length. |lse - exact| <= u (the same + 2 |lse|). `attention_accuracy` has the constants.
+///           grow like the square root of their length. For a normalizer f that divides by nothing, M = sum_j (|f(s_ij)| +
+///           |f'(s_ij)|) |v_j|. Modifiers that are steeper than 1 multiply n, to which the scores that they give are added.
+///           |lse - exact| <= u (the same + 2 |lse|). `attention_accuracy` has the constants.
 /// Cost      4 heads tokens keys dim flop; parts of the score matrix that nobody sees are not computed.
 
 #include <tern/attention/arguments.hpp>
 #include <tern/attention/plan.hpp>
+#include <tern/attention/tile_bf16.hpp>
+#include <tern/attention/tile_int8.hpp>
 
 namespace tern {
 
@@ -40,11 +45,15 @@ struct attention_accuracy {
 namespace detail {
 inline namespace TERN_ABI {
 
+TERN_INLINE attention_shape shape_of(attention_extents const& n) {
+  return {n.batch, n.heads, n.k_heads, n.v_heads, n.tokens, n.keys, n.dim, n.dim_v};
+}
+
 /// Lets an option compare itself with the call.
 template <class Option>
 TERN_INLINE void check_option(Option const& option, attention_extents const& n) {
   if constexpr (requires { option.check(attention_shape{}); })
-    option.check({n.batch, n.heads, n.k_heads, n.v_heads, n.tokens, n.keys, n.dim, n.dim_v});
+    option.check(shape_of(n));
 }
 
 /// A place for one number of each query, checked.
@@ -82,8 +91,19 @@ TERN_INLINE void set_top(attention_returns& to, Option const& top, int rank, att
 }
 
 /// The tile of products that a call multiplies with.
-template <class Products, class Problem>
-using tile_for = f32_tile;
+template <class Products, class Spec>
+struct tile_choice {
+  using type = f32_tile;
+};
+template <class Spec>
+struct tile_choice<products<bf16>, Spec> {
+  using type = best_bf16_tile;
+};
+template <class Spec>
+struct tile_choice<products<std::int8_t>, Spec> {
+  static_assert(Spec::softmax, "tern: products of int8 take the weights of a softmax");
+  using type = best_int8_tile;
+};
 
 /// Checks the arguments, builds the problem that the options describe and hands it to `then`.
 template <class Q, class K, class V, class O, class Then, class... Options>
@@ -95,7 +115,7 @@ TERN_INLINE auto attention_with(Q const& q, K const& k, V const& v, O const& out
   auto const chain = find_modifiers(options...);
   auto const transform = find_transforms(options...);
   auto const scaling = find_scale(options...);
-  using layout_type = std::remove_const_t<decltype(layout)>;
+  using layout_type = decltype(layout_over(layout, attention_shape{}));
   using normalizer_type = std::remove_const_t<decltype(normalizer)>;
   constexpr bool per_head = [] {
     if constexpr (is_given<layout_type>)
@@ -112,6 +132,7 @@ TERN_INLINE auto attention_with(Q const& q, K const& k, V const& v, O const& out
 
   index const batch = with_batch(q).extent(0);
   attention_extents const n = check_arguments(argument_of(0, q), argument_of(1, k, batch), argument_of(2, v, batch), argument_of(3, out), per_head);
+  check_lengths(k, v);
   (check_option(options, n), ...);
   attention_returns returns;
   returns.lse = row_output_of(find_log_sum_exp(options...), "the rank or an extent of log_sum_exp", rank, n);
@@ -131,8 +152,8 @@ TERN_INLINE auto attention_with(Q const& q, K const& k, V const& v, O const& out
                   planes_of(with_batch(out)),
                   returns,
                   n,
-                  spec{layout, mask, chain, normalizer, transform, stated_offset(mask), factor}};
-  using tile = tile_for<std::remove_const_t<decltype(find_products(options...))>, problem>;
+                  spec{layout_over(layout, shape_of(n)), mask, chain, normalizer, transform, stated_offset(mask), factor}};
+  using tile = typename tile_choice<std::remove_const_t<decltype(find_products(options...))>, spec>::type;
   return then(p, tile{});
 }
 
@@ -149,6 +170,8 @@ template <class X>
 inline constexpr bool is_source = false;
 template <class B>
 inline constexpr bool is_source<block_rows<B>> = true;
+template <class F>
+inline constexpr bool is_source<kv_tiles<F>> = true;
 template <class T>
 inline constexpr bool is_source<paged<T>> = true;
 template <class T>

@@ -9,15 +9,19 @@
 namespace tern::detail {
 inline namespace TERN_ABI {
 
-template <class Problem>
-inline constexpr bool stages_keys = Problem::spec_type::transforms || is_block<typename Problem::key_element>;
-template <class Problem>
-inline constexpr bool stages_values = is_block<typename Problem::value_element>;
+/// Whether keys (values) are copied as f32: because they are transformed, because a source makes them, or because blocks are to be
+/// decoded.
+template <class Problem, bool decode>
+inline constexpr bool stages_keys = Problem::spec_type::transforms || decoding_source<decltype(Problem::k)> ||
+                                    (decode && is_block<typename Problem::key_element>);
+template <class Problem, bool decode>
+inline constexpr bool stages_values = decoding_source<decltype(Problem::v)> || (decode && is_block<typename Problem::value_element>);
+
 template <class Problem>
 inline constexpr bool needs_ids = Problem::spec_type::transforms || Problem::spec_type::wants_top || !decltype(Problem::spec_type::chain)::empty;
 
 /// Memory for what a block needs besides the rows.
-template <class Problem>
+template <class Problem, bool decode>
 struct block_memory {
   std::int32_t* ids;        // (key_block)
   std::int32_t* positions;  // (key_block)
@@ -26,84 +30,77 @@ struct block_memory {
 
   TERN_INLINE static block_memory lay_out(Problem const& p, arena& a) {
     index const ids = needs_ids<Problem> ? key_block : 0;
-    index const staged = stages_keys<Problem> ? key_block * round_to_multiple(p.n.dim, simd::lanes) : 0;
-    index const values = stages_values<Problem> ? key_block * round_to_multiple(p.n.dim_v, simd::lanes) : 0;
+    index const staged = stages_keys<Problem, decode> ? key_block * round_to_multiple(p.n.dim, simd::lanes) : 0;
+    index const values = stages_values<Problem, decode> ? key_block * round_to_multiple(p.n.dim_v, simd::lanes) : 0;
     return {a.take<std::int32_t>(ids), a.take<std::int32_t>(ids), a.take<float>(staged), a.take<float>(values)};
   }
 };
 
 /// Rows of keys [first, first + count) of a group.
-template <class Rows>
+template <class Rows, bool decode>
 struct block_rows_of {
   using problem = std::remove_cvref_t<decltype(std::declval<Rows const&>().p)>;
-  using key_type = std::conditional_t<stages_keys<problem>, float, typename problem::key_element>;
-  using value_type = std::conditional_t<stages_values<problem>, float, typename problem::value_element>;
+  using key_type = std::conditional_t<stages_keys<problem, decode>, float, typename problem::key_element>;
+  using value_type = std::conditional_t<stages_values<problem, decode>, float, typename problem::value_element>;
 
   Rows const& of;
   key_type const* key[key_block];
   value_type const* value[key_block];
   block_keys keys;
 
-  TERN_INLINE block_rows_of(Rows const& rows, block_memory<problem> const& memory, index first, index count)
+  /// `keys_too` and `values_too` say whether rows are wanted: who works on tiles does without.
+  TERN_INLINE block_rows_of(Rows const& rows, block_memory<problem, decode> const& memory, index first, index count, bool keys_too = true,
+                            bool values_too = true)
       : of(rows), keys{first, count, memory.ids, memory.positions} {
-    auto const& p = of.p;
-    auto const index_of = [&](index i) TERN_LAMBDA { return of.group.key(first + i); };
-    if constexpr (needs_ids<problem>) {
-      for (index i = 0; i < key_block; ++i) {
-        index const j = i < count ? i : count - 1, id = of.group.key(first + j);
-        memory.ids[i] = static_cast<std::int32_t>(id);
-        memory.positions[i] = static_cast<std::int32_t>(std::remove_cvref_t<decltype(of.group)>::local ? first + j : id);
-      }
-    }
-    if constexpr (stages_keys<problem>) {
-      typename problem::key_element const* row[key_block];
-      p.k.rows(of.b, p.k_head(of.unit), count, index_of, row);
-      for (index i = 0; i < count; ++i) {
-        float* const to = widened(row[i], p.n.dim, i, memory.key);
-        key[i] = to;
-        if constexpr (problem::spec_type::transforms)
-          p.spec.transform.key(to, p.n.dim, {of.b, p.k_head(of.unit), memory.ids[i], memory.positions[i]});
-      }
-    } else {
-      p.k.rows(of.b, p.k_head(of.unit), count, index_of, key);
-    }
-    if constexpr (stages_values<problem>) {
-      typename problem::value_element const* row[key_block];
-      p.v.rows(of.b, p.v_head(of.unit), count, index_of, row);
-      for (index i = 0; i < count; ++i) value[i] = widened(row[i], p.n.dim_v, i, memory.value);
-    } else {
-      p.v.rows(of.b, p.v_head(of.unit), count, index_of, value);
-    }
+    if constexpr (needs_ids<problem>) list_ids(memory);
+    if (keys_too) list_rows<stages_keys<problem, decode>>(of.p.k, of.p.k_head(of.unit), of.p.n.dim, memory.key, key);
+    if (values_too) list_rows<stages_values<problem, decode>>(of.p.v, of.p.v_head(of.unit), of.p.n.dim_v, memory.value, value);
+    if constexpr (problem::spec_type::transforms)
+      for (index i = 0; i < count; ++i)
+        of.p.spec.transform.key(memory.key + i * round_to_multiple(of.p.n.dim, simd::lanes), of.p.n.dim,
+                                {of.b, of.p.k_head(of.unit), memory.ids[i], memory.positions[i]});
   }
 
   /// Asks for the rows of keys [from, to) of the group.
   TERN_INLINE void fetch(index from, index to) const {
     for (index j = from; j < to; ++j) {
-      index const id = of.group.key(j);
-      auto const same = [&](index) TERN_LAMBDA { return id; };
-      typename problem::key_element const* k[1];
-      typename problem::value_element const* v[1];
-      of.p.k.rows(of.b, of.p.k_head(of.unit), 1, same, k);
-      of.p.v.rows(of.b, of.p.v_head(of.unit), 1, same, v);
-      fetch_row(k[0], of.p.n.dim);
-      fetch_row(v[0], of.p.n.dim_v);
+      fetch_one(of.p.k, of.p.k_head(of.unit), of.p.n.dim, j);
+      fetch_one(of.p.v, of.p.v_head(of.unit), of.p.n.dim_v, j);
     }
-  }
-  /// Asks for the row of key j of the group, if there is one.
-  TERN_INLINE void fetch_key(index j) const {
-    if (j >= of.group.keys) return;
-    auto const same = [&](index) TERN_LAMBDA { return of.group.key(j); };
-    typename problem::key_element const* k[1];
-    of.p.k.rows(of.b, of.p.k_head(of.unit), 1, same, k);
-    fetch_row(k[0], of.p.n.dim);
   }
 
  private:
-  template <class T>
-  TERN_INLINE static float* widened(T const* row, index size, index i, float* memory) {
-    float* const to = memory + i * round_to_multiple(size, simd::lanes);
-    widen_row(row, size, 1.f, to);
-    return to;
+  TERN_INLINE void list_ids(block_memory<problem, decode> const& memory) const {
+    for (index i = 0; i < key_block; ++i) {
+      index const j = keys.first + (i < keys.count ? i : keys.count - 1), id = of.group.key(j);
+      memory.ids[i] = static_cast<std::int32_t>(id);
+      memory.positions[i] = static_cast<std::int32_t>(std::remove_cvref_t<decltype(of.group)>::local ? j : id);
+    }
+  }
+  template <bool staged, class Source, class T>
+  TERN_INLINE void list_rows(Source const& from, index head, index size, [[maybe_unused]] float* memory, T const** to) const {
+    auto const index_of = [&](index i) TERN_LAMBDA { return of.group.key(keys.first + i); };
+    if constexpr (!staged) {
+      from.rows(of.b, head, keys.count, index_of, to);
+    } else {
+      index const stride = round_to_multiple(size, simd::lanes);
+      for (index i = 0; i < keys.count; ++i) to[i] = memory + i * stride;
+      if constexpr (decoding_source<Source>) {
+        for (index i = 0; i < keys.count; ++i) from.decode(of.b, head, index_of(i), memory + i * stride);
+      } else {
+        typename Source::element const* row[key_block];
+        from.rows(of.b, head, keys.count, index_of, row);
+        for (index i = 0; i < keys.count; ++i) widen_row(row[i], size, 1.f, memory + i * stride);
+      }
+    }
+  }
+  template <class Source>
+  TERN_INLINE void fetch_one(Source const& from, index head, index size, index j) const {
+    if constexpr (!decoding_source<Source>) {
+      typename Source::element const* row[1];
+      from.rows(of.b, head, 1, [&](index) TERN_LAMBDA { return of.group.key(j); }, row);
+      fetch_row(row[0], size);
+    }
   }
 };
 

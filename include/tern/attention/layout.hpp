@@ -7,7 +7,7 @@
 ///
 /// A layout is a type with
 ///
-///     static constexpr bool per_head;                      // whether groups differ among heads that share keys
+///     static constexpr bool per_head;                      // whether groups differ from head to head
 ///     index groups(index batch, index head) const;         // how many there are
 ///     G group(index batch, index head, index g) const;     // the g-th
 ///     void check(attention_shape const&) const;            // optional: compares itself with the tensors, reports errors
@@ -19,11 +19,16 @@
 ///     index key(index j) const;                            // the index of its key j
 ///     static constexpr bool local;                         // masks and distances count within the group (i and j), or by token and
 ///                                                          // key index, which then ascend within the group
-///     key_range row(index i) const;                        // optional: query i sees only keys [begin, end) of the group; both grow with i
-///     bool visible(index i, index j) const;                // optional, in its place: what is hidden within the group, by i and j,
+///     bool visible(index i, index j) const;                // optional: what is hidden within the group, by i and j,
 ///     coverage covers(index i0, index i1, index j0, index j1) const;  // as in mask.hpp
+///     key_range row(index i) const;                        // optional, instead of these two: query i sees keys [begin, end) of the
+///                                                          // group, and both ends grow with i
 ///
-/// Each query stands in exactly one group. The functions are called from several threads and may not throw.
+/// A layout that needs to know the extents of the call has `L over(attention_shape const&) const` instead, which gives the layout.
+///
+/// Groups that differ from key head to key head, but not among the heads that share one, need no `per_head`: a group is asked for
+/// by the first head that shares its keys and values. Each query stands in exactly one group. The functions are called from several
+/// threads and may not throw.
 
 #include <tern/attention/mask.hpp>
 

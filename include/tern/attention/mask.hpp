@@ -17,8 +17,15 @@
 ///     coverage covers(index i0, index i1, index j0, index j1) const;       // how much of these keys these queries see
 ///     bool visible(index i, index j) const;
 ///
-/// The three are called from several threads and may not throw. A mask that differs from head to head has `M at(index batch, index
-/// head) const` instead, which gives the mask of a head.
+/// The three are called from several threads and may not throw. A mask that goes by the position of a query has instead
+///
+///     index offset;                                   // stated by the caller, or bottom_right
+///     M aligned(index keys, index offset) const;      // the three functions, for query i at position i + offset of `keys` keys, beyond
+///                                                     // which it shows none; with `key_range row(index i) const` besides, where what
+///                                                     // a query sees is one range, masking by element is faster
+///
+/// and one that differs from head to head, or from batch to batch, `M at(index batch, index head) const` or `M at(index batch) const`,
+/// which gives the mask of a head or of a batch.
 
 #include <tern/core/config.hpp>
 
@@ -56,10 +63,27 @@ concept custom_mask = requires(M const& m, index i) {
   { m.visible(i, i) } -> std::convertible_to<bool>;
 };
 
+/// A mask that goes by the positions of queries.
+template <class M>
+concept aligned_mask = requires(M const& m, index i) {
+  { m.aligned(i, i) } -> custom_mask;
+  { m.offset } -> std::convertible_to<index>;
+};
+
+namespace detail {
+template <class M>
+concept mask_of_one = custom_mask<M> || aligned_mask<M>;
+}  // namespace detail
+
 /// A mask for each head.
 template <class M>
 concept mask_by_head = requires(M const& m, index i) {
-  { m.at(i, i) } -> custom_mask;
+  { m.at(i, i) } -> detail::mask_of_one;
+};
+/// A mask for each batch.
+template <class M>
+concept mask_by_batch = requires(M const& m, index i) {
+  { m.at(i) } -> detail::mask_of_one;
 };
 
 /// What both masks show; made by `a & b`.
@@ -72,7 +96,7 @@ struct both_masks {
 namespace detail {
 
 template <class M>
-inline constexpr bool is_mask = custom_mask<M> || mask_by_head<M> || std::same_as<M, causal> || std::same_as<M, window>;
+inline constexpr bool is_mask = mask_of_one<M> || mask_by_head<M> || mask_by_batch<M> || std::same_as<M, causal> || std::same_as<M, window>;
 template <class A, class B>
 inline constexpr bool is_mask<both_masks<A, B>> = true;
 
@@ -103,6 +127,8 @@ template <class M>
 TERN_INLINE constexpr auto mask_of_head(M const& m, index batch, index head) {
   if constexpr (mask_by_head<M>)
     return m.at(batch, head);
+  else if constexpr (mask_by_batch<M>)
+    return m.at(batch);
   else
     return m;
 }
@@ -147,11 +173,12 @@ struct bound_both {
 
 /// The offset that a mask states, or `bottom_right`; of several, the first.
 template <class M>
-TERN_INLINE constexpr index stated_offset(M const&) {
-  return bottom_right;
+TERN_INLINE constexpr index stated_offset(M const& m) {
+  if constexpr (requires { m.offset; })
+    return m.offset;
+  else
+    return bottom_right;
 }
-TERN_INLINE constexpr index stated_offset(causal const& m) { return m.offset; }
-TERN_INLINE constexpr index stated_offset(window const& m) { return m.offset; }
 template <class A, class B>
 TERN_INLINE constexpr index stated_offset(both_masks<A, B> const& m) {
   index const first = stated_offset(m.first);
@@ -169,6 +196,10 @@ TERN_INLINE constexpr band bind_mask(window const& m, index keys, index offset) 
 template <custom_mask M>
 TERN_INLINE constexpr auto bind_mask(M const& m, index keys, index) {
   return bound_both<band, M>{band{-band::far, band::far, keys}, m};  // the band first: m is not asked about keys that do not exist
+}
+template <aligned_mask M>
+TERN_INLINE constexpr auto bind_mask(M const& m, index keys, index offset) {
+  return m.aligned(keys, within_far(offset));
 }
 template <class A, class B>
 TERN_INLINE constexpr auto bind_mask(both_masks<A, B> const& m, index keys, index offset) {

@@ -5,10 +5,16 @@
 ///
 ///     lse = log(e^x + e^y),   out = e^(x - lse) a + e^(y - lse) b
 ///
+/// and over any number of sets, with parts and their log-sum-exps stacked along a first dimension:
+///
+///     lse = log sum_p e^x_p,  out = sum_p e^(x_p - lse) a_p
+///
 /// Shapes  a, b, out (tokens, dim_v), (heads, tokens, dim_v) or (batch, heads, tokens, dim_v), any strides with contiguous rows;
-///         x, y, lse one for each row. out may be a or b, and lse x or y.
-/// Empty   a side whose log-sum-exp is -inf is left out, whatever it holds; two such sides give zeros and -inf.
-/// Error   |out - exact| <= 6 u (e^(x - lse) |a| + e^(y - lse) |b|) + u |x - y| min(e^(x - lse), e^(y - lse)) (|a| + |b|)
+///         x, y, lse one for each row. Stacked: (parts, ...) and (parts, ...), of one rank more than out and lse. out may be a part,
+///         and lse that part's.
+/// Empty   a side whose log-sum-exp is -inf is left out, whatever it holds; nothing but such sides gives zeros and -inf.
+/// Error   |out - exact| <= 6 u (e^(x - lse) |a| + e^(y - lse) |b|) + u |x - y| min(e^(x - lse), e^(y - lse)) (|a| + |b|);
+///         of n parts 6 + n in place of 6, and each part's distance from the largest x in place of |x - y|.
 /// Source  state merging as in FlashInfer (arXiv:2501.01005), there to base 2; here all logarithms are natural.
 
 #include <tern/attention/problem.hpp>
@@ -50,6 +56,50 @@ TERN_INLINE void merge_row(merge_weights const& w, A const* a, B const* b, index
     else
       simd::store_n(out + d, sum, some);
   }
+}
+
+/// The weight of a part relative to the largest log-sum-exp, in all lanes.
+TERN_INLINE simd::pack<float> part_weight(float lse, float top) {
+  return exp2_of_nonpositive((simd::pack<float>(lse) - simd::pack<float>(top)) * simd::pack<float>(log2_e));
+}
+/// Elements [d0, d0 + 8 lanes) of sum_p w_p a_p / sum; all parts are read before out is written.
+template <class A, class O>
+TERN_INLINE void merge_parts_columns(A const* a, index part_stride, float const* lse, index lse_stride, index parts, float top,
+                                     simd::pack<float> sum, index n, O* out) {
+  using packf = simd::pack<float>;
+  constexpr index W = simd::lanes, columns = 8;
+  packf acc[columns];
+  for (packf& x : acc) x = packf(0.f);
+  for (index p = 0; p < parts; ++p) {
+    float const x = lse[p * lse_stride];
+    if (x == negative_infinity) continue;
+    packf const w = part_weight(x, top) / sum;
+    for (index c = 0; c < columns && c * W < n; ++c) {
+      A const* const from = a + p * part_stride + c * W;
+      acc[c] = simd::fma(w, n - c * W < W ? simd::load_n(from, n - c * W) : simd::load(from), acc[c]);
+    }
+  }
+  for (index c = 0; c < columns && c * W < n; ++c)
+    if (n - c * W < W)
+      simd::store_n(out + c * W, acc[c], n - c * W);
+    else
+      simd::store(out + c * W, acc[c]);
+}
+/// One row of all parts; returns its log-sum-exp.
+template <class A, class O>
+TERN_INLINE float merge_parts_row(A const* a, index part_stride, float const* lse, index lse_stride, index parts, index n, O* out) {
+  float top = negative_infinity;
+  for (index p = 0; p < parts; ++p) {
+    float const x = lse[p * lse_stride];
+    if (x > top || x != x) top = x;
+  }
+  simd::pack<float> sum(0.f);
+  for (index p = 0; p < parts; ++p)
+    if (lse[p * lse_stride] != negative_infinity) sum += part_weight(lse[p * lse_stride], top);
+  for (index d = 0; d < n; d += 8 * simd::lanes) merge_parts_columns(a + d, part_stride, lse, lse_stride, parts, top, sum, n - d, out + d);
+  float lane[simd::lanes];
+  simd::store(static_cast<float*>(lane), sum);
+  return top == negative_infinity ? top : top + __builtin_log2f(lane[0]) * ln_2;
 }
 
 template <class T, int rank>
@@ -104,6 +154,33 @@ inline constexpr struct merge_fn {
         detail::merge_row(w, va[p][h].slice(0, i, i + 1).data(), vb[p][h].slice(0, i, i + 1).data(), n, vo[p][h].slice(0, i, i + 1).data());
         z(p, h, i) = w.lse;
       }
+    });
+  }
+
+  /// merge(policy, parts, parts_lse, out, out_lse)
+  template <tensor_like A, tensor_like X, tensor_like O, tensor_like Z>
+  void operator()(cpu_policy const& policy, A&& parts, X&& parts_lse, O&& out, Z&& out_lse) const {
+    constexpr int rank = view_of<O>::rank;
+    static_assert(rank >= 2 && rank <= 4 && view_of<A>::rank == rank + 1 && view_of<X>::rank == rank && view_of<Z>::rank == rank - 1,
+                  "tern: merge takes parts of rank 3, 4 or 5, an output of one rank less, and log-sum-exps of one rank less than theirs");
+    auto const a = tern::view(parts);
+    auto const x = tern::view(parts_lse);
+    auto const vo = detail::with_batch(tern::view(out));
+    auto const z = detail::with_batch_lse(tern::view(out_lse));
+    index const count = a.extent(0), heads = vo.extent(1), tokens = vo.extent(2), n = vo.extent(3);
+    detail::expect_equal("merge", "parts_lse.extent(0)", x.extent(0), "parts.extent(0)", count);
+    auto const va = detail::with_batch(a[0]);
+    auto const vx = detail::with_batch_lse(x[0]);
+    detail::check_merge_extents("an extent of a part", va, vo, 4);
+    detail::check_merge_extents("an extent of a part's log-sum-exp", vx, vo, 3);
+    detail::check_merge_extents("an extent of out_lse", z, vo, 3);
+    detail::check_merge_rows("the stride of parts' last dimension", va);
+    detail::check_merge_rows("the stride of out's last dimension", vo);
+    detail::parallel_for(policy, vo.extent(0) * heads, [&](index item, index) TERN_LAMBDA {
+      index const p = item / heads, h = item % heads;
+      for (index i = 0; i < tokens; ++i)
+        z(p, h, i) = detail::merge_parts_row(va[p][h].slice(0, i, i + 1).data(), a.stride(0), &vx(p, h, i), x.stride(0), count, n,
+                                             vo[p][h].slice(0, i, i + 1).data());
     });
   }
 } merge{};

@@ -81,6 +81,12 @@ concept row_transform = requires(T const& t, float* row, index dim, row_at const
   t.key(row, dim, at);
 };
 
+/// A layout that needs the extents of the call: layout.hpp.
+template <class L>
+concept layout_over_shape = requires(L const& l, attention_shape const& n) {
+  { l.over(n) } -> attention_layout;
+};
+
 namespace detail {
 
 template <class T>
@@ -105,7 +111,10 @@ template <int R>
 inline constexpr bool is_top_keys<top_keys<R>> = true;
 
 template <class T>
-concept attention_option = attention_mask<T> || attention_layout<T> || score_modifier<T> || attention_normalizer<T> || row_transform<T> ||
+inline constexpr bool is_layout = attention_layout<T> || layout_over_shape<T>;
+
+template <class T>
+concept attention_option = attention_mask<T> || is_layout<T> || score_modifier<T> || attention_normalizer<T> || row_transform<T> ||
                            std::same_as<T, scale> || is_products<T> || is_log_sum_exp<T> || is_row_max<T> || is_weight_sum<T> ||
                            is_top_keys<T>;
 
@@ -129,8 +138,6 @@ inline constexpr bool is_given = !std::same_as<std::remove_cvref_t<T>, no_option
 template <class T>
 inline constexpr bool is_scale = std::same_as<T, scale>;
 template <class T>
-inline constexpr bool is_layout = attention_layout<T>;
-template <class T>
 inline constexpr bool is_normalizer = attention_normalizer<T>;
 TERN_FIND_OPTION(find_scale, is_scale);
 TERN_FIND_OPTION(find_layout, is_layout);
@@ -141,6 +148,15 @@ TERN_FIND_OPTION(find_row_max, is_row_max);
 TERN_FIND_OPTION(find_weight_sum, is_weight_sum);
 TERN_FIND_OPTION(find_top_keys, is_top_keys);
 #undef TERN_FIND_OPTION
+
+/// The layout of a call with these extents.
+template <class L>
+TERN_INLINE constexpr auto layout_over(L const& layout, attention_shape const& n) {
+  if constexpr (layout_over_shape<L>)
+    return layout.over(n);
+  else
+    return layout;
+}
 
 /// All masks among the options, as one.
 TERN_INLINE constexpr no_mask find_mask() { return {}; }

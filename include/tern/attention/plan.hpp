@@ -57,7 +57,7 @@ struct attention_plan {
             // The last rows come first: under a causal mask they have the most to do.
             for (index part = parts - 1; part >= 0; --part) f(attention_item{b, unit, g, part, parts, most, 0}, rows);
           } else {
-            index const parts = Problem::spec_type::wants_top || group.keys <= split_keys ? 1 : divide_up(group.keys, split_keys);
+            index const parts = Problem::spec_type::wants_top || group.keys <= 0 ? 1 : divide_up(group.keys, split_keys(group.keys));
             for (index part = 0; part < parts; ++part) {
               f(attention_item{b, unit, g, part, parts, 0, partial}, rows);
               partial += stream_partial::size(p.n.dim_v, rows);
@@ -86,7 +86,7 @@ inline void run_item(Problem const& p, attention_item const& item, float* partia
   unit_group<Problem, std::remove_const_t<decltype(group)>> const rows(p, group, item.batch, item.unit);
   if (item.rows > 0) return prompt_item<Tile>(rows, item.part * item.rows, item.rows, memory);
   stream_partial const sum(p.n.dim_v, rows.rows(), partials + item.partial);
-  index const from = item.parts > 1 ? item.part * split_keys : 0, to = from + split_keys;
+  index const from = item.parts > 1 ? item.part * split_keys(group.keys) : 0, to = from + split_keys(group.keys);
   stream_item(rows, from, item.parts > 1 && to < group.keys ? to : group.keys, sum, memory);
   if (item.parts == 1) stream_finish(rows, partials + item.partial, 1);
 }

@@ -68,11 +68,15 @@ struct attention_problem {
 
   TERN_INLINE index k_head(index unit) const { return unit * n.unit_heads / (n.heads / n.k_heads); }
   TERN_INLINE index v_head(index unit) const { return unit * n.unit_heads / (n.heads / n.v_heads); }
+  /// Of which both k and v have a row.
   TERN_INLINE index keys_of(index b) const {
-    if constexpr (ragged_source<K>)
-      return k.keys(b, n.keys);
-    else
-      return n.keys;
+    index keys = n.keys;
+    if constexpr (ragged_source<K>) keys = k.keys(b, keys);
+    if constexpr (ragged_source<V>) {
+      index const values = v.keys(b, n.keys);
+      if (values < keys) keys = values;
+    }
+    return keys;
   }
   TERN_INLINE index top_count() const { return Spec::wants_top ? returns.top_ids.extent(3) : 0; }
 
@@ -133,7 +137,8 @@ struct unit_group {
     narrow_row(o, p.n.dim_v, factor, p.out.at(b, h, at));
     float const unit_of_score = spec::softmax ? ln_2 : 1.f;
     if constexpr (spec::softmax) p.returns.lse.write(b, h, at, empty ? negative_infinity : (m + __builtin_log2f(l)) * ln_2);
-    if constexpr (!spec::elementwise) p.returns.max.write(b, h, at, m == negative_infinity ? m : m * unit_of_score);
+    bool const odd = spec::softmax && l != l && m < -negative_infinity;  // NaN among the scores, of which m knows nothing
+    if constexpr (!spec::elementwise) p.returns.max.write(b, h, at, odd ? l : m == negative_infinity ? m : m * unit_of_score);
     if constexpr (spec::elementwise) p.returns.sum.write(b, h, at, l);
   }
 };

@@ -40,8 +40,9 @@ struct prompt_scratch {
   float* l;        // (rows)
   float* alpha;    // (Tile::rows)
   float* row;      // (Tile::rows, dim or dim_v): rows widened
+  float* finite;   // (key_block, padded): values without what is not finite
   top_rows largest;
-  block_memory<Problem> block;
+  block_memory<Problem, false> block;
 
   TERN_INLINE static index lay_out(Problem const& p, index rows, std::byte* base, prompt_scratch* to) {
     arena a{base};
@@ -60,8 +61,9 @@ struct prompt_scratch {
     s.l = a.take<float>(tiles * Tile::rows);
     s.alpha = a.take<float>(Tile::rows);
     s.row = a.take<float>(Tile::rows * widest);
+    s.finite = a.take<float>(key_block * padded);
     s.largest = {a.take<float>(tiles * Tile::rows * count), a.take<std::int32_t>(tiles * Tile::rows * count), count};
-    s.block = block_memory<Problem>::lay_out(p, a);
+    s.block = block_memory<Problem, false>::lay_out(p, a);
     if (to != nullptr) *to = s;
     return a.used;
   }
@@ -82,18 +84,29 @@ TERN_INLINE void pack_queries(Rows const& of, index row0, index live, Scratch co
   }
 }
 
-/// o += p v by element where the mask shows it: a hidden value may be NaN, and zero times NaN is not nothing.
-template <class V, class Mask, class QueryOf>
-inline void add_visible_values(V const* const* value, float const* p, float const* alpha, Mask const& mask, QueryOf const& query_of,
-                               index block, index count, index rows, index dim_v, float* row, float* o, index o_stride) {
-  for (index r = 0; r < rows; ++r)
-    for (index d = 0; d < o_stride; ++d) o[r * o_stride + d] *= alpha[r];
+/// Adds values that are not finite to the rows that see them; they have been left out of the packed ones, since a hidden value may
+/// be NaN, and zero times NaN is not nothing. A value with a weight of another normalizer than softmax's gives NaN.
+template <class Spec, class V, class Mask, class QueryOf>
+inline void add_odd_values(V const* const* value, Mask const& mask, QueryOf const& query_of, index block, index count, index rows,
+                           index dim_v, float* row, float* o, index o_stride) {
   for (index j = 0; j < count; ++j) {
     widen_row(value[j], dim_v, 1.f, row);
-    for (index r = 0; r < rows; ++r) {
-      if (!mask.visible(query_of(r), block + j)) continue;
-      for (index d = 0; d < dim_v; ++d) o[r * o_stride + d] = __builtin_fmaf(p[r * key_block + j], row[d], o[r * o_stride + d]);
+    for (index d = 0; d < dim_v; ++d) {
+      if (row[d] - row[d] == 0) continue;
+      for (index r = 0; r < rows; ++r)
+        if (mask.visible(query_of(r), block + j)) o[r * o_stride + d] += Spec::elementwise ? 0 * row[d] : row[d];
     }
+  }
+}
+
+/// Rows of values in f32 with zeros for what is not finite.
+template <class V>
+inline void leave_odd_out(V const* const* value, index count, index dim_v, index stride, float* memory, float const** to) {
+  for (index j = 0; j < count; ++j) {
+    float* const row = memory + j * stride;
+    widen_row(value[j], dim_v, 1.f, row);
+    for (index d = 0; d < dim_v; ++d) row[d] = row[d] - row[d] == 0 ? row[d] : 0.f;
+    to[j] = row;
   }
 }
 
@@ -114,22 +127,20 @@ inline void prompt_tile(Rows const& of, Mask const& mask, Scratch const& w, inde
   index const first_panel = begin / panel_width, last_panel = divide_up(end, panel_width);
   Tile::scores(w.q + tile / Tile::rows * Tile::query_bytes(p.n.dim), w.k, p.n.dim, first_panel, last_panel, w.s);
 
-  weight_rows const state{w.m + tile, w.l + tile, w.alpha};
+  softmax_rows const state{w.m + tile, w.l + tile, w.alpha};
   top_rows const top{w.largest.score + tile * w.largest.count, w.largest.id + tile * w.largest.count, w.largest.count};
   auto row_of = [&](index r) TERN_LAMBDA { return first_row + (r < live ? r : live - 1); };
   auto query_of = [&](index r) TERN_LAMBDA { return of.query(row_of(r)); };
   auto at_row = [&](index r) TERN_LAMBDA { return score_of_row(of, row_of(r)); };
-  index const from = first_panel * 2, to = last_panel * 2;
   if (covers == coverage::all && end == last_panel * panel_width)
-    weigh_tile(p.spec, w.s, Tile::rows, from, to, at_row, keys, hide_nothing{}, state, top);
+    weigh_tile<Tile>(p.spec, w.s, Tile::rows, first_panel, last_panel, at_row, keys, hide_nothing{}, state, top, w.p);
   else
-    weigh_tile(p.spec, w.s, Tile::rows, from, to, at_row, keys, hide_by_mask{mask, query_of, block}, state, top);
+    weigh_tile<Tile>(p.spec, w.s, Tile::rows, first_panel, last_panel, at_row, keys, hide_by_mask{mask, query_of, block}, state, top, w.p);
 
   float* const o = w.o + tile * w.padded;
-  if (!finite && covers != coverage::all)
-    return add_visible_values(value, w.s, w.alpha, mask, query_of, block, count, Tile::rows, p.n.dim_v, w.row, o, w.padded);
-  Tile::pack_weights(w.s, first_panel, last_panel, w.v, p.n.dim_v, w.p);
-  Tile::values(w.s, w.p, w.v, p.n.dim_v, begin, end, w.alpha, o, w.padded);
+  Tile::values(w.p, w.v, p.n.dim_v, first_panel, last_panel, w.alpha, o, w.padded);
+  if (!finite)
+    add_odd_values<std::remove_cvref_t<decltype(p.spec)>>(value, mask, query_of, block, count, Tile::rows, p.n.dim_v, w.row, o, w.padded);
 }
 
 /// Rows [row0, row0 + rows) of a group.
@@ -143,7 +154,8 @@ inline void prompt_item(Rows const& of, index row0, index rows, std::byte* memor
   index const live = of.rows() - row0 < rows ? of.rows() - row0 : rows, tiles = divide_up(live, Tile::rows);
   pack_queries<Tile>(of, row0, live, w);
   for (index i = 0; i < tiles * Tile::rows * w.padded; ++i) w.o[i] = 0;
-  start_rows(p.spec, tiles * Tile::rows, [&](index r) TERN_LAMBDA { return of.head(row0 + (r < live ? r : live - 1)); }, {w.m, w.l, nullptr});
+  start_rows(p.spec, tiles * Tile::rows, [&](index r) TERN_LAMBDA { return of.head(row0 + (r < live ? r : live - 1)); },
+             {w.m, w.l, nullptr});
   start_top(w.largest, tiles * Tile::rows);
 
   auto const mask = of.mask();
@@ -153,10 +165,16 @@ inline void prompt_item(Rows const& of, index row0, index rows, std::byte* memor
     index const count = keys - block < key_block ? keys - block : key_block;
     coverage const covers = mask.covers(i0, i1, block, block + count);
     if (covers == coverage::none) continue;
-    block_rows_of<Rows> const rows_here(of, w.block, block, count);
+    block_rows_of<Rows, false> const rows_here(of, w.block, block, count);
     Tile::pack_keys(rows_here.key, count, p.n.dim, w.k);
-    Tile::pack_values(rows_here.value, count, p.n.dim_v, w.v);
     bool const finite = covers == coverage::all || rows_are_finite(rows_here.value, count, p.n.dim_v);
+    if (finite) {
+      Tile::pack_values(rows_here.value, count, p.n.dim_v, w.v);
+    } else {
+      float const* row[key_block];
+      leave_odd_out(rows_here.value, count, p.n.dim_v, w.padded, w.finite, row);
+      Tile::pack_values(row, count, p.n.dim_v, w.v);
+    }
     index const ahead = keys - block - count < count ? keys - block - count : count;
     for (index t = 0; t < tiles; ++t) {
       // The next block's rows are fetched bit by bit, so that packing finds them near.

@@ -6,12 +6,14 @@
 ///     block_rows<Block>     rows of whole blocks of a format: formats::q8_0::block, formats::q4_0::block
 ///     paged(pool, table)    rows in pages of a pool; table says which page holds which rows of a sequence
 ///     ring(buffer, first)   a buffer that is written round and round; key j lies in row (first + j) % rows
+///     kv_tiles<Format>      a cache in tiles of 8 or 4 bits (formats/kv_tiles.hpp), which is fastest to decode with
 ///     joined(a, b, ...)     several tensors, one after the other, as a shared prefix and what follows it
 ///
 /// The key of index j is the j-th in all of them, and masks count that index. Nothing is copied but what the engine is working on.
 
 #include <tern/attention/rows.hpp>
 #include <tern/core/tensor_view.hpp>
+#include <tern/formats/kv_tiles.hpp>
 
 namespace tern {
 
@@ -36,7 +38,7 @@ struct block_rows {
 
 /// Rows in pages. `pool` is (pages, kv_heads, rows of a page, dim), any strides; `table` is (batch, pages of a sequence): row j of
 /// sequence b is row j % rows of page table(b, j / rows). `lengths` says how many keys each sequence has; without it, all that
-/// its pages hold.
+/// its pages hold. Where only one of k and v has lengths, they hold for the other too.
 template <class T>
 struct paged {
   tensor_view<T const, 4> pool;
@@ -162,6 +164,19 @@ struct segment_rows {
     }
   }
 };
+
+/// Tiles of formats/kv_tiles.hpp.
+template <class Format>
+struct tile_rows {
+  using element = float;
+  using format = Format;
+  kv_tiles<Format> tiles;
+  TERN_INLINE void decode(index, index h, index j, float* to) const { tiles.decode(h, j, to); }
+};
+
+/// A source without rows in memory: it makes them.
+template <class Source>
+concept decoding_source = requires(Source const& s, index i, float* to) { s.decode(i, i, i, to); };
 
 template <class Source>
 concept ragged_source = requires(Source const& s, index b) {

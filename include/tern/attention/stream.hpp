@@ -2,28 +2,55 @@
 #pragma once
 /// @file attention/stream.hpp
 /// The path for few queries (the next token of a text): keys and values are read where they lie, once for all the heads that
-/// share them, and converted on the way. Long contexts are cut into ranges of `split_keys` keys whose results merge by their
+/// share them, and converted on the way. Long contexts are cut into ranges of keys whose results merge by their
 /// log-sum-exp, so that one head uses all threads. The cut follows from the number of keys alone.
 
 #include <tern/attention/block.hpp>
-#include <tern/attention/stream_kernels.hpp>
+#include <tern/attention/tile_f32.hpp>
+#include <tern/attention/tile_kernels.hpp>
 
 namespace tern::detail {
 inline namespace TERN_ABI {
 
-inline constexpr index split_keys = 512;
-static_assert(split_keys % key_block == 0 && key_block % 8 == 0);
+/// Keys of one range: an eighth of all, from 512 to 4096. A long range keeps memory busy, as its first block has to be waited for.
+TERN_INLINE constexpr index split_keys(index keys) {
+  index const some = round_to_multiple(divide_up(keys, 8), key_block);
+  return some < 512 ? 512 : (some < 4096 ? some : 4096);
+}
 /// Up to this many rows (queries times heads of a unit) the path is taken.
 inline constexpr index query_stream_rows = 8;
+
+/// Rows of a block of scores, which become weights where they are.
+struct stream_rows {
+  static constexpr index rows = query_stream_rows;
+  static constexpr int exp2_degree = 6;
+  static constexpr bool relative_to_block = false;
+  using weight_row = f32_tile::weight_row;
+};
+
+/// The products of a problem over tiles of formats/kv_tiles.hpp, where keys (values) lie in such and are taken in their order.
+template <class Rows>
+struct tiled {
+  using problem = std::remove_cvref_t<decltype(std::declval<Rows const&>().p)>;
+  using spec = typename problem::spec_type;
+  static constexpr bool in_order = std::same_as<std::remove_cvref_t<decltype(std::declval<Rows const&>().group)>, dense_group>;
+  static constexpr bool keys = decoding_source<decltype(problem::k)> && in_order && !spec::transforms;
+  /// Weights of a softmax are not negative, as the integers want them.
+  static constexpr bool values = decoding_source<decltype(problem::v)> && in_order && !spec::elementwise;
+};
+
+/// Blocks are decoded first where a register is wider than half of one.
+inline constexpr bool stream_decodes = simd::lanes > 16;
 
 /// The memory of one work item. Rows of q and o are padded to whole packs.
 template <class Problem>
 struct stream_scratch {
-  float* q;      // (rows, padded dim), scaled, zero behind dim
-  float* s;      // (rows, key_block)
-  float* alpha;  // (rows)
+  float* q;         // (rows, padded dim), scaled, zero behind dim
+  float* s;         // (rows, key_block)
+  float* alpha;     // (rows)
+  std::int32_t* z;  // q as integers, where keys lie in tiles
   top_rows largest;
-  block_memory<Problem> block;
+  block_memory<Problem, stream_decodes> block;
 
   TERN_INLINE static index lay_out(Problem const& p, index rows, std::byte* base, stream_scratch* to) {
     arena a{base};
@@ -32,12 +59,56 @@ struct stream_scratch {
     s.q = a.take<float>(rows * round_to_multiple(p.n.dim, simd::lanes));
     s.s = a.take<float>(rows * key_block);
     s.alpha = a.take<float>(round_to_multiple(rows, simd::lanes));
+    s.z = a.take<std::int32_t>(decoding_source<decltype(p.k)> ? tile_query::size(rows, p.n.dim) : 0);
     s.largest = {a.take<float>(rows * count), a.take<std::int32_t>(rows * count), count};
-    s.block = block_memory<Problem>::lay_out(p, a);
+    s.block = block_memory<Problem, stream_decodes>::lay_out(p, a);
     if (to != nullptr) *to = s;
     return a.used;
   }
 };
+
+/// Calls f(number of rows as a constant, first row) until all rows are taken.
+template <class F>
+TERN_INLINE void each_rows(index rows, F&& f) {
+  index r = 0;
+  for (; r + 4 <= rows; r += 4) f(std::integral_constant<int, 4>{}, r);
+  if (rows - r == 3) f(std::integral_constant<int, 3>{}, r);
+  if (rows - r == 2) f(std::integral_constant<int, 2>{}, r);
+  if (rows - r == 1) f(std::integral_constant<int, 1>{}, r);
+}
+
+/// Pointers to rows, or to tiles, of a range of keys: what the kernels fetch ahead, and what those of tiles work on.
+template <class Rows>
+struct stream_list {
+  void const* row[key_block];
+  index count = 0, bytes = 0;
+
+  template <class Source>
+  TERN_INLINE stream_list(Rows const& of, Source const& from, index head, index size, index first, index keys) {
+    auto const index_of = [&](index i) TERN_LAMBDA { return of.group.key(first + i); };
+    if constexpr (!decoding_source<Source>) {
+      typename Source::element const* rows[key_block];
+      from.rows(of.b, head, keys, index_of, rows);
+      for (index i = 0; i < keys; ++i) row[i] = rows[i];
+      count = keys;
+      bytes = size / elements_of<typename Source::element>() * static_cast<index>(sizeof(typename Source::element));
+    } else if constexpr (tiled<Rows>::in_order) {
+      using format = typename Source::format;
+      for (index j = 0; j < keys; j += format::tokens) row[count++] = from.tiles.tile(head, first + j);
+      bytes = format::tile_bytes(size);
+    }
+  }
+  TERN_INLINE fetch_ahead ahead() const { return {row, count, bytes}; }
+};
+template <class Rows>
+TERN_INLINE stream_list<Rows> list_keys(Rows const& of, index first, index keys) {
+  return {of, of.p.k, of.p.k_head(of.unit), of.p.n.dim, first, keys};
+}
+template <class Rows>
+TERN_INLINE stream_list<Rows> list_values(Rows const& of, index first, index keys) {
+  return {of, of.p.v, of.p.v_head(of.unit), of.p.n.dim_v, first, keys};
+}
+inline constexpr fetch_ahead nothing_ahead{nullptr, 0, 0};
 
 /// What one range of keys contributes to the rows of a group, in floats.
 struct stream_partial {
@@ -53,61 +124,84 @@ struct stream_partial {
       : stride(round_to_multiple(dim_v, simd::lanes)), o(base), m(base + rows * stride), l(m + rows) {}
 };
 
-/// Adds the weighted values of one block; where the mask shows rows different keys, run by run of what it shows.
+/// Adds the weighted values of a block where the mask shows rows different keys, run by run of what it shows.
 template <class Rows, class Mask, class Block, class Scratch>
-TERN_INLINE void stream_add(Rows const& of, Mask const& mask, Block const& block, bool all, Scratch const& w, stream_partial const& sum,
-                            index next) {
-  index const rows = of.rows(), count = block.keys.count, dim_v = of.p.n.dim_v;
-  auto ahead = [&](index j) TERN_LAMBDA { block.fetch_key(next + j); };
-  if (all) {
-    each_rows(rows, [&](auto R, index r) TERN_LAMBDA {
-      if (r == 0)
-        stream_values<R.value>(w.s, block.value, count, dim_v, w.alpha, ahead, sum.o, sum.stride);
-      else
-        stream_values<R.value>(w.s + r * key_block, block.value, count, dim_v, w.alpha + r, fetch_nothing, sum.o + r * sum.stride, sum.stride);
-    });
-    return;
-  }
-  for (index r = 0; r < rows; ++r) {
+TERN_INLINE void stream_add_visible(Rows const& of, Mask const& mask, Block const& block, Scratch const& w, stream_partial const& sum) {
+  index const count = block.keys.count;
+  for (index r = 0; r < of.rows(); ++r) {
     index j = 0;
     do {
       while (j < count && !mask.visible(of.query(r), block.keys.first + j)) ++j;
       index const begin = j;
       while (j < count && mask.visible(of.query(r), block.keys.first + j)) ++j;
-      stream_values<1>(w.s + r * key_block + begin, block.value + begin, j - begin, dim_v, w.alpha + r, fetch_nothing,
+      stream_values<1>(w.s + r * key_block + begin, block.value + begin, j - begin, of.p.n.dim_v, w.alpha + r, nothing_ahead,
                        sum.o + r * sum.stride, sum.stride);
       w.alpha[r] = 1;
     } while (j < count);
   }
 }
 
-/// Scores, weights and values of one block for all rows of a group.
-template <class Rows, class Mask, class Scratch>
-TERN_INLINE void stream_block(Rows const& of, Mask const& mask, coverage covers, index first, index count, Scratch const& w,
-                              stream_partial const& sum) {
-  constexpr index W = simd::lanes;
-  using spec = typename std::remove_cvref_t<decltype(of.p)>::spec_type;
-  auto const& p = of.p;
-  index const rows = of.rows(), q_stride = round_to_multiple(p.n.dim, W), packs = divide_up(count, W);
-  block_rows_of<Rows> const block(of, w.block, first, count);
-  auto ahead = [&](index j) TERN_LAMBDA { fetch_row(block.value[j], p.n.dim_v); };
-  each_rows(rows, [&](auto R, index r) TERN_LAMBDA {
-    if (r == 0)
-      stream_scores<R.value>(w.q, q_stride, block.key, count, p.n.dim, ahead, w.s);
-    else
-      stream_scores<R.value>(w.q + r * q_stride, q_stride, block.key, count, p.n.dim, fetch_nothing, w.s + r * key_block);
+/// The scores of a block for all rows of a group.
+template <class Rows, class Block, class Scratch>
+TERN_INLINE void stream_multiply_keys(Rows const& of, Block const& block, stream_list<Rows> const& values, Scratch const& w) {
+  index const q_stride = round_to_multiple(of.p.n.dim, simd::lanes), count = block.keys.count;
+  each_rows(of.rows(), [&](auto R, index r) TERN_LAMBDA {
+    fetch_ahead const ahead = r == 0 ? values.ahead() : nothing_ahead;
+    if constexpr (tiled<Rows>::keys) {
+      auto const tiles = list_keys(of, block.keys.first, count);
+      std::byte const* tile[key_block / 32];
+      for (index t = 0; t < tiles.count; ++t) tile[t] = static_cast<std::byte const*>(tiles.row[t]);
+      tile_scores<R.value, typename decltype(of.p.k)::format>(w.z + tile_query::size(r, of.p.n.dim), tile, count, of.p.n.dim, ahead,
+                                                              w.s + r * key_block);
+    } else {
+      stream_scores<R.value>(w.q + r * q_stride, q_stride, block.key, count, of.p.n.dim, ahead, w.s + r * key_block);
+    }
   });
+}
+
+/// Adds the weighted values of a block that all rows see, while `keys` are fetched.
+template <class Rows, class Block, class Scratch>
+TERN_INLINE void stream_multiply_values(Rows const& of, Block const& block, stream_list<Rows> const& values, stream_list<Rows> const& keys,
+                                        Scratch const& w, stream_partial const& sum) {
+  index const count = block.keys.count, dim_v = of.p.n.dim_v;
+  each_rows(of.rows(), [&](auto R, index r) TERN_LAMBDA {
+    fetch_ahead const ahead = r == 0 ? keys.ahead() : nothing_ahead;
+    float* const o = sum.o + r * sum.stride;
+    if constexpr (tiled<Rows>::values) {
+      std::byte const* tile[key_block / 32];
+      for (index t = 0; t < values.count; ++t) tile[t] = static_cast<std::byte const*>(values.row[t]);
+      tile_values<R.value, typename decltype(of.p.v)::format>(w.s + r * key_block, tile, count, dim_v, w.alpha + r, ahead, o, sum.stride);
+    } else {
+      stream_values<R.value>(w.s + r * key_block, block.value, count, dim_v, w.alpha + r, ahead, o, sum.stride);
+    }
+  });
+}
+
+/// Scores, weights and values of keys [first, first + count) for all rows of a group; `next` keys follow.
+template <class Rows, class Mask, class Scratch>
+TERN_INLINE void stream_block(Rows const& of, Mask const& mask, coverage covers, index first, index count, index next, Scratch const& w,
+                              stream_partial const& sum) {
+  auto const& p = of.p;
+  index const rows = of.rows(), panels = divide_up(count, panel_width);
+  bool const all = covers == coverage::all;
+  block_rows_of<Rows, stream_decodes> const block(of, w.block, first, count, !tiled<Rows>::keys, !tiled<Rows>::values || !all);
+  auto const values = list_values(of, first, count), keys = list_keys(of, first + count, next);
+  stream_multiply_keys(of, block, values, w);
   for (index r = 0; r < rows; ++r)
-    for (index j = count; j < packs * W; ++j) w.s[r * key_block + j] = negative_infinity;
-  weight_rows const state{sum.m, sum.l, w.alpha};
+    for (index j = count; j < panels * panel_width; ++j) w.s[r * key_block + j] = negative_infinity;
+  softmax_rows const state{sum.m, sum.l, w.alpha};
   auto query_of = [&](index r) TERN_LAMBDA { return of.query(r); };
   auto at_row = [&](index r) TERN_LAMBDA { return score_of_row(of, r); };
+  std::byte* const weights = reinterpret_cast<std::byte*>(w.s);
   // Scores behind `count` are -inf, and a modifier would make numbers of them.
-  if (covers == coverage::all && (count == packs * W || decltype(p.spec.chain)::empty))
-    weigh_tile<spec>(p.spec, w.s, rows, 0, packs, at_row, block.keys, hide_nothing{}, state, w.largest);
+  if (all && (count == panels * panel_width || decltype(p.spec.chain)::empty))
+    weigh_tile<stream_rows>(p.spec, w.s, rows, 0, panels, at_row, block.keys, hide_nothing{}, state, w.largest, weights);
   else
-    weigh_tile<spec>(p.spec, w.s, rows, 0, packs, at_row, block.keys, hide_by_mask{mask, query_of, first}, state, w.largest);
-  stream_add(of, mask, block, covers == coverage::all, w, sum, first + count);
+    weigh_tile<stream_rows>(p.spec, w.s, rows, 0, panels, at_row, block.keys, hide_by_mask{mask, query_of, first}, state, w.largest, weights);
+  if (all)
+    stream_multiply_values(of, block, values, keys, w, sum);
+  else
+    stream_add_visible(of, mask, block, w, sum);
 }
 
 /// Keys [from, to) for all rows of a group, accumulated into `sum`. Only the range that starts at 0 sees the sink.
@@ -125,6 +219,10 @@ inline void stream_item(Rows const& of, index from, index to, stream_partial con
     of.widen_query(r, w.q + r * q_stride);
     for (index d = p.n.dim; d < q_stride; ++d) w.q[r * q_stride + d] = 0;
   }
+  if constexpr (tiled<Rows>::keys)
+    each_rows(rows, [&](auto R, index r) TERN_LAMBDA {
+      quantize_query<R.value>(w.q + r * q_stride, q_stride, p.n.dim, w.z + tile_query::size(r, p.n.dim));
+    });
   if (from == 0) start_rows(p.spec, rows, [&](index r) TERN_LAMBDA { return of.head(r); }, {sum.m, sum.l, nullptr});
   start_top(w.largest, rows);
 
@@ -136,7 +234,8 @@ inline void stream_item(Rows const& of, index from, index to, stream_partial con
   for (index block = from; block < to; block += key_block) {
     index const count = to - block < key_block ? to - block : key_block;
     coverage const covers = mask.covers(0, queries, block, block + count);
-    if (covers != coverage::none) stream_block(of, mask, covers, block, count, w, sum);
+    index const left = to - block - count, next = left < key_block ? left : key_block;
+    if (covers != coverage::none) stream_block(of, mask, covers, block, count, next, w, sum);
   }
   if constexpr (problem::spec_type::wants_top)
     for (index r = 0; r < rows; ++r) write_top(of, r, w.largest, r);
@@ -158,7 +257,7 @@ TERN_INLINE void stream_merge(stream_partial const& sum, stream_partial const& n
     bool const better = next.m[r] > sum.m[r];
     a[0] = better ? 0.f : 1.f;
     c[0] = better ? 1.f : 0.f;
-    if (better) sum.m[r] = next.m[r];
+    if (better || next.m[r] != next.m[r]) sum.m[r] = next.m[r];
   } else {
     a[0] = 1;
     c[0] = 1;

@@ -4,26 +4,16 @@
 /// Between the two products: scores of a tile of rows become weights, while maxima and sums of the rows are kept.
 
 #include <tern/attention/problem.hpp>
+#include <tern/attention/tile_softmax.hpp>
 
 namespace tern::detail {
 inline namespace TERN_ABI {
-
-/// Keys between two updates of the running softmax. Block boundaries are multiples of it, so that a row does not depend on
-/// its neighbors.
-inline constexpr index key_block = 128;
 
 /// The keys of a block: indices `first`, `first + 1`, ... within the group.
 struct block_keys {
   index first, count;
   std::int32_t const* ids;        // (key_block), where somebody asks for them
   std::int32_t const* positions;  // (key_block)
-};
-
-/// The running state of `rows` rows: the maximum m and the sum l of weights relative to it, 2^(s - m), so far.
-struct weight_rows {
-  float* m;      // (rows)
-  float* l;      // (rows)
-  float* alpha;  // (rows): by what earlier sums are to be multiplied
 };
 
 /// The `count` largest scores of each row so far, in descending order.
@@ -71,19 +61,6 @@ struct hide_by_mask {
 template <class Mask, class QueryOf>
 hide_by_mask(Mask const&, QueryOf, index) -> hide_by_mask<Mask, QueryOf>;
 
-/// Moves the maxima of up to `lanes` rows up to `highest`; `base` is what their scores are taken relative to.
-TERN_INLINE void raise_maxima(float const* highest, index rows, weight_rows const& state, float* base) {
-  using packf = simd::pack<float>;
-  packf const before = simd::load_n(state.m, rows), m = simd::max(before, simd::load(highest));
-  // A row that has seen nothing yet keeps m = -inf; zero in its place makes its weights 2^-inf = 0.
-  packf const finite = simd::select(m == packf(negative_infinity), packf(0.f), m);
-  packf const alpha = exp2_of_nonpositive(before - finite);
-  simd::store_n(state.m, m, rows);
-  simd::store_n(state.alpha, alpha, rows);
-  simd::store_n(state.l, simd::load_n(state.l, rows) * alpha, rows);
-  simd::store(base, finite);
-}
-
 /// One row: modifiers and mask applied to packs [first, last), in place; returns the largest score.
 template <class Spec, class Hide>
 TERN_INLINE simd::pack<float> shape_row(Spec const& spec, score_at at, block_keys const& keys, float* row, index r, index first, index last,
@@ -125,89 +102,69 @@ TERN_INLINE void collect_top(float const* row, block_keys const& keys, index fir
   }
 }
 
-/// 2^(s - base), in place; returns the sum.
-TERN_INLINE float exponentiate(float* row, index first, index last, float base) {
+/// f(s), or 0 where s is -inf, for packs of one row, to where its weights go; returns the sum.
+template <class WeightRow, class F>
+TERN_INLINE float apply_function(F const& f, float const* row, index first, index last, WeightRow weights) {
   using packf = simd::pack<float>;
-  constexpr index W = simd::lanes;
-  packf const m(base);
+  auto weight = [&](packf s) TERN_LAMBDA { return simd::select(s == packf(negative_infinity), packf(0.f), packf(f(s))); };
   packf sum(0.f);
-  for (index c = first; c < last; ++c) {
-    packf const p = exp2_of_nonpositive(simd::load(row + c * W) - m);
-    simd::store(row + c * W, p);
-    sum += p;
+  for (index n = first; n < last; ++n) {
+    packf const a = weight(simd::load(row + n * panel_width)), b = weight(simd::load(row + n * panel_width + simd::lanes));
+    weights.put(n, a, b);
+    sum += a + b;
   }
   return simd::reduce_add(sum);
 }
 
-/// f(s), or 0 where s is -inf, in place; returns the sum.
-template <class F>
-TERN_INLINE float apply_function(F const& f, float* row, index first, index last) {
-  using packf = simd::pack<float>;
-  constexpr index W = simd::lanes;
-  packf sum(0.f);
-  for (index c = first; c < last; ++c) {
-    packf const s = simd::load(row + c * W);
-    packf const p = simd::select(s == packf(negative_infinity), packf(0.f), packf(f(s)));
-    simd::store(row + c * W, p);
-    sum += p;
-  }
-  return simd::reduce_add(sum);
-}
-
-/// 1 for the first score that is larger than all before, 0 for the others, in place.
-TERN_INLINE void take_largest(float* row, index first, index last, float highest, weight_rows const& state, index r) {
-  constexpr index W = simd::lanes;
+/// 1 for the first score that is larger than all before, 0 for the others. NaN stays, and is the maximum from then on.
+template <class WeightRow>
+TERN_INLINE void take_largest(float* row, index first, index last, float highest, softmax_rows const& state, index r, WeightRow weights) {
   bool const better = highest > state.m[r];
-  state.alpha[r] = better ? 0.f : 1.f;
   bool found = !better;
-  for (index j = first * W; j < last * W; ++j) {
+  for (index j = first * panel_width; j < last * panel_width; ++j) {
     bool const here = !found && row[j] == highest;
+    bool const odd = row[j] != row[j];
     found = found || here;
-    row[j] = here ? 1.f : 0.f;
+    if (odd) highest = row[j];
+    row[j] = here ? 1.f : (odd ? row[j] : 0.f);
   }
-  if (better) {
-    state.m[r] = highest;
-    state.l[r] = 1;
-  }
+  for (index n = first; n < last; ++n)
+    weights.put(n, simd::load(row + n * panel_width), simd::load(row + n * panel_width + simd::lanes));
+  state.alpha[r] = better ? 0.f : 1.f;
+  if (better) state.l[r] = 1;
+  if (better || highest != highest) state.m[r] = highest;
 }
 
-/// Turns scores into weights, in place, for packs [first, last) of each row. `at_row(r)` says where row r stands, `hide(r, c, s)`
-/// gives -inf for those lanes of pack c that row r does not see.
-template <class Spec, class AtRow, class Hide>
-TERN_INLINE void weigh_tile(Spec const& spec, float* TERN_RESTRICT s,  // (rows, key_block)
+/// Turns scores into weights, for key panels [first, last) of `rows` rows; they go to p, by Tile::weight_row, which may be where the
+/// scores are. `at_row(r)` says where row r stands, `hide(r, c, s)` gives -inf for those lanes of pack c that row r does not see.
+template <class Tile, class Spec, class AtRow, class Hide>
+TERN_INLINE void weigh_tile(Spec const& spec, float* s,  // (rows, key_block)
                             index rows, index first, index last, AtRow const& at_row, block_keys const& keys, Hide const& hide,
-                            weight_rows const& state, top_rows const& top) {
-  constexpr index W = simd::lanes;
-  for (index r0 = 0; r0 < rows; r0 += W) {
-    index const some = rows - r0 < W ? rows - r0 : W;
-    float highest[W], base[W];
-    for (index i = 0; i < W; ++i) highest[i] = negative_infinity;
-    for (index i = 0; i < some; ++i) {
-      float* const row = s + (r0 + i) * key_block;
-      score_at at{};
-      if constexpr (!decltype(spec.chain)::empty) at = at_row(r0 + i);
-      highest[i] = simd::reduce_max(shape_row(spec, at, keys, row, r0 + i, first, last, hide));
-      if constexpr (Spec::wants_top)
-        collect_top(row, keys, first, last, top.score + (r0 + i) * top.count, top.id + (r0 + i) * top.count, top.count);
-    }
-    if constexpr (Spec::softmax) raise_maxima(highest, some, {state.m + r0, state.l + r0, state.alpha + r0}, base);
-    for (index r = r0; r < r0 + some; ++r) {
-      float* const row = s + r * key_block;
-      if constexpr (Spec::softmax) {
-        state.l[r] += exponentiate(row, first, last, base[r - r0]);
-      } else if constexpr (Spec::hardest) {
-        take_largest(row, first, last, highest[r - r0], state, r);
-      } else {
-        state.alpha[r] = 1;
-        state.l[r] += apply_function(spec.normalizer, row, first, last);
-      }
+                            softmax_rows const& state, top_rows const& top, std::byte* p) {
+  float highest[round_to_multiple(Tile::rows, simd::lanes)];
+  for (index r = 0; r < rows; ++r) {
+    float* const row = s + r * key_block;
+    score_at at{};
+    if constexpr (!decltype(spec.chain)::empty) at = at_row(r);
+    highest[r] = simd::reduce_max(shape_row(spec, at, keys, row, r, 2 * first, 2 * last, hide));
+    if constexpr (Spec::wants_top)
+      collect_top(row, keys, 2 * first, 2 * last, top.score + r * top.count, top.id + r * top.count, top.count);
+  }
+  if constexpr (Spec::softmax) return softmax_weights<Tile>(s, rows, first, last, highest, state, p);
+  for (index r = 0; r < rows; ++r) {
+    float* const row = s + r * key_block;
+    if constexpr (Spec::hardest) {
+      take_largest(row, first, last, highest[r], state, r, typename Tile::weight_row(p, r));
+    } else if constexpr (Spec::elementwise) {
+      state.alpha[r] = 1;
+      state.l[r] += apply_function(spec.normalizer, row, first, last, typename Tile::weight_row(p, r));
     }
   }
 }
 
 /// Rows that have seen nothing. A sink is a score that has been seen, with a value of zero.
 template <class Spec, class Head>
-TERN_INLINE void start_rows(Spec const& spec, index rows, Head const& head, weight_rows const& state) {
+TERN_INLINE void start_rows(Spec const& spec, index rows, Head const& head, softmax_rows const& state) {
   for (index r = 0; r < rows; ++r) {
     state.m[r] = negative_infinity;
     state.l[r] = 0;

@@ -104,6 +104,19 @@ TERN_INLINE void store(bf16* p, pack<float> x) {
 #endif
 }
 
+/// *p in every lane.
+TERN_INLINE pack<float> splat(f16 const* p) {
+#if defined(TERN_SIMD_AVX512)
+  return pack<float>(_mm512_maskz_cvtph_ps(0xffff, _mm256_set1_epi16(static_cast<short>(p->bits))));
+#elif defined(TERN_SIMD_AVX2)
+  return pack<float>(_mm256_cvtph_ps(_mm_set1_epi16(static_cast<short>(p->bits))));
+#elif defined(TERN_SIMD_NEON)
+  return pack<float>(vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(p->bits))));
+#else
+  return pack<float>(static_cast<float>(*p));
+#endif
+}
+
 /// `lanes` bytes, widened.
 TERN_INLINE pack<std::int32_t> load_widened(std::int8_t const* p) {
 #if defined(TERN_SIMD_AVX512)

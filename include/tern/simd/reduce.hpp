@@ -83,6 +83,16 @@ TERN_INLINE float reduce_max(pack<float> a) {
   return reduce(a, [](float x, float y) { return x > y ? x : y; });
 #endif
 }
+TERN_INLINE std::int32_t reduce_max(pack<std::int32_t> a) {
+#if defined(TERN_SIMD_AVX512)
+  __m256i const half = _mm256_max_epi32(_mm512_castsi512_si256(a.v), _mm512_maskz_extracti32x8_epi32(0xff, a.v, 1));
+  __m128i x = _mm_max_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+  x = _mm_max_epi32(x, _mm_shuffle_epi32(x, 0x4e));
+  return _mm_cvtsi128_si32(_mm_max_epi32(x, _mm_shuffle_epi32(x, 0xb1)));
+#else
+  return reduce(a, [](std::int32_t x, std::int32_t y) { return x > y ? x : y; });
+#endif
+}
 /// The smallest lane; unspecified if a lane is NaN.
 TERN_INLINE float reduce_min(pack<float> a) {
 #if defined(TERN_SIMD_AVX512) || defined(TERN_SIMD_AVX2)

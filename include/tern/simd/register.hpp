@@ -73,6 +73,22 @@ struct pack {
 /// Lanes of f32 in a register: the W of all blocking.
 inline constexpr index lanes = pack<float>::size;
 
+/// x, which the compiler then keeps in a register: gcc loads an operand again for each of its uses, where loads are what is scarce.
+template <class T>
+TERN_INLINE pack<T> in_register(pack<T> x) {
+#if defined(TERN_SIMD_AVX512)
+  auto v = static_cast<typename pack<T>::batch::register_type>(x.v);
+  __asm__("" : "+v"(v));
+  return pack<T>(typename pack<T>::batch(v));
+#elif defined(TERN_SIMD_AVX2) || defined(TERN_SIMD_SSE)
+  auto v = static_cast<typename pack<T>::batch::register_type>(x.v);
+  __asm__("" : "+x"(v));
+  return pack<T>(typename pack<T>::batch(v));
+#else
+  return x;
+#endif
+}
+
 // ---- loads and stores ----------------------------------------------------------------------------------------------
 
 template <class T>

@@ -1,0 +1,232 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// @file attention/key_weights.hpp
+/// How much weight each key receives: the column sums of the softmax, what the reduction of tokens and caches goes by.
+///
+///     out_j = sum_i e^(s_ij - lse_i)          over the queries i that see key j
+///
+/// The engine with roles swapped: keys are its queries, queries its keys, the weight of a pair is a function of its score alone, and
+/// there are no values (dim_v = 0). Nothing of the score matrix is kept.
+///
+///     attention_key_weights(policy, q, k, lse, out, options...)
+///
+/// Shapes  q (heads, tokens, dim), k (k_heads, keys, dim), lse (heads, tokens) as attention's log_sum_exp wrote it with the same
+///         options, out f32 (heads, keys), or (k_heads, keys) for the sum over the heads that share a key head; without the first
+///         extent for one head, with a batch in front for several texts.
+/// Options those of the attention call that decide on scores: masks, score modifiers, row transforms, scale. With sinks, lse has
+///         them already. No layouts.
+/// Order   masks and modifiers see queries as queries and keys as keys. A modifier is called once for each pair, with the same pair
+///         in all lanes, but softcap; masks of one's own are asked for coverage as ever.
+/// Empty   a query whose lse is -inf gives nothing; a key that nobody sees gets 0.
+/// Error   |out - exact| <= sum_i w_ij u (b0 + b1 sqrt(dim) n + 2 |lse_i|) + u sqrt(tokens) out, constants as attention_accuracy has them.
+/// Memory  from the policy: what attention takes, and heads * keys floats where heads are summed.
+/// Cost    2 heads tokens keys dim flop over what is seen.
+
+#include <tern/attention/attention.hpp>
+#include <tern/attention/merge.hpp>
+
+namespace tern {
+namespace detail {
+inline namespace TERN_ABI {
+
+/// Which head and text the swapped call's (batch, head) stands for: heads of a key head are its heads, key heads its batch.
+struct swapped_heads {
+  index batch, group;
+  index offset;  // of query 0 among the keys
+  TERN_INLINE index head(index key_head, index member) const { return key_head * group + member; }
+};
+
+template <class M>
+struct transposed_mask {
+  M mask;
+  index queries;
+  TERN_INLINE constexpr key_range range(index, index) const { return {0, queries}; }
+  TERN_INLINE constexpr coverage covers(index i0, index i1, index j0, index j1) const { return mask.covers(j0, j1, i0, i1); }
+  TERN_INLINE constexpr bool visible(index i, index j) const { return mask.visible(j, i); }
+};
+template <class M>
+struct transposed_mask_by_head {
+  M mask;
+  index queries;
+  swapped_heads heads;
+  TERN_INLINE constexpr auto at(index b, index h) const {
+    auto const one = mask.at(heads.batch, heads.head(b, h));
+    return transposed_mask<std::remove_const_t<decltype(one)>>{one, queries};
+  }
+};
+
+/// Key j is seen by the queries from j - offset on.
+TERN_INLINE constexpr auto transpose_mask(causal const&, index, swapped_heads const& s) {
+  return window{1, std::numeric_limits<index>::max(), -s.offset};
+}
+TERN_INLINE constexpr auto transpose_mask(window const& m, index, swapped_heads const& s) {
+  return window{m.right < band::far ? m.right + 1 : m.right, m.length - 1, -s.offset};
+}
+template <custom_mask M>
+TERN_INLINE constexpr auto transpose_mask(M const& m, index queries, swapped_heads const&) {
+  return transposed_mask<M>{m, queries};
+}
+template <mask_by_head M>
+TERN_INLINE constexpr auto transpose_mask(M const& m, index queries, swapped_heads const& s) {
+  return transposed_mask_by_head<M>{m, queries, s};
+}
+template <class A, class B>
+TERN_INLINE constexpr auto transpose_mask(both_masks<A, B> const& m, index queries, swapped_heads const& s) {
+  return transpose_mask(m.first, queries, s) & transpose_mask(m.second, queries, s);
+}
+/// Where no mask is given: one that aligns query 0 with its place, and hides nothing.
+TERN_INLINE constexpr auto transpose_mask(no_mask const&, index, swapped_heads const& s) {
+  return window{std::numeric_limits<index>::max(), std::numeric_limits<index>::max(), -s.offset};
+}
+
+/// One modifier of the chain on a register whose lanes are queries of one key.
+template <class F>
+TERN_INLINE floats swapped_modifier(F const& f, floats s, score_at const& at, swapped_heads const& heads) {
+  constexpr index W = simd::lanes;
+  float score[W], result[W], lane[W];
+  simd::store(static_cast<float*>(score), s);
+  std::int32_t key[W], position[W];
+  for (index i = 0; i < W; ++i) {
+    key[i] = static_cast<std::int32_t>(at.query);
+    position[i] = at.position + static_cast<std::int32_t>(heads.offset);
+  }
+  for (index i = 0; i < W; ++i) {
+    score_at const one{
+        heads.batch, heads.head(at.batch, at.head), at.key_index[i], at.key_positions[i] + static_cast<std::int32_t>(heads.offset), key,
+        position};
+    simd::store(static_cast<float*>(lane), floats(f(floats(score[i]), one)));
+    result[i] = lane[0];
+  }
+  return simd::load(static_cast<float const*>(result));
+}
+TERN_INLINE floats swapped_modifier(softcap const& f, floats s, score_at const& at, swapped_heads const&) { return f(s, at); }
+
+TERN_INLINE floats swapped_chain(score_chain<> const&, floats s, score_at const&, swapped_heads const&) { return s; }
+template <class First, class... Rest>
+TERN_INLINE floats swapped_chain(score_chain<First, Rest...> const& chain, floats s, score_at const& at, swapped_heads const& heads) {
+  return swapped_chain(chain.rest, swapped_modifier(chain.first, s, at, heads), at, heads);
+}
+
+/// The modifiers of the call, and then s - lse of the query.
+template <class Chain>
+struct logarithm_of_weight {
+  Chain chain;
+  swapped_heads heads;
+  tensor_view<float const, 2> lse;  // (heads, tokens)
+  TERN_INLINE floats operator()(floats s, score_at const& at) const {
+    s = swapped_chain(chain, s, at, heads);
+    float of_query[simd::lanes];
+    for (index i = 0; i < simd::lanes; ++i) of_query[i] = lse(heads.head(at.batch, at.head), at.key_index[i]);
+    floats const sum = simd::load(static_cast<float const*>(of_query)), none(negative_infinity);
+    return simd::select(sum == none, none, s - sum);
+  }
+};
+/// e^s
+struct exponential {
+  TERN_INLINE floats operator()(floats s) const { return simd::exp(s); }
+};
+
+template <class Transforms>
+struct swapped_transforms {
+  Transforms transforms;
+  swapped_heads heads;
+  TERN_INLINE void query(float* row, index dim, row_at const& at) const { transforms.key(row, dim, moved(at, at.batch)); }
+  TERN_INLINE void key(float* row, index dim, row_at const& at) const {
+    transforms.query(row, dim, moved(at, heads.head(at.batch, at.head)));
+  }
+
+ private:
+  TERN_INLINE row_at moved(row_at const& at, index head) const {
+    return {heads.batch, head, at.token, at.position + static_cast<std::int32_t>(heads.offset)};
+  }
+};
+
+/// One text: q (heads, tokens, dim), k (k_heads, keys, dim), lse (heads, tokens), out (heads, keys).
+template <class Q, class K, class... Options>
+inline void key_weights_of_text(cpu_policy const& policy, tensor_view<Q const, 3> const& q, tensor_view<K const, 3> const& k,
+                                tensor_view<float const, 2> const& lse, tensor_view<float, 2> const& out, index batch,
+                                Options const&... options) {
+  static_assert(!is_given<decltype(find_layout(options...))>, "tern: attention_key_weights takes no layout");
+  index const k_heads = k.extent(0), group = q.extent(0) / k_heads, tokens = q.extent(1), keys = k.extent(1), dim = q.extent(2);
+  auto const mask = find_mask(options...);
+  auto const chain = find_modifiers(options...);
+  auto const transforms = find_transforms(options...);
+  index const stated = stated_offset(mask);
+  swapped_heads const heads{batch, group, stated == bottom_right ? keys - tokens : stated};
+  using chain_type = std::remove_const_t<decltype(chain)>;
+  tensor_view<K const, 4> const queries(k.data(), shape<4>{{k_heads, group, keys, dim}}, shape<4>{{k.stride(0), 0, k.stride(1), 1}});
+  tensor_view<Q const, 4> const seen(q.data(), shape<4>{{k_heads, group, tokens, dim}},
+                                     shape<4>{{group * q.stride(0), q.stride(0), q.stride(1), 1}});
+  tensor_view<float const, 4> const values(nullptr, shape<4>{{k_heads, 1, tokens, 0}}, shape<4>{{0, 0, 0, 1}});
+  tensor_view<float, 4> const nothing(nullptr, shape<4>{{k_heads, group, keys, 0}}, shape<4>{{0, 0, 0, 1}});
+  tensor_view<float, 3> const sums(out.data(), shape<3>{{k_heads, group, keys}},
+                                   shape<3>{{group * out.stride(0), out.stride(0), out.stride(1)}});
+  auto call = [&](auto const&... transform) TERN_LAMBDA {
+    float factor = 1 / __builtin_sqrtf(static_cast<float>(dim > 0 ? dim : 1));
+    if constexpr (is_given<decltype(find_scale(options...))>) factor = find_scale(options...).value;
+    attention(policy, queries, seen, values, nothing, weight_sum{sums}, weigh_by{exponential{}}, scale{factor},
+              logarithm_of_weight<chain_type>{chain, heads, lse}, transpose_mask(mask, tokens, heads), transform...);
+  };
+  if constexpr (std::remove_const_t<decltype(transforms)>::empty)
+    call();
+  else
+    call(swapped_transforms<std::remove_const_t<decltype(transforms)>>{transforms, heads});
+}
+
+}  // namespace TERN_ABI
+}  // namespace detail
+
+inline namespace TERN_ABI {
+
+/// attention_key_weights(policy, q, k, lse, out, options...): see the top of this file.
+inline constexpr struct attention_key_weights_fn {
+  template <tensor_like Q, tensor_like K, tensor_like L, tensor_like O, detail::attention_option... Options>
+  void operator()(cpu_policy const& policy, Q&& q, K&& k, L&& lse, O&& out, Options const&... options) const {
+    constexpr int rank = view_of<Q>::rank;
+    static_assert(rank >= 2 && rank <= 4 && view_of<K>::rank == rank && view_of<L>::rank == rank - 1 && view_of<O>::rank == rank - 1,
+                  "tern: attention_key_weights takes q and k of rank 2, 3 or 4, lse and out of one rank less");
+    using query = typename view_of<Q>::value_type;
+    using key = typename view_of<K>::value_type;
+    auto const qs = detail::with_batch(tensor_view<query const, rank>(tern::view(q)));
+    auto const ks = detail::with_batch(tensor_view<key const, rank>(tern::view(k)));
+    auto const sums = detail::with_batch_lse(tensor_view<float const, rank - 1>(tern::view(lse)));
+    auto const to = detail::with_batch_lse(tensor_view<float, rank - 1>(tern::view(out)));
+    index const batch = qs.extent(0), heads = qs.extent(1), k_heads = ks.extent(1), keys = ks.extent(2);
+    check(qs, ks, sums, to);
+    (detail::check_option(options, {batch, heads, k_heads, k_heads, qs.extent(2), keys, qs.extent(3), 0, 1}), ...);
+    bool const per_head = to.extent(1) == heads;
+    workspace::lease const scratch(policy.scratch(), per_head ? 0 : static_cast<std::size_t>(heads * keys) * sizeof(float));
+    tensor_view<float, 2> const own(reinterpret_cast<float*>(scratch.data()), shape<2>{{heads, keys}});
+    for (index b = 0; b < batch; ++b) {
+      detail::key_weights_of_text(policy, qs[b], ks[b], sums[b], per_head ? to[b] : own, b, options...);
+      if (!per_head) sum_heads(own, heads / k_heads, to[b]);
+    }
+  }
+
+ private:
+  template <class Q, class K, class L, class O>
+  TERN_INLINE static void check(Q const& q, K const& k, L const& lse, O const& out) {
+    constexpr char const* op = "attention_key_weights";
+    index const heads = q.extent(1), k_heads = k.extent(1);
+    detail::expect_equal(op, "the batch of k", k.extent(0), "that of q", q.extent(0));
+    detail::expect_equal(op, "the dim of k", k.extent(3), "that of q", q.extent(3));
+    detail::expect(k_heads > 0 && heads % (k_heads > 0 ? k_heads : 1) == 0, op, "the heads of k", k_heads, "a divisor of those of q");
+    for (int d = 0; d < 3; ++d) detail::expect_equal(op, "an extent of lse", lse.extent(d), "that of q", q.extent(d));
+    detail::expect_equal(op, "the batch of out", out.extent(0), "that of q", q.extent(0));
+    detail::expect(out.extent(1) == heads || out.extent(1) == k_heads, op, "the heads of out", out.extent(1), "those of q or of k");
+    detail::expect_equal(op, "the keys of out", out.extent(2), "those of k", k.extent(2));
+    detail::expect(q.extent(3) <= 1 || (q.stride(3) == 1 && k.stride(3) == 1), op, "the last stride of q or k",
+                   q.stride(3) == 1 ? k.stride(3) : q.stride(3), "1 (contiguous rows)");
+  }
+  TERN_INLINE static void sum_heads(tensor_view<float, 2> const& from, index group, tensor_view<float, 2> const& to) {
+    for (index h = 0; h < to.extent(0); ++h)
+      for (index j = 0; j < to.extent(1); ++j) {
+        float sum = 0;
+        for (index g = 0; g < group; ++g) sum += from(h * group + g, j);
+        to(h, j) = sum;
+      }
+  }
+} attention_key_weights{};
+
+}  // namespace TERN_ABI
+}  // namespace tern

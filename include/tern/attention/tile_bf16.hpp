@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// @file attention/tile_bf16.hpp
+/// The compute tile of the prompt path on dot products of bf16 pairs, added up in f32: pairs of dimensions for scores, pairs of keys for
+/// values.
+///
+/// Errors beside those of f32 (tile_f32.hpp), u = 2^-8, with one u for each operand that was not bf16 already: a score 2 u sum_d |q_d k_d|,
+/// one weight or value u of itself, so that an output is off by 2 u sum_j p_j |v_j|. Weights below 2^-126 and subnormals count as zero.
+/// Infinity and NaN act as in f32 arithmetic; so do values that round to infinity, beyond 2^128 (1 - u).
+
+#include <tern/attention/tile_f32.hpp>
+
+namespace tern::detail {
+inline namespace TERN_ABI {
+
+/// Keys in panels (pairs of dims, panel_width), values in panels (pairs of keys, panel_width), queries (pairs of dims, rows),
+/// weights (rows, key_block).
+struct bf16_tile {
+  static constexpr index rows = query_tile_rows;
+  static constexpr int exp2_degree = 4;
+  static constexpr bool relative_to_block = false;
+
+  TERN_INLINE static index pairs(index dim) { return (dim + 1) / 2; }
+  TERN_INLINE static index query_bytes(index dim) { return whole_lines(4 * rows * pairs(dim)); }
+  TERN_INLINE static index key_bytes(index dim) { return 4 * key_block * pairs(dim); }
+  TERN_INLINE static index value_bytes(index dim_v) { return 2 * key_block * whole_packs(dim_v); }
+  TERN_INLINE static index weight_bytes(index) { return 2 * rows * key_block; }
+
+  TERN_INLINE static void pack_queries(float const* const* q, index dim, std::byte* dst) {
+    constexpr index W = simd::lanes;
+    for (index g = 0; g < rows; g += W) {
+      auto read = [&](index i, index t)
+                      TERN_LAMBDA { return g + i < rows ? read_pairs(q[g + i], 2 * t, dim - 2 * t) : simd::pack<float>(0.f); };
+      auto place = [&](index t) TERN_LAMBDA { return reinterpret_cast<float*>(dst) + t * rows + g; };
+      transpose_words(read, pairs(dim), place, rows - g < W ? rows - g : W);
+    }
+  }
+
+  /// Rows behind `count`, to the end of the last panel, are zero.
+  template <tile_source T>
+  static void pack_keys(T const* const* row, index count, index dim, std::byte* dst) {
+    constexpr index W = simd::lanes;
+    for (index j = 0; j < count; j += panel_width)
+      for (index g = 0; g < panel_width; g += W) {
+        auto read = [&](index i, index t)
+                        TERN_LAMBDA { return j + g + i < count ? read_pairs(row[j + g + i], 2 * t, dim - 2 * t) : simd::pack<float>(0.f); };
+        auto place = [&](index t) TERN_LAMBDA { return reinterpret_cast<float*>(dst) + j * pairs(dim) + t * panel_width + g; };
+        transpose_words(read, pairs(dim), place);
+      }
+  }
+
+  /// Rows behind `count`, to the end of the last panel, and columns behind dim_v, to a whole pack, are zero.
+  template <tile_source T>
+  static void pack_values(T const* const* row, index count, index dim_v, std::byte* dst) {
+    constexpr index W = simd::lanes;
+    bf16* const to = reinterpret_cast<bf16*>(dst);
+    index const all = (count + panel_width - 1) / panel_width * panel_width;
+    for (index j = 0; j < all; j += 2)
+      for (index d = 0; d < dim_v; d += W) {
+        index const panel = d / panel_width * panel_width, width = dim_v - panel > W ? panel_width : W;
+        auto read = [&](index i)
+                        TERN_LAMBDA { return i < count ? read_pack_n(row[i], d, dim_v - d < W ? dim_v - d : W) : simd::pack<float>(0.f); };
+        simd::pack<float> const a = read(j), b = read(j + 1);
+        simd::store(to + panel * key_block + j * width + 2 * (d - panel),
+                    std::same_as<T, bf16> ? simd::join_pairs(a, b) : simd::narrow_pairs(a, b));
+      }
+  }
+
+  TERN_INLINE static void scores(std::byte const* q, std::byte const* k, index dim, index first, index last, float* s) {
+    score_panels<bf16_word>(q, k, pairs(dim), first, last, s);
+  }
+
+  /// Where the weights of row r go.
+  struct weight_row {
+    bf16* to;
+    TERN_INLINE weight_row(std::byte* p, index r) : to(reinterpret_cast<bf16*>(p) + r * key_block) {}
+    /// Those of the two packs of key panel n.
+    TERN_INLINE void put(index n, simd::pack<float> a, simd::pack<float> b) { simd::store(to + n * panel_width, simd::narrow(a, b)); }
+  };
+
+  TERN_INLINE static void values(std::byte const* p, std::byte const* v, index dim_v, index first, index last, float const* alpha, float* o,
+                                 index o_stride) {
+    value_panels<bf16_word>(p, v, dim_v, first, last, alpha, o, o_stride);
+  }
+
+ private:
+  /// Elements d to d + 2 lanes of a row as pairs, of which `left` exist.
+  template <tile_source T>
+  TERN_INLINE static simd::pack<float> read_pairs(T const* row, index d, index left) {
+    constexpr index W = simd::lanes;
+    simd::pack<bf16> x;
+    if constexpr (std::same_as<T, bf16>) {
+      x = left >= 2 * W ? simd::load_narrow(row + d) : simd::load_narrow_n(row + d, left);
+    } else {
+      simd::pack<float> const a = read_pack_n(row, d, left < W ? left : W);
+      x = simd::narrow(a, left <= W ? simd::pack<float>(0.f) : read_pack_n(row, d + W, left < 2 * W ? left - W : W));
+    }
+    return simd::bit_cast<float>(simd::bit_cast<std::int32_t>(x));
+  }
+};
+
+/// What computes with bf16 inputs: f32 where it is as fast.
+using best_bf16_tile = std::conditional_t<simd::has_bf16_dot, bf16_tile, f32_tile>;
+
+}  // namespace TERN_ABI
+}  // namespace tern::detail

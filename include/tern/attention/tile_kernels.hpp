@@ -1,0 +1,270 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// @file attention/tile_kernels.hpp
+/// Scores and weighted sums over the tiles of formats/kv_tiles.hpp, with dot products of integers for up to four rows of q at once.
+///
+/// Scores  each row of q becomes 8-bit integers in blocks of 32, q = a z with a = max |q| / 127. With k = d c as stored
+///             s[j] = sum over blocks b of a_b d_jb (z_b . c_jb)
+///         whose inner product is exact. The error comes from the rounding of q alone, and the sums of f32:
+///             |s[j] - q . k_j| <= sum_b (max |q_b| / 254) sum_e |k_jbe| + (dim / 32 + 4) u sum_e |q_e k_je|,   u = 2^-24
+/// Values  within a tile and a block b of 32 elements, the weight of token j and its scale become one 8-bit integer:
+///             w_j = p_j d_jb 255 / (P D) to the nearest integer,   P = max_j p_j,   D = max_j d_jb
+///             o += P D / 255 sum_j w_j c_j
+///         whose sum is exact. Each token's weight is off by half a step:
+///             |o - sum_j p_j v_j| <= sum over tiles (P / 510) sum_j D |c_j| + 8 u sum |o|  <=  64 P max |v| / 510 for each tile
+///         and errors of different tokens have no reason to agree, so that the square root of the tokens is what is seen of it.
+///         A weight below P / 510 in a tile counts as zero.
+/// Cost    for four rows: a key and its value of 128 elements take 16 dot products of 64 bytes at 8 or 4 bits, one a cycle where there is
+///         VNNI at 512 bits; measured on Zen 4: 31 cycles, of which 4 are the softmax and 4 the rounding of weights.
+
+#include <tern/attention/stream_kernels.hpp>
+#include <tern/formats/kv_tiles.hpp>
+#include <tern/matmul/quantize.hpp>
+#include <tern/simd/dot.hpp>
+
+namespace tern::detail {
+inline namespace TERN_ABI {
+
+/// Rows of q as integers. For each block: 8 x R words of 4 elements, R sums of elements times -128, R scales.
+struct tile_query {
+  static constexpr index words = 8;
+  /// 32-bit words of memory for R rows.
+  TERN_INLINE static constexpr index size(index rows, index dim) { return dim / 32 * (words + 2) * rows; }
+};
+
+/// Quantizes R rows of q; to holds tile_query::size(R, dim) words.
+template <int R>
+inline void quantize_query(float const* q, index q_stride, index dim, std::int32_t* to) noexcept {
+  for (index b = 0; b < dim / 32; ++b, to += tile_query::size(R, 32))
+    for (index r = 0; r < R; ++r) {
+      std::int8_t z[32];
+      q8_scales of;
+      quantize_block(q + r * q_stride + 32 * b, z, of);
+      for (index g = 0; g < tile_query::words; ++g) __builtin_memcpy(to + g * R + r, z + 4 * g, 4);
+      to[tile_query::words * R + r] = -128 * of.total;
+      __builtin_memcpy(to + (tile_query::words + 1) * R + r, &of.scale, 4);
+    }
+}
+
+/// Two packs of 4 codes a lane: lanes from, from + 1, ... of group g's two halves.
+template <class Format>
+TERN_INLINE void tile_codes(std::uint8_t const* codes, index g, index from, simd::pack<std::uint8_t> (&x)[2]) {
+  static_assert(simd::lanes <= 16);
+  if constexpr (Format::bits == 8) {
+    x[0] = simd::load_narrow(codes + 128 * g + 4 * from);
+    x[1] = simd::load_narrow(codes + 128 * g + 64 + 4 * from);
+  } else {
+    using packb = simd::pack<std::uint8_t>;
+    packb const y = simd::load_narrow(codes + 64 * g + 4 * from), high(std::uint8_t{0xf0}), middle(std::uint8_t{8});
+    x[0] = (simd::bit_cast<std::uint8_t>(simd::shift_left<4>(simd::bit_cast<std::int32_t>(y))) & high) | middle;
+    x[1] = (y & high) | middle;
+  }
+}
+
+/// A tile that is fetched in `steps` steps of `turns` turns each.
+struct tile_fetch {
+  index lines;  // in a turn
+  index step;   // bytes
+  TERN_INLINE tile_fetch(fetch_ahead const& ahead, index steps, index turns) {
+    index const in_step = steps > 0 ? (ahead.bytes + steps * 64 - 1) / (steps * 64) : 0;
+    lines = (in_step + turns - 1) / turns;
+    step = in_step * 64;
+  }
+  /// `at` is where the step begins.
+  TERN_INLINE void operator()(char const* at, index turn) const {
+    fetch_line(at + 64 * lines * turn);
+    for (index i = 1; i < lines; ++i) fetch_line(at + 64 * (lines * turn + i));
+  }
+};
+
+/// s[r * key_block + j] = q[r] . k[j] for j < count; s may be written up to the next multiple of 32. Fetches the tiles of `ahead`.
+template <int R, class Format>
+inline void tile_scores(std::int32_t const* query,                             // of quantize_query
+                        std::byte const* const* tile, index count, index dim,  // (count <= key_block) tokens
+                        fetch_ahead const& ahead, float* s) noexcept {         // (R, key_block)
+  static_assert(Format::keys);
+  using packf = simd::pack<float>;
+  using packi = simd::pack<std::int32_t>;
+  constexpr index W = simd::lanes, half = Format::block_tokens;
+  index const blocks = dim / 32;
+  tile_fetch const fetch(ahead, 2 * blocks, tile_query::words + 1);
+  for (index j = 0; j < count; j += half) {
+    auto const* const first =
+        reinterpret_cast<std::uint8_t const*>(tile[j / Format::tokens]) + j % Format::tokens / half * blocks * Format::block_bytes;
+    for (index from = 0; from < 16; from += W) {
+      packf sum[R][2];
+      TERN_UNROLL
+      for (index r = 0; r < R; ++r) sum[r][0] = sum[r][1] = packf(0.f);
+      std::int32_t const* z = query;
+      for (index b = 0; b < blocks; ++b, z += tile_query::size(R, 32)) {
+        char const* const next = ahead.at(j / Format::tokens, first) + (j % Format::tokens / half * blocks + b) * fetch.step;
+        fetch(next, tile_query::words);
+        std::uint8_t const* const at = first + b * Format::block_bytes;
+        packi acc[R][2];
+        TERN_UNROLL
+        for (index r = 0; r < R; ++r) acc[r][0] = acc[r][1] = packi(z[tile_query::words * R + r]);
+        TERN_UNROLL
+        for (index g = 0; g < tile_query::words; ++g) {
+          fetch(next, g);
+          simd::pack<std::uint8_t> x[2];
+          tile_codes<Format>(at + Format::scale_bytes, g, from, x);
+          TERN_UNROLL
+          for (index r = 0; r < R; ++r) {
+            simd::pack<std::int8_t> const y = simd::splat4<std::int8_t>(z[g * R + r]);
+            acc[r][0] = simd::dot(acc[r][0], x[0], y);
+            acc[r][1] = simd::dot(acc[r][1], x[1], y);
+          }
+        }
+        f16 const* const d = reinterpret_cast<f16 const*>(at) + from;
+        packf const scale[2] = {simd::load(d), simd::load(d + 16)};
+        TERN_UNROLL
+        for (index r = 0; r < R; ++r) {
+          float a;
+          __builtin_memcpy(&a, z + (tile_query::words + 1) * R + r, 4);
+          TERN_UNROLL
+          for (index i = 0; i < 2; ++i) sum[r][i] = simd::fma(simd::to_float(acc[r][i]), scale[i] * packf(a), sum[r][i]);
+        }
+      }
+      TERN_UNROLL
+      for (index r = 0; r < R; ++r) {
+        simd::store(s + r * key_block + j + from, sum[r][0]);
+        simd::store(s + r * key_block + j + from + 16, sum[r][1]);
+      }
+    }
+  }
+}
+
+/// The largest of numbers that are not negative; NaN if one is NaN, because its bits are the largest.
+TERN_INLINE float largest_weight(float const* x, index n) {
+  using packi = simd::pack<std::int32_t>;
+  packi most(0);
+  index i = 0;
+  for (; i + simd::lanes <= n; i += simd::lanes)
+    most = simd::max(most, simd::bit_cast<std::int32_t>(simd::load(x + i)) & packi(0x7fffffff));
+  if (i < n) most = simd::max(most, simd::bit_cast<std::int32_t>(simd::load_n(x + i, n - i)) & packi(0x7fffffff));
+  return __builtin_bit_cast(float, simd::reduce_max(most));
+}
+
+/// The weights of a tile's tokens: p * 255 / P, zero behind the last one.
+template <int R>
+struct tile_weights {
+  float p[R][64];
+  float most[R];  // P / 255
+
+  TERN_INLINE void take(float const* from, index n) {
+    using packf = simd::pack<float>;
+    constexpr index W = simd::lanes;
+    for (index r = 0; r < R; ++r) {
+      float const* const row = from + r * key_block;
+      float const largest = largest_weight(row, n);
+      most[r] = largest / 255.f;
+      packf const factor(largest > 0 ? 255.f / largest : 0.f);
+      for (index j = 0; j < 64; j += W) {
+        packf const x = j + W <= n ? simd::load(row + j) : simd::load_n(row + j, n > j ? n - j : 0);
+        simd::store(p[r] + j, x * factor);
+      }
+    }
+  }
+
+  /// The integers of one block, four tokens a word, and its largest scale D.
+  TERN_INLINE float quantize(std::uint8_t const* block, index tokens, std::int32_t (&w)[R][16]) const {
+    using packf = simd::pack<float>;
+    using packi = simd::pack<std::int32_t>;
+    constexpr index W = simd::lanes;
+    float d[64];
+    for (index j = 0; j < 64; j += W)
+      simd::store(d + j, j + W <= tokens ? simd::load(reinterpret_cast<f16 const*>(block) + j)
+                                         : simd::load_n(reinterpret_cast<f16 const*>(block) + j, tokens > j ? tokens - j : 0));
+    float const largest = largest_weight(d, 64);
+    packf const factor(largest > 0 ? 1.f / largest : 0.f);
+    for (index g = 0; g < 16; g += W) {
+      packf scale[4];
+      TERN_UNROLL
+      for (index m = 0; m < 4; ++m) scale[m] = simd::load(d + 16 * m + g) * factor;
+      TERN_UNROLL
+      for (index r = 0; r < R; ++r) {
+        packi n[4];
+        TERN_UNROLL
+        for (index m = 0; m < 4; ++m) n[m] = simd::to_int(simd::load(p[r] + 16 * m + g) * scale[m]);
+        simd::store(w[r] + g, (n[0] | simd::shift_left<8>(n[1])) | (simd::shift_left<16>(n[2]) | simd::shift_left<24>(n[3])));
+      }
+    }
+    return largest;
+  }
+};
+
+/// o += the weighted values of 32 elements of a tile.
+template <int R, class Format>
+TERN_INLINE void tile_block(std::uint8_t const* codes, std::int32_t const (&w)[R][16], float const (&factor)[R],  //
+                            tile_fetch const& fetch, char const* next, float* o, index o_stride) {
+  using packi = simd::pack<std::int32_t>;
+  for (index from = 0; from < 16; from += simd::lanes) {
+    packi acc[R][2];
+    TERN_UNROLL
+    for (index r = 0; r < R; ++r) acc[r][0] = acc[r][1] = packi(0);
+    for (index g0 = 0; g0 < 16; g0 += 4) {
+      TERN_UNROLL
+      for (index g = g0; g < g0 + 4; ++g) {
+        fetch(next, g);
+        simd::pack<std::uint8_t> x[2];
+        tile_codes<Format>(codes, g, from, x);
+        TERN_UNROLL
+        for (index r = 0; r < R; ++r) {
+          simd::pack<std::uint8_t> const y = simd::splat4<std::uint8_t>(w[r][g]);
+          TERN_UNROLL
+          for (index i = 0; i < 2; ++i) acc[r][i] = simd::dot(acc[r][i], y, simd::bit_cast<std::int8_t>(x[i]));
+        }
+      }
+    }
+    TERN_UNROLL
+    for (index r = 0; r < R; ++r) TERN_UNROLL
+    for (index i = 0; i < 2; ++i) {
+      float* const to = o + r * o_stride + 16 * i + from;
+      simd::store(to, simd::fma(simd::to_float(acc[r][i]), simd::pack<float>(factor[r]), simd::load(to)));
+    }
+  }
+}
+
+/// o[r] = alpha[r] o[r] + sum_j p[r * key_block + j] v[j] for weights p >= 0. Fetches the tiles of `ahead`.
+template <int R, class Format>
+inline void tile_values(float const* p,                                                 // (R, key_block)
+                        std::byte const* const* tile, index count, index dim_v,         // (count <= key_block) tokens
+                        float const* alpha,                                             // (R)
+                        fetch_ahead const& ahead, float* o, index o_stride) noexcept {  // (R, dim_v)
+  static_assert(!Format::keys);
+  constexpr index T = Format::tokens;
+  auto tokens_in = [&](index t) TERN_LAMBDA { return count - t * T < T ? count - t * T : T; };
+  auto block_at = [&](index t, index b) TERN_LAMBDA { return reinterpret_cast<std::uint8_t const*>(tile[t]) + b * Format::block_bytes; };
+  for (index r = 0; r < R; ++r)
+    if (alpha[r] != 1)
+      for (index d = 0; d < dim_v; d += simd::lanes)
+        simd::store(o + r * o_stride + d, simd::load(o + r * o_stride + d) * simd::pack<float>(alpha[r]));
+  index const blocks = dim_v / 32, tiles = (count + T - 1) / T;
+  tile_fetch const fetch(ahead, blocks, 18);
+  tile_weights<R> weights[key_block / T];
+  for (index t = 0; t < tiles; ++t) weights[t].take(p + t * T, tokens_in(t));
+  // The integers of a block are made before the dot products of the one in front of it: making them is a chain of dependent
+  // steps, which then runs beside the dot products.
+  alignas(64) std::int32_t w[2][R][16];
+  float factor[2][R];
+  auto prepare = [&](index t, index b, index slot) TERN_LAMBDA {
+    float const most = weights[t].quantize(block_at(t, b), tokens_in(t), w[slot]);
+    for (index r = 0; r < R; ++r) factor[slot][r] = weights[t].most[r] * most;
+  };
+  if (tiles * blocks > 0) prepare(0, 0, 0);
+  index slot = 0;
+  for (index t = 0; t < tiles; ++t)
+    for (index b = 0; b < blocks; ++b, slot = 1 - slot) {
+      char const* const next = ahead.at(t, tile[t]) + b * fetch.step;
+      fetch(next, 16);
+      fetch(next, 17);
+      if (b + 1 < blocks)
+        prepare(t, b + 1, 1 - slot);
+      else if (t + 1 < tiles)
+        prepare(t + 1, 0, 1 - slot);
+      tile_block<R, Format>(block_at(t, b) + Format::scale_bytes, w[slot], factor[slot], fetch, next, o + 32 * b, o_stride);
+    }
+}
+
+}  // namespace TERN_ABI
+}  // namespace tern::detail

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// @file attention/tile_softmax.hpp
+/// One step of the online softmax over a tile's scores, whose weights go to where the second product wants them.
+///
+///     m' = max(m, max_j s_j);  p_j = 2^(s_j - m');  l' = l 2^(m - m') + sum_j p_j
+///
+/// A tile with few bits for a weight takes weights relative to the block's own maximum b instead, so that they fill its range: p_j = 2^(s_j
+/// - b), and the factor 2^(b - m') beside them.
+
+#include <tern/attention/tile.hpp>
+
+namespace tern::detail {
+inline namespace TERN_ABI {
+
+/// 2^x for x <= 0, to as many bits as the weights keep: relative error 2^-13.7 in degree 3, 2^-18.5 in degree 4 (minimax polynomials by
+/// Remez exchange), otherwise exp2_of_nonpositive's. Below -126.5 the result is zero. NaN stays NaN.
+template <int degree>
+TERN_INLINE simd::pack<float> exp2_for_weights(simd::pack<float> x) {
+  using packf = simd::pack<float>;
+  if constexpr (degree != 3 && degree != 4) return exp2_of_nonpositive(x);
+  x = simd::max(packf(-127.f), x);
+  packf const magic(0x1.8p23f + 127.f), shifted = x + magic, r = x - (shifted - magic);
+  packf p;
+  if constexpr (degree == 4) {
+    p = simd::fma(packf(0x1.3997d6p-7f), r, packf(0x1.ca1440p-5f));
+    p = simd::fma(p, r, packf(0x1.ec06dap-3f));
+    p = simd::fma(p, r, packf(0x1.62e0dcp-1f));
+    p = simd::fma(p, r, packf(0x1.ffffe8p-1f));
+  } else {
+    p = simd::fma(packf(0x1.c3f760p-5f), r, packf(0x1.f0de1ap-3f));
+    p = simd::fma(p, r, packf(0x1.62f31ap-1f));
+    p = simd::fma(p, r, packf(0x1.fff692p-1f));
+  }
+  return p * simd::bit_cast<float>(simd::shift_left<23>(simd::bit_cast<std::int32_t>(shifted)));
+}
+
+/// a + b, as a multiplication by one where the polynomial is short: Zen 4 adds, compares, shifts and converts in the same units, which
+/// then have more to do than those that multiply.
+template <bool multiply>
+TERN_INLINE simd::pack<float> add(simd::pack<float> a, simd::pack<float> b) {
+  return multiply ? simd::fma(a, simd::pack<float>(1.f), b) : a + b;
+}
+
+/// What the scores of a row are taken relative to: a row that has seen nothing has m = -inf, and zero in its place makes its weights
+/// 2^-inf = 0.
+TERN_INLINE float finite_base(float m) { return m == negative_infinity ? 0.f : m; }
+
+/// Scores of key panels [first, last) of `count` rows, the largest of each of which is `highest`, to weights at p, by Tile::weight_row.
+/// l and m of `state` are updated, alpha is set.
+template <class Tile>
+TERN_INLINE void softmax_weights(float const* s,  // (count, key_block)
+                                 index count, index first, index last, float const* highest, softmax_rows const& state, std::byte* p) {
+  using packf = simd::pack<float>;
+  constexpr index W = simd::lanes, rows = Tile::rows, padded = (rows + W - 1) / W * W;
+  constexpr bool few = Tile::exp2_degree < 6;
+  float sums[padded];
+  packf sum[rows];
+  for (index r = count; r < rows; ++r) sum[r] = packf(0.f);
+  for (index r = 0; r < count; ++r) {
+    float const* const row = s + r * key_block;
+    packf const minus(-finite_base(!Tile::relative_to_block && state.m[r] > highest[r] ? state.m[r] : highest[r]));
+    typename Tile::weight_row weights(p, r);
+    packf total(0.f);
+    for (index n = first; n < last; ++n) {
+      packf const a = exp2_for_weights<Tile::exp2_degree>(add<few>(simd::load(row + n * panel_width), minus));
+      packf const b = exp2_for_weights<Tile::exp2_degree>(add<few>(simd::load(row + n * panel_width + W), minus));
+      weights.put(n, a, b);
+      total = add<few>(total, add<few>(a, b));
+    }
+    sum[r] = total;
+  }
+  simd::reduce_add_each(sum, sums);
+  for (index r = 0; r < count; r += W) {
+    index const some = count - r < W ? count - r : W;
+    packf const before = simd::load_n(state.m + r, some), top = simd::load_n(highest + r, some);
+    packf const m = simd::max(before, top);
+    packf const base = simd::select(m == packf(negative_infinity), packf(0.f), m);
+    packf const alpha = exp2_of_nonpositive(before - base);
+    packf l = simd::load_n(static_cast<float const*>(sums + r), some);
+    if constexpr (Tile::relative_to_block) {
+      packf const factor = exp2_of_nonpositive(top - base);
+      Tile::put_factors(p, r, some, factor);
+      l = l * factor;
+    }
+    simd::store_n(state.l + r, simd::fma(simd::load_n(state.l + r, some), alpha, l), some);
+    simd::store_n(state.m + r, m, some);
+    simd::store_n(state.alpha + r, alpha, some);
+  }
+}
+
+}  // namespace TERN_ABI
+}  // namespace tern::detail

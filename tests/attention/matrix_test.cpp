@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+// How the cases of the matrix are compared; they are compiled in matrix_0_test.cpp and its neighbours.
+#include "matrix_case.hpp"
+
+namespace tern::test::matrix {
+namespace {
+
+/// By how much the scores of a row may be off, in units of 2^-24.
+double score_error(setting const& s, oracle::attended const& e, std::size_t row) {
+  double const most = std::isfinite(e.row_max[row]) ? std::abs(e.row_max[row]) : 0;
+  return attention_accuracy::b0 + attention_accuracy::b1 * std::sqrt(static_cast<double>(s.dim)) * e.growth[row] + 2 * most;
+}
+
+/// The ids are those of the largest scores, in their order, as far as errors let one know.
+void check_top(setting const& s, results const& got, oracle::attended const& e) {
+  for (std::size_t n = 0; n < e.top_ids.size(); ++n) {
+    std::size_t const row = n / 3;
+    index const id = got.id.data()[n], want = e.top_ids[n];
+    float const score = got.top.data()[n];
+    CAPTURE(row, n % 3, id, want, score);
+    if (want < 0) {
+      REQUIRE(id == -1);
+      REQUIRE(score == -std::numeric_limits<float>::infinity());
+      continue;
+    }
+    double const* const scores = e.score.data() + static_cast<index>(row) * s.keys;
+    double const error = score_error(s, e, row) * 0x1p-24;
+    REQUIRE((id >= 0 && id < s.keys));
+    REQUIRE(std::abs(static_cast<double>(score) - scores[want]) <= error);
+    REQUIRE((id == want || std::abs(scores[id] - scores[want]) <= 2 * error));
+    for (std::size_t m = row * 3; m < n; ++m) REQUIRE(got.id.data()[m] != id);
+  }
+}
+
+}  // namespace
+
+void check(setting const& s, results const& got, oracle::attended e) {
+  using a = attention_accuracy;
+  std::vector<double> lse_error, max_error;
+  for (std::size_t row = 0; row < e.lse.size(); ++row) {
+    double const allowed =
+        a::b0 + a::b1 * std::sqrt(static_cast<double>(s.dim)) * e.growth[row] + a::b2 * std::sqrt(static_cast<double>(s.keys));
+    lse_error.push_back(allowed + 2 * std::abs(std::isfinite(e.lse[row]) ? e.lse[row] : 0));
+    max_error.push_back(score_error(s, e, row));
+    e.weight_magnitude[row] *= allowed;
+    bool const tie = s.f.value[4] == by_hard && e.lead[row] <= 2 * max_error[row] * 0x1p-24;  // either of two keys is right
+    for (index d = 0; d < s.dim_v; ++d) {
+      double& m = e.magnitude[row * static_cast<std::size_t>(s.dim_v) + static_cast<std::size_t>(d)];
+      m = tie ? std::numeric_limits<double>::infinity() : m * allowed;
+    }
+  }
+  INFO("factors " << [&] {
+    std::ostringstream text;
+    for (int x : s.f.value) text << x << ' ';
+    return text.str();
+  }());
+  REQUIRE(compare(got.out_view, e.value, e.magnitude, 0x1p-24));
+  CHECK(got.out.intact());
+  if (s.f.value[4] <= with_sinks) REQUIRE(compare(got.lse_view, e.lse, lse_error, 0x1p-24));
+  if (s.f.value[4] <= by_hard)
+    REQUIRE(compare(got.max_view, e.row_max, max_error, 0x1p-24));
+  else
+    REQUIRE(compare(got.sum_view, e.weight_sum, e.weight_magnitude, 0x1p-24));
+  if (s.f.value[6] == and_top_keys) check_top(s, got, e);
+}
+
+TEST_CASE("attention matrix: rows and cases") {
+  CHECK(row_count == 40);
+  CHECK(every_pair_meets());
+}
+
+}  // namespace tern::test::matrix

@@ -1,0 +1,54 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""The README's table of published systems, made from the headers: systems_table.py [--write]. Each header in a folder `systems`
+is a row: the first line of its file block, the header, the tests and the benchmarks that include it. Without --write it ends
+with 1 when the table in the README is another one, or when a system has no test."""
+
+import pathlib
+import re
+import sys
+
+ROOT = pathlib.Path(__file__).parents[2].resolve()
+BEGIN, END = "<!-- systems: made by tests/lint/systems_table.py -->", "<!-- systems: end -->"
+
+
+def including(folder, header):
+    line = re.compile(rf"#include <tern/{re.escape(header)}>")
+    return [p for p in sorted((ROOT / folder).rglob("*.[ch]pp")) if line.search(p.read_text())]
+
+
+def linked(paths):
+    return " ".join(f"[{p.name}]({p.relative_to(ROOT).as_posix()})" for p in paths)
+
+
+def table():
+    rows, untested = ["| system | header | test | benchmark |", "| --- | --- | --- | --- |"], []
+    for path in sorted((ROOT / "include" / "tern").rglob("systems/*.hpp")):
+        header = path.relative_to(ROOT / "include" / "tern").as_posix()
+        title = path.read_text().splitlines()[3].removeprefix("///").strip().rstrip(".:")
+        tests = including("tests", header)
+        if not tests:
+            untested.append(header)
+        rows.append(f"| {title} | [tern/{header}](include/tern/{header}) | {linked(tests)} | {linked(including('bench', header))} |")
+    return "\n".join(rows), untested
+
+
+def main():
+    readme = ROOT / "README.md"
+    text = readme.read_text()
+    before, rest = text.split(BEGIN)
+    after = rest.split(END)[1]
+    made, untested = table()
+    wanted = f"{before}{BEGIN}\n{made}\n{END}{after}"
+    if "--write" in sys.argv[1:]:
+        readme.write_text(wanted)
+    elif wanted != text:
+        print("README.md: the table of systems is not what the headers say; run tests/lint/systems_table.py --write")
+        return 1
+    for header in untested:
+        print(f"{header}: no test includes it")
+    return 1 if untested else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
