@@ -210,7 +210,13 @@ TEST_CASE("k_means: Lloyd's algorithm from evenly spread seeds") {
   CHECK(compare(c, want, magnitude, 0x1p-23));
   for (std::size_t i = 0; i < clusters; ++i) CHECK(static_cast<double>(counts[i]) == number[i]);
 
-  // Every key its own cluster; and clusters that nobody is in.
+  // Equal keys go to the first cluster, and the others end empty.
+  cache<float> same(1, 9, dim);
+  detail::each(same.view, [](float& e) { e = 3; });
+  k_means(cpu, same.view[0], c, view(labels).slice(0, 0, 9), view(counts));
+  CHECK((counts[0] == 9 && counts[1] == 0 && c(0, 0) == 3.f && c(1, 0) == 0.f));
+
+  // Every key its own cluster.
   std::vector<float> own(n * dim), ones(n);
   k_means(cpu, k.view[0], tern::view(own.data(), n, dim), view(labels), view(ones), 1);
   float sum = 0;

@@ -3,9 +3,8 @@
 /// @file attention/gathered.hpp
 /// A layout of selected keys: every query sees the keys that a list of its key head names, one by one or in blocks (pages).
 ///
-///     attention(policy, q, k, v, out, gathered{lists, heads, k_heads, tokens, keys});          ids are keys
-///     attention(policy, q, k, v, out, gathered{lists, heads, k_heads, tokens, keys, 16});      ids are blocks of 16 keys, the last maybe
-///     shorter
+///     attention(policy, q, k, v, out, gathered{lists, heads, k_heads, tokens, keys});        ids are keys
+///     attention(policy, q, k, v, out, gathered{lists, heads, k_heads, tokens, keys, 16});    ids are blocks of 16 keys, the last shorter
 ///
 /// Shapes    lists: row b * k_heads + h for key head h of sequence b, ascending; heads, k_heads, tokens and keys those of the call.
 /// Masks     count token and key index, as if all keys were there: `causal{}` hides what lies behind the query.

@@ -9,10 +9,9 @@
 /// With N_j the keys of cluster j; a cluster of N = 0 has no score and adds nothing. In two levels, fine clusters belong to coarse ones:
 /// those of a coarse cluster that is not kept count N = 0.
 ///
-///     centroid_scores(policy, q, centroids, counts, scores)               q (rows, dim), centroids (clusters, dim), counts, scores
-///     (clusters) keep_members(labels, scores, threshold, counts, kept)               kept_f = counts_f where score of coarse cluster
-///     labels_f > T, else 0 select_members(labels, scores, threshold, to)                       the keys of the kept clusters, ascending;
-///     returns how many
+///     centroid_scores(policy, q, centroids, counts, scores)      q (rows, dim), centroids (clusters, dim), counts, scores (clusters)
+///     keep_members(labels, scores, threshold, counts, kept)      kept_f = counts_f where the score of coarse cluster labels_f is above T
+///     select_members(labels, scores, threshold, to)              the keys of the kept clusters, ascending; returns how many
 ///
 /// Composition  S is matmul, a row added, and softmax over clusters, which gives N_i S_i.
 /// Shapes    q f32, f16 or bf16; all else f32. Scale is 1 / sqrt(dim). Scratch from the policy: rows (clusters) numbers.

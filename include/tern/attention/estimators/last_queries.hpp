@@ -15,10 +15,10 @@
 ///           exchanged would give the columns alone.)
 /// Memory    scratch from the policy: some 8 bytes a key, and 64 x 1024 scores.
 /// Cost      4 w keys dim flop a head, and 5 passes over two rows of numbers to select.
-/// Error     that of attention's log-sum-exp and of matmul: of each probability at most (attention_accuracy and matmul.accuracy) u of
-/// itself. Fails     if tokens > keys, or the lists have not a row for each head. Source    MInference (arXiv:2407.02490, algorithm 2;
-/// minference_forward.py of its authors has w = 64, sink = 30, recent = 100, at
-///           least 30 columns and 50 slashes).
+/// Error     that of attention's log-sum-exp and of matmul: a probability is wrong by at most the sum of both times itself.
+/// Fails     if tokens > keys, or the lists have not a row for each head.
+/// Source    MInference (arXiv:2407.02490, algorithm 2; minference_forward.py of its authors has w = 64, sink = 30, recent = 100, and
+///           at least 30 columns and 50 slashes).
 
 #include <tern/attention/attention.hpp>
 #include <tern/attention/index_lists.hpp>

@@ -8,9 +8,8 @@
 ///     bound = sum_d max(q_d low_d, q_d high_d)               >= q . k_j for all of them
 ///     score of a physical page = the largest bound of its logical pages and of the heads that share its key head
 ///
-///     page_bounds(policy, k, logical, low, high)                             k (k_heads, rows, dim); low, high (k_heads, rows / logical,
-///     dim) page_scores(policy, q, low, high, table, page, keys, scores)           q (heads, dim); low, high (pages, k_heads, logical
-///     pages, dim)
+///     page_bounds(policy, k, logical, low, high)                       k (k_heads, rows, dim); low, high (k_heads, pages, dim)
+///     page_scores(policy, q, low, high, table, page, keys, scores)     q (heads, dim); low, high (pages, k_heads, logical pages, dim)
 ///
 /// Shapes    page_bounds: low and high f32, one row for each `logical` keys, the last maybe for fewer; k f32, f16 or bf16. For a page of
 ///           a pool, k is its rows so far: k = pool[page].slice(1, 0, rows). page_scores: `table` has the pool page of each page of the

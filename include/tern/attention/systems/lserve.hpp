@@ -24,9 +24,8 @@
 /// Cost      page_scores every `interval` steps; attention over `pages` pages at each, whatever the length of the context.
 /// Error     attention_accuracy, for the keys that are seen.
 /// Ties      go to the earlier page.
-/// Source    the paper; defaults from the evaluation scripts of its authors (omniserve): sink 128 and local 4096
-/// tokens
-///           in prompts, sink 128 and local 256 while decoding, a budget of 4096 tokens in pages of 64, 4 logical pages, interval 4.
+/// Source    the paper; defaults from the evaluation scripts of its authors (omniserve): sink 128 and local 4096 tokens in prompts, sink
+///           128 and local 256 while decoding, a budget of 4096 tokens in pages of 64, 4 logical pages each, interval 4.
 
 #include <tern/attention/estimators/page_bounds.hpp>
 #include <tern/attention/gathered.hpp>

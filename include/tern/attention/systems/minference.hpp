@@ -15,10 +15,9 @@
 ///     vertical_slash_head runs[heads];
 ///     minference(policy, q, k, v, out, patterns, memory, runs, options...);
 ///
-/// Shapes    q (heads, tokens, dim), k (k_heads, keys, dim), v (v_heads, keys, dim_v), out (heads, tokens, dim_v); causal, the last query
-/// at
-///           the last key, tokens <= keys. `patterns` and `runs` have one entry a head; memory `minference_capacity` numbers.
-/// Options   those of attention but a layout.
+/// Shapes    q (heads, tokens, dim), k (k_heads, keys, dim), v (v_heads, keys, dim_v), out (heads, tokens, dim_v); causal, the last
+///           query at the last key, tokens <= keys. `patterns` and `runs` have an entry a head; memory `minference_capacity` numbers.
+/// Options   those of attention but a layout. Where heads look is found from q . k / sqrt(dim) alone: rows come rotated.
 /// Cost      that of attention over the keys that are seen, and that of the estimators.
 /// Error     attention_accuracy, for the keys that are seen.
 /// Source    the paper, and csrc/vertical_slash_index.cu and minference_forward.py of its authors, where budgets are at least 30

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 /// @file attention/systems/qwen2_5_1m.hpp
-/// Qwen2.5-1M Technical Report (Yang et al. 2025, arXiv:2501.15383): sparse attention with chunked prefill, and the refinement of its
-/// budgets.
+/// Qwen2.5-1M Technical Report (Yang et al. 2025, arXiv:2501.15383): sparse attention with chunked prefill, and how its budgets are
+/// refined.
 ///
 ///     for each chunk of queries, with the keys up to its end:  o = minference(...): vertical-slash patterns found by the chunk's own last
 ///                                                              64 queries
@@ -13,11 +13,10 @@
 ///
 /// Shapes    as in minference.hpp; `chunk` queries at a time, the last chunk maybe fewer; chunk >= tokens is minference. The memory is
 ///           minference_capacity(patterns, heads, min(chunk, tokens), keys), after refinement for budgets that have grown.
-/// Positions the report's dual chunk positions are no part of this; rows come rotated, or a row transform rotates them (an option of
-/// minference). Refine    doubles both numbers of a vertical-slash or block-sparse head, at most to all keys, and the local keys of an
-/// a_shape;
+/// Positions the report's dual chunk positions are no part of this; rows come rotated.
+/// Refine    doubles both numbers of a vertical-slash or block-sparse head, at most to all keys, and the local keys of an a_shape;
 ///           returns the rounds taken, at most `rounds`. Memory for minference_capacity of the most that may become of the budgets.
-/// Source    the report's sparse attention with chunked prefill and its sparsity refinement; by how much budgets grow is this file's choice.
+/// Source    the report's chunked prefill and sparsity refinement; by how much budgets grow is this file's choice.
 
 #include <tern/attention/systems/minference.hpp>
 
