@@ -6,6 +6,7 @@
 
 #include <tern/attention/layout.hpp>
 #include <tern/attention/score.hpp>
+#include <tern/core/tensor_view.hpp>
 
 namespace tern::detail {
 inline namespace TERN_ABI {

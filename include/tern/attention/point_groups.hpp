@@ -14,6 +14,8 @@
 /// Cost    the lists are checked in every call: one pass over them.
 
 #include <tern/attention/layout.hpp>
+#include <tern/attention/score.hpp>
+#include <tern/core/tensor_view.hpp>
 
 namespace tern {
 namespace detail {
