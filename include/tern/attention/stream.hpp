@@ -21,7 +21,7 @@ TERN_INLINE constexpr index split_keys(index keys) {
 inline constexpr index query_stream_rows = 8;
 
 /// Rows of a block of scores, which become weights where they are.
-struct stream_rows {
+struct stream_weights {
   static constexpr index rows = query_stream_rows;
   static constexpr int exp2_degree = 6;
   static constexpr bool relative_to_block = false;
@@ -195,9 +195,9 @@ TERN_INLINE void stream_block(Rows const& of, Mask const& mask, coverage covers,
   std::byte* const weights = reinterpret_cast<std::byte*>(w.s);
   // Scores behind `count` are -inf, and a modifier would make numbers of them.
   if (all && (count == panels * panel_width || decltype(p.spec.chain)::empty))
-    weigh_tile<stream_rows>(p.spec, w.s, rows, 0, panels, at_row, block.keys, hide_nothing{}, state, w.largest, weights);
+    weigh_tile<stream_weights>(p.spec, w.s, rows, 0, panels, at_row, block.keys, hide_nothing{}, state, w.largest, weights);
   else
-    weigh_tile<stream_rows>(p.spec, w.s, rows, 0, panels, at_row, block.keys, hide_by_mask{mask, query_of, first}, state, w.largest, weights);
+    weigh_tile<stream_weights>(p.spec, w.s, rows, 0, panels, at_row, block.keys, hide_by_mask{mask, query_of, first}, state, w.largest, weights);
   if (all)
     stream_multiply_values(of, block, values, keys, w, sum);
   else
