@@ -6,6 +6,7 @@
 #include <tern/attention/systems/flash_attention_2.hpp>
 #include <tern/attention/systems/flash_sigmoid.hpp>
 #include <tern/attention/systems/rcmha.hpp>
+#include <tern/attention/systems/transformer_xl.hpp>
 
 #include <numeric>
 

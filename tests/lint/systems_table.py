@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """The README's table of published systems, made from the headers: systems_table.py [--write]. Each header in a folder `systems`
-is a row: the first line of its file block, the header, the tests and the benchmarks that include it. Without --write it ends
+is a row: its name, the first sentence of its file block, the tests and the benchmarks that include it. Without --write it ends
 with 1 when the table in the README is another one, or when a system has no test."""
 
 import pathlib
@@ -21,15 +21,23 @@ def linked(paths):
     return " ".join(f"[{p.name}]({p.relative_to(ROOT).as_posix()})" for p in paths)
 
 
+def first_sentence(path):
+    block = []
+    for line in path.read_text().splitlines()[3:]:
+        if not line.startswith("///") or line == "///":
+            break
+        block.append(line.removeprefix("///").strip())
+    return re.split(r"(?<=[a-z0-9)])\.(?= [A-Z]|$)", " ".join(block))[0].rstrip(".:")
+
+
 def table():
-    rows, untested = ["| system | header | test | benchmark |", "| --- | --- | --- | --- |"], []
+    rows, untested = ["| system | what it is | test | benchmark |", "| --- | --- | --- | --- |"], []
     for path in sorted((ROOT / "include" / "tern").rglob("systems/*.hpp")):
         header = path.relative_to(ROOT / "include" / "tern").as_posix()
-        title = path.read_text().splitlines()[3].removeprefix("///").strip().rstrip(".:")
         tests = including("tests", header)
         if not tests:
             untested.append(header)
-        rows.append(f"| {title} | [tern/{header}](include/tern/{header}) | {linked(tests)} | {linked(including('bench', header))} |")
+        rows.append(f"| [{path.stem}](include/tern/{header}) | {first_sentence(path)} | {linked(tests)} | {linked(including('bench', header))} |")
     return "\n".join(rows), untested
 
 
