@@ -62,9 +62,9 @@ float threshold_between(std::vector<double> scores, double share) {
 
 TEST_CASE("squeezed_attention: clusters above the threshold, and the user's tokens") {
   rng r(51);
-  for (auto [tokens, user] : {std::pair<index, index>{1, 9}, {3, 3}, {40, 40}})
+  for (auto const& sizes : {std::pair<index, index>{1, 9}, {3, 3}, {40, 40}})
     for (bool two_levels : {false, true}) {
-      index const fixed = 300;
+      index const tokens = sizes.first, user = sizes.second, fixed = 300;
       call<float> c(r, {4, 2, tokens, fixed + user, 24, 20, 2});
       auto const k = c.k.view, v = c.v.view;
       level fine(k.slice(1, 0, fixed), 40), coarse(fine.center(), 6);
