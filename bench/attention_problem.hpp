@@ -111,7 +111,8 @@ class kv_store {
 
 /// How far results may be off, relative to sum_j w_ij |v_j|, by what q and the weights are rounded to for the products.
 /// f32: twice the bound that attention/attention.hpp states for these scores (|q.k| scale is below 40). bf16: a rounding of
-/// 2^-9 for each q and each weight moves scores and weights by less than 2^-7. int8: blocks of 32 with a scale, 1/254 of the largest.
+/// 2^-9 for each q and each weight moves scores and weights by less than 2^-7. int8: blocks of 32 with a scale, 1/254 of the largest;
+/// values are codes of their column in a block of 128 keys, so the largest value there counts as one that was seen (tile_int8.hpp).
 inline double attention_rounding(unit products) {
   switch (products) {
     case unit::f32:
@@ -127,10 +128,11 @@ inline double attention_rounding(unit products) {
 /// One output element's terms in f64.
 struct attention_reference {
   std::vector<double> want, magnitude;
+  bool by_column = false;  // the largest |v| of the blocks of 128 keys adds to the magnitude
 
   /// Appends dimensions 0, 7, 14, ... of the output for this query row. `head` is the first row of its keys.
   template <class Store>
-  void add(Store& kv, float const* q, index dim, index head, key_range seen) {
+  void add(Store& kv, float const* q, index dim, index head, index keys, key_range seen) {
     std::vector<float> row(static_cast<std::size_t>(dim));
     std::vector<double> p, value(static_cast<std::size_t>(dim)), absolute(static_cast<std::size_t>(dim));
     double most = -std::numeric_limits<double>::infinity(), sum = 0;
@@ -150,10 +152,22 @@ struct attention_reference {
         absolute[d] += std::abs(term);
       }
     }
+    if (by_column) add_largest(kv, head, {seen.begin / 128 * 128, std::min(keys, (seen.end + 127) / 128 * 128)}, row, absolute);
     for (std::size_t d = 0; d < row.size(); d += 7) {
       want.push_back(value[d]);
       magnitude.push_back(absolute[d]);
     }
+  }
+
+ private:
+  template <class Store>
+  static void add_largest(Store& kv, index head, key_range blocks, std::vector<float>& row, std::vector<double>& to) {
+    std::vector<double> most(row.size());
+    for (index j = blocks.begin; j < blocks.end; ++j) {
+      kv.v_row(head + j, row.data());
+      for (std::size_t d = 0; d < row.size(); d += 7) most[d] = std::max(most[d], std::abs(static_cast<double>(row[d])));
+    }
+    for (std::size_t d = 0; d < row.size(); d += 7) to[d] += most[d];
   }
 };
 
@@ -172,11 +186,12 @@ struct attention_inputs {
   test::comparison check(Store& store, sight const& seen, double rounding, bool token_major) const {
     std::vector<float> got;
     attention_reference reference;
+    reference.by_column = rounding == attention_rounding(unit::int8);
     for (index b : sample(s.batch, 2))
       for (index h : sample(s.heads, 3))
         for (index i : sample(s.queries, 4)) {
           index const row = (b * s.heads + h) * s.queries + i, head = b * s.kv_heads + h / (s.heads / s.kv_heads);
-          reference.add(store, q.data() + row * s.dim, s.dim, head * s.keys, seen.of(s, i));
+          reference.add(store, q.data() + row * s.dim, s.dim, head * s.keys, s.keys, seen.of(s, i));
           index const at = token_major ? (b * s.queries + i) * s.heads + h : row;
           for (index d = 0; d < s.dim; d += 7) got.push_back(out[at * s.dim + d]);
         }
