@@ -26,7 +26,8 @@ template <class Keys, class Values>
 class tile_store {
  public:
   template <class Store>
-  tile_store(attention_shape const& s, Store& from) : shape_(s), k_stride_(kv_tiles<Keys>::bytes(s.keys, s.dim)), v_stride_(kv_tiles<Values>::bytes(s.keys, s.dim)) {
+  tile_store(attention_shape const& s, Store& from)
+      : shape_(s), k_stride_(kv_tiles<Keys>::bytes(s.keys, s.dim)), v_stride_(kv_tiles<Values>::bytes(s.keys, s.dim)) {
     buffer<std::uint8_t> bytes(s.kv_heads * (k_stride_ + v_stride_));
     std::vector<float> row(static_cast<std::size_t>(s.dim));
     for (index h = 0; h < s.kv_heads; ++h)

@@ -111,26 +111,27 @@ void add_estimators(Data const& data) {
     index_lists const to{view(ids.data(), 64, 8), view(counts.data(), 64)};
     r.time([&](index) { estimate_blocks(r.policy(), t.of(t.q)[0], t.of(t.k)[0], 8, to); });
   });
-  workload{.op = "sparse_attention", .name = "page_scores_h8_n4096_d128", .bytes = 8.0 * heads * tokens / 16 * dim}.add("tern", [data](run& r) {
-    tensors& t = data();
-    constexpr index logical = 4, page = 64, pages = tokens / page;
-    std::vector<float> low(heads * tokens / 16 * dim), high(low), scores(heads * pages);
-    for (index h = 0; h < heads; ++h) {
-      auto const part = [&](std::vector<float>& x) { return view(x.data() + h * tokens / 16 * dim, 1, tokens / 16, dim); };
-      page_bounds(r.policy(), t.of(t.k).slice(0, h, h + 1), 16, part(low), part(high));
-    }
-    // (pages, heads, logical pages, dim) where heads are outermost.
-    auto const bounds = [&](std::vector<float>& x) {
-      return tensor_view<float const, 4>(x.data(), {pages, heads, logical, dim}, {logical * dim, tokens / 16 * dim, dim, 1});
-    };
-    std::vector<std::int32_t> table(pages);
-    for (index p = 0; p < pages; ++p) table[static_cast<std::size_t>(p)] = static_cast<std::int32_t>(p);
-    auto const q = tensor_view<float const, 2>(t.q.data(), {heads, dim}, {tokens * dim, 1});
-    r.time([&](index) {
-      page_scores(r.policy(), q, bounds(low), bounds(high), tensor_view<std::int32_t const, 1>(table.data(), {pages}), page, tokens,
-                  view(scores.data(), heads, pages));
-    });
-  });
+  workload{.op = "sparse_attention", .name = "page_scores_h8_n4096_d128", .bytes = 8.0 * heads * tokens / 16 * dim}.add(
+      "tern", [data](run& r) {
+        tensors& t = data();
+        constexpr index logical = 4, page = 64, pages = tokens / page;
+        std::vector<float> low(heads * tokens / 16 * dim), high(low), scores(heads * pages);
+        for (index h = 0; h < heads; ++h) {
+          auto const part = [&](std::vector<float>& x) { return view(x.data() + h * tokens / 16 * dim, 1, tokens / 16, dim); };
+          page_bounds(r.policy(), t.of(t.k).slice(0, h, h + 1), 16, part(low), part(high));
+        }
+        // (pages, heads, logical pages, dim) where heads are outermost.
+        auto const bounds = [&](std::vector<float>& x) {
+          return tensor_view<float const, 4>(x.data(), {pages, heads, logical, dim}, {logical * dim, tokens / 16 * dim, dim, 1});
+        };
+        std::vector<std::int32_t> table(pages);
+        for (index p = 0; p < pages; ++p) table[static_cast<std::size_t>(p)] = static_cast<std::int32_t>(p);
+        auto const q = tensor_view<float const, 2>(t.q.data(), {heads, dim}, {tokens * dim, 1});
+        r.time([&](index) {
+          page_scores(r.policy(), q, bounds(low), bounds(high), tensor_view<std::int32_t const, 1>(table.data(), {pages}), page, tokens,
+                      view(scores.data(), heads, pages));
+        });
+      });
   workload{.op = "sparse_attention", .name = "centroid_scores_c204_d128", .flops = 2.0 * 8 * 204 * dim}.add("tern", [data](run& r) {
     tensors& t = data();
     std::vector<float> counts(204, 20.f), scores(204);

@@ -37,11 +37,12 @@ int main() {
   show("causal", out, tern::causal{});
   // The 256 tokens up to its own: the rest is not computed.
   show("causal, a window of 256", out, tern::window{256});
-  // A modifier of scores: ALiBi's penalty by distance, steeper from head to head, and then a cap.
-  show("causal, ALiBi, scores capped at 30", out, tern::causal{}, tern::softcap{30.f}, [](tern::floats s, tern::score_at const& at) {
+  // Modifiers of scores apply as they are written: ALiBi's penalty by distance, steeper from head to head, and then a cap.
+  auto const penalty = [](tern::floats s, tern::score_at const& at) {
     float const slope = std::exp2(-static_cast<float>(at.head + 1));
-    return s - tern::floats(slope) * at.distance();
-  });
+    return s - slope * at.distance();
+  };
+  show("causal, ALiBi, scores capped at 30", out, tern::causal{}, penalty, tern::softcap{30.f});
   // No softmax: each weight is a sigmoid.
   show("sigmoid", out, tern::sigmoid{-std::log(static_cast<float>(tokens))});
 }

@@ -13,7 +13,9 @@ struct tiled_cache {
   std::vector<double> decoded;
 
   tiled_cache(rng& r, index heads, index tokens, index dim)
-      : stride(kv_tiles<Format>::bytes(tokens, dim)), memory(static_cast<std::size_t>(heads * stride)), tiles{memory.data(), heads, tokens, dim, stride} {
+      : stride(kv_tiles<Format>::bytes(tokens, dim)),
+        memory(static_cast<std::size_t>(heads * stride)),
+        tiles{memory.data(), heads, tokens, dim, stride} {
     std::vector<float> x(static_cast<std::size_t>(heads * tokens * dim));
     for (float& e : x) e = static_cast<float>(r.normal());
     tiles.append(0, view(x.data(), heads, tokens, dim));
@@ -29,8 +31,8 @@ struct tiled_cache {
 /// sum over blocks of (max |q| / 254) sum |k|, so a weight by a factor of e^(2 delta), and the integer weights by half a step in each
 /// tile: P / 510 times what its tokens hold at most.
 struct tile_bound {
-  double delta = 0;                 // of scores
-  std::vector<double> largest;      // P of each tile
+  double delta = 0;             // of scores
+  std::vector<double> largest;  // P of each tile
   tile_bound(double const* q, double const* k, index keys, index dim, double scale, std::function<bool(index)> const& seen)
       : largest(static_cast<std::size_t>((keys + 63) / 64)) {
     std::vector<double> p(static_cast<std::size_t>(keys));
@@ -83,7 +85,8 @@ void check_tiles(index tokens, index keys, index window_length) {
     for (index d = 0; d < dim_v; ++d) {
       auto const at = static_cast<std::size_t>(row * dim_v + d);
       double const exact = (attention_accuracy::b0 + std::sqrt(static_cast<double>(dim)) * want.growth[static_cast<std::size_t>(row)] +
-                            std::sqrt(static_cast<double>(keys))) * 0x1p-24;
+                            std::sqrt(static_cast<double>(keys))) *
+                           0x1p-24;
       magnitude.push_back(want.magnitude[at] * (exact + (integers ? std::expm1(2 * bound.delta) : 0)) + (integers ? steps : 0));
     }
   }

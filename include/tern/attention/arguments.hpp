@@ -57,7 +57,8 @@ TERN_INLINE planes<B const> rows_of(block_rows<B> const& x) {
 }
 template <class B>
 TERN_INLINE argument argument_of(int which, block_rows<B> const& x, index) {
-  expect(x.dim % elements_of<B>() == 0, "attention", which == 1 ? "the dim of k" : "the dim of v", x.dim, "a multiple of the format's block");
+  expect(x.dim % elements_of<B>() == 0, "attention", which == 1 ? "the dim of k" : "the dim of v", x.dim,
+         "a multiple of the format's block");
   return argument_of(which, x.batch, x.heads, x.keys, x.dim);
 }
 template <class F>
@@ -106,7 +107,8 @@ TERN_INLINE ring_rows<T> rows_of(ring<T> const& x) {
 template <class T>
 inline argument argument_of(int which, ring<T> const& x, index) {
   index const size = x.buffer.extent(2);
-  expect(x.buffer.extent(3) <= 1 || x.buffer.stride(3) == 1, "attention", "the last stride of a ring", x.buffer.stride(3), "contiguous rows");
+  expect(x.buffer.extent(3) <= 1 || x.buffer.stride(3) == 1, "attention", "the last stride of a ring", x.buffer.stride(3),
+         "contiguous rows");
   expect(x.first >= 0 && (x.first < size || size == 0), "attention", "the first row of a ring", x.first, "a row of it");
   expect(x.length <= size, "attention", "the length of a ring", x.length, "at most its rows");
   return argument_of(which, x.buffer.extent(0), x.buffer.extent(1), x.length, x.buffer.extent(3));
@@ -168,8 +170,9 @@ inline attention_extents check_arguments(argument const& q, argument const& k, a
          "below 2^31");
   // Heads that share keys and values: all the heads over the least common multiple of both counts.
   index const shared = k.extent[1] / greatest_common_divisor(k.extent[1], v.extent[1]) * v.extent[1];
-  return {q.extent[0],  heads, k.extent[1], v.extent[1], q.extent[2], k.extent[2], q.extent[3], v.extent[3],
-          per_head ? 1 : (heads > 0 ? heads / shared : 1)};
+  return {q.extent[0], heads,       k.extent[1],
+          v.extent[1], q.extent[2], k.extent[2],
+          q.extent[3], v.extent[3], per_head ? 1 : (heads > 0 ? heads / shared : 1)};
 }
 
 }  // namespace TERN_ABI

@@ -22,12 +22,14 @@
 ///           row NaN. NaN is never among the top_keys.
 /// Threads   the same bits whatever their number, and whatever the other rows, heads, batches and groups hold. A query's bits do
 ///           depend on whether its group takes the path for few queries (at most 8 of queries * heads that share keys) or many.
-/// Memory    scratch from the policy: proportional to threads for many queries, and to the ranges of keys (8 to keys / 4096) besides for few.
-/// Error     |out - exact| <= u (b0 + b1 sqrt(dim) n + b2 sqrt(keys)) M with u = 2^-24, M = sum_j w_ij |v_j| and n = scale |q_i| . |k_j|
+/// Memory    scratch from the policy: proportional to threads for many queries, and to the ranges of keys (8 to keys / 4096) besides for
+/// few. Error     |out - exact| <= u (b0 + b1 sqrt(dim) n + b2 sqrt(keys)) M with u = 2^-24, M = sum_j w_ij |v_j| and n = scale |q_i| .
+/// |k_j|
 ///           at its largest (plus the cap): a score that is off by d has its weight multiplied by e^d, and rounding errors of sums
 ///           grow like the square root of their length. For a normalizer f that divides by nothing, M = sum_j (|f(s_ij)| +
 ///           |f'(s_ij)|) |v_j|. Modifiers that are steeper than 1 multiply n, to which the scores that they give are added.
-///           |lse - exact| <= u (the same + 2 |lse|). `attention_accuracy` has the constants.
+///           |lse - exact| <= u (the same + 2 |lse|). `attention_accuracy` has the constants. What products<bf16>, products<std::int8_t>
+///           and tiles of 8 and 4 bits add to it stands in tile_bf16.hpp, tile_int8.hpp and tile_kernels.hpp.
 /// Cost      4 heads tokens keys dim flop; parts of the score matrix that nobody sees are not computed.
 
 #include <tern/attention/arguments.hpp>
@@ -52,8 +54,7 @@ TERN_INLINE attention_shape shape_of(attention_extents const& n) {
 /// Lets an option compare itself with the call.
 template <class Option>
 TERN_INLINE void check_option(Option const& option, attention_extents const& n) {
-  if constexpr (requires { option.check(attention_shape{}); })
-    option.check(shape_of(n));
+  if constexpr (requires { option.check(attention_shape{}); }) option.check(shape_of(n));
 }
 
 /// A place for one number of each query, checked.
@@ -128,10 +129,12 @@ TERN_INLINE auto attention_with(Q const& q, K const& k, V const& v, O const& out
                               std::remove_const_t<decltype(transform)>, top>;
   static_assert(spec::softmax || !is_given<decltype(find_log_sum_exp(options...))>, "tern: log_sum_exp belongs to softmax");
   static_assert(!spec::elementwise || !is_given<decltype(find_row_max(options...))>, "tern: row_max belongs to softmax and hard");
-  static_assert(spec::elementwise || !is_given<decltype(find_weight_sum(options...))>, "tern: weights that are divided by their sum add up to 1");
+  static_assert(spec::elementwise || !is_given<decltype(find_weight_sum(options...))>,
+                "tern: weights that are divided by their sum add up to 1");
 
   index const batch = with_batch(q).extent(0);
-  attention_extents const n = check_arguments(argument_of(0, q), argument_of(1, k, batch), argument_of(2, v, batch), argument_of(3, out), per_head);
+  attention_extents const n =
+      check_arguments(argument_of(0, q), argument_of(1, k, batch), argument_of(2, v, batch), argument_of(3, out), per_head);
   check_lengths(k, v);
   (check_option(options, n), ...);
   attention_returns returns;

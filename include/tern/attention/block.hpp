@@ -12,13 +12,14 @@ inline namespace TERN_ABI {
 /// Whether keys (values) are copied as f32: because they are transformed, because a source makes them, or because blocks are to be
 /// decoded.
 template <class Problem, bool decode>
-inline constexpr bool stages_keys = Problem::spec_type::transforms || decoding_source<decltype(Problem::k)> ||
-                                    (decode && is_block<typename Problem::key_element>);
+inline constexpr bool stages_keys =
+    Problem::spec_type::transforms || decoding_source<decltype(Problem::k)> || (decode && is_block<typename Problem::key_element>);
 template <class Problem, bool decode>
 inline constexpr bool stages_values = decoding_source<decltype(Problem::v)> || (decode && is_block<typename Problem::value_element>);
 
 template <class Problem>
-inline constexpr bool needs_ids = Problem::spec_type::transforms || Problem::spec_type::wants_top || !decltype(Problem::spec_type::chain)::empty;
+inline constexpr bool needs_ids =
+    Problem::spec_type::transforms || Problem::spec_type::wants_top || !decltype(Problem::spec_type::chain)::empty;
 
 /// Memory for what a block needs besides the rows.
 template <class Problem, bool decode>

@@ -11,6 +11,7 @@
 /// Source  Liu et al. 2021, Swin Transformer V2 (arXiv:2111.09883), which keeps tau_h above 0.01.
 
 #include <tern/attention/options.hpp>
+#include <tern/attention/rows.hpp>
 #include <tern/pointwise/rows.hpp>
 #include <tern/simd/reduce.hpp>
 

@@ -67,11 +67,21 @@ struct weigh_by {
   TERN_INLINE floats operator()(floats s) const { return f(s); }
 };
 
-/// A function of scores alone.
+}  // namespace TERN_ABI
+
+namespace detail {
 template <class N>
-concept elementwise_normalizer = requires(N const& n, floats s) {
-  { n(s) } -> std::convertible_to<floats>;
-};
+inline constexpr bool is_elementwise = std::same_as<N, sigmoid> || std::same_as<N, silu> || std::same_as<N, relu> ||
+                                       std::same_as<N, squared_relu> || std::same_as<N, identity>;
+template <class F>
+inline constexpr bool is_elementwise<weigh_by<F>> = true;
+}  // namespace detail
+
+inline namespace TERN_ABI {
+
+/// A function of scores alone: one of the above, or weigh_by of one's own.
+template <class N>
+concept elementwise_normalizer = detail::is_elementwise<N>;
 
 /// What attention takes as a normalizer.
 template <class N>

@@ -36,14 +36,14 @@ struct products {
 };
 
 /// A place for one number of each query: (tokens), (heads, tokens) or (batch, heads, tokens), as q has its rank.
-#define TERN_ROW_OUTPUT(name)                                                  \
-  template <int Rank>                                                          \
-  struct name {                                                                \
-    tensor_view<float, Rank> out;                                              \
-    template <tensor_like X>                                                   \
-    TERN_INLINE constexpr explicit name(X&& x) : out(tern::view(x)) {}         \
-  };                                                                           \
-  template <tensor_like X>                                                     \
+#define TERN_ROW_OUTPUT(name)                                          \
+  template <int Rank>                                                  \
+  struct name {                                                        \
+    tensor_view<float, Rank> out;                                      \
+    template <tensor_like X>                                           \
+    TERN_INLINE constexpr explicit name(X&& x) : out(tern::view(x)) {} \
+  };                                                                   \
+  template <tensor_like X>                                             \
   name(X&&)->name<view_of<X>::rank>
 /// Where to write the log-sum-exp of each query's scores, a natural logarithm; of no score, -inf.
 TERN_ROW_OUTPUT(log_sum_exp);
@@ -114,26 +114,26 @@ template <class T>
 inline constexpr bool is_layout = attention_layout<T> || layout_over_shape<T>;
 
 template <class T>
-concept attention_option = attention_mask<T> || is_layout<T> || score_modifier<T> || attention_normalizer<T> || row_transform<T> ||
-                           std::same_as<T, scale> || is_products<T> || is_log_sum_exp<T> || is_row_max<T> || is_weight_sum<T> ||
-                           is_top_keys<T>;
+concept attention_option =
+    attention_mask<T> || is_layout<T> || score_modifier<T> || attention_normalizer<T> || row_transform<T> || std::same_as<T, scale> ||
+    is_products<T> || is_log_sum_exp<T> || is_row_max<T> || is_weight_sum<T> || is_top_keys<T>;
 
 struct no_option {};
 template <class T>
 inline constexpr bool is_given = !std::same_as<std::remove_cvref_t<T>, no_option>;
 
 /// The option for which `Is` holds, or `no_option`.
-#define TERN_FIND_OPTION(name, what)                                                                   \
-  TERN_INLINE constexpr no_option name() { return {}; }                                                \
-  template <class First, class... Rest>                                                                \
-  TERN_INLINE constexpr auto name(First const& first, Rest const&... rest) {                           \
-    if constexpr (what<First>) {                                                                       \
-      static_assert(!(what<Rest> || ...), "tern: the same attention option is given twice");           \
-      return first;                                                                                    \
-    } else {                                                                                           \
-      return name(rest...);                                                                            \
-    }                                                                                                  \
-  }                                                                                                    \
+#define TERN_FIND_OPTION(name, what)                                                         \
+  TERN_INLINE constexpr no_option name() { return {}; }                                      \
+  template <class First, class... Rest>                                                      \
+  TERN_INLINE constexpr auto name(First const& first, Rest const&... rest) {                 \
+    if constexpr (what<First>) {                                                             \
+      static_assert(!(what<Rest> || ...), "tern: the same attention option is given twice"); \
+      return first;                                                                          \
+    } else {                                                                                 \
+      return name(rest...);                                                                  \
+    }                                                                                        \
+  }                                                                                          \
   static_assert(true)
 template <class T>
 inline constexpr bool is_scale = std::same_as<T, scale>;

@@ -16,11 +16,17 @@ struct attention_item {
   index batch, unit, group;
   index part, parts;
   index rows;     // of the part, where rows are cut; 0 where keys are
-  index partial;  // where its result goes among the partial results, in floats
+  index partial;  // where the result of one of several ranges of keys goes among the partial results, in floats
 };
 
 /// Below this many multiplications, some 20 us, a second thread costs more than it saves.
 inline constexpr double serial_products = 1 << 20;
+
+/// Room for the result of a group whose keys are one range.
+template <class Problem>
+TERN_INLINE index result_bytes(Problem const& p, index rows) {
+  return round_to_multiple(stream_partial::size(p.n.dim_v, rows) * static_cast<index>(sizeof(float)), 64);
+}
 
 template <class Problem, class Tile>
 struct attention_plan {
@@ -35,7 +41,7 @@ struct attention_plan {
       if (item.rows > 0) {
         if (item.rows > prompt_rows) prompt_rows = item.rows;
       } else {
-        partial_floats = item.partial + stream_partial::size(p.n.dim_v, rows);
+        if (item.parts > 1) partial_floats = item.partial + stream_partial::size(p.n.dim_v, rows);
         if (rows > stream_rows) stream_rows = rows;
       }
     });
@@ -46,24 +52,26 @@ struct attention_plan {
     index partial = 0;
     products = 0;
     for (index b = 0; b < p.n.batch; ++b)
-      for (index unit = 0; unit < p.n.units(); ++unit)
-        for (index g = 0; g < p.groups(b, unit); ++g) {
+      for (index unit = 0; unit < p.n.units(); ++unit) {
+        index const groups = p.groups(b, unit);
+        for (index g = 0; g < groups; ++g) {
           auto const group = p.group(b, unit, g);
           index const rows = group.queries * p.n.unit_heads;
           products += static_cast<double>(rows) * static_cast<double>(group.keys) * static_cast<double>(p.n.dim + p.n.dim_v);
           if (rows <= 0) continue;
           if (rows > query_stream_rows) {
-            index const most = prompt_item_rows(p.n, rows), parts = divide_up(rows, most);
+            index const most = prompt_item_rows(p.n, groups, rows), parts = divide_up(rows, most);
             // The last rows come first: under a causal mask they have the most to do.
             for (index part = parts - 1; part >= 0; --part) f(attention_item{b, unit, g, part, parts, most, 0}, rows);
           } else {
             index const parts = Problem::spec_type::wants_top || group.keys <= 0 ? 1 : divide_up(group.keys, split_keys(group.keys));
             for (index part = 0; part < parts; ++part) {
               f(attention_item{b, unit, g, part, parts, 0, partial}, rows);
-              partial += stream_partial::size(p.n.dim_v, rows);
+              if (parts > 1) partial += stream_partial::size(p.n.dim_v, rows);
             }
           }
         }
+      }
   }
 
   TERN_INLINE std::size_t table_bytes() const { return workspace::rounded(static_cast<std::size_t>(items) * sizeof(attention_item)); }
@@ -71,7 +79,8 @@ struct attention_plan {
   /// Scratch of one thread.
   TERN_INLINE std::size_t item_bytes() const {
     index const prompt = prompt_rows > 0 ? prompt_scratch<Problem, Tile>::lay_out(p, prompt_rows, nullptr, nullptr) : 0;
-    index const stream = stream_rows > 0 ? stream_scratch<Problem>::lay_out(p, stream_rows, nullptr, nullptr) : 0;
+    index const stream =
+        stream_rows > 0 ? result_bytes(p, stream_rows) + stream_scratch<Problem>::lay_out(p, stream_rows, nullptr, nullptr) : 0;
     return workspace::rounded(static_cast<std::size_t>(prompt > stream ? prompt : stream));
   }
   TERN_INLINE cpu_policy threads_of(cpu_policy const& policy) const { return products < serial_products ? policy.on(serial) : policy; }
@@ -85,10 +94,13 @@ inline void run_item(Problem const& p, attention_item const& item, float* partia
   auto const group = p.group(item.batch, item.unit, item.group);
   unit_group<Problem, std::remove_const_t<decltype(group)>> const rows(p, group, item.batch, item.unit);
   if (item.rows > 0) return prompt_item<Tile>(rows, item.part * item.rows, item.rows, memory);
-  stream_partial const sum(p.n.dim_v, rows.rows(), partials + item.partial);
-  index const from = item.parts > 1 ? item.part * split_keys(group.keys) : 0, to = from + split_keys(group.keys);
-  stream_item(rows, from, item.parts > 1 && to < group.keys ? to : group.keys, sum, memory);
-  if (item.parts == 1) stream_finish(rows, partials + item.partial, 1);
+  if (item.parts == 1) {
+    float* const result = reinterpret_cast<float*>(memory);
+    stream_item(rows, 0, group.keys, {p.n.dim_v, rows.rows(), result}, memory + result_bytes(p, rows.rows()));
+    return stream_finish(rows, result, 1);
+  }
+  index const length = split_keys(group.keys), from = item.part * length, to = from + length;
+  stream_item(rows, from, to < group.keys ? to : group.keys, {p.n.dim_v, rows.rows(), partials + item.partial}, memory);
 }
 
 template <class Tile, class Problem>

@@ -106,9 +106,7 @@ struct unit_group {
       : p(problem), group(of), b(batch), unit(which), offset(problem.spec.offset) {
     if (offset == bottom_right) offset = Group::local ? group.keys - group.queries : p.keys_of(b) - p.n.tokens;
   }
-  TERN_INLINE auto mask() const {
-    return mask_of_group(group, mask_of_head(p.spec.mask, b, unit * p.n.unit_heads), p.keys_of(b), offset);
-  }
+  TERN_INLINE auto mask() const { return mask_of_group(group, mask_of_head(p.spec.mask, b, unit * p.n.unit_heads), p.keys_of(b), offset); }
   TERN_INLINE index rows() const { return group.queries * p.n.unit_heads; }
   TERN_INLINE index query(index row) const { return row / p.n.unit_heads; }
   TERN_INLINE index token(index row) const { return group.query(query(row)); }

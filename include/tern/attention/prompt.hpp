@@ -16,11 +16,11 @@ inline namespace TERN_ABI {
 
 /// How many rows one work item takes: many share the cost of packing, but queries and sums should stay in the second-level cache,
 /// and there should be items enough for all threads. By shape alone.
-TERN_INLINE index prompt_item_rows(attention_extents const& n, index group_rows) {
+TERN_INLINE index prompt_item_rows(attention_extents const& n, index groups, index group_rows) {
   constexpr index enough_items = 16, cached_floats = index{1} << 17;
   index most = cached_floats / (n.dim + n.dim_v + 1);
   if (most < 32 * query_tile_rows) most = 32 * query_tile_rows;
-  while (most > 4 * query_tile_rows && n.batch * n.units() * divide_up(group_rows, most) < enough_items) most /= 2;
+  while (most > 4 * query_tile_rows && n.batch * n.units() * groups * divide_up(group_rows, most) < enough_items) most /= 2;
   index const pieces = divide_up(group_rows, most);
   return round_to_multiple(divide_up(group_rows, pieces), query_tile_rows);
 }
@@ -29,18 +29,18 @@ TERN_INLINE index prompt_item_rows(attention_extents const& n, index group_rows)
 template <class Problem, class Tile>
 struct prompt_scratch {
   static constexpr bool top = Problem::spec_type::wants_top;
-  index padded;    // dim_v, to whole packs
-  std::byte* q;    // tiles of packed queries
-  std::byte* k;    // packed keys of a block
-  std::byte* v;    // packed values of a block
-  std::byte* p;    // packed weights of a tile
-  float* s;        // (Tile::rows, key_block)
-  float* o;        // (rows, padded)
-  float* m;        // (rows)
-  float* l;        // (rows)
-  float* alpha;    // (Tile::rows)
-  float* row;      // (Tile::rows, dim or dim_v): rows widened
-  float* finite;   // (key_block, padded): values without what is not finite
+  index padded;   // dim_v, to whole packs
+  std::byte* q;   // tiles of packed queries
+  std::byte* k;   // packed keys of a block
+  std::byte* v;   // packed values of a block
+  std::byte* p;   // packed weights of a tile
+  float* s;       // (Tile::rows, key_block)
+  float* o;       // (rows, padded)
+  float* m;       // (rows)
+  float* l;       // (rows)
+  float* alpha;   // (Tile::rows)
+  float* row;     // (Tile::rows, dim or dim_v): rows widened
+  float* finite;  // (key_block, padded): values without what is not finite
   top_rows largest;
   block_memory<Problem, false> block;
 
@@ -180,7 +180,8 @@ inline void prompt_item(Rows const& of, index row0, index rows, std::byte* memor
       // The next block's rows are fetched bit by bit, so that packing finds them near.
       rows_here.fetch(block + count + ahead * t / tiles, block + count + ahead * (t + 1) / tiles);
       index const tile = t * Tile::rows;
-      prompt_tile<Tile>(of, mask, w, row0, tile, live - tile < Tile::rows ? live - tile : Tile::rows, rows_here.keys, rows_here.value, finite);
+      prompt_tile<Tile>(of, mask, w, row0, tile, live - tile < Tile::rows ? live - tile : Tile::rows, rows_here.keys, rows_here.value,
+                        finite);
     }
   }
   for (index r = 0; r < live; ++r) of.finish(row0 + r, w.o + r * w.padded, w.m[r], w.l[r]);

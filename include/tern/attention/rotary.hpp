@@ -8,6 +8,8 @@
 /// Option  attention(policy, q, k, v, out, rotary{table}, causal{}), table f32 (rows, d) as tern::rope_table and its kin fill it, from
 ///         position 0 on; d <= dim elements of a row turn, the others stay (partial rotation). Linear, NTK and YaRN scaling
 ///         (pointwise/rope_scaling.hpp) and sections for images and video (pointwise/rope_sections.hpp) are tables.
+/// Pairing is said to rotary, whatever the options that the table was made with: a table is the same for both. By default
+///         neighbors (interleaved); checkpoints of most models on hubs want rope_pairing::half.
 /// Rows    by default that of the position as masks count it. `rotary_rows` says otherwise, for each side by itself:
 ///
 ///             row = min(p % period / divisor + shift, limit)     p the position, or with by_token the query's token or the key's index

@@ -38,7 +38,7 @@ struct block_rows {
 
 /// Rows in pages. `pool` is (pages, kv_heads, rows of a page, dim), any strides; `table` is (batch, pages of a sequence): row j of
 /// sequence b is row j % rows of page table(b, j / rows). `lengths` says how many keys each sequence has; without it, all that
-/// its pages hold. Where only one of k and v has lengths, they hold for the other too.
+/// its pages hold. Masks and positions count each sequence's own keys. Where only one of k and v has lengths, they hold for the other too.
 template <class T>
 struct paged {
   tensor_view<T const, 4> pool;

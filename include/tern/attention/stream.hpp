@@ -197,7 +197,8 @@ TERN_INLINE void stream_block(Rows const& of, Mask const& mask, coverage covers,
   if (all && (count == panels * panel_width || decltype(p.spec.chain)::empty))
     weigh_tile<stream_weights>(p.spec, w.s, rows, 0, panels, at_row, block.keys, hide_nothing{}, state, w.largest, weights);
   else
-    weigh_tile<stream_weights>(p.spec, w.s, rows, 0, panels, at_row, block.keys, hide_by_mask{mask, query_of, first}, state, w.largest, weights);
+    weigh_tile<stream_weights>(p.spec, w.s, rows, 0, panels, at_row, block.keys, hide_by_mask{mask, query_of, first}, state, w.largest,
+                               weights);
   if (all)
     stream_multiply_values(of, block, values, keys, w, sum);
   else

@@ -145,8 +145,8 @@ TERN_INLINE void stream_reduce(float const* from, float* s) {
 /// s[r * key_block + j] = q[r] . k[j] for j < count. s may be written up to the next multiple of 8.
 template <int R, class K>
 [[gnu::noinline]] inline void stream_scores(float const* q, index q_stride,                 // (R, dim)
-                          K const* const* row, index count, index dim,    // (count <= key_block) rows of dim elements
-                          fetch_ahead const& ahead, float* s) noexcept {  // (R, key_block)
+                                            K const* const* row, index count, index dim,    // (count <= key_block) rows of dim elements
+                                            fetch_ahead const& ahead, float* s) noexcept {  // (R, key_block)
   constexpr int keys = R == 1 ? stream_sums / 2 : stream_sums / 4;
   constexpr index size = R * keys * simd::lanes;
   // Lanes are added up one step late: what adds them then need not wait for the last products, and runs beside the next ones.
@@ -221,10 +221,10 @@ TERN_INLINE void stream_add_rows(float const* p, V const* const* row, index coun
 
 /// o[r] = alpha[r] o[r] + sum_j p[r * key_block + j] v[j]
 template <int R, class V>
-[[gnu::noinline]] inline void stream_values(float const* p,                                                 // (R, key_block)
-                          V const* const* row, index count, index dim_v,                  // (count <= key_block) rows of dim_v elements
-                          float const* alpha,                                             // (R)
-                          fetch_ahead const& ahead, float* o, index o_stride) noexcept {  // (R, dim_v)
+[[gnu::noinline]] inline void stream_values(float const* p,                                 // (R, key_block)
+                                            V const* const* row, index count, index dim_v,  // (count <= key_block) rows of dim_v elements
+                                            float const* alpha,                             // (R)
+                                            fetch_ahead const& ahead, float* o, index o_stride) noexcept {  // (R, dim_v)
   constexpr index columns = stream_columns_of<R> * simd::lanes;
   fetch_cursor<stream_columns_of<R>> next(ahead, p, dim_v / columns);
   // f32 waits for memory rather than for arithmetic: few rows at a time, some 4 KiB, so that memory is read in its order. The sums

@@ -80,8 +80,8 @@ struct tile_fetch {
 /// s[r * key_block + j] = q[r] . k[j] for j < count; s may be written up to the next multiple of 32. Fetches the tiles of `ahead`.
 template <int R, class Format>
 [[gnu::noinline]] inline void tile_scores(std::int32_t const* query,                             // of quantize_query
-                        std::byte const* const* tile, index count, index dim,  // (count <= key_block) tokens
-                        fetch_ahead const& ahead, float* s) noexcept {         // (R, key_block)
+                                          std::byte const* const* tile, index count, index dim,  // (count <= key_block) tokens
+                                          fetch_ahead const& ahead, float* s) noexcept {         // (R, key_block)
   static_assert(Format::keys);
   using packf = simd::pack<float>;
   using packi = simd::pack<std::int32_t>;
@@ -228,9 +228,9 @@ TERN_INLINE void tile_block(std::uint8_t const* codes, std::int32_t const (&w)[R
 /// o[r] = alpha[r] o[r] + sum_j p[r * key_block + j] v[j] for weights p >= 0. Fetches the tiles of `ahead`.
 template <int R, class Format>
 [[gnu::noinline]] inline void tile_values(float const* p,                                                 // (R, key_block)
-                        std::byte const* const* tile, index count, index dim_v,         // (count <= key_block) tokens
-                        float const* alpha,                                             // (R)
-                        fetch_ahead const& ahead, float* o, index o_stride) noexcept {  // (R, dim_v)
+                                          std::byte const* const* tile, index count, index dim_v,         // (count <= key_block) tokens
+                                          float const* alpha,                                             // (R)
+                                          fetch_ahead const& ahead, float* o, index o_stride) noexcept {  // (R, dim_v)
   static_assert(!Format::keys);
   constexpr index T = Format::tokens;
   auto tokens_in = [&](index t) TERN_LAMBDA { return count - t * T < T ? count - t * T : T; };

@@ -50,7 +50,8 @@ TERN_INLINE float finite_base(float m) { return m == negative_infinity ? 0.f : m
 /// l and m of `state` are updated, alpha is set. Not inlined: all calls of a program share it.
 template <class Tile>
 [[gnu::noinline]] inline void softmax_weights(float const* s,  // (count, key_block)
-                                 index count, index first, index last, float const* highest, softmax_rows const& state, std::byte* p) {
+                                              index count, index first, index last, float const* highest, softmax_rows const& state,
+                                              std::byte* p) {
   using packf = simd::pack<float>;
   constexpr index W = simd::lanes, rows = Tile::rows, padded = (rows + W - 1) / W * W;
   constexpr bool few = Tile::exp2_degree < 6;

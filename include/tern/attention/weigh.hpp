@@ -84,7 +84,8 @@ TERN_INLINE simd::pack<float> shape_row(Spec const& spec, score_at at, block_key
 }
 
 /// Puts the scores of one row that belong there among its largest.
-TERN_INLINE void collect_top(float const* row, block_keys const& keys, index first, index last, float* score, std::int32_t* id, index count) {
+TERN_INLINE void collect_top(float const* row, block_keys const& keys, index first, index last, float* score, std::int32_t* id,
+                             index count) {
   constexpr index W = simd::lanes;
   for (index c = first; c < last; ++c) {
     if (!simd::any(simd::load(row + c * W) > simd::pack<float>(score[count - 1]))) continue;
@@ -128,8 +129,7 @@ TERN_INLINE void take_largest(float* row, index first, index last, float highest
     if (odd) highest = row[j];
     row[j] = here ? 1.f : (odd ? row[j] : 0.f);
   }
-  for (index n = first; n < last; ++n)
-    weights.put(n, simd::load(row + n * panel_width), simd::load(row + n * panel_width + simd::lanes));
+  for (index n = first; n < last; ++n) weights.put(n, simd::load(row + n * panel_width), simd::load(row + n * panel_width + simd::lanes));
   state.alpha[r] = better ? 0.f : 1.f;
   if (better) state.l[r] = 1;
   if (better || highest != highest) state.m[r] = highest;

@@ -66,6 +66,20 @@ TERN_SIMD_COMPARE(==)
 TERN_SIMD_LOGICAL(&)
 TERN_SIMD_LOGICAL(|)
 #undef TERN_SIMD_BINARY
+// With one number for all lanes.
+#define TERN_SIMD_SCALAR(op)                                              \
+  template <word_lane T>                                                  \
+  TERN_INLINE pack<T> operator op(pack<T> a, std::type_identity_t<T> b) { \
+    return a op pack<T>(b);                                               \
+  }                                                                       \
+  template <word_lane T>                                                  \
+  TERN_INLINE pack<T> operator op(std::type_identity_t<T> a, pack<T> b) { \
+    return pack<T>(a) op b;                                               \
+  }
+TERN_SIMD_SCALAR(+)
+TERN_SIMD_SCALAR(-)
+TERN_SIMD_SCALAR(*)
+#undef TERN_SIMD_SCALAR
 #undef TERN_SIMD_COMPARE
 #undef TERN_SIMD_LOGICAL
 

@@ -3,7 +3,7 @@
 /// @file attention/systems/lm_infinite.hpp
 /// LM-Infinite: the lambda-shaped mask and a limit on distances, for contexts longer than the model was trained for.
 ///
-///     query i sees keys j < sinks and i - length < j <= i, and no key at a distance above `length`:
+///     query i sees keys j < sinks and i - length < j, of those up to its own; a distance above `length` counts as `length`:
 ///     s_ij = scale rotate(q_i, min(i - j, length)) . k_j
 ///
 ///     lm_infinite(policy, q, k, v, out, lse, table, sinks, length, pairing, options...)
