@@ -166,8 +166,8 @@ inline attention_extents check_arguments(argument const& q, argument const& k, a
     expect(x->extent[1] > 0 && heads % (x->extent[1] > 0 ? x->extent[1] : 1) == 0, op, x->name[1], x->extent[1],
            "a divisor of the heads of q");
   for (argument const* x : {&q, &k, &v, &out}) expect(x->stride == 1, op, x->stride_name, x->stride, "1 (contiguous rows)");
-  expect(k.extent[2] < (index{1} << 31) - key_limit_slack && q.extent[2] < (index{1} << 31) - key_limit_slack, op, k.name[2], k.extent[2],
-         "below 2^31");
+  for (argument const* x : {&q, &k})
+    expect(x->extent[2] < (index{1} << 31) - key_limit_slack, op, x->name[2], x->extent[2], "below 2^31 - 1024");
   // Heads that share keys and values: all the heads over the least common multiple of both counts.
   index const shared = k.extent[1] / greatest_common_divisor(k.extent[1], v.extent[1]) * v.extent[1];
   return {q.extent[0], heads,       k.extent[1],

@@ -6,7 +6,7 @@
 ///     even_groups{n}             block-diagonal: tokens [g n, (g + 1) n) and keys [g n, (g + 1) n)
 ///     even_groups{n, m}          n tokens and m keys a group, for latents that read a group of data, or data that read latents
 ///     shifted_groups(n, shift)   the same with boundaries moved to shift(head), shift(head) + n, ...; shift is a function of the head
-///                                and between 0 and n. What lies before the first boundary is a group by itself, or, with `wraps`, the
+///                                in [0, n). What lies before the first boundary is a group by itself, or, with `wraps`, the
 ///                                end of the last group, as if the text were rolled by -shift
 ///
 /// Layouts. Masks count within a group; in one that wraps, in its rolled order. The last group may be short.

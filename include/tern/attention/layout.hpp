@@ -27,8 +27,8 @@
 /// A layout that needs to know the extents of the call has `L over(attention_shape const&) const` instead, which gives the layout.
 ///
 /// Groups that differ from key head to key head, but not among the heads that share one, need no `per_head`: a group is asked for
-/// by the first head that shares its keys and values. Each query stands in exactly one group. The functions are called from several
-/// threads and may not throw.
+/// by the first head that shares its keys and values. Each query stands in one group; outputs of one that stands in none are not written.
+/// The functions are called from several threads and may not throw.
 
 #include <tern/attention/mask.hpp>
 

@@ -91,6 +91,12 @@ template <class A, class B>
 struct both_masks {
   A first;
   B second;
+  /// Lets both compare themselves with a call.
+  template <class Shape>
+  TERN_INLINE constexpr void check(Shape const& n) const {
+    if constexpr (requires { first.check(n); }) first.check(n);
+    if constexpr (requires { second.check(n); }) second.check(n);
+  }
 };
 
 namespace detail {

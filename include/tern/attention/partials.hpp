@@ -35,7 +35,8 @@ class partial_results {
 
   template <class T>
   TERN_INLINE static std::size_t bytes(index parts, tensor_view<T, Rank> const& out) {
-    index const rows = out.extent(Rank - 1) > 0 ? out.size() / out.extent(Rank - 1) : 0;
+    index rows = 1;
+    for (int d = 0; d + 1 < Rank; ++d) rows *= out.extent(d);
     return workspace::rounded(static_cast<std::size_t>(parts * (out.size() + rows)) * sizeof(float));
   }
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 /// @file attention/plan.hpp
-/// How a call is cut into items that threads take, and what memory they need. A group's items follow from its own shape alone, so
-/// its results depend neither on the number of threads nor on the groups beside it.
+/// How a call is cut into items that threads take, and what memory they need. Ranges of keys follow from their
+/// number, and where rows are cut does not change them: results depend neither on the number of threads nor on the groups beside.
 
 #include <tern/attention/prompt.hpp>
 #include <tern/attention/stream.hpp>

@@ -15,7 +15,7 @@ namespace tern::detail {
 inline namespace TERN_ABI {
 
 /// How many rows one work item takes: many share the cost of packing, but queries and sums should stay in the second-level cache,
-/// and there should be items enough for all threads. By shape alone.
+/// and there should be items enough for all threads. By the shape of the call alone; where rows are cut does not change them.
 TERN_INLINE index prompt_item_rows(attention_extents const& n, index groups, index group_rows) {
   constexpr index enough_items = 16, cached_floats = index{1} << 17;
   index most = cached_floats / (n.dim + n.dim_v + 1);
@@ -85,7 +85,7 @@ TERN_INLINE void pack_queries(Rows const& of, index row0, index live, Scratch co
 }
 
 /// Adds values that are not finite to the rows that see them; they have been left out of the packed ones, since a hidden value may
-/// be NaN, and zero times NaN is not nothing. A value with a weight of another normalizer than softmax's gives NaN.
+/// be NaN, and zero times NaN is not nothing. With another normalizer than softmax, whose weights may be zero, the result is NaN.
 template <class Spec, class V, class Mask, class QueryOf>
 inline void add_odd_values(V const* const* value, Mask const& mask, QueryOf const& query_of, index block, index count, index rows,
                            index dim_v, float* row, float* o, index o_stride) {
@@ -94,7 +94,7 @@ inline void add_odd_values(V const* const* value, Mask const& mask, QueryOf cons
     for (index d = 0; d < dim_v; ++d) {
       if (row[d] - row[d] == 0) continue;
       for (index r = 0; r < rows; ++r)
-        if (mask.visible(query_of(r), block + j)) o[r * o_stride + d] += Spec::elementwise ? 0 * row[d] : row[d];
+        if (mask.visible(query_of(r), block + j)) o[r * o_stride + d] += Spec::softmax ? row[d] : 0 * row[d];
     }
   }
 }
@@ -167,7 +167,7 @@ inline void prompt_item(Rows const& of, index row0, index rows, std::byte* memor
     if (covers == coverage::none) continue;
     block_rows_of<Rows, false> const rows_here(of, w.block, block, count);
     Tile::pack_keys(rows_here.key, count, p.n.dim, w.k);
-    bool const finite = covers == coverage::all || rows_are_finite(rows_here.value, count, p.n.dim_v);
+    bool const finite = rows_are_finite(rows_here.value, count, p.n.dim_v);
     if (finite) {
       Tile::pack_values(rows_here.value, count, p.n.dim_v, w.v);
     } else {

@@ -37,6 +37,7 @@ struct relative_scores {
   }
   TERN_INLINE void check(attention_shape const& n) const {
     index const columns = scores.extent(2);
+    detail::expect_equal("attention", "the batch of q", n.batch, "that of relative_scores", 1);
     detail::expect_equal("attention", "the heads of relative_scores", scores.extent(0), "the heads of q", n.heads);
     detail::expect_equal("attention", "the tokens of relative_scores", scores.extent(1), "the tokens of q", n.tokens);
     detail::expect(columns >= 1, "attention", "the distances of relative_scores", columns, "at least 1");

@@ -13,7 +13,7 @@
 /// relative_products  offsets key - query in [-reach_a, reach_a]; terms (heads, tokens, sum of 2 reach_a + 1): one axis after the
 ///                 other. A query_stride says that queries stand at multiples of it only (halo.hpp).
 ///
-/// f32, rows contiguous. Offsets out of range take the nearest entry: the layout is what hides them. Images have at most 2^21 tokens.
+/// f32, rows contiguous. Offsets out of range take some entry: the layout is what hides them. Images have at most 2^21 tokens.
 
 #include <tern/attention/box.hpp>
 

@@ -114,10 +114,6 @@ TERN_INLINE planes<T> planes_of(tensor_view<T, 4> const& x) {
   return {x.data(), x.stride(0), x.stride(1), x.stride(2)};
 }
 
-struct source_extents {
-  index batch, heads, keys, dim;
-};
-
 template <class T>
 struct paged_rows {
   using element = T;

@@ -31,7 +31,7 @@ struct bound_tree {
     if (j0 >= end) return coverage::none;
     return j1 <= offset ? coverage::all : coverage::some;
   }
-  TERN_INLINE constexpr bool visible(index i, index j) const { return j < offset || (j < end && sees(i, j - offset)); }
+  TERN_INLINE constexpr bool visible(index i, index j) const { return j < end && (j < offset || sees(i, j - offset)); }
 };
 template <class Sees>
 TERN_INLINE constexpr bound_tree<Sees> bind_tree(Sees const& sees, index tokens, index keys, index offset) {

@@ -70,7 +70,7 @@ namespace detail {
 /// One group for each batch, or for each head of it.
 template <int Rank>
 struct bound_key_lengths {
-  static constexpr bool per_head = Rank == 2;
+  static constexpr bool per_head = false;  // heads that share keys have one length
   tensor_view<std::int32_t const, Rank> lengths;
   index tokens, heads_of_key_head;
   TERN_INLINE constexpr index groups(index, index) const { return 1; }

@@ -84,7 +84,10 @@ inline constexpr struct page_bounds_fn {
     auto const least = tern::view(low), most = tern::view(high);
     detail::expect(logical >= 1, "page_bounds", "logical", logical, "at least 1");
     index const heads = x.extent(0), rows = x.extent(1), dim = x.extent(2), pages = detail::divide_up(rows, logical);
+    detail::expect(dim <= 1 || x.stride(2) == 1, "page_bounds", "the last stride of k", x.stride(2), "1 (contiguous rows)");
     for (auto const* bound : {&least, &most}) {
+      detail::expect(dim <= 1 || bound->stride(2) == 1, "page_bounds", "the last stride of a bound", bound->stride(2),
+                     "1 (contiguous rows)");
       detail::expect_equal("page_bounds", "the heads of a bound", bound->extent(0), "those of k", heads);
       detail::expect(bound->extent(1) >= pages, "page_bounds", "the pages of a bound", bound->extent(1),
                      "one for each `logical` rows of k");

@@ -65,6 +65,8 @@ inline constexpr struct estimate_blocks_fn {
     index const q_blocks = detail::divide_up(tokens, sparse_block), k_blocks = detail::divide_up(keys, sparse_block);
     detail::expect(tokens <= keys, "estimate_blocks", "q.extent(0)", tokens, "at most the keys");
     detail::expect_equal("estimate_blocks", "k.extent(1)", vk.extent(1), "q.extent(1)", dim);
+    detail::expect(dim <= 1 || (vq.stride(1) == 1 && vk.stride(1) == 1), "estimate_blocks", "the last stride of k", vk.stride(1),
+                   "1, as that of q (contiguous rows)");
     detail::expect(first_row + q_blocks <= blocks.rows(), "estimate_blocks", "the rows of blocks", blocks.rows(),
                    "one for each block of queries");
     workspace::lease const scratch(policy.scratch(),

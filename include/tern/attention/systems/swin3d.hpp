@@ -82,6 +82,7 @@ inline constexpr struct swin3d_fn {
                   tensor_view<float const, 3> const& v, tensor_view<float, 3> const& out, point_groups const& windows,
                   tensor_view<std::int32_t const, 2> const& signals, tensor_view<std::int32_t const, 1> const& sizes,
                   swin3d_tables const& tables, swin3d_memory const& memory, Options const&... options) const {
+    static_assert(!(detail::is_scale<Options> || ...), "tern: the relative terms have the scale 1 / sqrt(dim)");
     check(q, k, v, out, signals, sizes, tables, memory);
     index const heads = q.extent(0), voxels = q.extent(1), dim_v = v.extent(2);
     for (index i = 0; i < voxels; ++i)

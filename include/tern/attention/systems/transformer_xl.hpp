@@ -28,6 +28,7 @@ inline namespace TERN_ABI {
 inline constexpr struct transformer_xl_fn {
   template <tensor_like Q, tensor_like K, tensor_like V, tensor_like R, tensor_like U, tensor_like W, tensor_like O, class... Options>
   void operator()(cpu_policy const& policy, Q&& q, K&& k, V&& v, R&& r, U&& u, W&& w, O&& out, Options const&... options) const {
+    static_assert(!(detail::is_scale<Options> || ...), "tern: the relative terms have the scale 1 / sqrt(dim)");
     tensor_view<float const, 3> const qs = tern::view(q), rs = tern::view(r);
     tensor_view<float const, 2> const ws = tern::view(w);
     index const heads = qs.extent(0), tokens = qs.extent(1), dim = qs.extent(2), distances = rs.extent(1);
