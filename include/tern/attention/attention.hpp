@@ -22,9 +22,9 @@
 ///           row NaN. NaN is never among the top_keys.
 /// Threads   the same bits whatever their number, and whatever the other rows, heads, batches and groups hold. A query's bits do
 ///           depend on whether its group takes the path for few queries (at most 8 of queries * heads that share keys) or many.
-/// Memory    scratch from the policy: proportional to threads for many queries, and to the ranges of keys (8 to keys / 4096) besides for
-/// few. Error     |out - exact| <= u (b0 + b1 sqrt(dim) n + b2 sqrt(keys)) M with u = 2^-24, M = sum_j w_ij |v_j| and n = scale |q_i| .
-/// |k_j|
+/// Memory    scratch from the policy: proportional to threads, 56 bytes an item, and for few queries the results of the ranges that
+///           their keys are cut into (an eighth of the keys, from 512 to 4096).
+/// Error     |out - exact| <= u (b0 + b1 sqrt(dim) n + b2 sqrt(keys)) M with u = 2^-24, M = sum_j w_ij |v_j| and n = scale |q_i| . |k_j|
 ///           at its largest (plus the cap): a score that is off by d has its weight multiplied by e^d, and rounding errors of sums
 ///           grow like the square root of their length. For a normalizer f that divides by nothing, M = sum_j (|f(s_ij)| +
 ///           |f'(s_ij)|) |v_j|. Modifiers that are steeper than 1 multiply n, to which the scores that they give are added.
@@ -156,6 +156,10 @@ TERN_INLINE auto attention_with(Q const& q, K const& k, V const& v, O const& out
                   returns,
                   n,
                   spec{layout_over(layout, shape_of(n)), mask, chain, normalizer, transform, stated_offset(mask), factor}};
+  if constexpr (is_given<layout_type> && !requires { layout.lengths; })
+    for (index b = 0; b < n.batch; ++b)
+      expect_equal("attention", "a length of a paged cache, under a layout that does not know lengths", p.keys_of(b), "all its keys",
+                   n.keys);
   using tile = typename tile_choice<std::remove_const_t<decltype(find_products(options...))>, spec>::type;
   return then(p, tile{});
 }
