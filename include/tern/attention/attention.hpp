@@ -91,6 +91,20 @@ TERN_INLINE void set_top(attention_returns& to, Option const& top, int rank, att
   }
 }
 
+/// Fails where a group lists keys behind the length of a sequence in pages, whose rows may not exist.
+template <class Problem>
+inline void check_listed_keys(Problem const& p) {
+  for (index b = 0; b < p.n.batch; ++b) {
+    index const keys = p.keys_of(b);
+    for (index unit = 0; keys < p.n.keys && unit < p.n.units(); ++unit)
+      for (index g = 0; g < p.groups(b, unit); ++g) {
+        auto const group = p.group(b, unit, g);
+        for (index j = 0; j < group.keys; ++j)
+          expect(group.key(j) < keys, "attention", "a key of the layout", group.key(j), "below the length of its sequence");
+      }
+  }
+}
+
 /// The tile of products that a call multiplies with.
 template <class Products, class Spec>
 struct tile_choice {
@@ -156,10 +170,7 @@ TERN_INLINE auto attention_with(Q const& q, K const& k, V const& v, O const& out
                   returns,
                   n,
                   spec{layout_over(layout, shape_of(n)), mask, chain, normalizer, transform, stated_offset(mask), factor}};
-  if constexpr (is_given<layout_type> && !requires { layout.lengths; })
-    for (index b = 0; b < n.batch; ++b)
-      expect_equal("attention", "a length of a paged cache, under a layout that does not know lengths", p.keys_of(b), "all its keys",
-                   n.keys);
+  if constexpr (is_given<layout_type>) check_listed_keys(p);
   using tile = typename tile_choice<std::remove_const_t<decltype(find_products(options...))>, spec>::type;
   return then(p, tile{});
 }
