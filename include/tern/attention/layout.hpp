@@ -111,7 +111,7 @@ struct mask_in_group {
 /// The mask of a group: what the caller's shows of it, bound by `bind(mask, keys, offset)`, and what the group itself does.
 template <class G, class M>
 TERN_INLINE constexpr auto mask_of_group(G const& g, M const& mask, index keys, index offset) {
-  auto const own = [&] {
+  auto const own = [&]() TERN_LAMBDA {
     if constexpr (std::same_as<M, no_mask>)
       return band{-band::far, band::far, g.keys};
     else if constexpr (G::local)
