@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "call.hpp"
+#include "message.hpp"
 
 #include <cstdlib>
 #include <new>
@@ -261,16 +262,6 @@ TEST_CASE("attention: merged parts are the whole") {
   merge(cpu, view(out.data(), 2, 4), none, view(out.data(), 2, 4), none, view(out.data(), 2, 4), none);
   CHECK(out == std::vector<float>(8, 0.f));
   CHECK(none[1] == -std::numeric_limits<float>::infinity());
-}
-
-template <class F>
-std::string message_of(F&& f) {
-  try {
-    f();
-  } catch (error const& e) {
-    return e.what();
-  }
-  return "no error";
 }
 
 TEST_CASE("attention: wrong calls say what is wrong") {

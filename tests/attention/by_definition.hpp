@@ -2,6 +2,7 @@
 #pragma once
 // Attention written down as its definition, for systems that say who sees whom and what becomes of a score.
 #include "call.hpp"
+#include "message.hpp"
 
 #include <array>
 #include <memory>
@@ -63,16 +64,6 @@ inline std::vector<std::int32_t> running_sums(std::vector<index> const& lengths)
   std::vector<std::int32_t> sums{0};
   for (index n : lengths) sums.push_back(sums.back() + static_cast<std::int32_t>(n));
   return sums;
-}
-
-template <class F>
-std::string message_of(F&& f) {
-  try {
-    f();
-  } catch (error const& e) {
-    return e.what();
-  }
-  return "no error";
 }
 
 }  // namespace tern::test

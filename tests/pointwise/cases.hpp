@@ -12,6 +12,7 @@
 
 #include "catch.hpp"
 #include "compare.hpp"
+#include "message.hpp"
 #include "oracle/pointwise.hpp"
 
 namespace tern::test {
@@ -66,17 +67,6 @@ bool same_bits(tensor_view<T, Rank> const& a, tensor_view<T, Rank> const& b) {
   detail::each(a, [&](T const& e) { left.push_back(e); });
   detail::each(b, [&](T const& e) { right.push_back(e); });
   return left.size() == right.size() && (left.empty() || std::memcmp(left.data(), right.data(), left.size() * sizeof(T)) == 0);
-}
-
-/// The message of the error that f throws, or "no error".
-template <class F>
-std::string message_of(F&& f) {
-  try {
-    f();
-  } catch (error const& e) {
-    return e.what();
-  }
-  return "no error";
 }
 
 /// Hands work out to more threads than there are cores.
