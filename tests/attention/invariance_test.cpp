@@ -32,7 +32,7 @@ struct side_by_side {
 
 TEST_CASE("attention: a sequence alone, beside others and in another order, has the same bits") {
   rng r(31);
-  sequence const all[] = {{2, 50}, {40, 150}, {0, 3}, {1, 1300}, {90, 90}, {3, 1}, {4, 513}};
+  sequence const all[] = {{2, 50}, {40, 150}, {0, 3}, {1, 1300}, {90, 90}, {3, 1}, {4, 513}, {21, 2100}};
   index tokens = 0, keys = 0;
   for (sequence const& s : all) tokens += s.queries, keys += s.keys;
   call<f16, f16, f16, float> c(r, {4, 2, tokens, keys, 40, 33, 1});
@@ -41,13 +41,13 @@ TEST_CASE("attention: a sequence alone, beside others and in another order, has 
     c(policy, side_by_side{all, order.data(), static_cast<index>(order.size())}, causal{}, sinks{z},
       [](floats s, score_at const& at) { return s - floats(0x1p-5f) * at.distance(); });
   };
-  run(cpu.on(serial), {0, 1, 2, 3, 4, 5, 6});
+  run(cpu.on(serial), {0, 1, 2, 3, 4, 5, 6, 7});
   auto const together = c.results();
-  run(cpu.on(several_threads()), {6, 4, 2, 0, 1, 3, 5});
+  run(cpu.on(several_threads()), {6, 4, 2, 7, 0, 1, 3, 5});
   CHECK(same_bits(c.results(), together));
   detail::each(c.out.view, [](float& x) { x = 7; });
   detail::each(c.lse, [](float& x) { x = 7; });
-  for (std::int32_t n = 6; n >= 0; --n) run(n % 2 == 0 ? cpu : cpu.on(several_threads()), {n});
+  for (std::int32_t n = 7; n >= 0; --n) run(n % 2 == 0 ? cpu : cpu.on(several_threads()), {n});
   CHECK(same_bits(c.results(), together));
 
   oracle::attention_spec spec{4, 2, tokens, keys, 40, 33, 1 / std::sqrt(40.0)};

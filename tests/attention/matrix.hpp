@@ -15,7 +15,7 @@ enum normalizer_kind { by_softmax, with_sinks, by_hard, by_sigmoid, by_silu, by_
 enum output_kind { numbers, and_top_keys };
 enum head_kind { each_its_own, grouped, more_of_v };
 enum dim_kind { equal_dims, unequal_dims, odd_dims };  // odd where the source is not one of blocks
-enum path_kind { few_queries, many_queries, split_keys };
+enum path_kind { few_queries, many_queries, few_split, many_split };
 
 /// What is compiled. Masks: none, window (which is causal too), custom, groups, by head. Normalizers: softmax, sinks, hard, weigh_by.
 struct row {
@@ -33,12 +33,12 @@ inline constexpr row rows[] = {
 };
 inline constexpr int row_count = static_cast<int>(sizeof(rows) / sizeof(row));
 /// Cases of each row.
-inline constexpr int case_count = 9;
+inline constexpr int case_count = 12;
 
 /// The values of all factors in case `c` of row `r`.
 struct factors {
   static constexpr int count = 10;
-  static constexpr int values[count] = {8, 8, 6, 4, 7, 2, 2, 3, 3, 3};
+  static constexpr int values[count] = {8, 8, 6, 4, 7, 2, 2, 3, 3, 4};
   int value[count];  // k, v, mask, score, normalizer, transform, outputs, heads, dims, path
 };
 constexpr factors factors_of(int r, int c) {

@@ -99,8 +99,8 @@ struct setting {
     heads = f.value[7] == grouped ? 6 : f.value[7] == more_of_v ? 4 : 2;
     k_heads = f.value[7] == more_of_v ? 1 : 2;
     v_heads = 2;
-    tokens = f.value[9] == many_queries ? 29 : 2;
-    keys = f.value[9] == matrix::split_keys ? 1092 : 105;
+    tokens = many() ? 29 : 2;
+    keys = f.value[9] == few_split || f.value[9] == many_split ? 1092 : 105;
     auto blocked = [](int s) { return s == static_cast<int>(source::q8_0) || s == static_cast<int>(source::q4_0); };
     dim = f.value[8] == odd_dims ? (blocked(f.value[0]) ? 96 : 33) : 32;
     dim_v = f.value[8] == odd_dims ? (blocked(f.value[1]) ? 32 : 19) : f.value[8] == unequal_dims ? 64 : 32;
@@ -115,7 +115,8 @@ struct setting {
   bool in_groups() const { return f.value[2] == uneven_groups; }
   /// The offset that the mask states; the window states none, and is aligned to the bottom right.
   index offset(index b) const { return f.value[2] == causal_mask ? stated() : length(b) - tokens; }
-  index stated() const { return f.value[9] == many_queries ? -2 : 70; }
+  index stated() const { return many() ? -2 : 70; }
+  bool many() const { return f.value[9] == many_queries || f.value[9] == many_split; }
 
   bool sees(index b, index h, index i, index j) const {
     auto const ii = static_cast<std::size_t>(i), jj = static_cast<std::size_t>(j);

@@ -9,6 +9,7 @@
 /// Milakov and Gimelshein 2018 (arXiv:1805.02867), Dao et al. 2022 (arXiv:2205.14135).
 
 #include <tern/attention/block.hpp>
+#include <tern/attention/ranges.hpp>
 #include <tern/attention/tile_f32.hpp>
 
 namespace tern::detail {
@@ -29,18 +30,14 @@ TERN_INLINE index prompt_item_rows(attention_extents const& n, index groups, ind
 template <class Problem, class Tile>
 struct prompt_scratch {
   static constexpr bool top = Problem::spec_type::wants_top;
-  index padded;   // dim_v, to whole packs
   std::byte* q;   // tiles of packed queries
   std::byte* k;   // packed keys of a block
   std::byte* v;   // packed values of a block
   std::byte* p;   // packed weights of a tile
   float* s;       // (Tile::rows, key_block)
-  float* o;       // (rows, padded)
-  float* m;       // (rows)
-  float* l;       // (rows)
   float* alpha;   // (Tile::rows)
   float* row;     // (Tile::rows, dim or dim_v): rows widened
-  float* finite;  // (key_block, padded): values without what is not finite
+  float* finite;  // (key_block, dim_v to whole packs): values without what is not finite
   top_rows largest;
   block_memory<Problem, false> block;
 
@@ -50,15 +47,11 @@ struct prompt_scratch {
     index const widest = p.n.dim > padded ? round_to_multiple(p.n.dim, simd::lanes) : padded;
     index const count = top ? p.top_count() : 0;
     prompt_scratch s;
-    s.padded = padded;
     s.q = a.take<std::byte>(tiles * Tile::query_bytes(p.n.dim));
     s.k = a.take<std::byte>(Tile::key_bytes(p.n.dim));
     s.v = a.take<std::byte>(Tile::value_bytes(p.n.dim_v));
     s.p = a.take<std::byte>(Tile::weight_bytes(p.n.dim_v));
     s.s = a.take<float>(Tile::rows * key_block);
-    s.o = a.take<float>(tiles * Tile::rows * padded);
-    s.m = a.take<float>(tiles * Tile::rows);
-    s.l = a.take<float>(tiles * Tile::rows);
     s.alpha = a.take<float>(Tile::rows);
     s.row = a.take<float>(Tile::rows * widest);
     s.finite = a.take<float>(key_block * padded);
@@ -112,8 +105,8 @@ inline void leave_odd_out(V const* const* value, index count, index dim_v, index
 
 /// One tile of rows against one packed block of keys.
 template <class Tile, class Rows, class Mask, class Scratch, class V>
-inline void prompt_tile(Rows const& of, Mask const& mask, Scratch const& w, index row0, index tile, index live, block_keys const& keys,
-                        V const* const* value, bool finite) noexcept {
+inline void prompt_tile(Rows const& of, Mask const& mask, Scratch const& w, range_sums const& sum, index row0, index tile, index live,
+                        block_keys const& keys, V const* const* value, bool finite) noexcept {
   auto const& p = of.p;
   index const first_row = row0 + tile, block = keys.first, count = keys.count;
   index const i0 = of.query(first_row), i1 = of.query(first_row + live - 1) + 1;
@@ -127,7 +120,7 @@ inline void prompt_tile(Rows const& of, Mask const& mask, Scratch const& w, inde
   index const first_panel = begin / panel_width, last_panel = divide_up(end, panel_width);
   Tile::scores(w.q + tile / Tile::rows * Tile::query_bytes(p.n.dim), w.k, p.n.dim, first_panel, last_panel, w.s);
 
-  softmax_rows const state{w.m + tile, w.l + tile, w.alpha};
+  softmax_rows const state{sum.m + tile, sum.l + tile, w.alpha};
   top_rows const top{w.largest.score + tile * w.largest.count, w.largest.id + tile * w.largest.count, w.largest.count};
   auto row_of = [&](index r) TERN_LAMBDA { return first_row + (r < live ? r : live - 1); };
   auto query_of = [&](index r) TERN_LAMBDA { return of.query(row_of(r)); };
@@ -137,32 +130,33 @@ inline void prompt_tile(Rows const& of, Mask const& mask, Scratch const& w, inde
   else
     weigh_tile<Tile>(p.spec, w.s, Tile::rows, first_panel, last_panel, at_row, keys, hide_by_mask{mask, query_of, block}, state, top, w.p);
 
-  float* const o = w.o + tile * w.padded;
-  Tile::values(w.p, w.v, p.n.dim_v, first_panel, last_panel, w.alpha, o, w.padded);
+  float* const o = sum.o + tile * sum.stride;
+  Tile::values(w.p, w.v, p.n.dim_v, first_panel, last_panel, w.alpha, o, sum.stride);
   if (!finite)
-    add_odd_values<std::remove_cvref_t<decltype(p.spec)>>(value, mask, query_of, block, count, Tile::rows, p.n.dim_v, w.row, o, w.padded);
+    add_odd_values<std::remove_cvref_t<decltype(p.spec)>>(value, mask, query_of, block, count, Tile::rows, p.n.dim_v, w.row, o, sum.stride);
 }
 
-/// Rows [row0, row0 + rows) of a group.
+/// Keys [from, to) for rows [row0, row0 + live) of a group, accumulated into `sum`. Only the range that starts at 0 sees the sink.
 template <class Tile, class Rows>
-inline void prompt_item(Rows const& of, index row0, index rows, std::byte* memory) noexcept {
+inline void prompt_item(Rows const& of, index row0, index live, index from, index to, range_sums const& sum, std::byte* memory) noexcept {
   using problem = std::remove_cvref_t<decltype(of.p)>;
   using scratch = prompt_scratch<problem, Tile>;
   auto const& p = of.p;
   scratch w;
-  scratch::lay_out(p, rows, memory, &w);
-  index const live = of.rows() - row0 < rows ? of.rows() - row0 : rows, tiles = divide_up(live, Tile::rows);
+  scratch::lay_out(p, live, memory, &w);
+  index const tiles = divide_up(live, Tile::rows);
   pack_queries<Tile>(of, row0, live, w);
-  for (index i = 0; i < tiles * Tile::rows * w.padded; ++i) w.o[i] = 0;
-  start_rows(p.spec, tiles * Tile::rows, [&](index r) TERN_LAMBDA { return of.head(row0 + (r < live ? r : live - 1)); },
-             {w.m, w.l, nullptr});
+  auto const head_of = [&](index r) TERN_LAMBDA { return of.head(row0 + (r < live ? r : live - 1)); };
+  start_sums(p.spec, tiles * Tile::rows, from == 0, head_of, sum);
   start_top(w.largest, tiles * Tile::rows);
 
   auto const mask = of.mask();
-  index const i0 = of.query(row0), i1 = of.query(row0 + live - 1) + 1, keys = of.group.keys;
+  index const i0 = of.query(row0), i1 = of.query(row0 + live - 1) + 1;
   key_range const seen = mask.range(i0, i1);
-  for (index block = seen.begin / key_block * key_block; block < seen.end; block += key_block) {
-    index const count = keys - block < key_block ? keys - block : key_block;
+  if (seen.begin > from) from = seen.begin / key_block * key_block;
+  index const last = seen.end < to ? seen.end : to;
+  for (index block = from; block < last; block += key_block) {
+    index const count = to - block < key_block ? to - block : key_block;
     coverage const covers = mask.covers(i0, i1, block, block + count);
     if (covers == coverage::none) continue;
     block_rows_of<Rows, false> const rows_here(of, w.block, block, count);
@@ -172,19 +166,18 @@ inline void prompt_item(Rows const& of, index row0, index rows, std::byte* memor
       Tile::pack_values(rows_here.value, count, p.n.dim_v, w.v);
     } else {
       float const* row[key_block];
-      leave_odd_out(rows_here.value, count, p.n.dim_v, w.padded, w.finite, row);
+      leave_odd_out(rows_here.value, count, p.n.dim_v, sum.stride, w.finite, row);
       Tile::pack_values(row, count, p.n.dim_v, w.v);
     }
-    index const ahead = keys - block - count < count ? keys - block - count : count;
+    index const ahead = to - block - count < count ? to - block - count : count;
     for (index t = 0; t < tiles; ++t) {
       // The next block's rows are fetched bit by bit, so that packing finds them near.
       rows_here.fetch(block + count + ahead * t / tiles, block + count + ahead * (t + 1) / tiles);
       index const tile = t * Tile::rows;
-      prompt_tile<Tile>(of, mask, w, row0, tile, live - tile < Tile::rows ? live - tile : Tile::rows, rows_here.keys, rows_here.value,
-                        finite);
+      prompt_tile<Tile>(of, mask, w, sum, row0, tile, live - tile < Tile::rows ? live - tile : Tile::rows, rows_here.keys,
+                        rows_here.value, finite);
     }
   }
-  for (index r = 0; r < live; ++r) of.finish(row0 + r, w.o + r * w.padded, w.m[r], w.l[r]);
   if constexpr (scratch::top)
     for (index r = 0; r < live; ++r) write_top(of, row0 + r, w.largest, r);
 }

@@ -2,21 +2,16 @@
 #pragma once
 /// @file attention/stream.hpp
 /// The path for few queries (the next token of a text): keys and values are read where they lie, once for all the heads that
-/// share them, and converted on the way. Long contexts are cut into ranges of keys whose results merge by their
-/// log-sum-exp, so that one head uses all threads. The cut follows from the number of keys alone.
+/// share them, and converted on the way.
 
 #include <tern/attention/block.hpp>
+#include <tern/attention/ranges.hpp>
 #include <tern/attention/tile_f32.hpp>
 #include <tern/attention/tile_kernels.hpp>
 
 namespace tern::detail {
 inline namespace TERN_ABI {
 
-/// Keys of one range: an eighth of all, from 512 to 4096. A long range keeps memory busy, as its first block has to be waited for.
-TERN_INLINE constexpr index split_keys(index keys) {
-  index const some = round_to_multiple(divide_up(keys, 8), key_block);
-  return some < 512 ? 512 : (some < 4096 ? some : 4096);
-}
 /// Up to this many rows (queries times heads of a unit) the path is taken.
 inline constexpr index query_stream_rows = 8;
 
@@ -110,23 +105,9 @@ TERN_INLINE stream_list<Rows> list_values(Rows const& of, index first, index key
 }
 inline constexpr fetch_ahead nothing_ahead{nullptr, 0, 0};
 
-/// What one range of keys contributes to the rows of a group, in floats.
-struct stream_partial {
-  index stride;  // dim_v, to whole packs
-  float* o;      // (rows, stride)
-  float* m;      // (rows)
-  float* l;      // (rows)
-
-  TERN_INLINE static index size(index dim_v, index rows) {
-    return round_to_multiple(rows * (round_to_multiple(dim_v, simd::lanes) + 2), 16);
-  }
-  TERN_INLINE stream_partial(index dim_v, index rows, float* base)
-      : stride(round_to_multiple(dim_v, simd::lanes)), o(base), m(base + rows * stride), l(m + rows) {}
-};
-
 /// Adds the weighted values of a block where the mask shows rows different keys, run by run of what it shows.
 template <class Rows, class Mask, class Block, class Scratch>
-TERN_INLINE void stream_add_visible(Rows const& of, Mask const& mask, Block const& block, Scratch const& w, stream_partial const& sum) {
+TERN_INLINE void stream_add_visible(Rows const& of, Mask const& mask, Block const& block, Scratch const& w, range_sums const& sum) {
   index const count = block.keys.count;
   for (index r = 0; r < of.rows(); ++r) {
     index j = 0;
@@ -162,7 +143,7 @@ TERN_INLINE void stream_multiply_keys(Rows const& of, Block const& block, stream
 /// Adds the weighted values of a block that all rows see, while `keys` are fetched.
 template <class Rows, class Block, class Scratch>
 TERN_INLINE void stream_multiply_values(Rows const& of, Block const& block, stream_list<Rows> const& values, stream_list<Rows> const& keys,
-                                        Scratch const& w, stream_partial const& sum) {
+                                        Scratch const& w, range_sums const& sum) {
   index const count = block.keys.count, dim_v = of.p.n.dim_v;
   each_rows(of.rows(), [&](auto R, index r) TERN_LAMBDA {
     fetch_ahead const ahead = r == 0 ? keys.ahead() : nothing_ahead;
@@ -180,7 +161,7 @@ TERN_INLINE void stream_multiply_values(Rows const& of, Block const& block, stre
 /// Scores, weights and values of keys [first, first + count) for all rows of a group; `next` keys follow.
 template <class Rows, class Mask, class Scratch>
 TERN_INLINE void stream_block(Rows const& of, Mask const& mask, coverage covers, index first, index count, index next, Scratch const& w,
-                              stream_partial const& sum) {
+                              range_sums const& sum) {
   auto const& p = of.p;
   index const rows = of.rows(), panels = divide_up(count, panel_width);
   bool const all = covers == coverage::all;
@@ -207,16 +188,14 @@ TERN_INLINE void stream_block(Rows const& of, Mask const& mask, coverage covers,
 
 /// Keys [from, to) for all rows of a group, accumulated into `sum`. Only the range that starts at 0 sees the sink.
 template <class Rows>
-inline void stream_item(Rows const& of, index from, index to, stream_partial const& sum, std::byte* memory) noexcept {
+inline void stream_item(Rows const& of, index from, index to, range_sums const& sum, std::byte* memory) noexcept {
   using problem = std::remove_cvref_t<decltype(of.p)>;
   auto const& p = of.p;
   stream_scratch<problem> w;
   index const rows = of.rows(), q_stride = round_to_multiple(p.n.dim, simd::lanes);
   stream_scratch<problem>::lay_out(p, rows, memory, &w);
-  for (index i = 0; i < rows * sum.stride; ++i) sum.o[i] = 0;
+  start_sums(p.spec, rows, from == 0, [&](index r) TERN_LAMBDA { return of.head(r); }, sum);
   for (index r = 0; r < rows; ++r) {
-    sum.m[r] = negative_infinity;
-    sum.l[r] = 0;
     of.widen_query(r, w.q + r * q_stride);
     for (index d = p.n.dim; d < q_stride; ++d) w.q[r * q_stride + d] = 0;
   }
@@ -224,7 +203,6 @@ inline void stream_item(Rows const& of, index from, index to, stream_partial con
     each_rows(rows, [&](auto R, index r) TERN_LAMBDA {
       quantize_query<R.value>(w.q + r * q_stride, q_stride, p.n.dim, w.z + tile_query::size(r, p.n.dim));
     });
-  if (from == 0) start_rows(p.spec, rows, [&](index r) TERN_LAMBDA { return of.head(r); }, {sum.m, sum.l, nullptr});
   start_top(w.largest, rows);
 
   auto const mask = of.mask();
@@ -240,45 +218,6 @@ inline void stream_item(Rows const& of, index from, index to, stream_partial con
   }
   if constexpr (problem::spec_type::wants_top)
     for (index r = 0; r < rows; ++r) write_top(of, r, w.largest, r);
-}
-
-/// Adds what another range of keys contributes to row r.
-template <class Spec>
-TERN_INLINE void stream_merge(stream_partial const& sum, stream_partial const& next, index r) {
-  using packf = simd::pack<float>;
-  float a[simd::lanes], c[simd::lanes];
-  if constexpr (Spec::softmax) {
-    if (next.l[r] == 0) return;
-    if (sum.l[r] == 0) sum.m[r] = next.m[r];
-    float const m = sum.m[r] < next.m[r] ? next.m[r] : sum.m[r];
-    simd::store(a, exp2_of_nonpositive(sum.m[r] - m));
-    simd::store(c, exp2_of_nonpositive(next.m[r] - m));
-    sum.m[r] = m;
-  } else if constexpr (Spec::hardest) {
-    bool const better = next.m[r] > sum.m[r];
-    a[0] = better ? 0.f : 1.f;
-    c[0] = better ? 1.f : 0.f;
-    if (better || next.m[r] != next.m[r]) sum.m[r] = next.m[r];
-  } else {
-    a[0] = 1;
-    c[0] = 1;
-  }
-  sum.l[r] = sum.l[r] * a[0] + next.l[r] * c[0];
-  float *const to = sum.o + r * sum.stride, *const from = next.o + r * sum.stride;
-  for (index d = 0; d < sum.stride; d += simd::lanes)
-    simd::store(to + d, simd::fma(simd::load(from + d), packf(c[0]), simd::load(to + d) * packf(a[0])));
-}
-
-/// Rows of a group from the `splits` partial results at `parts`, in their order.
-template <class Rows>
-inline void stream_finish(Rows const& of, float* parts, index splits) noexcept {
-  index const rows = of.rows(), size = stream_partial::size(of.p.n.dim_v, rows);
-  stream_partial const sum(of.p.n.dim_v, rows, parts);
-  for (index r = 0; r < rows; ++r) {
-    for (index i = 1; i < splits; ++i)
-      stream_merge<typename std::remove_cvref_t<decltype(of.p)>::spec_type>(sum, stream_partial(of.p.n.dim_v, rows, parts + i * size), r);
-    of.finish(r, sum.o + r * sum.stride, sum.m[r], sum.l[r]);
-  }
 }
 
 }  // namespace TERN_ABI

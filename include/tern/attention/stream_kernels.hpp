@@ -37,7 +37,8 @@ struct fetch_ahead {
 };
 TERN_INLINE void fetch_line(char const* at) { __builtin_prefetch(at, 0, 2); }
 
-/// Walks through the rows ahead in their order, which the hardware's own prefetchers follow: `parts` turns a row, `n` requests a turn.
+/// Walks through the rows ahead in their order, which the hardware's own prefetchers follow: `parts` turns a row, `n` requests a turn,
+/// which ask for a line of narrow types more than once: a core drops requests that find its buffers full.
 template <int n>
 class fetch_cursor {
  public:
@@ -62,6 +63,17 @@ class fetch_cursor {
   index row_ = 0, part_ = 0;
   char const* at_;
 };
+
+/// For the same reason rows are asked for once more this many rows before they are worked on.
+/// Measured on Zen 4, one thread over 64k keys of f32: 19.6 GB/s without, 25 with; 16 bits on two threads: 0.86 and 0.93 of what can
+/// be read.
+inline constexpr index fetch_rows = 8;
+/// Asks for the line that starts at element d of a row, if one does.
+template <class T>
+TERN_INLINE void fetch_again(T const* row, index d) {
+  if constexpr (float_storage<T>)
+    if (d * static_cast<index>(sizeof(T)) % 64 == 0) fetch_line(reinterpret_cast<char const*>(row + d));
+}
 
 // ---- a row's elements -------------------------------------------------------------------------------------------------
 
@@ -105,28 +117,34 @@ inline constexpr int stream_sums = query_tile_rows == 12 ? 16 : 8;
 
 /// Products of R rows of q with the `keys` rows of `key`, a pack of sums for each: to[(r * keys + i) * lanes].
 template <int R, int keys, class K>
-TERN_INLINE void stream_products(float const* q, index q_stride, K const* const (&key)[keys], index dim,  //
+TERN_INLINE void stream_products(float const* q, index q_stride, K const* const (&key)[keys], K const* const (&later)[keys], index dim,
                                  fetch_cursor<keys>& ahead, float* to) {
   using packf = simd::pack<float>;
   constexpr index W = simd::lanes;
   packf acc[R * keys];
   TERN_UNROLL
   for (index a = 0; a < R * keys; ++a) acc[a] = packf(0.f);
-  // One key after the other: the prefetchers of the machine follow memory in its order, not several rows at once.
-  TERN_UNROLL
-  for (index i = 0; i < keys; ++i) {
-    index d = 0;
-    for (; d + W <= dim; d += W) {
-      if (d % (keys * W) == 0) ahead.turn();
-      packf const y = simd::in_register(row_pack(key[i], d));
-      TERN_UNROLL
-      for (index r = 0; r < R; ++r) acc[r * keys + i] = simd::fma(y, simd::load(q + r * q_stride + d), acc[r * keys + i]);
-    }
-    if (d == dim) continue;
-    packf const y = row_rest(key[i], d, dim - d);
+  auto add = [&](auto const& q_pack, auto const& key_pack) TERN_LAMBDA {
+    packf x[R];
     TERN_UNROLL
-    for (index r = 0; r < R; ++r) acc[r * keys + i] = simd::fma(y, simd::load_n(q + r * q_stride + d, dim - d), acc[r * keys + i]);
+    for (index r = 0; r < R; ++r) x[r] = simd::in_register(q_pack(q + r * q_stride));
+    TERN_UNROLL
+    for (index i = 0; i < keys; ++i) {
+      packf const y = simd::in_register(key_pack(key[i]));
+      TERN_UNROLL
+      for (index r = 0; r < R; ++r) acc[r * keys + i] = simd::fma(x[r], y, acc[r * keys + i]);
+    }
+  };
+  index d = 0;
+  for (; d + W <= dim; d += W) {
+    ahead.turn();
+    TERN_UNROLL
+    for (index i = 0; i < keys; ++i) fetch_again(later[i], d);
+    add([&](float const* x) TERN_LAMBDA { return simd::load(x + d); }, [&](K const* y) TERN_LAMBDA { return row_pack(y, d); });
   }
+  if (d < dim)
+    add([&](float const* x) TERN_LAMBDA { return simd::load_n(x + d, dim - d); },
+        [&](K const* y) TERN_LAMBDA { return row_rest(y, d, dim - d); });
   TERN_UNROLL
   for (index a = 0; a < R * keys; ++a) simd::store(to + a * W, acc[a]);
 }
@@ -151,12 +169,15 @@ template <int R, class K>
   constexpr index size = R * keys * simd::lanes;
   // Lanes are added up one step late: what adds them then need not wait for the last products, and runs beside the next ones.
   alignas(64) float sums[2 * size];
-  fetch_cursor<keys> next(ahead, q, (dim + keys * simd::lanes - 1) / (keys * simd::lanes));
+  fetch_cursor<keys> next(ahead, q, (dim + simd::lanes - 1) / simd::lanes / keys);
   index j = 0;
   for (index at = 0; j < count; j += keys, at = size - at) {
-    K const* key[keys];
-    for (index i = 0; i < keys; ++i) key[i] = row[j + i < count ? j + i : count - 1];
-    stream_products<R, keys>(q, q_stride, key, dim, next, sums + at);
+    K const *key[keys], *later[keys];
+    for (index i = 0; i < keys; ++i) {
+      key[i] = row[j + i < count ? j + i : count - 1];
+      later[i] = row[j + i + fetch_rows < count ? j + i + fetch_rows : count - 1];
+    }
+    stream_products<R, keys>(q, q_stride, key, later, dim, next, sums + at);
     if (j > 0) stream_reduce<R, keys>(sums + (size - at), s + j - keys);
   }
   if (j > 0) stream_reduce<R, keys>(sums + (j / keys - 1) % 2 * size, s + j - keys);
@@ -181,6 +202,9 @@ TERN_INLINE void stream_columns(float const* p, V const* const* row, index count
     acc[r][c] = (whole ? simd::load(o + r * o_stride + c * W) : simd::load_n(o + r * o_stride, width)) * packf(alpha[r]);
   for (index j = 0; j < count; ++j) {
     ahead.turn();
+    V const* const later = row[j + fetch_rows < count ? j + fetch_rows : count - 1];
+    TERN_UNROLL
+    for (index c = 0; c < C; ++c) fetch_again(later, d + c * W);
     packf x[C];
     TERN_UNROLL
     for (index c = 0; c < C; ++c) x[c] = whole ? row_pack(row[j], d + c * W) : row_rest(row[j], d, width);

@@ -162,19 +162,5 @@ TERN_INLINE void weigh_tile(Spec const& spec, float* s,  // (rows, key_block)
   }
 }
 
-/// Rows that have seen nothing. A sink is a score that has been seen, with a value of zero.
-template <class Spec, class Head>
-TERN_INLINE void start_rows(Spec const& spec, index rows, Head const& head, softmax_rows const& state) {
-  for (index r = 0; r < rows; ++r) {
-    state.m[r] = negative_infinity;
-    state.l[r] = 0;
-    if constexpr (std::same_as<std::remove_cvref_t<decltype(spec.normalizer)>, sinks>) {
-      float const z = spec.normalizer.scores[head(r)] * log2_e;
-      state.m[r] = z;
-      state.l[r] = z == negative_infinity ? 0.f : 1.f;
-    }
-  }
-}
-
 }  // namespace TERN_ABI
 }  // namespace tern::detail
