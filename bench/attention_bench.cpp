@@ -54,8 +54,8 @@ tensor_view<T const, 4> operand(std::uint8_t const* at, attention_shape const& s
   return {reinterpret_cast<T const*>(at), {s.batch, s.kv_heads, s.keys, s.dim}};
 }
 template <class Format>
-block_rows<typename Format::block> operand(std::uint8_t const* at, attention_shape const& s, Format const*) {
-  return {reinterpret_cast<typename Format::block const*>(at), s.batch, s.kv_heads, s.keys, s.dim};
+tensor_view<typename Format::block const, 4> operand(std::uint8_t const* at, attention_shape const& s, Format const*) {
+  return {reinterpret_cast<typename Format::block const*>(at), {s.batch, s.kv_heads, s.keys, s.dim / Format::elements}};
 }
 template <class T>
 concept measured = requires(std::uint8_t const* at, attention_shape const& s, T const* type) { operand(at, s, type); };
@@ -139,6 +139,7 @@ void add_type() {
   add_attention<T>("prefill", {16, 4, 4096, 4096, 256}, {full, causal});
   add_attention<T>("prefill", {8, 8, 2048, 2048, 80}, {full, causal});
   for (index keys : {4096, 16384, 65536}) add_attention<T>("decode", {32, 8, 1, keys, 128}, {full});
+  add_attention<T>("decode", {16, 1, 1, 65536, 128}, {full});
   add_attention<T>("decode", {1, 1, 1, 262144, 128}, {full});
   add_attention<T>("batch256", {8, 8, 64, 64, 64, 256}, {causal});
 }

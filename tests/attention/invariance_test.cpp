@@ -167,5 +167,20 @@ TEST_CASE("attention: masks that differ by head, with others on either side") {
   }
 }
 
+struct late_windows {
+  window at(index, index head) const { return {40 + head, 0, 100 * head}; }
+};
+
+TEST_CASE("attention: masks that differ by head in where their queries stand") {
+  for (index tokens : {index{3}, index{50}}) {
+    rng r(35);
+    call<float> c(r, {4, 2, tokens, 400, 16, 24, 1});
+    oracle::attention_spec spec{4, 2, tokens, 400, 16, 24, 0.25};
+    spec.sees = [](index, index h, index i, index j) { return j <= i + 100 * h && j > i + 99 * h - 40; };
+    c(cpu, late_windows{});
+    c.check(oracle::attention(c.q.values(), c.k.values(), c.v.values(), spec));
+  }
+}
+
 }  // namespace
 }  // namespace tern::test

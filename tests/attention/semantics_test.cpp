@@ -7,11 +7,11 @@ namespace {
 
 constexpr float nan = std::numeric_limits<float>::quiet_NaN(), inf = std::numeric_limits<float>::infinity();
 
-/// Paths: few queries, many queries, several splits of keys.
+/// Paths: few queries, many queries, and both over several ranges of keys.
 struct path {
   index tokens, keys;
 };
-constexpr path paths[] = {{3, 50}, {40, 150}, {3, 1200}};
+constexpr path paths[] = {{3, 50}, {40, 150}, {3, 1200}, {40, 1300}};
 
 TEST_CASE("attention semantics: scale, then modifiers as written, then masks, then sinks") {
   rng r(1);

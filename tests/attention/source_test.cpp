@@ -190,7 +190,42 @@ TEST_CASE("attention sources: wrong rings, segments and blocks") {
   CHECK(said(q, joined(view(memory.data(), 2, 2, 8, 5).transposed(2, 3), b), k, q) ==
         "attention: the last stride of a segment is 5, expected contiguous rows");
   formats::q8_0::block const block{};
-  CHECK(said(q, block_rows(&block, 2, 2, 12, 8), k, q) == "attention: the dim of k is 8, expected a multiple of the format's block");
+  CHECK(said(q, view(&block, 2, 2, 12, 1), k, q) == "attention: the dim of k is 32, expected q.extent(3) = 8");
+}
+
+TEST_CASE("attention sources: pages, rings and segments of blocks are what the same rows are as a tensor") {
+  rng r(24);
+  blocked<formats::q8_0> const k(r, {1, 2, 96, 64}, {96});
+  blocked<formats::q4_0> const v(r, {1, 2, 96, 32}, {96});
+  strided<float> const q(r, {1, 4, 2, 64}, {2});
+  using key = formats::q8_0::block;
+  using value = formats::q4_0::block;
+  std::vector<float> want(4 * 2 * 32), got(want.size());
+  auto const into = [](std::vector<float>& x) { return view(x.data(), 1, 4, 2, 32); };
+  attention(cpu, q.view, k(), v(), into(want), causal{});
+
+  // Pages of 32 rows of both heads, in another order.
+  std::vector<std::int32_t> const order = {2, 0, 1};
+  std::vector<key> key_pages(k.blocks.size());
+  std::vector<value> value_pages(v.blocks.size());
+  for (index h = 0; h < 2; ++h)
+    for (index j = 0; j < 96; ++j) {
+      index const to = (order[static_cast<std::size_t>(j / 32)] * 2 + h) * 32 + j % 32, from = h * 96 + j;
+      std::copy_n(k.blocks.begin() + from * 2, 2, key_pages.begin() + to * 2);
+      value_pages[static_cast<std::size_t>(to)] = v.blocks[static_cast<std::size_t>(from)];
+    }
+  auto const table = view(order.data(), 1, 3);
+  attention(cpu, q.view, paged(view(key_pages.data(), 3, 2, 32, 2), table), paged(view(value_pages.data(), 3, 2, 32, 1), table), into(got),
+            causal{});
+  CHECK(got == want);
+
+  // The oldest row at 40 of 96.
+  std::vector<key> key_ring(k.blocks.size());
+  for (index h = 0; h < 2; ++h)
+    for (index j = 0; j < 96; ++j) std::copy_n(k.blocks.begin() + (h * 96 + j) * 2, 2, key_ring.begin() + (h * 96 + (j + 40) % 96) * 2);
+  attention(cpu, q.view, ring(view(key_ring.data(), 1, 2, 96, 2), 40), joined(v().slice(2, 0, 37), v().slice(2, 37, 96)), into(got),
+            causal{});
+  CHECK(got == want);
 }
 
 TEST_CASE("attention sources: wrong sinks and places for what is returned") {

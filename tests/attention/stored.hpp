@@ -68,7 +68,7 @@ struct blocked : stored_values {
         blocks.push_back(encoded);
       }
   }
-  auto operator()() const { return block_rows<block>(blocks.data(), n.batch, n.heads, n.keys, n.dim); }
+  auto operator()() const { return view(blocks.data(), n.batch, n.heads, n.keys, n.dim / Format::elements); }
 };
 
 /// Pages of 7 rows, shuffled among more pages than are used.

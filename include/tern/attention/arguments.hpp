@@ -31,8 +31,8 @@ template <class T, int R>
 TERN_INLINE argument argument_of(int which, tensor_view<T, R> const& x) {
   auto const v = with_batch(x);
   char const* const* const names = tensor_names[which] + (R - 2);
-  return {{v.extent(0), v.extent(1), v.extent(2), v.extent(3)},
-          {names[0], names[1], names[2], names[3]},
+  return {{v.extent(0), v.extent(1), v.extent(2), v.extent(3) * elements_of<std::remove_const_t<T>>()},
+          {names[0], names[1], names[2], is_block<std::remove_const_t<T>> ? source_names[which - 1][3] : names[3]},
           tensor_names[which][6],
           v.extent(3) <= 1 ? 1 : v.stride(3)};
 }
@@ -50,16 +50,6 @@ TERN_INLINE planes<T const> rows_of(tensor_view<T, R> const& x) {
 template <class T, int R>
 TERN_INLINE argument argument_of(int which, tensor_view<T, R> const& x, index) {
   return argument_of(which, x);
-}
-template <class B>
-TERN_INLINE planes<B const> rows_of(block_rows<B> const& x) {
-  return {x.data, x.batch_stride, x.head_stride, x.row_stride};
-}
-template <class B>
-TERN_INLINE argument argument_of(int which, block_rows<B> const& x, index) {
-  expect(x.dim % elements_of<B>() == 0, "attention", which == 1 ? "the dim of k" : "the dim of v", x.dim,
-         "a multiple of the format's block");
-  return argument_of(which, x.batch, x.heads, x.keys, x.dim);
 }
 template <class F>
 TERN_INLINE tile_rows<F> rows_of(kv_tiles<F> const& x) {
@@ -90,7 +80,7 @@ inline argument argument_of(int which, paged<T> const& x, index batch) {
       expect(x.table(b, page) >= 0 && static_cast<index>(x.table(b, page)) < x.pool.extent(0), "attention", entry,
              static_cast<index>(x.table(b, page)), "a page of the pool");
   }
-  return argument_of(which, x.table.extent(0), x.pool.extent(1), most, x.pool.extent(3));
+  return argument_of(which, x.table.extent(0), x.pool.extent(1), most, x.pool.extent(3) * elements_of<T>());
 }
 /// Lengths that both k and v state are the same.
 template <class K, class V>
@@ -111,7 +101,7 @@ inline argument argument_of(int which, ring<T> const& x, index) {
          "contiguous rows");
   expect(x.first >= 0 && (x.first < size || size == 0), "attention", "the first row of a ring", x.first, "a row of it");
   expect(x.length <= size, "attention", "the length of a ring", x.length, "at most its rows");
-  return argument_of(which, x.buffer.extent(0), x.buffer.extent(1), x.length, x.buffer.extent(3));
+  return argument_of(which, x.buffer.extent(0), x.buffer.extent(1), x.length, x.buffer.extent(3) * elements_of<T>());
 }
 template <class T, int N>
 TERN_INLINE segment_rows<T, N> rows_of(segments<T, N> const& x) {
@@ -135,7 +125,7 @@ inline argument argument_of(int which, segments<T, N> const& x, index batch) {
     expect_equal("attention", "the dim of a segment", part.extent(3), "that of the first", x.part[0].extent(3));
     expect(part.extent(3) <= 1 || part.stride(3) == 1, "attention", "the last stride of a segment", part.stride(3), "contiguous rows");
   }
-  return argument_of(which, batch, x.part[0].extent(1), keys, x.part[0].extent(3));
+  return argument_of(which, batch, x.part[0].extent(1), keys, x.part[0].extent(3) * elements_of<T>());
 }
 
 TERN_INLINE constexpr index greatest_common_divisor(index a, index b) {

@@ -21,9 +21,9 @@
 /// NaN, inf  propagate as the formula says: a visible NaN in q, k or v makes the results that use it NaN; a score of +inf makes its
 ///           row NaN. NaN is never among the top_keys.
 /// Threads   the same bits whatever their number, and whatever the other rows, heads, batches and groups hold. A query's bits do
-///           depend on whether its group takes the path for few queries (at most 8 of queries * heads that share keys) or many.
-/// Memory    scratch from the policy: proportional to threads, 56 bytes an item, and for few queries the results of the ranges that
-///           their keys are cut into (an eighth of the keys, from 512 to 4096).
+///           depend on whether its group takes the path for few queries (at most 32 of queries * heads that share keys) or many.
+/// Memory    scratch from the policy: proportional to threads, 80 bytes an item, and the results of the ranges that the keys of few
+///           queries are cut into (an eighth of the keys, from 512 to 4096; from 1024 on for 33 to 384 rows).
 /// Error     |out - exact| <= u (b0 + b1 sqrt(dim) n + b2 sqrt(keys)) M with u = 2^-24, M = sum_j w_ij |v_j| and n = scale |q_i| . |k_j|
 ///           at its largest (plus the cap): a score that is off by d has its weight multiplied by e^d, and rounding errors of sums
 ///           grow like the square root of their length. For a normalizer f that divides by nothing, M = sum_j (|f(s_ij)| +
@@ -169,7 +169,7 @@ TERN_INLINE auto attention_with(Q const& q, K const& k, V const& v, O const& out
                   planes_of(with_batch(out)),
                   returns,
                   n,
-                  spec{layout_over(layout, shape_of(n)), mask, chain, normalizer, transform, stated_offset(mask), factor}};
+                  spec{layout_over(layout, shape_of(n)), mask, chain, normalizer, transform, factor}};
   if constexpr (is_given<layout_type>) check_listed_keys(p);
   using tile = typename tile_choice<std::remove_const_t<decltype(find_products(options...))>, spec>::type;
   return then(p, tile{});
@@ -186,8 +186,6 @@ TERN_INLINE auto source_of(X&& x) {
 
 template <class X>
 inline constexpr bool is_source = false;
-template <class B>
-inline constexpr bool is_source<block_rows<B>> = true;
 template <class F>
 inline constexpr bool is_source<kv_tiles<F>> = true;
 template <class T>
@@ -232,9 +230,11 @@ inline constexpr struct attention_fn {
 
  private:
   template <class X>
-  static constexpr bool type_fits() {
+  static constexpr bool is_float = float_storage<typename view_of<X>::value_type>;
+  template <class X>
+  static constexpr bool source_fits() {
     if constexpr (tensor_like<X>)
-      return float_storage<typename view_of<X>::element_type>;
+      return is_float<X> || detail::is_block<typename view_of<X>::value_type>;
     else
       return true;
   }
@@ -245,8 +245,8 @@ inline constexpr struct attention_fn {
     else
       return true;
   }
-  template <class... X>
-  static constexpr bool types_fit = (type_fits<X>() && ...);
+  template <class Q, class K, class V, class O>
+  static constexpr bool types_fit = is_float<Q> && source_fits<K>() && source_fits<V>() && is_float<O>;
   template <class Q, class... X>
   static constexpr bool ranks_fit = view_of<Q>::rank >= 2 && view_of<Q>::rank <= 4 && (rank_fits<Q, X>() && ...);
   template <class Q, class... X>
@@ -256,7 +256,7 @@ inline constexpr struct attention_fn {
 
   template <class... X>
   static constexpr void check_types() {
-    static_assert(types_fit<X...>, "tern: attention takes f32, f16 and bf16");
+    static_assert(types_fit<X...>, "tern: attention takes f32, f16 and bf16, and blocks of q8_0 and q4_0 as k and v");
     static_assert(ranks_fit<X...>,
                   "tern: attention takes (tokens, dim), (heads, tokens, dim) or (batch, heads, tokens, dim), the same rank for all");
   }

@@ -25,9 +25,9 @@
 ///                                                     // a query sees is one range, masking by element is faster
 ///
 /// and one that differs from head to head, or from batch to batch, `M at(index batch, index head) const` or `M at(index batch) const`,
-/// which gives the mask of a head or of a batch.
+/// which gives the mask of a head or of a batch, whose offset holds for it.
 
-#include <tern/core/config.hpp>
+#include <tern/core/error.hpp>
 
 #include <concepts>
 #include <limits>
@@ -53,6 +53,11 @@ struct window {
   index length;
   index right = 0;
   index offset = bottom_right;
+  template <class Shape>
+  TERN_INLINE constexpr void check(Shape const&) const {
+    detail::expect(length >= 0 && right >= 0, "attention", "the length or right of a window", length < right ? length : right,
+                   "not negative");
+  }
 };
 
 /// A mask of one's own: the three functions above.
@@ -72,7 +77,7 @@ concept aligned_mask = requires(M const& m, index i) {
 
 namespace detail {
 template <class M>
-concept mask_of_one = custom_mask<M> || aligned_mask<M>;
+concept mask_of_one = custom_mask<M> || aligned_mask<M> || std::same_as<M, causal> || std::same_as<M, window>;
 }  // namespace detail
 
 /// A mask for each head.
@@ -102,7 +107,7 @@ struct both_masks {
 namespace detail {
 
 template <class M>
-inline constexpr bool is_mask = mask_of_one<M> || mask_by_head<M> || mask_by_batch<M> || std::same_as<M, causal> || std::same_as<M, window>;
+inline constexpr bool is_mask = mask_of_one<M> || mask_by_head<M> || mask_by_batch<M>;
 template <class A, class B>
 inline constexpr bool is_mask<both_masks<A, B>> = true;
 
@@ -175,6 +180,15 @@ struct bound_both {
     return x < y ? x : y;
   }
   TERN_INLINE constexpr bool visible(index i, index j) const { return a.visible(i, j) && b.visible(i, j); }
+  TERN_INLINE constexpr key_range row(index i) const
+    requires requires {
+      a.row(i);
+      b.row(i);
+    }
+  {
+    key_range const x = a.row(i), y = b.row(i);
+    return {x.begin > y.begin ? x.begin : y.begin, x.end < y.end ? x.end : y.end};
+  }
 };
 
 /// The offset that a mask states, or `bottom_right`; of several, the first.

@@ -47,7 +47,6 @@ struct attention_spec {
   [[no_unique_address]] Chain chain;
   [[no_unique_address]] Normalizer normalizer;  // or no_option: softmax
   [[no_unique_address]] Transforms transform;
-  index offset;  // stated by the caller, or bottom_right
   float scale;
   TERN_INLINE float query_factor() const { return log2_scores ? scale * log2_e : scale; }
 };
@@ -103,10 +102,11 @@ struct unit_group {
   index offset;  // position of query i: i + offset, or its token + offset
 
   TERN_INLINE unit_group(Problem const& problem, Group const& of, index batch, index which)
-      : p(problem), group(of), b(batch), unit(which), offset(problem.spec.offset) {
+      : p(problem), group(of), b(batch), unit(which), offset(stated_offset(head_mask())) {
     if (offset == bottom_right) offset = Group::local ? group.keys - group.queries : p.keys_of(b) - p.n.tokens;
   }
-  TERN_INLINE auto mask() const { return mask_of_group(group, mask_of_head(p.spec.mask, b, unit * p.n.unit_heads), p.keys_of(b), offset); }
+  TERN_INLINE auto head_mask() const { return mask_of_head(p.spec.mask, b, unit * p.n.unit_heads); }
+  TERN_INLINE auto mask() const { return mask_of_group(group, head_mask(), p.keys_of(b), offset); }
   TERN_INLINE index rows() const { return group.queries * p.n.unit_heads; }
   TERN_INLINE index query(index row) const { return row / p.n.unit_heads; }
   TERN_INLINE index token(index row) const { return group.query(query(row)); }

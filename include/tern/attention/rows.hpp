@@ -4,15 +4,13 @@
 /// Rows of queries, keys and values as f32, whatever they are stored as: f32, f16, bf16, or whole blocks of a format.
 
 #include <tern/attention/tile.hpp>
+#include <tern/core/rounding.hpp>
 #include <tern/formats/q4.hpp>
 #include <tern/formats/q8.hpp>
 #include <tern/simd/convert.hpp>
 
 namespace tern::detail {
 inline namespace TERN_ABI {
-
-TERN_INLINE constexpr index divide_up(index a, index b) { return (a + b - 1) / b; }
-TERN_INLINE constexpr index round_to_multiple(index a, index b) { return divide_up(a, b) * b; }
 
 /// Positions are 32 bits wide; so much is kept free above the number of keys.
 inline constexpr index key_limit_slack = 1024;

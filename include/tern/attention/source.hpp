@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 /// @file attention/source.hpp
-/// Where keys and values lie, besides tensors of f32, f16 and bf16 with any strides. Each stands in place of k or of v, for itself.
+/// Where keys and values lie, besides tensors with any strides. Each stands in place of k or of v, for itself.
 ///
-///     block_rows<Block>     rows of whole blocks of a format: formats::q8_0::block, formats::q4_0::block
 ///     paged(pool, table)    rows in pages of a pool; table says which page holds which rows of a sequence
 ///     ring(buffer, first)   a buffer that is written round and round; key j lies in row (first + j) % rows
 ///     kv_tiles<Format>      a cache in tiles of 8 or 4 bits (formats/kv_tiles.hpp), which is fastest to decode with
 ///     joined(a, b, ...)     several tensors, one after the other, as a shared prefix and what follows it
+///
+/// All but tiles are of f32, f16 or bf16, or of whole blocks of a format along dim (formats::q8_0::block, formats::q4_0::block), as
+/// tensors may be: their last extent then counts blocks, so a row of 128 elements is 4. In 8 bits and less tiles are faster than blocks.
 ///
 /// The key of index j is the j-th in all of them, and masks count that index. Nothing is copied but what the engine is working on.
 
@@ -16,25 +18,6 @@
 #include <tern/formats/kv_tiles.hpp>
 
 namespace tern {
-
-/// (kv_heads, keys, dim) or (batch, kv_heads, keys, dim) in blocks along dim; strides count blocks. `dim` is a multiple of the
-/// format's elements, and the blocks of a row are contiguous.
-template <class Block>
-struct block_rows {
-  Block const* data;
-  index batch, heads, keys, dim;
-  index batch_stride, head_stride, row_stride;
-
-  /// Contiguous (batch, heads, keys, dim).
-  TERN_INLINE constexpr block_rows(Block const* blocks, index batch_count, index head_count, index key_count, index elements)
-      : data(blocks), batch(batch_count), heads(head_count), keys(key_count), dim(elements) {
-    row_stride = dim / detail::elements_of<Block>();
-    head_stride = keys * row_stride;
-    batch_stride = heads * head_stride;
-  }
-  TERN_INLINE constexpr block_rows(Block const* blocks, index head_count, index key_count, index elements)
-      : block_rows(blocks, 1, head_count, key_count, elements) {}
-};
 
 /// Rows in pages. `pool` is (pages, kv_heads, rows of a page, dim), any strides; `table` is (batch, pages of a sequence): row j of
 /// sequence b is row j % rows of page table(b, j / rows). `lengths` says how many keys each sequence has; without it, all that

@@ -15,28 +15,29 @@ inline namespace TERN_ABI {
 template <class T>
 concept tile_source = float_storage<T> || is_block<T>;
 
-/// The scale of a block in all lanes.
-TERN_INLINE simd::pack<float> splat_scale(f16 d) { return simd::low_f16(simd::pack<std::int32_t>(std::int32_t{d.bits})); }
-
 /// Elements d to d + lanes of a row; d is a multiple of `lanes`.
 template <float_storage T>
 TERN_INLINE simd::pack<float> read_pack(T const* row, index d) {
   return simd::load(row + d);
 }
 TERN_INLINE simd::pack<float> read_pack(formats::q8_0::block const* row, index d) {
-  constexpr index W = simd::lanes;
-  static_assert(W <= 32);
+  static_assert(simd::lanes <= 32);
   formats::q8_0::block const& b = row[d / 32];
-  return simd::to_float(simd::load_widened(b.q + d % 32)) * splat_scale(b.d);
+  return simd::to_float(simd::load_widened(b.q + d % 32)) * simd::splat(&b.d);
 }
 TERN_INLINE simd::pack<float> read_pack(formats::q4_0::block const* row, index d) {
-  constexpr index W = simd::lanes;
+  using packi = simd::pack<std::int32_t>;
   formats::q4_0::block const& b = row[d / 32];
-  if constexpr (W <= 16) {
-    using packi = simd::pack<std::int32_t>;
-    packi const both = simd::load_widened(b.q + d % 16);
-    packi const code = (d % 32 < 16 ? both & packi(15) : simd::shift_right<4>(both)) - packi(8);
-    return simd::to_float(code) * splat_scale(b.d);
+  if constexpr (simd::lanes <= 16) {
+    packi const bytes = simd::load_widened(b.q + d % 16);
+    packi const code = d % 32 < 16 ? bytes & packi(15) : simd::shift_right<4>(bytes);
+    // A table of the sixteen values takes a shuffle where there are 16 lanes; elsewhere arithmetic is shorter.
+    if constexpr (simd::lanes == 16) {
+      static constexpr float values[16] = {-8, -7, -6, -5, -4, -3, -2, -1, 0, 1, 2, 3, 4, 5, 6, 7};
+      return simd::lookup(simd::load_table(values), code) * simd::splat(&b.d);
+    } else {
+      return simd::to_float(code - packi(8)) * simd::splat(&b.d);
+    }
   } else {
     float x[32];
     formats::q4_0::decode(b, x);

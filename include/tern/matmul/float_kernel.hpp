@@ -111,7 +111,7 @@ TERN_INLINE void pack_rows(block_matrix const& w, index n, index n1, index k0, i
                            typename Products::element* out) {
   using element = typename Products::element;
   constexpr index W = simd::lanes, bytes = index{sizeof(element)};
-  index const columns = round_up(k1 - k0, W * Products::step);
+  index const columns = round_to_multiple(k1 - k0, W * Products::step);
   for (index i = 0; i < W; ++i, ++n) {
     element* const row = panel.rows + i * chunk_columns;
     float* decoded = panel.decoded;
@@ -192,7 +192,7 @@ inline void multiply_stripe(matmul_job const& job, index n0, index n1, index r0,
   for (index k0 = 0; k0 < columns || k0 == 0; k0 += chunk_columns) {
     index const k1 = k0 + chunk_columns < columns ? k0 + chunk_columns : columns;
     pack_panel<Products>(job.w, n0, n1, k0, k1, panel);
-    index const steps = ceil_div(k1 - k0, Products::step), n = n1 - n0;
+    index const steps = divide_up(k1 - k0, Products::step), n = n1 - n0;
     bool const adds = add || k0 > 0;
     auto const* xk = x + r0 * x_stride + k0;
     float* y = job.y + r0 * job.y_stride + n0;
@@ -209,10 +209,10 @@ inline void multiply_stripe(matmul_job const& job, index n0, index n1, index r0,
 /// Splits a call into stripes of a panel's weight rows; where these are few for the threads, also by rows of x.
 TERN_INLINE index rows_per_item(cpu_policy const& policy, matmul_job const* jobs, index count, index rows, index stripe, index tile) {
   index stripes = 0;
-  for (index j = 0; j < count; ++j) stripes += ceil_div(jobs[j].w.rows, stripe);
+  for (index j = 0; j < count; ++j) stripes += divide_up(jobs[j].w.rows, stripe);
   index const wanted = 4 * policy.concurrency();
   if (stripes >= wanted || stripes == 0 || rows == 0) return rows > 0 ? rows : 1;
-  index const chunk = round_up(ceil_div(rows, ceil_div(wanted, stripes)), tile), least = 8 * tile;
+  index const chunk = round_to_multiple(divide_up(rows, divide_up(wanted, stripes)), tile), least = 8 * tile;
   return chunk > least ? chunk : least;
 }
 
@@ -223,7 +223,7 @@ inline void multiply_float(cpu_policy const& policy, matmul_job const* jobs, ind
   // One or a few rows spend their time on reading weights: long stripes, so that a thread asks for rows that it will use.
   index total = 0;
   for (index j = 0; j < count; ++j) total += jobs[j].w.rows;
-  index const few = round_up(ceil_div(total, 4 * policy.concurrency()), panel_rows);
+  index const few = round_to_multiple(divide_up(total, 4 * policy.concurrency()), panel_rows);
   index const stripe = rows < tile_rows && few > panel_rows ? few : panel_rows;
   matmul_split const split(jobs, count, rows, stripe, rows_per_item(policy, jobs, count, rows, stripe, tile_rows));
   parallel_for(policy, split.items, [&](index item, index slot) TERN_LAMBDA {

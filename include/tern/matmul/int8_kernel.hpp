@@ -182,7 +182,7 @@ inline void multiply_int8(cpu_policy const& policy, matmul_job const* jobs, inde
   bool const stream = simd::lanes % 4 == 0 && rows <= most_streamed_rows;
   index total = 0;
   for (index j = 0; j < count; ++j) total += jobs[j].w.rows;
-  index const stripe = stream ? round_up(ceil_div(total, 4 * policy.concurrency()), 2 * panel_rows) : panel_rows;
+  index const stripe = stream ? round_to_multiple(divide_up(total, 4 * policy.concurrency()), 2 * panel_rows) : panel_rows;
   index const chunk = stream ? rows : rows_per_item(policy, jobs, count, rows, stripe, int8_tile_rows);
   matmul_split const split(jobs, count, rows, stripe > 0 ? stripe : 1, chunk);
   parallel_for(policy, split.items, [&](index item, index slot) TERN_LAMBDA {

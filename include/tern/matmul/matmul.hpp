@@ -34,14 +34,16 @@ struct matmul_plan {
 };
 
 /// Rows of prepared x start this many elements apart: whole cache lines, and an odd number of them against aliasing.
-TERN_INLINE constexpr index padded_columns(index k) { return round_up(k, 64) / 64 % 2 == 0 ? round_up(k, 64) + 64 : round_up(k, 64); }
+TERN_INLINE constexpr index padded_columns(index k) {
+  return round_to_multiple(k, 64) / 64 % 2 == 0 ? round_to_multiple(k, 64) + 64 : round_to_multiple(k, 64);
+}
 
 TERN_INLINE matmul_plan plan_matmul(cpu_policy const& policy, bool copy_x, index rows, index columns, index dense_y, compute mode) {
   matmul_plan p{};
   p.stride = padded_columns(columns);
   auto const take = [&](index bytes) {
     index const at = p.bytes;
-    p.bytes += round_up(bytes, static_cast<index>(workspace::alignment));
+    p.bytes += round_to_multiple(bytes, static_cast<index>(workspace::alignment));
     return at;
   };
   p.x_f32 = copy_x ? take(rows * p.stride * index{sizeof(float)}) : -1;

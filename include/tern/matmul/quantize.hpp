@@ -99,7 +99,7 @@ TERN_INLINE void quantize_row(float const* x, index blocks, std::int8_t* q, q8_s
 /// Rows of x, 16 to an item of work.
 inline void quantize_rows(cpu_policy const& policy, matmul_input const& in, q8_rows const& out) {
   constexpr index rows_each = 16;
-  parallel_for(policy, ceil_div(in.rows, rows_each), [&](index item, index) TERN_LAMBDA {
+  parallel_for(policy, divide_up(in.rows, rows_each), [&](index item, index) TERN_LAMBDA {
     index const end = (item + 1) * rows_each < in.rows ? (item + 1) * rows_each : in.rows;
     for (index r = item * rows_each; r < end; ++r)
       quantize_row(in.x + r * in.x_stride, out.blocks, out.q + r * out.stride, out.scales + r * out.blocks);

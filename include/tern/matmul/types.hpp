@@ -4,6 +4,7 @@
 /// What a caller chooses for a matrix product, and what the engine's parts hand to each other.
 
 #include <tern/core/parallel_for.hpp>
+#include <tern/core/rounding.hpp>
 #include <tern/formats/block_matrix.hpp>
 #include <tern/simd/pack.hpp>
 
@@ -40,9 +41,6 @@ struct matmul_input {
 /// Weight rows that a packed panel holds: two registers of lanes.
 inline constexpr index panel_rows = 2 * simd::lanes;
 
-TERN_INLINE constexpr index ceil_div(index a, index b) { return (a + b - 1) / b; }
-TERN_INLINE constexpr index round_up(index a, index b) { return ceil_div(a, b) * b; }
-
 /// Work of several jobs as one range of items: item -> job, rows of its weights, rows of x.
 struct matmul_split {
   index stripe;  // weight rows of an item
@@ -51,8 +49,8 @@ struct matmul_split {
   index items;
 
   TERN_INLINE matmul_split(matmul_job const* jobs, index count, index rows, index stripe_rows, index chunk_rows)
-      : stripe(stripe_rows), chunk(chunk_rows), chunks(ceil_div(rows, chunk_rows)), items(0) {
-    for (index j = 0; j < count; ++j) items += ceil_div(jobs[j].w.rows, stripe) * chunks;
+      : stripe(stripe_rows), chunk(chunk_rows), chunks(divide_up(rows, chunk_rows)), items(0) {
+    for (index j = 0; j < count; ++j) items += divide_up(jobs[j].w.rows, stripe) * chunks;
   }
   struct piece {
     matmul_job const* job;
@@ -62,7 +60,7 @@ struct matmul_split {
     index s = item / chunks;
     index const c = item % chunks;
     for (;; ++jobs) {
-      index const stripes = ceil_div(jobs->w.rows, stripe);
+      index const stripes = divide_up(jobs->w.rows, stripe);
       if (s < stripes) break;
       s -= stripes;
     }
