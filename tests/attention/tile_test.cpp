@@ -92,7 +92,7 @@ struct run_of {
   stored_rows<float> q;
   stored_rows<T> k[2], v[2];
   packed pq{Tile::query_bytes(dim)}, pk{Tile::key_bytes(dim)}, pv{Tile::value_bytes(dim)}, pp{Tile::weight_bytes(dim)};
-  packed s{4 * Tile::rows * key_block}, o{4 * Tile::rows * whole_packs(dim)};
+  packed s{4 * Tile::rows * key_block}, o{4 * Tile::rows * round_to_multiple(dim, simd::lanes)};
   vector<float> m, l, alpha;
 
   run_of(rng& r, index n, index keys)
@@ -106,7 +106,7 @@ struct run_of {
         alpha(Tile::rows) {
     for (float& x : q.values) x *= static_cast<float>(1.5 / std::sqrt(static_cast<double>(n)));
     q.memory = q.values;
-    std::fill(o.floats(), o.floats() + Tile::rows * whole_packs(dim), 0.f);
+    std::fill(o.floats(), o.floats() + Tile::rows * round_to_multiple(dim, simd::lanes), 0.f);
   }
   /// Both blocks; `after_scores(block)` runs between the products.
   template <class F>
@@ -125,11 +125,11 @@ struct run_of {
         highest[r] = *std::max_element(row, row + count);
       }
       softmax_weights<Tile>(s.floats(), Tile::rows, 0, panels, highest, {m.data(), l.data(), alpha.data()}, pp.bytes());
-      Tile::values(pp.bytes(), pv.bytes(), dim, 0, panels, alpha.data(), o.floats(), whole_packs(dim));
+      Tile::values(pp.bytes(), pv.bytes(), dim, 0, panels, alpha.data(), o.floats(), round_to_multiple(dim, simd::lanes));
     }
   }
   static index divide(index a, index b) { return (a + b - 1) / b; }
-  float output(index r, index d) { return o.floats()[r * whole_packs(dim) + d] / l[static_cast<std::size_t>(r)]; }
+  float output(index r, index d) { return o.floats()[r * round_to_multiple(dim, simd::lanes) + d] / l[static_cast<std::size_t>(r)]; }
   bool intact() const { return pq.intact() && pk.intact() && pv.intact() && pp.intact() && s.intact() && o.intact(); }
 };
 

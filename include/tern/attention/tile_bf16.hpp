@@ -21,9 +21,9 @@ struct bf16_tile {
   static constexpr bool relative_to_block = false;
 
   TERN_INLINE static index pairs(index dim) { return (dim + 1) / 2; }
-  TERN_INLINE static index query_bytes(index dim) { return whole_lines(4 * rows * pairs(dim)); }
+  TERN_INLINE static index query_bytes(index dim) { return round_to_multiple(4 * rows * pairs(dim), 64); }
   TERN_INLINE static index key_bytes(index dim) { return 4 * key_block * pairs(dim); }
-  TERN_INLINE static index value_bytes(index dim_v) { return 2 * key_block * whole_packs(dim_v); }
+  TERN_INLINE static index value_bytes(index dim_v) { return 2 * key_block * round_to_multiple(dim_v, simd::lanes); }
   TERN_INLINE static index weight_bytes(index) { return 2 * rows * key_block; }
 
   TERN_INLINE static void pack_queries(float const* const* q, index dim, std::byte* dst) {

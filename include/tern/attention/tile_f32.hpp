@@ -18,9 +18,9 @@ struct f32_tile {
   static constexpr int exp2_degree = 6;
   static constexpr bool relative_to_block = false;
 
-  TERN_INLINE static index query_bytes(index dim) { return whole_lines(4 * rows * dim); }
+  TERN_INLINE static index query_bytes(index dim) { return round_to_multiple(4 * rows * dim, 64); }
   TERN_INLINE static index key_bytes(index dim) { return 4 * key_block * dim; }
-  TERN_INLINE static index value_bytes(index dim_v) { return 4 * key_block * whole_packs(dim_v); }
+  TERN_INLINE static index value_bytes(index dim_v) { return 4 * key_block * round_to_multiple(dim_v, simd::lanes); }
   TERN_INLINE static index weight_bytes(index) { return 4 * rows * key_block; }
 
   /// dst[d * rows + r] = q[r][d]

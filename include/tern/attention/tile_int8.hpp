@@ -63,10 +63,12 @@ struct int8_tile {
   static constexpr bool relative_to_block = true;
 
   TERN_INLINE static index blocks(index dim) { return (dim + 31) / 32; }
-  TERN_INLINE static index query_bytes(index dim) { return whole_lines(36 * rows * blocks(dim)); }
+  TERN_INLINE static index query_bytes(index dim) { return round_to_multiple(36 * rows * blocks(dim), 64); }
   TERN_INLINE static index key_bytes(index dim) { return 40 * key_block * blocks(dim); }
-  TERN_INLINE static index value_bytes(index dim_v) { return whole_lines((key_block + 4) * whole_packs(dim_v)); }
-  TERN_INLINE static index weight_bytes(index) { return whole_lines((key_block + 4) * rows); }
+  TERN_INLINE static index value_bytes(index dim_v) {
+    return round_to_multiple((key_block + 4) * round_to_multiple(dim_v, simd::lanes), 64);
+  }
+  TERN_INLINE static index weight_bytes(index) { return round_to_multiple((key_block + 4) * rows, 64); }
 
   TERN_INLINE static void pack_queries(float const* const* q, index dim, std::byte* dst) {
     constexpr index W = simd::lanes;
@@ -103,7 +105,7 @@ struct int8_tile {
     using packf = simd::pack<float>;
     constexpr index W = simd::lanes;
     index const all = (count + panel_width - 1) / panel_width * panel_width;
-    float* const scales = reinterpret_cast<float*>(dst + key_block * whole_packs(dim_v));
+    float* const scales = reinterpret_cast<float*>(dst + key_block * round_to_multiple(dim_v, simd::lanes));
     for (index d = 0; d < dim_v; d += W) {
       float column[key_block][W];
       packf largest(0.f), odd(0.f), inverse, scale;
@@ -166,7 +168,7 @@ struct int8_tile {
     constexpr index W = simd::lanes;
     auto const* const weights = reinterpret_cast<std::uint8_t const*>(p) + first * panel_width;
     auto const* const factors = reinterpret_cast<float const*>(p + rows * key_block);
-    auto const* const scales = reinterpret_cast<float const*>(v + key_block * whole_packs(dim_v));
+    auto const* const scales = reinterpret_cast<float const*>(v + key_block * round_to_multiple(dim_v, simd::lanes));
     auto const* const codes = reinterpret_cast<std::int8_t const*>(v);
     index const steps = (last - first) * panel_width / 4;
     for (index d = 0; d < dim_v; d += panel_width)

@@ -55,10 +55,6 @@ TERN_INLINE simd::pack<float> read_pack_n(T const* row, index d, index n) {
     return simd::pack<float>(0.f);  // a row of blocks ends with a whole pack
 }
 
-/// The least multiple of 64 that is not below `bytes`: what each piece of packed memory is.
-TERN_INLINE constexpr index whole_lines(index bytes) { return (bytes + 63) / 64 * 64; }
-TERN_INLINE constexpr index whole_packs(index n) { return (n + simd::lanes - 1) / simd::lanes * simd::lanes; }
-
 /// place(t)[i] = word t of row i, for t < words and i < kept. `read(i, t)` gives words t to t + lanes of row i as the bits of a pack of
 /// f32, zeros behind the row's end.
 template <class Read, class Place>

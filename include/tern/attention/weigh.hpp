@@ -23,9 +23,11 @@ struct top_rows {
   index count;
 };
 
+/// What is hidden of a row of scores: row(r)(c, s) is pack c of row r with -inf where the row sees nothing.
 struct hide_nothing {
   static constexpr bool hides = false;
-  TERN_INLINE simd::pack<float> operator()(index, index, simd::pack<float> s) const { return s; }
+  TERN_INLINE hide_nothing row(index) const { return {}; }
+  TERN_INLINE simd::pack<float> operator()(index, simd::pack<float> s) const { return s; }
 };
 
 /// Hides what the mask does not show to query `query_of(r)` of keys `block`, `block + 1`, ...
@@ -36,27 +38,33 @@ struct hide_by_mask {
   QueryOf query_of;
   index block;
 
-  TERN_INLINE simd::pack<float> operator()(index r, index c, simd::pack<float> s) const {
-    using packf = simd::pack<float>;
-    constexpr index W = simd::lanes;
-    packf const hidden(negative_infinity);
-    index const first = block + c * W;
-    if constexpr (requires { mask.row(index{}); }) {
-      key_range const seen = mask.row(query_of(r));
-      packf const lane = simd::iota<float>();
-      packf const from(static_cast<float>(clamp(seen.begin - first))), to(static_cast<float>(clamp(seen.end - first)));
-      return simd::select((lane >= from) & (lane < to), s, hidden);
+  TERN_INLINE auto row(index r) const {
+    index const query = query_of(r);
+    if constexpr (requires { mask.row(query); }) {
+      key_range const seen = mask.row(query);
+      return [begin = clamp(seen.begin - block, key_block), end = clamp(seen.end - block, key_block)](index c, simd::pack<float> s)
+                 TERN_LAMBDA { return hide_outside(begin - c * simd::lanes, end - c * simd::lanes, s); };
     } else {
-      float lane[W];
-      simd::store(lane, s);
-      for (index i = 0; i < W; ++i)
-        if (!mask.visible(query_of(r), first + i)) lane[i] = negative_infinity;
-      return simd::load(lane);
+      return [query, this](index c, simd::pack<float> s) TERN_LAMBDA {
+        float lane[simd::lanes];
+        simd::store(lane, s);
+        for (index i = 0; i < simd::lanes; ++i)
+          if (!mask.visible(query, block + c * simd::lanes + i)) lane[i] = negative_infinity;
+        return simd::load(lane);
+      };
     }
   }
 
  private:
-  TERN_INLINE static index clamp(index x) { return x < 0 ? 0 : (x > simd::lanes ? simd::lanes : x); }
+  TERN_INLINE static index clamp(index x, index most) { return x < 0 ? 0 : (x > most ? most : x); }
+  /// Keeps lanes [begin, end).
+  TERN_INLINE static simd::pack<float> hide_outside(index begin, index end, simd::pack<float> s) {
+    using packf = simd::pack<float>;
+    if (begin <= 0 && end >= simd::lanes) return s;
+    packf const lane = simd::iota<float>();
+    packf const from(static_cast<float>(clamp(begin, simd::lanes))), to(static_cast<float>(clamp(end, simd::lanes)));
+    return simd::select((lane >= from) & (lane < to), s, packf(negative_infinity));
+  }
 };
 template <class Mask, class QueryOf>
 hide_by_mask(Mask const&, QueryOf, index) -> hide_by_mask<Mask, QueryOf>;
@@ -68,6 +76,7 @@ TERN_INLINE simd::pack<float> shape_row(Spec const& spec, score_at at, block_key
   using packf = simd::pack<float>;
   constexpr index W = simd::lanes;
   packf top(negative_infinity);
+  auto const hide_row = hide.row(r);
   for (index c = first; c < last; ++c) {
     packf x = simd::load(row + c * W);
     if constexpr (!decltype(spec.chain)::empty) {
@@ -76,7 +85,7 @@ TERN_INLINE simd::pack<float> shape_row(Spec const& spec, score_at at, block_key
       x = spec.chain(x, at);
       if constexpr (Spec::softmax) x = x * packf(log2_e);
     }
-    x = hide(r, c, x);
+    x = hide_row(c, x);
     if constexpr (!decltype(spec.chain)::empty || Hide::hides) simd::store(row + c * W, x);
     top = simd::max(top, x);
   }
@@ -136,7 +145,7 @@ TERN_INLINE void take_largest(float* row, index first, index last, float highest
 }
 
 /// Turns scores into weights, for key panels [first, last) of `rows` rows; they go to p, by Tile::weight_row, which may be where the
-/// scores are. `at_row(r)` says where row r stands, `hide(r, c, s)` gives -inf for those lanes of pack c that row r does not see.
+/// scores are. `at_row(r)` says where row r stands, `hide` says what row r does not see.
 template <class Tile, class Spec, class AtRow, class Hide>
 TERN_INLINE void weigh_tile(Spec const& spec, float* s,  // (rows, key_block)
                             index rows, index first, index last, AtRow const& at_row, block_keys const& keys, Hide const& hide,
