@@ -109,7 +109,7 @@ TEST_CASE("every format, compute type and number of rows") {
   rng r(11);
   for (weight_type type : all_types) {
     index const unit = info(type).elements;
-    std::vector<index> const depths = unit == 1    ? std::vector<index>{1, 31, 300}
+    std::vector<index> const depths = unit == 1    ? std::vector<index>{1, 31, 300, 2100}
                                       : unit == 32 ? std::vector<index>{32, 608}
                                                    : std::vector<index>{768};
     for (index k : depths)
@@ -196,8 +196,8 @@ TEST_CASE("a result is the same bits whatever the threads and whatever else is i
   rng r(13);
   index const rows = 29, n = 150;
   thread_pool pool(3);
-  for (weight_type type : {weight_type::f32, weight_type::q4_0, weight_type::q4_1, weight_type::q5_1, weight_type::q8_0, weight_type::q4_k,
-                           weight_type::q6_k}) {
+  for (weight_type type : {weight_type::f32, weight_type::bf16, weight_type::q4_0, weight_type::q4_1, weight_type::q5_1, weight_type::q8_0,
+                           weight_type::q4_k, weight_type::q6_k}) {
     index const k = 768;
     random_weights const w(r, type, n, k);
     auto const x = r.normal(rows * k);
@@ -216,10 +216,16 @@ TEST_CASE("a result is the same bits whatever the threads and whatever else is i
         backwards const many{7};
         REQUIRE(std::memcmp(run(cpu.on(pool), 0, rows).data(), whole.data(), whole.size() * 4) == 0);
         REQUIRE(std::memcmp(run(cpu.on(many), 0, rows).data(), whole.data(), whole.size() * 4) == 0);
-        for (index count : {1, 2, 3, 5, 11})
+        std::vector<float> one_by_one;
+        for (index i = 0; i < rows; ++i) {
+          auto const row = run(cpu.on(serial), i, 1);
+          one_by_one.insert(one_by_one.end(), row.begin(), row.end());
+        }
+        if (info(type).elements != 1) REQUIRE(std::memcmp(one_by_one.data(), whole.data(), whole.size() * 4) == 0);
+        for (index count : {1, 2, 3, 5, 11, 16})
           for (index from : {index{0}, rows - count}) {
             auto const part = run(cpu.on(many), from, count);
-            REQUIRE(std::memcmp(part.data(), whole.data() + from * n, part.size() * 4) == 0);
+            REQUIRE(std::memcmp(part.data(), one_by_one.data() + from * n, part.size() * 4) == 0);
           }
       }
   }

@@ -220,6 +220,7 @@ TERN_INLINE index rows_per_item(cpu_policy const& policy, matmul_job const* jobs
 template <class Products>
 inline void multiply_float(cpu_policy const& policy, matmul_job const* jobs, index count, typename Products::element const* x,
                            index x_stride, index rows, index columns, bool add, std::byte* scratch) {
+  if (count == 0) return;
   // One or a few rows spend their time on reading weights: long stripes, so that a thread asks for rows that it will use.
   index total = 0;
   for (index j = 0; j < count; ++j) total += jobs[j].w.rows;

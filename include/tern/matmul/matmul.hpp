@@ -15,11 +15,12 @@
 ///
 /// Fails if x.extent(1) is not w's columns, y.extent(0) not x.extent(0), or y.extent(1) not w's rows. k may be 0: y is then 0.
 ///
-/// On one architecture every y(r, i) has the same bits whatever the number of rows and of threads, and whatever else x holds.
+/// On one architecture every y(r, i) has the same bits whatever the number of threads, and whatever else x holds. With weights of f32,
+/// f16 and bf16, up to 16 rows are added up in another order than more; otherwise their number does not matter either.
 /// Cost: rows n k multiply-adds; one pass over the weights, which is what one to a few rows cost.
 /// Error: `accuracy` below.
 
-#include <tern/matmul/float_kernel.hpp>
+#include <tern/matmul/float_stream.hpp>
 #include <tern/matmul/int8_kernel.hpp>
 
 namespace tern::detail {
@@ -80,30 +81,43 @@ inline void round_rows(matmul_input const& in, bf16* out, index stride) noexcept
   }
 }
 
+/// Moves the jobs whose weights are of a type that fits to the front, and returns how many these are.
+template <class Fits>
+TERN_INLINE index partition_jobs(matmul_job* jobs, index count, Fits const& fits) {
+  index front = 0;
+  for (index j = 0; j < count; ++j) {
+    if (!fits(jobs[j].w.type)) continue;
+    matmul_job const moved = jobs[front];
+    jobs[front++] = jobs[j];
+    jobs[j] = moved;
+  }
+  return front;
+}
+TERN_INLINE bool is_plain(weight_type type) { return info(type).elements == 1; }
+
 inline void run_matmul(cpu_policy const& policy, matmul_job* jobs, index count, matmul_input const& in, compute mode, bool add,
                        matmul_plan const& plan, std::byte* scratch) {
   std::byte* const panels = scratch + plan.panels;
+  bool const few = in.rows <= most_float_stream_rows;
   if (mode == compute::bf16) {
     auto* const x = reinterpret_cast<bf16*>(scratch + plan.x_bf16);
     round_rows(in, x, plan.stride);
-    return multiply_float<bf16_products>(policy, jobs, count, x, plan.stride, in.rows, in.columns, add, panels);
+    index const streamed = few ? partition_jobs(jobs, count, [](weight_type t) { return t == weight_type::bf16; }) : 0;
+    if (streamed > 0) stream_float(policy, jobs, streamed, x, plan.stride, in.rows, in.columns, add);
+    return multiply_float<bf16_products>(policy, jobs + streamed, count - streamed, x, plan.stride, in.rows, in.columns, add, panels);
   }
-  index integers = 0;  // jobs whose weights are integers come first
-  if (mode == compute::int8)
-    for (index j = 0; j < count; ++j) {
-      if (info(jobs[j].w.type).elements == 1) continue;
-      matmul_job const moved = jobs[integers];
-      jobs[integers++] = jobs[j];
-      jobs[j] = moved;
-    }
+  index const integers = mode == compute::int8 ? partition_jobs(jobs, count, [](weight_type t) { return !is_plain(t); }) : 0;
   if (integers > 0) {
     q8_rows const x{reinterpret_cast<std::int8_t*>(scratch + plan.x_q8), reinterpret_cast<q8_scales*>(scratch + plan.x_scales), plan.stride,
                     in.columns / 32};
     quantize_rows(policy, in, x);
     multiply_int8(policy, jobs, integers, in.rows, x, add, panels);
   }
-  if (integers < count)
-    multiply_float<f32_products>(policy, jobs + integers, count - integers, in.x, in.x_stride, in.rows, in.columns, add, panels);
+  jobs += integers;
+  count -= integers;
+  index const streamed = few ? partition_jobs(jobs, count, is_plain) : 0;
+  if (streamed > 0) stream_float(policy, jobs, streamed, in.x, in.x_stride, in.rows, in.columns, add);
+  multiply_float<f32_products>(policy, jobs + streamed, count - streamed, in.x, in.x_stride, in.rows, in.columns, add, panels);
 }
 
 struct matmul_options {
