@@ -200,11 +200,12 @@ void register_benchmarks() {
     char const* name;
     weight_type type;
     compute mode;
-  } const formats[] = {{"f32", weight_type::f32, compute::f32},    {"bf16", weight_type::bf16, compute::bf16},
-                       {"q8_0", weight_type::q8_0, compute::int8}, {"q4_0", weight_type::q4_0, compute::int8},
-                       {"q4_1", weight_type::q4_1, compute::int8}, {"q4_k", weight_type::q4_k, compute::int8}};
+  } const formats[] = {{"f32", weight_type::f32, compute::f32},    {"f16", weight_type::f16, compute::f32},
+                       {"bf16", weight_type::bf16, compute::bf16}, {"q8_0", weight_type::q8_0, compute::int8},
+                       {"q4_0", weight_type::q4_0, compute::int8}, {"q4_1", weight_type::q4_1, compute::int8},
+                       {"q4_k", weight_type::q4_k, compute::int8}};
   for (auto const& f : formats)
-    for (auto const& [m, k] : {std::pair<index, index>{4096, 4096}, {1536, 576}})
+    for (auto const& [m, k] : {std::pair<index, index>{4096, 4096}, {4096, 14336}, {1536, 576}})
       for (index rows : {1, 4, 32, 512})
         if (k % info(f.type).elements == 0) add_matmul(f.name, {f.type, f.mode, m, k, rows});
 }

@@ -194,7 +194,7 @@ struct backwards {
 
 TEST_CASE("a result is the same bits whatever the threads and whatever else is in the batch") {
   rng r(13);
-  index const rows = 29, n = 150;
+  index const rows = 41, n = 150;
   thread_pool pool(3);
   for (weight_type type : {weight_type::f32, weight_type::bf16, weight_type::q4_0, weight_type::q4_1, weight_type::q5_1, weight_type::q8_0,
                            weight_type::q4_k, weight_type::q6_k}) {

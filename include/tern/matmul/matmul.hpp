@@ -16,7 +16,7 @@
 /// Fails if x.extent(1) is not w's columns, y.extent(0) not x.extent(0), or y.extent(1) not w's rows. k may be 0: y is then 0.
 ///
 /// On one architecture every y(r, i) has the same bits whatever the number of threads, and whatever else x holds. With weights of f32,
-/// f16 and bf16, up to 16 rows are added up in another order than more; otherwise their number does not matter either.
+/// f16 and bf16, up to 32 rows (16 in bf16) are added up in another order than more; otherwise their number does not matter either.
 /// Cost: rows n k multiply-adds; one pass over the weights, which is what one to a few rows cost.
 /// Error: `accuracy` below.
 
@@ -98,11 +98,11 @@ TERN_INLINE bool is_plain(weight_type type) { return info(type).elements == 1; }
 inline void run_matmul(cpu_policy const& policy, matmul_job* jobs, index count, matmul_input const& in, compute mode, bool add,
                        matmul_plan const& plan, std::byte* scratch) {
   std::byte* const panels = scratch + plan.panels;
-  bool const few = in.rows <= most_float_stream_rows;
   if (mode == compute::bf16) {
     auto* const x = reinterpret_cast<bf16*>(scratch + plan.x_bf16);
     round_rows(in, x, plan.stride);
-    index const streamed = few ? partition_jobs(jobs, count, [](weight_type t) { return t == weight_type::bf16; }) : 0;
+    auto const same = [](weight_type t) { return t == weight_type::bf16; };
+    index const streamed = in.rows <= most_bf16_stream_rows ? partition_jobs(jobs, count, same) : 0;
     if (streamed > 0) stream_float(policy, jobs, streamed, x, plan.stride, in.rows, in.columns, add);
     return multiply_float<bf16_products>(policy, jobs + streamed, count - streamed, x, plan.stride, in.rows, in.columns, add, panels);
   }
@@ -115,7 +115,7 @@ inline void run_matmul(cpu_policy const& policy, matmul_job* jobs, index count, 
   }
   jobs += integers;
   count -= integers;
-  index const streamed = few ? partition_jobs(jobs, count, is_plain) : 0;
+  index const streamed = in.rows <= most_float_stream_rows ? partition_jobs(jobs, count, is_plain) : 0;
   if (streamed > 0) stream_float(policy, jobs, streamed, in.x, in.x_stride, in.rows, in.columns, add);
   multiply_float<f32_products>(policy, jobs + streamed, count - streamed, in.x, in.x_stride, in.rows, in.columns, add, panels);
 }
