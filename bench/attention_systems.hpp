@@ -13,7 +13,9 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <limits>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace tern::bench {
@@ -136,6 +138,7 @@ void add(std::string const& system, inputs const& data, double operations, Check
         problem& x = data.get();
         auto const once = [&](index) { call(r.policy(), x); };
         if (r.check([&] {
+              std::fill(x.out_values.begin(), x.out_values.end(), std::numeric_limits<float>::quiet_NaN());
               once(0);
               return check(std::as_const(x));
             }))
