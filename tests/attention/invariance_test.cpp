@@ -167,6 +167,26 @@ TEST_CASE("attention: masks that differ by head, with others on either side") {
   }
 }
 
+TEST_CASE("attention: more ranges than are kept side by side are worked on in turn, to the same bits") {
+  rng r(36);
+  index const batch = 520, heads = 8, tokens = 4, keys = 600, dim = 8, dim_v = 512;
+  auto const qs = r.normal(batch * heads * tokens * dim), ks = r.normal(keys * dim), vs = r.normal(keys * dim_v);
+  std::vector<float> together(static_cast<std::size_t>(batch * heads * tokens * dim_v)), alone(together.size() / batch);
+  auto const run = [&](index first, index count, std::vector<float>& to) {
+    tensor_view<float const, 4> const q(qs.data() + first * heads * tokens * dim, {count, heads, tokens, dim});
+    tensor_view<float const, 4> const k(ks.data(), shape<4>{{count, 1, keys, dim}}, shape<4>{{0, 0, dim, 1}});
+    tensor_view<float const, 4> const v(vs.data(), shape<4>{{count, 1, keys, dim_v}}, shape<4>{{0, 0, dim_v, 1}});
+    auto const out = view(to.data(), count, heads, tokens, dim_v);
+    CHECK(attention.workspace_size(cpu.on(serial), q, k, v, out, causal{}) < std::size_t{70} << 20);
+    attention(cpu.on(several_threads()), q, k, v, out, causal{});
+  };
+  run(0, batch, together);
+  for (index b : {0, 300, 519}) {
+    run(b, 1, alone);
+    CHECK(std::memcmp(alone.data(), together.data() + b * heads * tokens * dim_v, alone.size() * sizeof(float)) == 0);
+  }
+}
+
 struct late_windows {
   window at(index, index head) const { return {40 + head, 0, 100 * head}; }
 };

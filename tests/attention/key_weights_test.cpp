@@ -93,6 +93,22 @@ struct upper_by_head {
   upper at(index batch, index head) const { return {10 * head + 100 * batch}; }
 };
 
+struct window_by_head {
+  window at(index, index head) const { return {20 + head, head, 7 * head}; }
+};
+
+TEST_CASE("key weights: a window for each head, each with an offset") {
+  rng r(511);
+  for (auto const& of : usual_samples()) {
+    sample s(r, of);
+    auto const score = [&](index h, index i, index j) {
+      index const behind = j - i - 7 * h;
+      return behind > -(20 + h) && behind <= h ? s.scaled(h, i, j) : hidden;
+    };
+    check(s, score, 0, window_by_head{});
+  }
+}
+
 TEST_CASE("key weights: a mask for each head, causal, ALiBi, softcap and scale together") {
   rng r(502);
   for (auto const& of : usual_samples()) {

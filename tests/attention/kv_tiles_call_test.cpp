@@ -75,7 +75,7 @@ void check_tiles(index tokens, index keys, index window_length) {
 
   double most_v = 0;
   for (double x : v.decoded) most_v = std::max(most_v, std::abs(x));
-  bool const integers = tokens * heads / kv_heads <= 8;
+  bool const integers = tokens * heads / kv_heads <= tern::detail::query_stream_rows;
   std::vector<double> magnitude;
   for (index row = 0; row < heads * tokens; ++row) {
     tile_bound const bound(queries.data() + row * dim, k.decoded.data() + row / tokens / (heads / kv_heads) * keys * dim, keys, dim, scale,
@@ -95,7 +95,7 @@ void check_tiles(index tokens, index keys, index window_length) {
 }
 
 TEST_CASE("attention over tiles of 8 and 4 bits") {
-  for (index tokens : {1, 3, 40})
+  for (index tokens : {1, 3, 8, 16, 40})
     for (index keys : {40, 64, 129, 700}) {
       check_tiles<formats::keys8, formats::values8>(tokens, keys, keys + 1);
       check_tiles<formats::keys8, formats::values8>(tokens, keys, 33);

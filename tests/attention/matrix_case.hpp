@@ -99,7 +99,7 @@ struct setting {
     heads = f.value[7] == grouped ? 6 : f.value[7] == more_of_v ? 4 : 2;
     k_heads = f.value[7] == more_of_v ? 1 : 2;
     v_heads = 2;
-    tokens = many() ? 41 : 2;
+    tokens = many() ? 41 : 5;
     keys = f.value[9] == few_split || f.value[9] == many_split ? 1092 : 105;
     auto blocked = [](int s) { return s == static_cast<int>(source::q8_0) || s == static_cast<int>(source::q4_0); };
     dim = f.value[8] == odd_dims ? (blocked(f.value[0]) ? 96 : 33) : 32;

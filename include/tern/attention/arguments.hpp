@@ -122,7 +122,8 @@ inline argument argument_of(int which, segments<T, N> const& x, index batch) {
     keys += part.extent(2);
     expect(part.extent(0) == 1 || part.extent(0) == batch, "attention", "the batch of a segment", part.extent(0), "1, or the batch of q");
     expect_equal("attention", "the heads of a segment", part.extent(1), "those of the first", x.part[0].extent(1));
-    expect_equal("attention", "the dim of a segment", part.extent(3), "that of the first", x.part[0].extent(3));
+    expect_equal("attention", "the dim of a segment", part.extent(3) * elements_of<T>(), "that of the first",
+                 x.part[0].extent(3) * elements_of<T>());
     expect(part.extent(3) <= 1 || part.stride(3) == 1, "attention", "the last stride of a segment", part.stride(3), "contiguous rows");
   }
   return argument_of(which, batch, x.part[0].extent(1), keys, x.part[0].extent(3) * elements_of<T>());

@@ -21,9 +21,10 @@
 /// NaN, inf  propagate as the formula says: a visible NaN in q, k or v makes the results that use it NaN; a score of +inf makes its
 ///           row NaN. NaN is never among the top_keys.
 /// Threads   the same bits whatever their number, and whatever the other rows, heads, batches and groups hold. A query's bits do
-///           depend on whether its group takes the path for few queries (at most 32 of queries * heads that share keys) or many.
-/// Memory    scratch from the policy: proportional to threads, 80 bytes an item, and the results of the ranges that the keys of few
-///           queries are cut into (an eighth of the keys, from 512 to 4096; from 1024 on for 33 to 384 rows).
+///           depend on which path its group takes: that for few rows (queries * heads that share keys; at most 32), for up to 384 (192
+///           where there are 16 registers), or for more.
+/// Memory    scratch from the policy: proportional to threads, 80 bytes an item, and up to 64 MiB for the results of ranges of keys,
+///           which the first two paths cut long contexts into (an eighth of the keys, from 512 to 4096, or from 1024 on).
 /// Error     |out - exact| <= u (b0 + b1 sqrt(dim) n + b2 sqrt(keys)) M with u = 2^-24, M = sum_j w_ij |v_j| and n = scale |q_i| . |k_j|
 ///           at its largest (plus the cap): a score that is off by d has its weight multiplied by e^d, and rounding errors of sums
 ///           grow like the square root of their length. For a normalizer f that divides by nothing, M = sum_j (|f(s_ij)| +
@@ -184,16 +185,19 @@ TERN_INLINE auto source_of(X&& x) {
     return x;
 }
 
+/// What k and v may hold.
+template <class T>
+inline constexpr bool stored_element = float_storage<T> || is_block<T>;
 template <class X>
 inline constexpr bool is_source = false;
 template <class F>
 inline constexpr bool is_source<kv_tiles<F>> = true;
 template <class T>
-inline constexpr bool is_source<paged<T>> = true;
+inline constexpr bool is_source<paged<T>> = stored_element<T>;
 template <class T>
-inline constexpr bool is_source<ring<T>> = true;
+inline constexpr bool is_source<ring<T>> = stored_element<T>;
 template <class T, int N>
-inline constexpr bool is_source<segments<T, N>> = true;
+inline constexpr bool is_source<segments<T, N>> = stored_element<T>;
 
 /// A tensor, or what source.hpp has.
 template <class X>
@@ -234,7 +238,7 @@ inline constexpr struct attention_fn {
   template <class X>
   static constexpr bool source_fits() {
     if constexpr (tensor_like<X>)
-      return is_float<X> || detail::is_block<typename view_of<X>::value_type>;
+      return detail::stored_element<typename view_of<X>::value_type>;
     else
       return true;
   }

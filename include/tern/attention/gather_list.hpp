@@ -11,7 +11,7 @@
 ///           a key that is listed twice counts twice.
 /// Empty     a list without entries gives its queries zeros.
 /// Errors    starts that descend or leave the list, entries that are no key, extents other than q's.
-/// Cost      the listed pairs; 4 heads dim_v bytes of scratch a query where a block and the heads that share keys make at most 32 rows.
+/// Cost      the listed pairs.
 ///           Lists by head take the heads that share keys one by one. Checking reads each list once.
 
 #include <tern/attention/compressed_rows.hpp>

@@ -44,6 +44,12 @@ struct transposed_mask {
   TERN_INLINE constexpr coverage covers(index i0, index i1, index j0, index j1) const { return mask.covers(j0, j1, i0, i1); }
   TERN_INLINE constexpr bool visible(index i, index j) const { return mask.visible(j, i); }
 };
+/// Whether a mask by head states where the queries of each stand.
+template <class M>
+inline constexpr bool offset_by_head = requires(M const& m, index i) { m.at(i, i).offset; };
+template <class A, class B>
+inline constexpr bool offset_by_head<both_masks<A, B>> = offset_by_head<A> || offset_by_head<B>;
+
 template <class M>
 struct transposed_mask_by_head {
   M mask;
@@ -51,7 +57,9 @@ struct transposed_mask_by_head {
   swapped_heads heads;
   TERN_INLINE constexpr auto at(index b, index h) const {
     auto const one = mask.at(heads.batch, heads.head(b, h));
-    return transposed_mask<std::remove_const_t<decltype(one)>>{one, queries};
+    swapped_heads of_head = heads;
+    if (stated_offset(one) != bottom_right) of_head.offset = stated_offset(one);
+    return transpose_mask(one, queries, of_head);
   }
 };
 
@@ -151,6 +159,8 @@ inline void key_weights_of_text(cpu_policy const& policy, tensor_view<Q const, 3
   auto const mask = find_mask(options...);
   auto const chain = find_modifiers(options...);
   auto const transforms = find_transforms(options...);
+  static_assert(decltype(chain)::empty || !offset_by_head<std::remove_const_t<decltype(mask)>>,
+                "tern: attention_key_weights takes no score modifiers with masks that state an offset for each head");
   index const stated = stated_offset(mask);
   swapped_heads const heads{batch, group, stated == bottom_right ? keys - tokens : stated};
   using chain_type = std::remove_const_t<decltype(chain)>;

@@ -167,6 +167,12 @@ struct band {
   TERN_INLINE constexpr bool visible(index i, index j) const { return row(i).begin <= j && j < row(i).end; }
 };
 
+/// A mask that says what a query sees as one range.
+template <class M>
+concept row_mask = requires(M const& m, index i) {
+  { m.row(i) } -> std::convertible_to<key_range>;
+};
+
 template <class A, class B>
 struct bound_both {
   A a;
@@ -181,10 +187,7 @@ struct bound_both {
   }
   TERN_INLINE constexpr bool visible(index i, index j) const { return a.visible(i, j) && b.visible(i, j); }
   TERN_INLINE constexpr key_range row(index i) const
-    requires requires {
-      a.row(i);
-      b.row(i);
-    }
+    requires row_mask<A> && row_mask<B>
   {
     key_range const x = a.row(i), y = b.row(i);
     return {x.begin > y.begin ? x.begin : y.begin, x.end < y.end ? x.end : y.end};

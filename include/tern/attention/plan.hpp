@@ -11,12 +11,15 @@
 namespace tern::detail {
 inline namespace TERN_ABI {
 
-/// Some rows of a group, and a range of its keys.
+/// Some rows of a group, and ranges [first, last) of the `ranges` of its keys.
 struct attention_item {
   index batch, unit, group;
-  index row, rows, room;  // `room` rows fit where the result goes
-  index range, ranges;
-  index partial;  // where the result of one of several ranges goes among the partial results, in floats
+  index row, rows;
+  index first, last, ranges;
+  index partial;  // where the result goes among the partial results, in floats, if it is that of one of several ranges
+  bool few;       // whether the group's rows are few
+
+  TERN_INLINE bool whole() const { return last - first == ranges; }
 };
 
 /// Below this many multiplications, some 20 us, a second thread costs more than it saves.
@@ -24,28 +27,35 @@ inline constexpr double serial_products = 1 << 20;
 
 /// Up to this many rows of a group may share ranges of keys; more are cut themselves.
 inline constexpr index most_range_rows = 32 * query_tile_rows;
+/// So many floats are kept of ranges that are worked on side by side. Where groups are so many that they fill it, there are items enough
+/// without, and the ranges of a group are worked on in turn: the same operations.
+inline constexpr index most_partial_floats = index{1} << 24;
 
 template <class Problem, class Tile>
 struct attention_plan {
   Problem const& p;
   index items = 0, partial_floats = 0;
   index many_rows = 0, few_rows = 0;  // of the largest items
+  bool in_turn = false;               // whether an item takes several ranges
   double products = 0;
 
   TERN_INLINE explicit attention_plan(Problem const& problem) : p(problem) {
-    cut([&](attention_item const& item, index rows) TERN_LAMBDA {
+    cut([&](attention_item const& item) TERN_LAMBDA {
       ++items;
-      if (item.ranges > 1) partial_floats = item.partial + range_sums::size(p.n.dim_v, item.room);
-      index& most = rows > query_stream_rows ? many_rows : few_rows;
+      if (!item.whole()) partial_floats = item.partial + sums_size(item);
+      if (item.last - item.first > 1) in_turn = true;
+      index& most = item.few ? few_rows : many_rows;
       if (item.rows > most) most = item.rows;
     });
   }
   TERN_INLINE static index room(index rows, bool few) { return few ? rows : round_to_multiple(rows, Tile::rows); }
-  TERN_INLINE static index range_keys(index rows, index keys) {
+  TERN_INLINE index sums_size(attention_item const& item) const { return range_sums::size(p.n.dim_v, room(item.rows, item.few)); }
+  TERN_INLINE range_sums sums(attention_item const& item, float* at) const { return {p.n.dim_v, room(item.rows, item.few), at}; }
+  TERN_INLINE static index range_length(index rows, index keys) {
     if (Problem::spec_type::wants_top || rows > most_range_rows) return keys;
-    return rows > query_stream_rows ? many_rows_range(keys) : few_rows_range(keys);
+    return rows > query_stream_rows ? range_for_many(keys) : range_for_few(keys);
   }
-  /// Calls f(item, rows of its group) for each item.
+  /// Calls f(item) for each item.
   template <class F>
   TERN_INLINE void cut(F&& f) {
     index partial = 0;
@@ -55,36 +65,48 @@ struct attention_plan {
         index const groups = p.groups(b, unit);
         for (index g = 0; g < groups; ++g) {
           auto const group = p.group(b, unit, g);
-          index const rows = group.queries * p.n.unit_heads, length = range_keys(rows, group.keys);
+          index const rows = group.queries * p.n.unit_heads;
           products += static_cast<double>(rows) * static_cast<double>(group.keys) * static_cast<double>(p.n.dim + p.n.dim_v);
-          if (rows <= 0) continue;
-          bool const few = rows <= query_stream_rows;
-          index const ranges = group.keys > 0 ? divide_up(group.keys, length) : 1;
-          index const most = few ? rows : prompt_item_rows(p.n, groups * ranges, rows);
-          // The last rows come first: under a causal mask they have the most to do.
-          for (index part = divide_up(rows, most) - 1; part >= 0; --part) {
-            index const row = part * most, some = rows - row < most ? rows - row : most;
-            for (index range = 0; range < ranges; ++range) {
-              f(attention_item{b, unit, g, row, some, room(some, few), range, ranges, partial}, rows);
-              if (ranges > 1) partial += range_sums::size(p.n.dim_v, room(some, few));
-            }
-          }
+          if (rows > 0)
+            cut_group(attention_item{b, unit, g, 0, rows, 0, 0, 0, 0, rows <= query_stream_rows}, groups, group.keys, partial, f);
         }
       }
+  }
+  /// `whole`: all rows of a group.
+  template <class F>
+  TERN_INLINE void cut_group(attention_item const& whole, index groups, index keys, index& partial, F&& f) const {
+    attention_item item = whole;
+    item.ranges = keys > 0 ? divide_up(keys, range_length(whole.rows, keys)) : 1;
+    bool const side_by_side = item.ranges > 1 && partial + item.ranges * sums_size(whole) <= most_partial_floats;
+    index const taken = side_by_side ? 1 : item.ranges;
+    index const most = whole.few ? whole.rows : prompt_item_rows(p.n, groups * item.ranges / taken, whole.rows);
+    // The last rows come first: under a causal mask they have the most to do.
+    for (index part = divide_up(whole.rows, most) - 1; part >= 0; --part) {
+      item.row = part * most;
+      item.rows = whole.rows - item.row < most ? whole.rows - item.row : most;
+      for (item.first = 0; item.first < item.ranges; item.first += taken) {
+        item.last = item.first + taken;
+        item.partial = partial;
+        f(item);
+        if (side_by_side) partial += sums_size(item);
+      }
+    }
   }
 
   TERN_INLINE std::size_t table_bytes() const { return workspace::rounded(static_cast<std::size_t>(items) * sizeof(attention_item)); }
   TERN_INLINE std::size_t partial_bytes() const { return workspace::rounded(static_cast<std::size_t>(partial_floats) * sizeof(float)); }
   /// Scratch of one thread.
   TERN_INLINE std::size_t item_bytes() const {
+    index const results = in_turn ? 2 : 1;
     index many = 0, few = 0;
-    if (many_rows > 0) many = result_bytes(room(many_rows, false)) + prompt_scratch<Problem, Tile>::lay_out(p, many_rows, nullptr, nullptr);
-    if (few_rows > 0) few = result_bytes(room(few_rows, true)) + stream_scratch<Problem>::lay_out(p, few_rows, nullptr, nullptr);
+    if (many_rows > 0)
+      many = results * result_bytes(room(many_rows, false)) + prompt_scratch<Problem, Tile>::lay_out(p, many_rows, nullptr, nullptr);
+    if (few_rows > 0) few = results * result_bytes(room(few_rows, true)) + stream_scratch<Problem>::lay_out(p, few_rows, nullptr, nullptr);
     return workspace::rounded(static_cast<std::size_t>(many > few ? many : few));
   }
-  /// Room for the result of an item that has all keys.
-  TERN_INLINE index result_bytes(index rows) const {
-    return round_to_multiple(range_sums::size(p.n.dim_v, rows) * static_cast<index>(sizeof(float)), 64);
+  /// Room for one result of an item.
+  TERN_INLINE index result_bytes(index room_rows) const {
+    return round_to_multiple(range_sums::size(p.n.dim_v, room_rows) * static_cast<index>(sizeof(float)), 64);
   }
   TERN_INLINE cpu_policy threads_of(cpu_policy const& policy) const { return products < serial_products ? policy.on(serial) : policy; }
   TERN_INLINE std::size_t bytes(cpu_policy const& policy) const {
@@ -92,21 +114,34 @@ struct attention_plan {
   }
 };
 
+/// One range of an item's keys.
+template <class Problem, class Tile, class Rows>
+inline void run_range(attention_plan<Problem, Tile> const& plan, Rows const& of, attention_item const& item, index range,
+                      range_sums const& sum, std::byte* scratch) {
+  index const keys = of.group.keys, length = plan.range_length(of.rows(), keys), from = range * length;
+  index const to = from + length < keys ? from + length : keys;
+  if (item.few)
+    stream_item(of, from, to, sum, scratch);
+  else
+    prompt_item<Tile>(of, item.row, item.rows, from, to, sum, scratch);
+}
+
 template <class Tile, class Problem>
 inline void run_item(attention_plan<Problem, Tile> const& plan, attention_item const& item, float* partials, std::byte* memory) {
   Problem const& p = plan.p;
   auto const group = p.group(item.batch, item.unit, item.group);
-  unit_group<Problem, std::remove_const_t<decltype(group)>> const rows(p, group, item.batch, item.unit);
-  float* const result = item.ranges > 1 ? partials + item.partial : reinterpret_cast<float*>(memory);
-  std::byte* const scratch = item.ranges > 1 ? memory : memory + plan.result_bytes(item.room);
-  range_sums const sum(p.n.dim_v, item.room, result);
-  index const length = plan.range_keys(rows.rows(), group.keys), from = item.range * length;
-  index const to = from + length < group.keys ? from + length : group.keys;
-  if (rows.rows() > query_stream_rows)
-    prompt_item<Tile>(rows, item.row, item.rows, from, to, sum, scratch);
-  else
-    stream_item(rows, from, to, sum, scratch);
-  if (item.ranges == 1) finish_ranges(rows, item.row, item.rows, item.room, result, 1);
+  unit_group<Problem, std::remove_const_t<decltype(group)>> const of(p, group, item.batch, item.unit);
+  index const bytes = plan.result_bytes(plan.room(item.rows, item.few));
+  if (!item.whole()) return run_range(plan, of, item, item.first, plan.sums(item, partials + item.partial), memory);
+  range_sums const sum = plan.sums(item, reinterpret_cast<float*>(memory));
+  range_sums const next = plan.sums(item, reinterpret_cast<float*>(memory + bytes));
+  std::byte* const scratch = memory + (plan.in_turn ? 2 : 1) * bytes;
+  run_range(plan, of, item, 0, sum, scratch);
+  for (index range = 1; range < item.ranges; ++range) {
+    run_range(plan, of, item, range, next, scratch);
+    merge_ranges<typename Problem::spec_type>(sum, next, item.rows);
+  }
+  finish_rows(of, item.row, item.rows, sum);
 }
 
 template <class Tile, class Problem>
@@ -120,9 +155,9 @@ inline void attention_run(cpu_policy const& callers, Problem const& p) {
   std::byte* const slots = scratch.data() + plan.table_bytes() + plan.partial_bytes();
   std::size_t const item_bytes = plan.item_bytes();
   index count = 0, split = 0;
-  plan.cut([&](attention_item const& item, index) TERN_LAMBDA {
+  plan.cut([&](attention_item const& item) TERN_LAMBDA {
     table[count++] = item;
-    split += item.ranges > 1 && item.range == 0;
+    split += !item.whole() && item.first == 0;
   });
   parallel_for(policy, count, [&](index i, index slot) TERN_LAMBDA {
     run_item(plan, table[i], partials, slots + static_cast<std::size_t>(slot) * item_bytes);
@@ -130,10 +165,13 @@ inline void attention_run(cpu_policy const& callers, Problem const& p) {
   if (split == 0) return;
   parallel_for(split < 4 ? policy.on(serial) : policy, count, [&](index i, index) TERN_LAMBDA {
     attention_item const& item = table[i];
-    if (item.ranges == 1 || item.range != 0) return;
+    if (item.whole() || item.first != 0) return;
     auto const group = p.group(item.batch, item.unit, item.group);
-    unit_group<Problem, std::remove_const_t<decltype(group)>> const rows(p, group, item.batch, item.unit);
-    finish_ranges(rows, item.row, item.rows, item.room, partials + item.partial, item.ranges);
+    unit_group<Problem, std::remove_const_t<decltype(group)>> const of(p, group, item.batch, item.unit);
+    range_sums const sum = plan.sums(item, partials + item.partial);
+    for (index range = 1; range < item.ranges; ++range)
+      merge_ranges<typename Problem::spec_type>(sum, plan.sums(item, partials + item.partial + range * plan.sums_size(item)), item.rows);
+    finish_rows(of, item.row, item.rows, sum);
   });
 }
 

@@ -7,19 +7,19 @@
 ///     m = max(m1, m2);  l = l1 2^(m1 - m) + l2 2^(m2 - m);  o = o1 2^(m1 - m) + o2 2^(m2 - m)
 
 #include <tern/attention/problem.hpp>
-#include <tern/attention/tile.hpp>
+#include <tern/attention/tile_softmax.hpp>
 
 namespace tern::detail {
 inline namespace TERN_ABI {
 
 /// Keys of one range for few rows: an eighth of all, from 512 to 4096. A long range keeps memory busy, as its first block has to be
 /// waited for.
-TERN_INLINE constexpr index few_rows_range(index keys) {
+TERN_INLINE constexpr index range_for_few(index keys) {
   index const some = round_to_multiple(divide_up(keys, 8), key_block);
   return some < 512 ? 512 : (some < 4096 ? some : 4096);
 }
-/// For the rows of a tile or some: an eighth, from 1024 on, so that what is kept between stays small beside k and v.
-TERN_INLINE constexpr index many_rows_range(index keys) {
+/// For the rows of a tile or some: an eighth, from 1024 on.
+TERN_INLINE constexpr index range_for_many(index keys) {
   index const some = round_to_multiple(divide_up(keys, 8), key_block);
   return some < 1024 ? 1024 : some;
 }
@@ -54,43 +54,32 @@ TERN_INLINE void start_sums(Spec const& spec, index rows, bool sees_sink, Head c
   }
 }
 
-/// Adds what another range of keys contributes to row r.
+/// Adds what another range of keys contributes to `rows` rows.
 template <class Spec>
-TERN_INLINE void merge_range(range_sums const& sum, range_sums const& next, index r) {
+inline void merge_ranges(range_sums const& sum, range_sums const& next, index rows) noexcept {
   using packf = simd::pack<float>;
-  float a[simd::lanes], c[simd::lanes];
-  if constexpr (Spec::softmax) {
-    if (next.l[r] == 0) return;
-    if (sum.l[r] == 0) sum.m[r] = next.m[r];
-    float const m = sum.m[r] < next.m[r] ? next.m[r] : sum.m[r];
-    simd::store(a, exp2_of_nonpositive(sum.m[r] - m));
-    simd::store(c, exp2_of_nonpositive(next.m[r] - m));
-    sum.m[r] = m;
-  } else if constexpr (Spec::hardest) {
-    bool const better = next.m[r] > sum.m[r];
-    a[0] = better ? 0.f : 1.f;
-    c[0] = better ? 1.f : 0.f;
-    if (better || next.m[r] != next.m[r]) sum.m[r] = next.m[r];
-  } else {
-    a[0] = 1;
-    c[0] = 1;
+  for (index r = 0; r < rows; ++r) {
+    packf a(1.f), c(1.f);
+    if constexpr (Spec::softmax) {
+      float const m = sum.m[r] < next.m[r] ? next.m[r] : sum.m[r], base = finite_base(m);
+      a = exp2_of_nonpositive(packf(sum.m[r] - base));
+      c = exp2_of_nonpositive(packf(next.m[r] - base));
+      sum.m[r] = m;
+    } else if constexpr (Spec::hardest) {
+      bool const better = next.m[r] > sum.m[r];
+      (better ? a : c) = packf(0.f);
+      if (better || next.m[r] != next.m[r]) sum.m[r] = next.m[r];
+    }
+    simd::store_n(sum.l + r, simd::fma(packf(next.l[r]), c, packf(sum.l[r]) * a), 1);
+    float *const to = sum.o + r * sum.stride, *const from = next.o + r * sum.stride;
+    for (index d = 0; d < sum.stride; d += simd::lanes) simd::store(to + d, simd::fma(simd::load(from + d), c, simd::load(to + d) * a));
   }
-  sum.l[r] = sum.l[r] * a[0] + next.l[r] * c[0];
-  float *const to = sum.o + r * sum.stride, *const from = next.o + r * sum.stride;
-  for (index d = 0; d < sum.stride; d += simd::lanes)
-    simd::store(to + d, simd::fma(simd::load(from + d), packf(c[0]), simd::load(to + d) * packf(a[0])));
 }
 
-/// Rows [row, row + rows) of a group from `ranges` results at `first`, in their order, each with room for `room` rows.
+/// Writes rows [row, row + rows) of a group.
 template <class Rows>
-inline void finish_ranges(Rows const& of, index row, index rows, index room, float* first, index ranges) noexcept {
-  using spec = typename std::remove_cvref_t<decltype(of.p)>::spec_type;
-  index const dim_v = of.p.n.dim_v, size = range_sums::size(dim_v, room);
-  range_sums const sum(dim_v, room, first);
-  for (index r = 0; r < rows; ++r) {
-    for (index i = 1; i < ranges; ++i) merge_range<spec>(sum, range_sums(dim_v, room, first + i * size), r);
-    of.finish(row + r, sum.o + r * sum.stride, sum.m[r], sum.l[r]);
-  }
+TERN_INLINE void finish_rows(Rows const& of, index row, index rows, range_sums const& sum) {
+  for (index r = 0; r < rows; ++r) of.finish(row + r, sum.o + r * sum.stride, sum.m[r], sum.l[r]);
 }
 
 }  // namespace TERN_ABI

@@ -13,7 +13,7 @@ namespace tern::detail {
 inline namespace TERN_ABI {
 
 /// Up to this many rows (queries times heads of a unit) the path is taken: with more, packing keys and values once pays. Measured at
-/// d = 128: 1.2 to 2 times faster than packing for 9 to 32 rows, in AVX-512 and AVX2; even at 48.
+/// d = 128: 1.2 to 2 times faster than packing for 9 to 32 rows, in AVX-512 and AVX2; the two are even at 48.
 inline constexpr index query_stream_rows = 32;
 
 /// Some rows of a block of scores, which become weights where they are.
@@ -141,15 +141,15 @@ TERN_INLINE void stream_multiply_keys(Rows const& of, Block const& block, stream
   });
 }
 
-/// Adds the weighted values of a block that all rows see, while `keys` are fetched.
-template <class Rows, class Block, class Scratch>
+/// Adds the weighted values of a block, from tiles or from rows, for all rows alike, while `keys` are fetched.
+template <bool in_tiles, class Rows, class Block, class Scratch>
 TERN_INLINE void stream_multiply_values(Rows const& of, Block const& block, stream_list<Rows> const& values, stream_list<Rows> const& keys,
                                         Scratch const& w, range_sums const& sum) {
   index const count = block.keys.count, dim_v = of.p.n.dim_v;
   each_rows(of.rows(), [&](auto R, index r) TERN_LAMBDA {
     fetch_ahead const ahead = r == 0 ? keys.ahead() : nothing_ahead;
     float* const o = sum.o + r * sum.stride;
-    if constexpr (tiled<Rows>::values) {
+    if constexpr (in_tiles) {
       std::byte const* tile[key_block / 32];
       for (index t = 0; t < values.count; ++t) tile[t] = static_cast<std::byte const*>(values.row[t]);
       tile_values<R.value, typename decltype(of.p.v)::format>(w.s + r * key_block, tile, count, dim_v, w.alpha + r, ahead, o, sum.stride);
@@ -193,12 +193,9 @@ TERN_INLINE void stream_block(Rows const& of, Mask const& mask, coverage covers,
   bool const plain = all && (count == panels * panel_width || decltype(p.spec.chain)::empty);
   for (index r = 0; r < rows; r += stream_weights::rows) stream_weigh(of, mask, block.keys, r, panels, plain, w, sum);
   if (all)
-    stream_multiply_values(of, block, values, keys, w, sum);
+    stream_multiply_values<tiled<Rows>::values>(of, block, values, keys, w, sum);
   else if (rows_are_finite(block.value, count, p.n.dim_v))
-    each_rows(rows, [&](auto R, index r) TERN_LAMBDA {
-      stream_values<R.value>(w.s + r * key_block, block.value, count, p.n.dim_v, w.alpha + r, nothing_ahead, sum.o + r * sum.stride,
-                             sum.stride);
-    });
+    stream_multiply_values<false>(of, block, values, keys, w, sum);
   else
     stream_add_visible(of, mask, block, w, sum);
 }

@@ -40,7 +40,7 @@ struct hide_by_mask {
 
   TERN_INLINE auto row(index r) const {
     index const query = query_of(r);
-    if constexpr (requires { mask.row(query); }) {
+    if constexpr (row_mask<Mask>) {
       key_range const seen = mask.row(query);
       return [begin = clamp(seen.begin - block, key_block), end = clamp(seen.end - block, key_block)](index c, simd::pack<float> s)
                  TERN_LAMBDA { return hide_outside(begin - c * simd::lanes, end - c * simd::lanes, s); };

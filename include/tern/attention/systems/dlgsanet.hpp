@@ -10,9 +10,8 @@
 /// Shapes  q, k, v, out (heads, channels of a head, pixels), or with a batch in front: what a feature map (channels, height, width)
 ///         is already, as a view. A map that stores the channels of a pixel together has to be transposed first, since the
 ///         pixels of a channel have to be contiguous here. divisors (heads), f32: the model learns t_h.
-/// Notes   the module's convolutions are the caller's, and so are the overlapping tiles of 48 to 96 pixels that the authors' code cuts
-/// large
-///         images into when it tests: one call for each. The paper's other half, MHDLSA, is a dynamic depthwise convolution.
+/// Notes   the module's convolutions are the caller's, and so are the overlapping tiles of 48 to 96 pixels that the authors' code
+///         cuts large images into when it tests: one call for each. The paper's other half, MHDLSA, is a dynamic depthwise convolution.
 /// Source  Li et al. 2023, arXiv:2301.02031; github.com/NeonLeexiang/DLGSANet, SparseAttention.
 
 #include <tern/attention/attention.hpp>

@@ -94,7 +94,8 @@ inline constexpr struct lserve_select_fn {
     index const k_heads = low.extent(1);
     detail::expect(page >= 1 && keys >= 1 && budget.interval >= 1, "lserve_select", "the page, the keys or the interval",
                    page < keys ? page : keys, "at least 1");
-    detail::expect(budget.recent >= 1 && budget.local >= 1, "lserve_select", "the recent or the local pages", budget.recent, "at least 1");
+    detail::expect(budget.recent >= 1 && budget.local >= 1, "lserve_select", "the recent or the local pages",
+                   budget.recent < budget.local ? budget.recent : budget.local, "at least 1");
     detail::expect(selected.rows() >= k_heads, "lserve_select", "the rows of selected", selected.rows(), "one for each key head");
     index const pages = detail::divide_up(keys, page);
     bool const anew = step % budget.interval == 0;

@@ -13,10 +13,9 @@
 /// each table entry, 1 where the voxel has that signal, turns attention into the histogram of weights by signal, and the value
 /// term is that histogram times tv. Nothing of the size of the score matrix is stored.
 ///
-/// Shapes  q, k (heads, voxels, dim), v, out (heads, voxels, dim_v), f32, as many heads each. signals (voxels, axes), int32. sizes: the
-/// entries
-///         of each axis, S in all. tables tq, tk (heads, S, dim), tv (heads, S, dim_v), axis after axis, any strides but contiguous rows.
-///         memory: see swin3d_memory.
+/// Shapes  q, k (heads, voxels, dim), v, out (heads, voxels, dim_v), f32, as many heads each. signals (voxels, axes), int32. sizes:
+///         the entries of each axis, S in all. tables tq, tk (heads, S, dim), tv (heads, S, dim_v), axis after axis, any strides but
+///         contiguous rows. memory: see swin3d_memory.
 /// Signals are integers: steps of the tables. The authors' code takes real numbers and rounds their difference; a table entry is then a
 ///         property of the pair alone, and its value term would need a hook for values that the engine does not have. Rounding
 ///         signals first moves a difference by at most one step.
