@@ -3,45 +3,19 @@
 /// @file matmul/row_group.hpp
 /// 32 columns of `lanes` weight rows, from their blocks to registers: what both integer products and decoding start from.
 
-#include <tern/formats/k_quants.hpp>
-#include <tern/formats/q5.hpp>
-#include <tern/formats/q8.hpp>
+#include <tern/formats/block_formats.hpp>
 #include <tern/matmul/types.hpp>
 #include <tern/simd/rows.hpp>
 
 namespace tern::detail {
 inline namespace TERN_ABI {
 
-/// Calls f(format) for a type whose elements are integers with scales; false for the plain types.
-template <class F>
-TERN_INLINE bool with_integer_format(weight_type type, F&& f) {
-  switch (type) {
-    case weight_type::q4_0:
-      return f(formats::q4_0{}), true;
-    case weight_type::q4_1:
-      return f(formats::q4_1{}), true;
-    case weight_type::q5_0:
-      return f(formats::q5_0{}), true;
-    case weight_type::q5_1:
-      return f(formats::q5_1{}), true;
-    case weight_type::q8_0:
-      return f(formats::q8_0{}), true;
-    case weight_type::q4_k:
-      return f(formats::q4_k{}), true;
-    case weight_type::q6_k:
-      return f(formats::q6_k{}), true;
-    default:
-      return false;
-  }
-}
-
 /// 32 columns of `lanes` weight rows: u[h][r] has bytes 16 h to 16 h + 15 of rows r, r + 4, r + 8, ...
 template <class Format>
 struct row_group {
   static constexpr index granules = 32 / Format::granule;
   simd::pack<std::uint8_t> u[2][4];
-  simd::pack<float> scale[granules];
-  simd::pack<float> min;
+  simd::pack<float> scale[granules], min[granules];  // min: formats that have one
 };
 
 /// Through memory: any format.
@@ -49,18 +23,23 @@ template <class Format>
 TERN_INLINE void load_group(std::uint8_t const* rows, index row_bytes, index g, row_group<Format>& out) {
   constexpr index W = simd::lanes, parts = Format::elements / 32, granules = row_group<Format>::granules;
   std::uint8_t bytes[W * 32];
-  float scale[granules][W], min[W];
+  float scale[granules][W], min[granules][W];
   for (index i = 0; i < W; ++i) {
     auto const& block = reinterpret_cast<typename Format::block const*>(rows + i * row_bytes)[g / parts];
-    float s[granules];
+    float s[granules], m[granules];
     Format::unpack(block, g % parts, bytes + 32 * i);
-    Format::scales(block, g % parts, s, min + i);
-    for (index j = 0; j < granules; ++j) scale[j][i] = s[j];
+    Format::scales(block, g % parts, s, m);
+    for (index j = 0; j < granules; ++j) {
+      scale[j][i] = s[j];
+      if constexpr (Format::has_min) min[j][i] = m[j];
+    }
   }
   for (index h = 0; h < 2; ++h)
     for (index r = 0; r < 4; ++r) out.u[h][r] = simd::load_rows16(bytes + 32 * r + 16 * h, 4 * 32);
-  for (index j = 0; j < granules; ++j) out.scale[j] = simd::load(scale[j]);
-  if constexpr (Format::has_min) out.min = simd::load(min);
+  for (index j = 0; j < granules; ++j) {
+    out.scale[j] = simd::load(scale[j]);
+    if constexpr (Format::has_min) out.min[j] = simd::load(min[j]);
+  }
 }
 
 /// Halves of bytes, after one or two f16.
@@ -77,7 +56,7 @@ TERN_INLINE void load_halves(std::uint8_t const* rows, index row_bytes, index g,
   }
   auto const head = simd::gather_rows32(p, row_bytes);
   out.scale[0] = simd::low_f16(head);
-  if constexpr (Format::has_min) out.min = simd::high_f16(head);
+  if constexpr (Format::has_min) out.min[0] = simd::high_f16(head);
 }
 TERN_INLINE void load_group(std::uint8_t const* rows, index row_bytes, index g, row_group<formats::q4_0>& out) {
   load_halves(rows, row_bytes, g, out);
