@@ -42,12 +42,6 @@ struct iq4_levels {
     return code;
   }
 };
-TERN_INLINE void unpack_iq4(std::uint8_t const* q, std::uint8_t* u) {
-  for (int j = 0; j < 16; ++j) {
-    u[j] = iq4_levels::biased[q[j] & 15];
-    u[j + 16] = iq4_levels::biased[q[j] >> 4];
-  }
-}
 }  // namespace detail
 
 /// 32 elements in 18 bytes: 4 bits each, d v[q].
@@ -61,6 +55,7 @@ struct iq4_nl {
   static constexpr index granule = 32;
   static constexpr int offset = 128;
   static constexpr bool has_min = false;
+  static constexpr auto const& levels = detail::iq4_levels::biased;
 
   TERN_INLINE static void decode(block const& b, float* out) { detail::decode_parts<iq4_nl>(b, out); }
   static block encode(float const* in) {
@@ -70,7 +65,7 @@ struct iq4_nl {
     detail::pack_halves(r.code, 16, b.q);
     return b;
   }
-  TERN_INLINE static void unpack(block const& b, index, std::uint8_t* u) { detail::unpack_iq4(b.q, u); }
+  TERN_INLINE static void unpack(block const& b, index, std::uint8_t* u) { detail::unpack_levels(b.q, levels, u); }
   TERN_INLINE static void scales(block const& b, index, float* scale, float*) { scale[0] = b.d; }
 };
 
@@ -87,6 +82,7 @@ struct iq4_xs {
   static constexpr index granule = 32;
   static constexpr int offset = 128;
   static constexpr bool has_min = false;
+  static constexpr auto const& levels = detail::iq4_levels::biased;
 
   TERN_INLINE static void decode(block const& b, float* out) { detail::decode_parts<iq4_xs>(b, out); }
   static block encode(float const* in) {
@@ -101,7 +97,7 @@ struct iq4_xs {
     }
     return b;
   }
-  TERN_INLINE static void unpack(block const& b, index g, std::uint8_t* u) { detail::unpack_iq4(b.q + 16 * g, u); }
+  TERN_INLINE static void unpack(block const& b, index g, std::uint8_t* u) { detail::unpack_levels(b.q + 16 * g, levels, u); }
   TERN_INLINE static void scales(block const& b, index g, float* scale, float*) {
     int const low = b.c[g / 2] >> 4 * (g % 2) & 15, high = b.a[g / 4] >> 2 * (g % 4) & 3;
     scale[0] = static_cast<float>(b.d) * static_cast<float>((low | high << 4) - 32);

@@ -28,6 +28,7 @@ struct mxfp4 {
   static constexpr index granule = 32;
   static constexpr int offset = 12;  // integers are 2 v, scales half the power
   static constexpr bool has_min = false;
+  static constexpr std::uint8_t levels[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
 
   TERN_INLINE static void decode(block const& b, float* out) { detail::decode_parts<mxfp4>(b, out); }
   TERN_INLINE static block encode(float const* in) {
@@ -43,13 +44,7 @@ struct mxfp4 {
     detail::pack_halves(u, 16, b.q);
     return b;
   }
-  TERN_INLINE static void unpack(block const& b, index, std::uint8_t* u) {
-    constexpr std::uint8_t table[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
-    for (int j = 0; j < 16; ++j) {
-      u[j] = table[b.q[j] & 15];
-      u[j + 16] = table[b.q[j] >> 4];
-    }
-  }
+  TERN_INLINE static void unpack(block const& b, index, std::uint8_t* u) { detail::unpack_levels(b.q, levels, u); }
   TERN_INLINE static void scales(block const& b, index, float* scale, float*) {
     // 2^(e - 128): below 2^-126 by the bits of f32's subnormals.
     scale[0] = __builtin_bit_cast(float, b.e < 2 ? 0x200000u << b.e : (b.e - 1u) << 23);

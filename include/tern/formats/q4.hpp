@@ -18,6 +18,7 @@
 ///     offset, has_min
 ///     unpack(block, g, u)             the integers of elements 32 g to 32 g + 31
 ///     scales(block, g, scale, min)    32 / granule of each (min only if has_min)
+///     levels                          formats whose codes of four bits choose among 16 integers u: these
 
 #include <tern/core/config.hpp>
 #include <tern/core/float16.hpp>
@@ -46,6 +47,13 @@ TERN_INLINE void unpack_halves(std::uint8_t const* q, std::uint8_t* u) {
     std::uint64_t const w = load8(q + j);
     store8(u + j, w & 15 * each_byte);
     store8(u + 16 + j, (w >> 4) & 15 * each_byte);
+  }
+}
+/// The same halves as choices among `levels`.
+TERN_INLINE void unpack_levels(std::uint8_t const* q, std::uint8_t const (&levels)[16], std::uint8_t* u) {
+  for (int j = 0; j < 16; ++j) {
+    u[j] = levels[q[j] & 15];
+    u[j + 16] = levels[q[j] >> 4];
   }
 }
 /// Codes below 16, of which `n` pairs lie n apart, as low and high halves of n bytes.
