@@ -19,6 +19,7 @@ template <weight_type Type, class Format>
 struct block_format_entry {
   static_assert(info(Type).elements == Format::elements && info(Type).bytes == sizeof(typename Format::block) &&
                 info(Type).alignment == alignof(typename Format::block));
+  static_assert(!Format::has_min || Format::offset == 0);  // integer products count on it
   template <class F>
   TERN_INLINE static bool call(weight_type type, F& f) {
     if (type == Type) f(Format{});

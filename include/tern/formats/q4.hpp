@@ -15,7 +15,7 @@
 ///     encode(float const* in)         the format's reference rounding, or a search where its blocks leave a choice
 /// and for dot products of integers, where an element is scale * (u - offset) + min with u in [0, 255]:
 ///     granule                         elements that share a scale and a min
-///     offset, has_min
+///     offset, has_min                 not both: offset is 0 where there is a min
 ///     unpack(block, g, u)             the integers of elements 32 g to 32 g + 31
 ///     scales(block, g, scale, min)    32 / granule of each (min only if has_min)
 ///     levels                          formats whose codes of four bits choose among 16 integers u: these
