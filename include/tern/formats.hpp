@@ -3,10 +3,14 @@
 /// @file formats.hpp
 /// How numbers are stored in blocks.
 
+#include <tern/formats/block_formats.hpp>
 #include <tern/formats/block_matrix.hpp>
 #include <tern/formats/decode.hpp>
 #include <tern/formats/gguf.hpp>
+#include <tern/formats/iq4.hpp>
 #include <tern/formats/k_quants.hpp>
+#include <tern/formats/mxfp4.hpp>
 #include <tern/formats/q4.hpp>
 #include <tern/formats/q5.hpp>
 #include <tern/formats/q8.hpp>
+#include <tern/formats/ternary.hpp>

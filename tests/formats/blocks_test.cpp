@@ -40,11 +40,13 @@ void check_integers(std::uint8_t const (&blocks)[Bytes], std::uint32_t const (&w
     std::memcpy(&block, blocks + b * sizeof(block), sizeof(block));
     for (index g = 0; g < Format::elements / 32; ++g) {
       std::uint8_t u[32];
-      float scale[32 / Format::granule], min = 0;
+      float scale[32 / Format::granule], min[32 / Format::granule] = {};
       Format::unpack(block, g, u);
-      Format::scales(block, g, scale, &min);
+      Format::scales(block, g, scale, min);
       for (index j = 0; j < 32; ++j) {
-        float const value = scale[j / Format::granule] * static_cast<float>(u[j] - Format::offset) + min;
+        index const part = j / Format::granule;
+        float const value = scale[part] * static_cast<float>(u[j] - Format::offset) + min[part];
+        CHECK(u[j] <= (Format::offset == 128 ? 255 : 127));  // what the integer products take
         REQUIRE(value == std::bit_cast<float>(want[b * static_cast<std::size_t>(Format::elements) + static_cast<std::size_t>(32 * g + j)]));
       }
     }
@@ -53,10 +55,11 @@ void check_integers(std::uint8_t const (&blocks)[Bytes], std::uint32_t const (&w
 
 template <class Format, std::size_t Bytes>
 void check_encode(std::uint8_t const (&want)[Bytes]) {
-  for (std::size_t b = 0; b < 8; ++b) {
+  constexpr auto n = static_cast<std::size_t>(Format::elements);
+  for (std::size_t b = 0; b < 256 / n; ++b) {
     INFO("block " << b);
-    float x[32];
-    for (std::size_t j = 0; j < 32; ++j) x[j] = std::bit_cast<float>(vectors::inputs[32 * b + j]);
+    float x[n];
+    for (std::size_t j = 0; j < n; ++j) x[j] = std::bit_cast<float>(vectors::inputs[n * b + j]);
     auto const block = Format::encode(x);
     CHECK(std::memcmp(&block, want + b * sizeof(block), sizeof(block)) == 0);
   }
@@ -72,6 +75,14 @@ TEST_CASE("decoding is exact to the bit") {
   check_decode(weight_type::q8_0, vectors::q8_0_blocks, vectors::q8_0_decoded);
   check_decode(weight_type::q4_k, vectors::q4_k_blocks, vectors::q4_k_decoded);
   check_decode(weight_type::q6_k, vectors::q6_k_blocks, vectors::q6_k_decoded);
+  check_decode(weight_type::q2_k, vectors::q2_k_blocks, vectors::q2_k_decoded);
+  check_decode(weight_type::q3_k, vectors::q3_k_blocks, vectors::q3_k_decoded);
+  check_decode(weight_type::q5_k, vectors::q5_k_blocks, vectors::q5_k_decoded);
+  check_decode(weight_type::iq4_nl, vectors::iq4_nl_blocks, vectors::iq4_nl_decoded);
+  check_decode(weight_type::iq4_xs, vectors::iq4_xs_blocks, vectors::iq4_xs_decoded);
+  check_decode(weight_type::tq1_0, vectors::tq1_0_blocks, vectors::tq1_0_decoded);
+  check_decode(weight_type::tq2_0, vectors::tq2_0_blocks, vectors::tq2_0_decoded);
+  check_decode(weight_type::mxfp4, vectors::mxfp4_blocks, vectors::mxfp4_decoded);
 }
 
 TEST_CASE("integers, scales and minima say the same as decoding") {
@@ -82,6 +93,14 @@ TEST_CASE("integers, scales and minima say the same as decoding") {
   check_integers<formats::q8_0>(vectors::q8_0_blocks, vectors::q8_0_decoded);
   check_integers<formats::q4_k>(vectors::q4_k_blocks, vectors::q4_k_decoded);
   check_integers<formats::q6_k>(vectors::q6_k_blocks, vectors::q6_k_decoded);
+  check_integers<formats::q2_k>(vectors::q2_k_blocks, vectors::q2_k_decoded);
+  check_integers<formats::q3_k>(vectors::q3_k_blocks, vectors::q3_k_decoded);
+  check_integers<formats::q5_k>(vectors::q5_k_blocks, vectors::q5_k_decoded);
+  check_integers<formats::iq4_nl>(vectors::iq4_nl_blocks, vectors::iq4_nl_decoded);
+  check_integers<formats::iq4_xs>(vectors::iq4_xs_blocks, vectors::iq4_xs_decoded);
+  check_integers<formats::tq1_0>(vectors::tq1_0_blocks, vectors::tq1_0_decoded);
+  check_integers<formats::tq2_0>(vectors::tq2_0_blocks, vectors::tq2_0_decoded);
+  check_integers<formats::mxfp4>(vectors::mxfp4_blocks, vectors::mxfp4_decoded);
 }
 
 TEST_CASE("encoding rounds as the reference does") {
@@ -90,6 +109,8 @@ TEST_CASE("encoding rounds as the reference does") {
   check_encode<formats::q5_0>(vectors::q5_0_encoded);
   check_encode<formats::q5_1>(vectors::q5_1_encoded);
   check_encode<formats::q8_0>(vectors::q8_0_encoded);
+  check_encode<formats::tq1_0>(vectors::tq1_0_encoded);
+  check_encode<formats::tq2_0>(vectors::tq2_0_encoded);
 }
 
 TEST_CASE("q8_0 encodes what has no scale") {

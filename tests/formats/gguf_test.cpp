@@ -112,7 +112,34 @@ TEST_CASE("gguf: tensors lie where the file says") {
   CHECK(m.columns == 32);
   CHECK(m.data == blocks.data);
   CHECK(says(error_of([&] { file.tensor("none"); }), "tensor \"none\" is absent"));
-  CHECK(says(error_of([&] { blocks.elements<float>(tern::gguf_type::f32); }), "expected F32"));
+  CHECK(says(error_of([&] { blocks.elements<float>(tern::gguf_type::f32); }), "expected f32"));
+}
+
+TEST_CASE("gguf: a tensor of every type that there are kernels for is a matrix, and of others is not") {
+  int matrices = 0, others = 0;
+  for (std::uint32_t type = 0; type < 64; ++type) {
+    auto const block = tern::info(static_cast<tern::gguf_type>(type));
+    if (block.elements == 0) continue;
+    INFO(block.name);
+    gguf_writer w;
+    auto const columns = static_cast<std::uint64_t>(2 * block.elements);
+    w.header(1, 0).tensor("t", {columns, 3}, type, 0).data(static_cast<std::size_t>(3 * 2 * block.bytes));
+    tern::gguf_file const file(w.bytes.data(), w.bytes.size());
+    auto const& t = file.tensor("t");
+    CHECK(t.bytes == static_cast<std::uint64_t>(6 * block.bytes));
+    if (tern::info(static_cast<tern::weight_type>(type)).elements == 0) {
+      ++others;
+      CHECK(says(error_of([&] { static_cast<void>(tern::block_matrix(t)); }), "expected one of tern::weight_type"));
+      continue;
+    }
+    ++matrices;
+    tern::block_matrix const m = t;
+    CHECK(static_cast<std::uint32_t>(m.type) == type);
+    CHECK((m.rows == 3 && m.columns == static_cast<tern::index>(columns) && m.row_bytes == 2 * block.bytes));
+    CHECK(m.row(2) == reinterpret_cast<std::uint8_t const*>(t.data) + 4 * block.bytes);
+  }
+  CHECK(matrices == 18);
+  CHECK(others == 14);
 }
 
 TEST_CASE("gguf: a wrong type that is asked for is an error, not a reinterpretation") {

@@ -6,18 +6,23 @@
 
 #include <tern/matmul.hpp>
 
+#include <numeric>
+
 namespace tern::test {
 namespace {
 
-constexpr weight_type all_types[] = {weight_type::f32,  weight_type::f16,  weight_type::bf16, weight_type::q4_0, weight_type::q4_1,
-                                     weight_type::q5_0, weight_type::q5_1, weight_type::q8_0, weight_type::q4_k, weight_type::q6_k};
+constexpr weight_type all_types[] = {weight_type::f32,   weight_type::f16,   weight_type::bf16, weight_type::q4_0,   weight_type::q4_1,
+                                     weight_type::q5_0,  weight_type::q5_1,  weight_type::q8_0, weight_type::q2_k,   weight_type::q3_k,
+                                     weight_type::q4_k,  weight_type::q5_k,  weight_type::q6_k, weight_type::iq4_nl, weight_type::iq4_xs,
+                                     weight_type::tq1_0, weight_type::tq2_0, weight_type::mxfp4};
 
 /// Random weights of any format: random codes, scales of about 1/16.
 struct random_weights {
   guarded<std::uint8_t> bytes;
   block_matrix m;
   std::vector<double> decoded;  // (n, k)
-  std::vector<double> mins;     // (n, k / 32)
+  std::vector<double> mins;     // (n, k / part)
+  index part = 32;
 
   random_weights(rng& r, weight_type type, index n, index k)
       : bytes(n * (k / info(type).elements) * info(type).bytes, 2 * info(type).alignment), m(bytes.data(), type, n, k) {
@@ -54,6 +59,29 @@ struct random_weights {
       case weight_type::q6_k:
         put(b + 208, r.normal() / 2048);
         return;
+      case weight_type::q2_k:
+        put(b + 80, r.normal() / 128);
+        put(b + 82, r.normal() / 64);
+        return;
+      case weight_type::q3_k:
+        put(b + 108, r.normal() / 256);
+        return;
+      case weight_type::iq4_nl:
+        put(b, r.normal() / 512);
+        return;
+      case weight_type::iq4_xs:
+        put(b, r.normal() / 8192);
+        return;
+      case weight_type::tq1_0:
+        put(b + 52, r.normal() / 4);
+        return;
+      case weight_type::tq2_0:
+        put(b + 64, r.normal() / 4);
+        return;
+      case weight_type::mxfp4:
+        b[0] = static_cast<std::uint8_t>(120 + b[0] % 8);
+        return;
+      case weight_type::q5_k:
       case weight_type::q4_k:
         put(b, r.normal() / 512);
         put(b + 2, r.normal() / 64);
@@ -66,22 +94,19 @@ struct random_weights {
         put(b, r.normal() / 16);
     }
   }
-  template <class Format>
-  void append(index i) {
-    if constexpr (Format::has_min) {
-      auto const* b = reinterpret_cast<typename Format::block const*>(m.row(i));
-      for (index g = 0; g < m.columns / 32; ++g) {
-        float scale, min;
-        Format::scales(b[g / (Format::elements / 32)], g % (Format::elements / 32), &scale, &min);
-        mins.push_back(static_cast<double>(min));
-      }
-    }
-  }
   void find_minima(weight_type type, index i) {
-    if (type == weight_type::q4_1) return append<formats::q4_1>(i);
-    if (type == weight_type::q5_1) return append<formats::q5_1>(i);
-    if (type == weight_type::q4_k) return append<formats::q4_k>(i);
-    mins.insert(mins.end(), static_cast<std::size_t>(m.columns / 32), 0.);
+    tern::detail::with_block_format(type, [&]<class Format>(Format) {
+      if constexpr (Format::has_min) {
+        part = Format::granule;
+        auto const* b = reinterpret_cast<typename Format::block const*>(m.row(i));
+        for (index g = 0; g < m.columns / 32; ++g) {
+          float scale[32 / Format::granule], min[32 / Format::granule];
+          Format::scales(b[g / (Format::elements / 32)], g % (Format::elements / 32), scale, min);
+          for (float e : min) mins.push_back(static_cast<double>(e));
+        }
+      }
+    });
+    mins.resize(static_cast<std::size_t>((i + 1) * m.columns / part));
   }
 };
 
@@ -97,7 +122,14 @@ oracle::product expected(std::vector<float> const& x, random_weights const& w, i
   if (mode == compute::bf16) return oracle::matmul(rounded_to_bf16(wide), rounded_to_bf16(w.decoded), rows, n, k);
   if (mode == compute::f32 || info(w.m.type).elements == 1) return oracle::matmul(wide, w.decoded, rows, n, k);
   std::vector<double> rounded(x.size()), sums;
-  for (std::size_t b = 0; b < x.size() / 32; ++b) sums.push_back(oracle::round_activations(x.data() + 32 * b, rounded.data() + 32 * b));
+  for (std::size_t b = 0; b < x.size() / 32; ++b) {
+    double const sum = oracle::round_activations(x.data() + 32 * b, rounded.data() + 32 * b);
+    auto const at = rounded.begin() + static_cast<std::ptrdiff_t>(32 * b);
+    if (w.part == 32)
+      sums.push_back(sum);
+    else
+      for (index j = 0; j < 32; j += 16) sums.push_back(std::accumulate(at + j, at + j + 16, 0.));
+  }
   return oracle::matmul_int8(rounded, sums, w.decoded, w.mins, rows, n, k);
 }
 
@@ -196,8 +228,9 @@ TEST_CASE("a result is the same bits whatever the threads and whatever else is i
   rng r(13);
   index const rows = 41, n = 150;
   thread_pool pool(3);
-  for (weight_type type : {weight_type::f32, weight_type::bf16, weight_type::q4_0, weight_type::q4_1, weight_type::q5_1, weight_type::q8_0,
-                           weight_type::q4_k, weight_type::q6_k}) {
+  for (weight_type type :
+       {weight_type::f32, weight_type::bf16, weight_type::q4_0, weight_type::q4_1, weight_type::q5_1, weight_type::q8_0, weight_type::q2_k,
+        weight_type::q3_k, weight_type::q4_k, weight_type::q6_k, weight_type::iq4_xs, weight_type::tq1_0, weight_type::mxfp4}) {
     index const k = 768;
     random_weights const w(r, type, n, k);
     auto const x = r.normal(rows * k);

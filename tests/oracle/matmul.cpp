@@ -32,9 +32,10 @@ product matmul(std::vector<double> const& x, std::vector<double> const& w, std::
 
 product matmul_int8(std::vector<double> const& x, std::vector<double> const& s, std::vector<double> const& w, std::vector<double> const& m,
                     std::ptrdiff_t rows, std::ptrdiff_t n, std::ptrdiff_t k) {
-  map const a(x.data(), rows, k), sums(s.data(), rows, k / 32), b(w.data(), n, k), mins(m.data(), n, k / 32);
+  std::ptrdiff_t const parts = static_cast<std::ptrdiff_t>(m.size()) / n, size = k / parts;
+  map const a(x.data(), rows, k), sums(s.data(), rows, parts), b(w.data(), n, k), mins(m.data(), n, parts);
   matrix codes = b;
-  for (std::ptrdiff_t g = 0; g < k / 32; ++g) codes.middleCols(32 * g, 32).colwise() -= mins.col(g);
+  for (std::ptrdiff_t g = 0; g < parts; ++g) codes.middleCols(size * g, size).colwise() -= mins.col(g);
   return {flat(a * codes.transpose() + sums * mins.transpose()),
           flat(a.cwiseAbs() * codes.cwiseAbs().transpose() + sums.cwiseAbs() * mins.cwiseAbs().transpose())};
 }

@@ -16,7 +16,7 @@ struct product {
 product matmul(std::vector<double> const& x, std::vector<double> const& w, std::ptrdiff_t rows, std::ptrdiff_t n, std::ptrdiff_t k);
 
 /// What the 8-bit compute type is defined as. Activations in blocks of 32 are q d, with sums s; weights are (w - m) + m with a
-/// minimum m for each block of 32 (zero where the format has none):
+/// minimum m for each block of 32 (zero where the format has none), or both in parts of another size, which m's own says:
 ///     y = sum over blocks of  d sum((w - m) q) + m s
 product matmul_int8(std::vector<double> const& x, std::vector<double> const& s, std::vector<double> const& w, std::vector<double> const& m,
                     std::ptrdiff_t rows, std::ptrdiff_t n, std::ptrdiff_t k);

@@ -12,8 +12,16 @@
 ///     q5_0     32       22     5.5       d (q - 16)
 ///     q5_1     32       24     6         d q + m
 ///     q8_0     32       34     8.5       d q
+///     q2_k    256       84     2.625     (d s) q - (e t)       s, t: four bits for each 16 elements
+///     q3_k    256      110     3.4375    (d s) (q - 4)         s: six bits, with their sign, for each 16 elements
 ///     q4_k    256      144     4.5       (d s) q - (e t)       s, t: six bits for each 32 elements
-///     q6_k    256      210     6.5625    (d s) (q - 32)        s: eight bits for each 16 elements
+///     q5_k    256      176     5.5       (d s) q - (e t)       s, t: six bits for each 32 elements
+///     q6_k    256      210     6.5625    (d s) (q - 32)        s: eight bits, with their sign, for each 16 elements
+///     iq4_nl   32       18     4.5       d v[q]                v: a fixed table of 16 values
+///     iq4_xs  256      136     4.25      (d s) v[q]            s: six bits, with their sign, for each 32 elements
+///     tq1_0   256       54     1.6875    d (q - 1)             q: 0, 1 or 2, five to a byte
+///     tq2_0   256       66     2.0625    d (q - 1)             q: 0, 1 or 2, four to a byte
+///     mxfp4    32       17     4.25      2^e v[q]              v: the numbers of one bit of fraction and two of exponent
 ///
 /// The headers beside this one hold each format's layout, decoding and encoding.
 
@@ -35,9 +43,17 @@ enum class weight_type : std::uint32_t {
   q5_0 = 6,
   q5_1 = 7,
   q8_0 = 8,
+  q2_k = 10,
+  q3_k = 11,
   q4_k = 12,
+  q5_k = 13,
   q6_k = 14,
-  bf16 = 30
+  iq4_nl = 20,
+  iq4_xs = 23,
+  bf16 = 30,
+  tq1_0 = 34,
+  tq2_0 = 35,
+  mxfp4 = 39
 };
 
 /// A format's name, and the elements, bytes and alignment of a block; `elements` is 0 for a number that is no format.
@@ -67,10 +83,26 @@ TERN_INLINE constexpr weight_info info(weight_type type) {
       return {"q5_1", 32, 24, 2};
     case weight_type::q8_0:
       return {"q8_0", 32, 34, 2};
+    case weight_type::q2_k:
+      return {"q2_k", 256, 84, 2};
+    case weight_type::q3_k:
+      return {"q3_k", 256, 110, 2};
     case weight_type::q4_k:
       return {"q4_k", 256, 144, 2};
+    case weight_type::q5_k:
+      return {"q5_k", 256, 176, 2};
     case weight_type::q6_k:
       return {"q6_k", 256, 210, 2};
+    case weight_type::iq4_nl:
+      return {"iq4_nl", 32, 18, 2};
+    case weight_type::iq4_xs:
+      return {"iq4_xs", 256, 136, 2};
+    case weight_type::tq1_0:
+      return {"tq1_0", 256, 54, 2};
+    case weight_type::tq2_0:
+      return {"tq2_0", 256, 66, 2};
+    case weight_type::mxfp4:
+      return {"mxfp4", 32, 17, 1};
   }
   return {"unknown", 0, 0, 1};
 }
@@ -92,7 +124,7 @@ struct block_matrix {
 
   TERN_INLINE block_matrix() = default;
   /// Rows without gaps, as files have them. Fails if the type is unknown, a row is no whole number of blocks, or `data` is not
-  /// aligned to the format's 2 or 4 bytes. That `data` holds rows * row_bytes bytes is the caller's word.
+  /// aligned to the format's 1, 2 or 4 bytes. That `data` holds rows * row_bytes bytes is the caller's word.
   TERN_INLINE block_matrix(void const* d, weight_type t, index r, index c) : data(d), type(t), rows(r), columns(c) {
     weight_info const format = info(t);
     detail::expect(format.elements != 0, "block_matrix", "type", static_cast<index>(t), "one of tern::weight_type");

@@ -5,11 +5,7 @@
 ///
 ///     decode(weights, row, out)    out: weights.columns floats
 
-#include <tern/formats/block_matrix.hpp>
-#include <tern/formats/k_quants.hpp>
-#include <tern/formats/q4.hpp>
-#include <tern/formats/q5.hpp>
-#include <tern/formats/q8.hpp>
+#include <tern/formats/block_formats.hpp>
 #include <tern/simd/convert.hpp>
 
 namespace tern::detail {
@@ -33,28 +29,10 @@ inline void decode_columns(weight_type type, std::uint8_t const* row, index begi
   weight_info const format = info(type);
   std::uint8_t const* const p = row + begin / format.elements * format.bytes;
   index const n = end - begin;
-  switch (type) {
-    case weight_type::f32:
-      return decode_plain<float>(p, n, out);
-    case weight_type::f16:
-      return decode_plain<f16>(p, n, out);
-    case weight_type::bf16:
-      return decode_plain<bf16>(p, n, out);
-    case weight_type::q4_0:
-      return decode_whole_blocks<formats::q4_0>(p, n, out);
-    case weight_type::q4_1:
-      return decode_whole_blocks<formats::q4_1>(p, n, out);
-    case weight_type::q5_0:
-      return decode_whole_blocks<formats::q5_0>(p, n, out);
-    case weight_type::q5_1:
-      return decode_whole_blocks<formats::q5_1>(p, n, out);
-    case weight_type::q8_0:
-      return decode_whole_blocks<formats::q8_0>(p, n, out);
-    case weight_type::q4_k:
-      return decode_whole_blocks<formats::q4_k>(p, n, out);
-    case weight_type::q6_k:
-      return decode_whole_blocks<formats::q6_k>(p, n, out);
-  }
+  if (type == weight_type::f32) return decode_plain<float>(p, n, out);
+  if (type == weight_type::f16) return decode_plain<f16>(p, n, out);
+  if (type == weight_type::bf16) return decode_plain<bf16>(p, n, out);
+  with_block_format(type, [&]<class Format>(Format) TERN_LAMBDA { decode_whole_blocks<Format>(p, n, out); });
 }
 
 }  // namespace TERN_ABI

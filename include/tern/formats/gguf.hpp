@@ -222,7 +222,7 @@ class gguf_file {
       }
       auto const type = in.number<std::uint32_t>("type");
       t.type = static_cast<gguf_type>(type);
-      gguf_type_info const block = info(t.type);
+      weight_info const block = info(t.type);
       if (block.elements == 0) in.fail("type", type, "a type that tern knows");
       if (t.extents[0] % block.elements != 0)
         in.fail("first extent", static_cast<std::uint64_t>(t.extents[0]), "a multiple of its type's block");

@@ -44,92 +44,41 @@ enum class gguf_type : std::uint32_t {
   mxfp4 = 39,
 };
 
-/// A type's name, and the elements and bytes of one block of it; `elements` is 0 for a type that is unknown here.
-struct gguf_type_info {
-  char const* name;
-  index elements;
-  index bytes;
-};
-
-/// The block of a type.
-TERN_INLINE constexpr gguf_type_info info(gguf_type type) {
+/// The block of a type: a weight_type's, or that of a type that is only stored.
+TERN_INLINE constexpr weight_info info(gguf_type type) {
   switch (type) {
-    case gguf_type::f32:
-      return {"F32", 1, 4};
-    case gguf_type::f16:
-      return {"F16", 1, 2};
-    case gguf_type::q4_0:
-      return {"Q4_0", 32, 18};
-    case gguf_type::q4_1:
-      return {"Q4_1", 32, 20};
-    case gguf_type::q5_0:
-      return {"Q5_0", 32, 22};
-    case gguf_type::q5_1:
-      return {"Q5_1", 32, 24};
-    case gguf_type::q8_0:
-      return {"Q8_0", 32, 34};
     case gguf_type::q8_1:
-      return {"Q8_1", 32, 36};
-    case gguf_type::q2_k:
-      return {"Q2_K", 256, 84};
-    case gguf_type::q3_k:
-      return {"Q3_K", 256, 110};
-    case gguf_type::q4_k:
-      return {"Q4_K", 256, 144};
-    case gguf_type::q5_k:
-      return {"Q5_K", 256, 176};
-    case gguf_type::q6_k:
-      return {"Q6_K", 256, 210};
+      return {"q8_1", 32, 36, 2};
     case gguf_type::q8_k:
-      return {"Q8_K", 256, 292};
+      return {"q8_k", 256, 292, 4};
     case gguf_type::iq2_xxs:
-      return {"IQ2_XXS", 256, 66};
+      return {"iq2_xxs", 256, 66, 2};
     case gguf_type::iq2_xs:
-      return {"IQ2_XS", 256, 74};
+      return {"iq2_xs", 256, 74, 2};
     case gguf_type::iq3_xxs:
-      return {"IQ3_XXS", 256, 98};
+      return {"iq3_xxs", 256, 98, 2};
     case gguf_type::iq1_s:
-      return {"IQ1_S", 256, 50};
-    case gguf_type::iq4_nl:
-      return {"IQ4_NL", 32, 18};
+      return {"iq1_s", 256, 50, 2};
     case gguf_type::iq3_s:
-      return {"IQ3_S", 256, 110};
+      return {"iq3_s", 256, 110, 2};
     case gguf_type::iq2_s:
-      return {"IQ2_S", 256, 82};
-    case gguf_type::iq4_xs:
-      return {"IQ4_XS", 256, 136};
+      return {"iq2_s", 256, 82, 2};
     case gguf_type::i8:
-      return {"I8", 1, 1};
+      return {"i8", 1, 1, 1};
     case gguf_type::i16:
-      return {"I16", 1, 2};
+      return {"i16", 1, 2, 2};
     case gguf_type::i32:
-      return {"I32", 1, 4};
+      return {"i32", 1, 4, 4};
     case gguf_type::i64:
-      return {"I64", 1, 8};
+      return {"i64", 1, 8, 8};
     case gguf_type::f64:
-      return {"F64", 1, 8};
+      return {"f64", 1, 8, 8};
     case gguf_type::iq1_m:
-      return {"IQ1_M", 256, 56};
-    case gguf_type::bf16:
-      return {"BF16", 1, 2};
-    case gguf_type::tq1_0:
-      return {"TQ1_0", 256, 54};
-    case gguf_type::tq2_0:
-      return {"TQ2_0", 256, 66};
-    case gguf_type::mxfp4:
-      return {"MXFP4", 32, 17};
+      return {"iq1_m", 256, 56, 2};
+    default:
+      return info(static_cast<weight_type>(type));
   }
-  return {"unknown", 0, 0};
 }
-// A tensor's type is its weight_type's number, and both tables agree about the block.
-static_assert([] {
-  for (std::uint32_t t = 0; t <= static_cast<std::uint32_t>(gguf_type::mxfp4); ++t) {
-    weight_info const weight = info(static_cast<weight_type>(t));
-    gguf_type_info const stored = info(static_cast<gguf_type>(t));
-    if (weight.elements != 0 && (weight.elements != stored.elements || weight.bytes != stored.bytes)) return false;
-  }
-  return true;
-}());
 
 inline namespace TERN_ABI {
 

@@ -12,12 +12,13 @@
 ///     block                           the bytes
 ///     elements                        of a block
 ///     decode(block, float* out)       all elements, exact to the bit
-///     encode(float const* in)         the format's reference rounding
+///     encode(float const* in)         the format's reference rounding, or a search where its blocks leave a choice
 /// and for dot products of integers, where an element is scale * (u - offset) + min with u in [0, 255]:
 ///     granule                         elements that share a scale and a min
-///     offset, has_min
+///     offset, has_min                 not both: offset is 0 where there is a min
 ///     unpack(block, g, u)             the integers of elements 32 g to 32 g + 31
 ///     scales(block, g, scale, min)    32 / granule of each (min only if has_min)
+///     levels                          formats whose codes of four bits choose among 16 integers u: these
 
 #include <tern/core/config.hpp>
 #include <tern/core/float16.hpp>
@@ -48,6 +49,25 @@ TERN_INLINE void unpack_halves(std::uint8_t const* q, std::uint8_t* u) {
     store8(u + 16 + j, (w >> 4) & 15 * each_byte);
   }
 }
+/// The same halves as choices among `levels`.
+TERN_INLINE void unpack_levels(std::uint8_t const* q, std::uint8_t const (&levels)[16], std::uint8_t* u) {
+  for (int j = 0; j < 16; ++j) {
+    u[j] = levels[q[j] & 15];
+    u[j + 16] = levels[q[j] >> 4];
+  }
+}
+/// Codes below 16, of which `n` pairs lie n apart, as low and high halves of n bytes.
+TERN_INLINE void pack_halves(std::uint8_t const* u, int n, std::uint8_t* q) {
+  for (int j = 0; j < n; ++j) q[j] = static_cast<std::uint8_t>(u[j] | u[j + n] << 4);
+}
+/// u = q >> shift & mask, for each of 32 bytes; mask: at most 8 - shift bits.
+TERN_INLINE void take_bits(std::uint8_t const* q, int shift, unsigned mask, std::uint8_t* u) {
+  for (int j = 0; j < 32; j += 8) store8(u + j, (load8(q + j) >> shift) & mask * each_byte);
+}
+/// q |= u << shift, for each of 32 bytes; no bit of u leaves its byte.
+TERN_INLINE void add_bits(std::uint8_t const* u, int shift, std::uint8_t* q) {
+  for (int j = 0; j < 32; j += 8) store8(q + j, load8(q + j) | load8(u + j) << shift);
+}
 /// out[j] = scale (u[j] - offset) + min: exact but for the last addition.
 template <int offset>
 TERN_INLINE void decode_codes(std::uint8_t const* u, int n, float scale, float min, float* TERN_RESTRICT out) {
@@ -56,6 +76,24 @@ TERN_INLINE void decode_codes(std::uint8_t const* u, int n, float scale, float m
 template <int offset>
 TERN_INLINE void decode_codes(std::uint8_t const* u, int n, float scale, float* TERN_RESTRICT out) {
   for (int j = 0; j < n; ++j) out[j] = static_cast<float>(u[j] - offset) * scale;
+}
+
+/// A block by its integers, scales and minima.
+template <class Format>
+TERN_INLINE void decode_parts(typename Format::block const& b, float* out) {
+  constexpr int granule = Format::granule;
+  for (index g = 0; g < Format::elements / 32; ++g) {
+    std::uint8_t u[32];
+    float scale[32 / granule], min[32 / granule];
+    Format::unpack(b, g, u);
+    Format::scales(b, g, scale, min);
+    for (int j = 0; j < 32 / granule; ++j, out += granule) {
+      if constexpr (Format::has_min)
+        decode_codes<Format::offset>(u + granule * j, granule, scale[j], min[j], out);
+      else
+        decode_codes<Format::offset>(u + granule * j, granule, scale[j], out);
+    }
+  }
 }
 
 struct extremes {
@@ -88,11 +126,7 @@ struct q4_0 {
   static constexpr int offset = 8;
   static constexpr bool has_min = false;
 
-  TERN_INLINE static void decode(block const& b, float* out) {
-    std::uint8_t u[32];
-    unpack(b, 0, u);
-    detail::decode_codes<8>(u, 32, b.d, out);
-  }
+  TERN_INLINE static void decode(block const& b, float* out) { detail::decode_parts<q4_0>(b, out); }
   TERN_INLINE static block encode(float const* in) {
     float const d = detail::extremes_of(in, 32).farthest / -8.f;
     float const inverse = d != 0.f ? 1.f / d : 0.f;
@@ -121,11 +155,7 @@ struct q4_1 {
   static constexpr int offset = 0;
   static constexpr bool has_min = true;
 
-  TERN_INLINE static void decode(block const& b, float* out) {
-    std::uint8_t u[32];
-    unpack(b, 0, u);
-    detail::decode_codes<0>(u, 32, b.d, b.m, out);
-  }
+  TERN_INLINE static void decode(block const& b, float* out) { detail::decode_parts<q4_1>(b, out); }
   TERN_INLINE static block encode(float const* in) {
     detail::extremes const e = detail::extremes_of(in, 32);
     float const d = (e.most - e.least) / 15.f;

@@ -45,11 +45,7 @@ struct q5_0 {
   static constexpr int offset = 16;
   static constexpr bool has_min = false;
 
-  TERN_INLINE static void decode(block const& b, float* out) {
-    std::uint8_t u[32];
-    unpack(b, 0, u);
-    detail::decode_codes<16>(u, 32, b.d, out);
-  }
+  TERN_INLINE static void decode(block const& b, float* out) { detail::decode_parts<q5_0>(b, out); }
   TERN_INLINE static block encode(float const* in) {
     float const d = detail::extremes_of(in, 32).farthest / -16.f;
     float const inverse = d != 0.f ? 1.f / d : 0.f;
@@ -77,11 +73,7 @@ struct q5_1 {
   static constexpr int offset = 0;
   static constexpr bool has_min = true;
 
-  TERN_INLINE static void decode(block const& b, float* out) {
-    std::uint8_t u[32];
-    unpack(b, 0, u);
-    detail::decode_codes<0>(u, 32, b.d, b.m, out);
-  }
+  TERN_INLINE static void decode(block const& b, float* out) { detail::decode_parts<q5_1>(b, out); }
   TERN_INLINE static block encode(float const* in) {
     detail::extremes const e = detail::extremes_of(in, 32);
     float const d = (e.most - e.least) / 31.f;

@@ -24,11 +24,7 @@ struct q8_0 {
   static constexpr int offset = 128;
   static constexpr bool has_min = false;
 
-  TERN_INLINE static void decode(block const& b, float* out) {
-    std::uint8_t u[32];
-    unpack(b, 0, u);
-    detail::decode_codes<128>(u, 32, b.d, out);
-  }
+  TERN_INLINE static void decode(block const& b, float* out) { detail::decode_parts<q8_0>(b, out); }
   /// Halves round away from zero.
   TERN_INLINE static block encode(float const* in) {
     float const d = __builtin_fabsf(detail::extremes_of(in, 32).farthest) / 127.f;

@@ -83,7 +83,8 @@ TERN_INLINE void pack_groups(std::uint8_t const* rows, index row_bytes, index g0
     next.step();
     TERN_UNROLL
     for (index h = 0; h < 2; ++h) {
-      pack<float> const scale = w.scale[h * (row_group<Format>::granules - 1)];
+      index const part = h * (row_group<Format>::granules - 1);
+      pack<float> const scale = w.scale[part];
       simd::transpose_quads(w.u[h]);
       TERN_UNROLL
       for (index j = 0; j < 4; ++j, panel += 4 * panel_rows) {
@@ -95,7 +96,7 @@ TERN_INLINE void pack_groups(std::uint8_t const* rows, index row_bytes, index g0
         for (index k = 0; k < 4; ++k) {
           pack<float> const q = simd::to_float(u[k] - offset);
           if constexpr (Format::has_min)
-            column[k] = simd::fma(q, scale, w.min);
+            column[k] = simd::fma(q, scale, w.min[part]);
           else
             column[k] = q * scale;
         }
@@ -135,7 +136,7 @@ inline void pack_panel(block_matrix const& w, index n0, index n1, index k0, inde
                             TERN_LAMBDA { pack_groups<Format>(w.row(n0 + first), w.row_bytes, k0 / 32, k1 / 32, out); };
     bool packed = false;
     if constexpr (W % 4 == 0)
-      if (n0 + first + W <= n1) packed = with_integer_format(w.type, groups);
+      if (n0 + first + W <= n1) packed = with_block_format(w.type, groups);
     if (!packed) pack_rows(w, n0 + first, n1, k0, k1, panel, out);
   }
 }

@@ -6,7 +6,7 @@
 ///
 ///     codes:  [k / 4][panel_rows][4]            u8, an element is scale * (u - offset) + min
 ///     scales: [k / granule][panel_rows]         f32
-///     mins:   [k / 32][panel_rows]              f32, formats with a minimum
+///     mins:   [k / granule][panel_rows]         f32, formats with a minimum
 ///
 /// Each y(r, n) is the sum over groups of 32 columns, in order, of what `add_group` adds: as in int8_stream.hpp, to the bit.
 
@@ -23,7 +23,7 @@ inline constexpr index panel_groups = 16;
 struct int8_panel {
   alignas(64) std::uint8_t codes[panel_groups * 32 * panel_rows];
   alignas(64) float scales[2 * panel_groups * panel_rows];
-  alignas(64) float mins[panel_groups * panel_rows];
+  alignas(64) float mins[2 * panel_groups * panel_rows];
 };
 
 /// `lanes` weight rows to lanes first, first + 1, ... of a panel, through registers.
@@ -39,8 +39,11 @@ TERN_INLINE void pack_lanes(std::uint8_t const* rows, index row_bytes, index g0,
       simd::transpose_quads(w.u[h]);
       for (index j = 0; j < 4; ++j) simd::store(panel.codes + 4 * ((8 * g + 4 * h + j) * panel_rows + first), w.u[h][j]);
     }
-    for (index j = 0; j < granules; ++j) simd::store(panel.scales + (g * granules + j) * panel_rows + first, w.scale[j]);
-    if constexpr (Format::has_min) simd::store(panel.mins + g * panel_rows + first, w.min);
+    for (index j = 0; j < granules; ++j) {
+      index const at = (g * granules + j) * panel_rows + first;
+      simd::store(panel.scales + at, w.scale[j]);
+      if constexpr (Format::has_min) simd::store(panel.mins + at, w.min[j]);
+    }
   }
 }
 /// One weight row to one lane; no row is zeros.
@@ -49,15 +52,18 @@ TERN_INLINE void pack_lane(typename Format::block const* row, index g0, index gr
   constexpr index parts = Format::elements / 32, granules = 32 / Format::granule;
   for (index g = 0; g < groups; ++g) {
     std::uint8_t u[32] = {};
-    float scale[granules] = {}, min = 0.f;
+    float scale[granules] = {}, min[granules] = {};
     if (row != nullptr) {
       auto const& block = row[(g0 + g) / parts];
       Format::unpack(block, (g0 + g) % parts, u);
-      Format::scales(block, (g0 + g) % parts, scale, &min);
+      Format::scales(block, (g0 + g) % parts, scale, min);
     }
     for (index j = 0; j < 8; ++j) __builtin_memcpy(panel.codes + 4 * ((8 * g + j) * panel_rows + lane), u + 4 * j, 4);
-    for (index j = 0; j < granules; ++j) panel.scales[(g * granules + j) * panel_rows + lane] = scale[j];
-    if constexpr (Format::has_min) panel.mins[g * panel_rows + lane] = min;
+    for (index j = 0; j < granules; ++j) {
+      index const at = (g * granules + j) * panel_rows + lane;
+      panel.scales[at] = scale[j];
+      if constexpr (Format::has_min) panel.mins[at] = min[j];
+    }
   }
 }
 /// Unpacks groups [g0, g1) of weight rows [n0, n1); rows beyond are zero.
@@ -83,11 +89,12 @@ inline constexpr int int8_tile_rows = 6;
 inline constexpr int int8_tile_rows = 2;
 #endif
 
-template <class Format, int Rows>
-TERN_INLINE void multiply_codes(int8_panel const& panel, index groups, std::int8_t const* x, index x_stride, q8_scales const* scales,
-                                index blocks, float* y, index y_stride, index n, bool add) {
+/// `Rows` rows of x against a panel whose elements are scale * (u - offset) + min.
+template <class Shape, int Rows>
+inline void multiply_codes(int8_panel const& panel, std::int32_t offset, index groups, std::int8_t const* x, index x_stride,
+                           q8_scales const* scales, index blocks, float* y, index y_stride, index n, bool add) noexcept {
   using simd::pack;
-  constexpr index W = simd::lanes, granules = 32 / Format::granule;
+  constexpr index W = simd::lanes, granules = 32 / Shape::granule;
   index const left = n < W ? n : W, right = n - left;
   pack<float> sum[Rows][2];
   TERN_UNROLL
@@ -99,41 +106,44 @@ TERN_INLINE void multiply_codes(int8_panel const& panel, index groups, std::int8
   for (index g = 0; g < groups; ++g) {
     TERN_UNROLL
     for (index j = 0; j < granules; ++j) {
+      auto const taken = [&](int r) TERN_LAMBDA {
+        q8_scales const& s = scales[r * blocks + g];
+        return granules == 1 ? s.total : j == 0 ? s.first : s.total - s.first;
+      };
       pack<std::int32_t> dots[Rows][2];
       TERN_UNROLL
       for (int r = 0; r < Rows; ++r) {
-        q8_scales const& s = scales[r * blocks + g];
-        std::int32_t const taken = granules == 1 ? s.total : j == 0 ? s.first : s.total - s.first;
-        dots[r][0] = dots[r][1] = pack<std::int32_t>(-Format::offset * taken);
+        dots[r][0] = dots[r][1] = pack<std::int32_t>(Shape::has_min ? 0 : -offset * taken(r));
       }
       TERN_UNROLL
-      for (index k = 0; k < Format::granule / 4; ++k) {
+      for (index k = 0; k < Shape::granule / 4; ++k) {
         auto const w0 = simd::load(w), w1 = simd::load(w + 4 * W);
         w += 4 * panel_rows;
         TERN_UNROLL
         for (int r = 0; r < Rows; ++r) {
           auto const four = simd::splat4(x + r * x_stride + 4 * k);
-          dots[r][0] = dot_codes<Format>(dots[r][0], w0, four);
-          dots[r][1] = dot_codes<Format>(dots[r][1], w1, four);
+          dots[r][0] = dot_codes<Shape>(dots[r][0], w0, four);
+          dots[r][1] = dot_codes<Shape>(dots[r][1], w1, four);
         }
       }
-      x += Format::granule;
-      float const* const scale = panel.scales + (g * granules + j) * panel_rows;
-      pack<float> const s0 = simd::load(scale), s1 = simd::load(scale + W);
+      x += Shape::granule;
+      index const at = (g * granules + j) * panel_rows;
+      pack<float> const s0 = simd::load(panel.scales + at), s1 = simd::load(panel.scales + at + W);
       TERN_UNROLL
       for (int r = 0; r < Rows; ++r) {
         pack<float> const d(scales[r * blocks + g].scale);
         sum[r][0] = simd::fma(simd::to_float(dots[r][0]), s0 * d, sum[r][0]);
         sum[r][1] = simd::fma(simd::to_float(dots[r][1]), s1 * d, sum[r][1]);
       }
-    }
-    if constexpr (Format::has_min) {
-      pack<float> const m0 = simd::load(panel.mins + g * panel_rows), m1 = simd::load(panel.mins + g * panel_rows + W);
-      TERN_UNROLL
-      for (int r = 0; r < Rows; ++r) {
-        pack<float> const s(scales[r * blocks + g].sum);
-        sum[r][0] = simd::fma(m0, s, sum[r][0]);
-        sum[r][1] = simd::fma(m1, s, sum[r][1]);
+      if constexpr (Shape::has_min) {
+        pack<float> const m0 = simd::load(panel.mins + at), m1 = simd::load(panel.mins + at + W);
+        TERN_UNROLL
+        for (int r = 0; r < Rows; ++r) {
+          q8_scales const& own = scales[r * blocks + g];
+          pack<float> const s(granules == 1 ? own.sum : own.scale * static_cast<float>(taken(r)));
+          sum[r][0] = simd::fma(m0, s, sum[r][0]);
+          sum[r][1] = simd::fma(m1, s, sum[r][1]);
+        }
       }
     }
   }
@@ -153,8 +163,9 @@ inline void multiply_stripe_int8(matmul_job const& job, index n0, index n1, inde
     pack_codes<Format>(job.w, n0, n1, g0, g1, panel);
     bool const adds = add || g0 > 0;
     auto const tile = [&]<int Rows>(index r) TERN_LAMBDA {
-      multiply_codes<Format, Rows>(panel, g1 - g0, x.q + r * x.stride + 32 * g0, x.stride, x.scales + r * x.blocks + g0, x.blocks,
-                                   job.y + r * job.y_stride + n0, job.y_stride, n1 - n0, adds);
+      multiply_codes<code_shape_of<Format>, Rows>(panel, Format::offset, g1 - g0, x.q + r * x.stride + 32 * g0, x.stride,
+                                                  x.scales + r * x.blocks + g0, x.blocks, job.y + r * job.y_stride + n0, job.y_stride,
+                                                  n1 - n0, adds);
     };
     index r = r0;
     for (; r + int8_tile_rows <= r1; r += int8_tile_rows) tile.template operator()<int8_tile_rows>(r);
@@ -190,7 +201,7 @@ inline void multiply_int8(cpu_policy const& policy, matmul_job const* jobs, inde
     auto& panel = *reinterpret_cast<int8_panel*>(scratch + slot * static_cast<index>(sizeof(int8_panel)));
     auto const run = [&]<class Format>(Format)
                          TERN_LAMBDA { run_stripe_int8<Format>(*p.job, p.n0, p.n1, p.r0, p.r1, x, add, stream, panel); };
-    with_integer_format(p.job->w.type, run);
+    with_block_format(p.job->w.type, run);
   });
 }
 

@@ -14,9 +14,19 @@
 namespace tern::detail {
 inline namespace TERN_ABI {
 
+/// What integer products depend on in a format. Formats that agree share their code; offsets are known at run time.
+template <index Granule, bool HasMin, bool Wide>
+struct code_shape {
+  static constexpr index granule = Granule;
+  static constexpr bool has_min = HasMin;  // and no offset
+  static constexpr bool wide = Wide;       // codes of eight bits, not seven
+};
 template <class Format>
+using code_shape_of = code_shape<Format::granule, Format::has_min, Format::offset == 128>;
+
+template <class Shape>
 TERN_INLINE simd::pack<std::int32_t> dot_codes(simd::pack<std::int32_t> sum, simd::pack<std::uint8_t> u, simd::pack<std::int8_t> x) {
-  if constexpr (Format::offset == 128)
+  if constexpr (Shape::wide)
     return simd::dot(sum, u, x);
   else
     return simd::dot7(sum, u, x);
@@ -25,21 +35,26 @@ TERN_INLINE simd::pack<std::int32_t> dot_codes(simd::pack<std::int32_t> sum, sim
 /// What 32 columns add to a sum. part: the integer dot products with each half of the columns.
 template <class Format>
 TERN_INLINE simd::pack<float> add_group(simd::pack<float> sum, simd::pack<std::int32_t> const (&part)[2], q8_scales const& x,
-                                        simd::pack<float> const* scale, simd::pack<float> min) {
+                                        simd::pack<float> const* scale, simd::pack<float> const* min) {
   using simd::pack;
   pack<float> const d(x.scale);
   if constexpr (Format::granule == 32) {
     pack<std::int32_t> n = part[0];
     if constexpr (Format::offset != 0) n = n + pack<std::int32_t>(-Format::offset * x.total);
     sum = simd::fma(simd::to_float(n), scale[0] * d, sum);
+    if constexpr (Format::has_min) sum = simd::fma(min[0], pack<float>(x.sum), sum);
+    return sum;
   } else {
-    pack<std::int32_t> const a = part[0] + pack<std::int32_t>(-Format::offset * x.first);
-    pack<std::int32_t> const b = part[1] + pack<std::int32_t>(-Format::offset * (x.total - x.first));
-    sum = simd::fma(simd::to_float(a), scale[0] * d, sum);
-    sum = simd::fma(simd::to_float(b), scale[1] * d, sum);
+    std::int32_t const taken[2] = {x.first, x.total - x.first};
+    TERN_UNROLL
+    for (index j = 0; j < 2; ++j) {
+      pack<std::int32_t> n = part[j];
+      if constexpr (Format::offset != 0) n = n + pack<std::int32_t>(-Format::offset * taken[j]);
+      sum = simd::fma(simd::to_float(n), scale[j] * d, sum);
+      if constexpr (Format::has_min) sum = simd::fma(min[j], pack<float>(x.scale * static_cast<float>(taken[j])), sum);
+    }
+    return sum;
   }
-  if constexpr (Format::has_min) sum = simd::fma(min, pack<float>(x.sum), sum);
-  return sum;
 }
 
 /// `lanes` weight rows times one row of x, added to `sum`.
@@ -47,6 +62,7 @@ template <class Format>
 TERN_INLINE simd::pack<float> stream_rows(std::uint8_t const* rows, index row_bytes, std::int8_t const* q, q8_scales const* scales,
                                           index groups, simd::pack<float> sum) {
   using simd::pack;
+  using shape = code_shape_of<Format>;
   prefetch_rows next(rows, row_bytes, groups);
   for (index g = 0; g < groups; ++g) {
     row_group<Format> w;
@@ -56,8 +72,8 @@ TERN_INLINE simd::pack<float> stream_rows(std::uint8_t const* rows, index row_by
     pack<std::int32_t> first[4], second[4], part[2];
     TERN_UNROLL
     for (index r = 0; r < 4; ++r) {
-      first[r] = dot_codes<Format>(pack<std::int32_t>(0), w.u[0][r], x0);
-      second[r] = dot_codes<Format>(Format::granule == 32 ? first[r] : pack<std::int32_t>(0), w.u[1][r], x1);
+      first[r] = dot_codes<shape>(pack<std::int32_t>(0), w.u[0][r], x0);
+      second[r] = dot_codes<shape>(Format::granule == 32 ? first[r] : pack<std::int32_t>(0), w.u[1][r], x1);
     }
     part[0] = simd::sum_quads(Format::granule == 32 ? second : first);
     if constexpr (Format::granule != 32) part[1] = simd::sum_quads(second);

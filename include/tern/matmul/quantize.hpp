@@ -5,7 +5,8 @@
 ///
 ///     d = max |x| / 127 rounded to f16,    q = x * (127 / max |x|) to the nearest integer, ties to even,    s = d sum(q) as f16
 ///
-/// so that x is about d q, and s about the block's sum (the products with a format's minimum need it). A block with infinity
+/// so that x is about d q, and s about the block's sum (the products with a format's minimum need it; where a minimum belongs to 16
+/// columns, it meets d sum(q) of these, in f32). A block with infinity
 /// or NaN makes every product with it NaN. These are the values of ggml's block formats Q8_0 and Q8_1, so that both compute the same
 /// products.
 
