@@ -85,27 +85,34 @@ TERN_INLINE void stream_products(float const* q, index q_stride, K const* const 
   packf acc[R * keys];
   TERN_UNROLL
   for (index a = 0; a < R * keys; ++a) acc[a] = packf(0.f);
-  auto add = [&](auto const& q_pack, auto const& key_pack) TERN_LAMBDA {
+  // One row of q and keys of f32 wait for memory alone, which is read fastest in its order: one key after the other. Measured on Zen 4:
+  // 20.5 GB/s, 18 with eight keys at a time; of 16 bits 23 and 25.
+  constexpr int side = R == 1 && std::is_same_v<K, float> ? 1 : keys;
+  auto add = [&](index first, auto const& q_pack, auto const& key_pack) TERN_LAMBDA {
     packf x[R];
     TERN_UNROLL
     for (index r = 0; r < R; ++r) x[r] = simd::in_register(q_pack(q + r * q_stride));
     TERN_UNROLL
-    for (index i = 0; i < keys; ++i) {
+    for (index i = first; i < first + side; ++i) {
       packf const y = simd::in_register(key_pack(key[i]));
       TERN_UNROLL
       for (index r = 0; r < R; ++r) acc[r * keys + i] = simd::fma(x[r], y, acc[r * keys + i]);
     }
   };
-  index d = 0;
-  for (; d + W <= dim; d += W) {
-    ahead.turn();
-    TERN_UNROLL
-    for (index i = 0; i < keys; ++i) fetch_again(later[i], d);
-    add([&](float const* x) TERN_LAMBDA { return simd::load(x + d); }, [&](K const* y) TERN_LAMBDA { return read_pack(y, d); });
+  TERN_UNROLL
+  for (index first = 0; first < keys; first += side) {
+    index d = 0;
+    for (; d + W <= dim; d += W) {
+      if (d % (keys / side * W) == 0) ahead.turn();
+      TERN_UNROLL
+      for (index i = first; i < first + side; ++i) fetch_again(later[i], d);
+      add(first, [&](float const* x) TERN_LAMBDA { return simd::load(x + d); }, [&](K const* y) TERN_LAMBDA { return read_pack(y, d); });
+    }
+    if (d < dim)
+      add(
+          first, [&](float const* x) TERN_LAMBDA { return simd::load_n(x + d, dim - d); },
+          [&](K const* y) TERN_LAMBDA { return read_pack_n(y, d, dim - d); });
   }
-  if (d < dim)
-    add([&](float const* x) TERN_LAMBDA { return simd::load_n(x + d, dim - d); },
-        [&](K const* y) TERN_LAMBDA { return read_pack_n(y, d, dim - d); });
   TERN_UNROLL
   for (index a = 0; a < R * keys; ++a) simd::store(to + a * W, acc[a]);
 }
