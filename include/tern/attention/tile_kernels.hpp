@@ -77,6 +77,17 @@ struct tile_fetch {
   }
 };
 
+/// Asks once more for what lies 4 KiB behind the codes of a group, as stream_kernels.hpp does for rows. Four bits wait for arithmetic, and
+/// gain nothing. Measured on Zen 4, 64k keys, 8 bits: 18.5 GB/s without, 20.5 with; on two threads 29.5 and 31.5.
+template <class Format>
+TERN_INLINE void fetch_group_again(std::uint8_t const* codes, index g) {
+  if constexpr (Format::bits == 8) {
+    auto const at = reinterpret_cast<std::uintptr_t>(codes) + static_cast<std::uintptr_t>(128 * g + 4096);
+    fetch_line(reinterpret_cast<char const*>(at));
+    fetch_line(reinterpret_cast<char const*>(at + 64));
+  }
+}
+
 /// s[r * key_block + j] = q[r] . k[j] for j < count; s may be written up to the next multiple of 32. Fetches the tiles of `ahead`.
 template <int R, class Format>
 [[gnu::noinline]] inline void tile_scores(std::int32_t const* query,                             // of quantize_query
@@ -106,6 +117,7 @@ template <int R, class Format>
         TERN_UNROLL
         for (index g = 0; g < tile_query::words; ++g) {
           fetch(next, g);
+          fetch_group_again<Format>(at + Format::scale_bytes, g);
           simd::pack<std::uint8_t> x[2];
           tile_codes<Format>(at + Format::scale_bytes, g, from, x);
           TERN_UNROLL
@@ -206,6 +218,7 @@ TERN_INLINE void tile_block(std::uint8_t const* codes, std::int32_t const (&w)[R
       TERN_UNROLL
       for (index g = g0; g < g0 + 4; ++g) {
         fetch(next, g);
+        fetch_group_again<Format>(codes, g);
         simd::pack<std::uint8_t> x[2];
         tile_codes<Format>(codes, g, from, x);
         TERN_UNROLL
