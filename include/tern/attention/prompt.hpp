@@ -174,8 +174,8 @@ inline void prompt_item(Rows const& of, index row0, index live, index from, inde
       // The next block's rows are fetched bit by bit, so that packing finds them near.
       rows_here.fetch(block + count + ahead * t / tiles, block + count + ahead * (t + 1) / tiles);
       index const tile = t * Tile::rows;
-      prompt_tile<Tile>(of, mask, w, sum, row0, tile, live - tile < Tile::rows ? live - tile : Tile::rows, rows_here.keys,
-                        rows_here.value, finite);
+      prompt_tile<Tile>(of, mask, w, sum, row0, tile, live - tile < Tile::rows ? live - tile : Tile::rows, rows_here.keys, rows_here.value,
+                        finite);
     }
   }
   if constexpr (scratch::top)
