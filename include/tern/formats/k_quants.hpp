@@ -37,9 +37,13 @@ inline namespace TERN_ABI {
 
 namespace detail {
 /// The 6-bit scales and minima of q4_k and q5_k, as the top of this file has them.
-TERN_INLINE void take_six_bits(std::uint8_t const* c, index g, int* s, int* t) {
-  *s = g < 4 ? c[g] & 63 : (c[g + 4] & 15) | (c[g - 4] >> 6) << 4;
-  *t = g < 4 ? c[g + 4] & 63 : (c[g + 4] >> 4) | (c[g] >> 6) << 4;
+template <class Block>
+TERN_INLINE void take_six_bits(Block const& b, index g, float* scale, float* min) {
+  std::uint8_t const* const c = b.c;
+  int const s = g < 4 ? c[g] & 63 : (c[g + 4] & 15) | (c[g - 4] >> 6) << 4;
+  int const t = g < 4 ? c[g + 4] & 63 : (c[g + 4] >> 4) | (c[g] >> 6) << 4;
+  *scale = static_cast<float>(b.d) * static_cast<float>(s);
+  *min = -(static_cast<float>(b.e) * static_cast<float>(t));
 }
 TERN_INLINE void put_six_bits(int const* s, int const* t, std::uint8_t* c) {
   for (int g = 0; g < 4; ++g) {
@@ -48,6 +52,24 @@ TERN_INLINE void put_six_bits(int const* s, int const* t, std::uint8_t* c) {
     c[g + 8] = static_cast<std::uint8_t>((s[g + 4] & 15) | (t[g + 4] & 15) << 4);
   }
 }
+
+/// 32 codes whose `bits` lower bits lie at `low_shift` of the bytes low, and whose upper ones at `high_shift` of the bytes high.
+struct split_codes {
+  int bits, high_mask;
+  TERN_INLINE void add(std::uint8_t const* code, int low_shift, std::uint8_t* low, int high_shift, std::uint8_t* high) const {
+    std::uint8_t l[32], h[32];
+    take_bits(code, 0, (1 << bits) - 1, l);
+    take_bits(code, bits, high_mask, h);
+    add_bits(l, low_shift, low);
+    add_bits(h, high_shift, high);
+  }
+  TERN_INLINE void take(std::uint8_t const* low, index low_shift, std::uint8_t const* high, index high_shift, std::uint8_t* u) const {
+    std::uint8_t h[32];
+    take_bits(low, static_cast<int>(low_shift), (1 << bits) - 1, u);
+    take_bits(high, static_cast<int>(high_shift), high_mask, h);
+    add_bits(h, bits, u);
+  }
+};
 }  // namespace detail
 
 /// 256 elements in 84 bytes: 2 bits each, a 4-bit scale and minimum for each 16.
@@ -98,6 +120,7 @@ struct q3_k {
   static constexpr index granule = 16;
   static constexpr int offset = 4;
   static constexpr bool has_min = false;
+  static constexpr detail::split_codes split{2, 1};
 
   TERN_INLINE static void decode(block const& b, float* out) { detail::decode_parts<q3_k>(b, out); }
   static block encode(float const* in) {
@@ -109,21 +132,10 @@ struct q3_k {
       b.c[g % 8] = static_cast<std::uint8_t>(b.c[g % 8] | (s & 15) << 4 * (g / 8));
       b.c[8 + g % 4] = static_cast<std::uint8_t>(b.c[8 + g % 4] | s >> 4 << 2 * (g / 4));
     }
-    for (int g = 0; g < 8; ++g) {
-      std::uint8_t low[32], high[32];
-      detail::take_bits(r.code + 32 * g, 0, 3, low);
-      detail::take_bits(r.code + 32 * g, 2, 1, high);
-      detail::add_bits(low, 2 * (g % 4), b.q + g / 4 * 32);
-      detail::add_bits(high, g, b.h);
-    }
+    for (int g = 0; g < 8; ++g) split.add(r.code + 32 * g, 2 * (g % 4), b.q + g / 4 * 32, g, b.h);
     return b;
   }
-  TERN_INLINE static void unpack(block const& b, index g, std::uint8_t* u) {
-    std::uint8_t high[32];
-    detail::take_bits(b.q + g / 4 * 32, static_cast<int>(g % 4 * 2), 3, u);
-    detail::take_bits(b.h, static_cast<int>(g), 1, high);
-    detail::add_bits(high, 2, u);
-  }
+  TERN_INLINE static void unpack(block const& b, index g, std::uint8_t* u) { split.take(b.q + g / 4 * 32, g % 4 * 2, b.h, g, u); }
   TERN_INLINE static void scales(block const& b, index g, float* scale, float*) {
     float const d = b.d;
     for (index j = 0; j < 2; ++j) {
@@ -160,12 +172,7 @@ struct q4_k {
   TERN_INLINE static void unpack(block const& b, index g, std::uint8_t* u) {
     detail::take_bits(b.q + g / 2 * 32, static_cast<int>(g % 2 * 4), 15, u);
   }
-  TERN_INLINE static void scales(block const& b, index g, float* scale, float* min) {
-    int s, t;
-    detail::take_six_bits(b.c, g, &s, &t);
-    scale[0] = static_cast<float>(b.d) * static_cast<float>(s);
-    min[0] = -(static_cast<float>(b.e) * static_cast<float>(t));
-  }
+  TERN_INLINE static void scales(block const& b, index g, float* scale, float* min) { detail::take_six_bits(b, g, scale, min); }
 };
 
 /// 256 elements in 176 bytes: 5 bits each, a 6-bit scale and minimum for each 32.
@@ -181,6 +188,7 @@ struct q5_k {
   static constexpr index granule = 32;
   static constexpr int offset = 0;
   static constexpr bool has_min = true;
+  static constexpr detail::split_codes split{4, 1};
 
   TERN_INLINE static void decode(block const& b, float* out) { detail::decode_parts<q5_k>(b, out); }
   static block encode(float const* in) {
@@ -189,27 +197,11 @@ struct q5_k {
     b.d = r.d;
     b.e = r.e;
     detail::put_six_bits(r.scale, r.min, b.c);
-    for (int g = 0; g < 8; ++g) {
-      std::uint8_t low[32], high[32];
-      detail::take_bits(r.code + 32 * g, 0, 15, low);
-      detail::take_bits(r.code + 32 * g, 4, 1, high);
-      detail::add_bits(low, 4 * (g % 2), b.q + g / 2 * 32);
-      detail::add_bits(high, g, b.h);
-    }
+    for (int g = 0; g < 8; ++g) split.add(r.code + 32 * g, 4 * (g % 2), b.q + g / 2 * 32, g, b.h);
     return b;
   }
-  TERN_INLINE static void unpack(block const& b, index g, std::uint8_t* u) {
-    std::uint8_t high[32];
-    detail::take_bits(b.q + g / 2 * 32, static_cast<int>(g % 2 * 4), 15, u);
-    detail::take_bits(b.h, static_cast<int>(g), 1, high);
-    detail::add_bits(high, 4, u);
-  }
-  TERN_INLINE static void scales(block const& b, index g, float* scale, float* min) {
-    int s, t;
-    detail::take_six_bits(b.c, g, &s, &t);
-    scale[0] = static_cast<float>(b.d) * static_cast<float>(s);
-    min[0] = -(static_cast<float>(b.e) * static_cast<float>(t));
-  }
+  TERN_INLINE static void unpack(block const& b, index g, std::uint8_t* u) { split.take(b.q + g / 2 * 32, g % 2 * 4, b.h, g, u); }
+  TERN_INLINE static void scales(block const& b, index g, float* scale, float* min) { detail::take_six_bits(b, g, scale, min); }
 };
 
 /// 256 elements in 210 bytes: 6 bits each, an 8-bit scale for each 16.
@@ -225,6 +217,7 @@ struct q6_k {
   static constexpr index granule = 16;
   static constexpr int offset = 32;
   static constexpr bool has_min = false;
+  static constexpr detail::split_codes split{4, 3};
 
   TERN_INLINE static void decode(block const& b, float* out) { detail::decode_parts<q6_k>(b, out); }
   static block encode(float const* in) {
@@ -232,20 +225,11 @@ struct q6_k {
     block b{};
     b.d = r.d;
     for (int g = 0; g < 16; ++g) b.s[g] = static_cast<std::int8_t>(r.scale[g]);
-    for (int g = 0; g < 8; ++g) {
-      std::uint8_t low[32], high[32];
-      detail::take_bits(r.code + 32 * g, 0, 15, low);
-      detail::take_bits(r.code + 32 * g, 4, 3, high);
-      detail::add_bits(low, g % 4 / 2 * 4, b.l + g / 4 * 64 + g % 2 * 32);
-      detail::add_bits(high, 2 * (g % 4), b.h + g / 4 * 32);
-    }
+    for (int g = 0; g < 8; ++g) split.add(r.code + 32 * g, g % 4 / 2 * 4, b.l + g / 4 * 64 + g % 2 * 32, 2 * (g % 4), b.h + g / 4 * 32);
     return b;
   }
   TERN_INLINE static void unpack(block const& b, index g, std::uint8_t* u) {
-    std::uint8_t high[32];
-    detail::take_bits(b.l + g / 4 * 64 + g % 2 * 32, static_cast<int>(g % 4 / 2 * 4), 15, u);
-    detail::take_bits(b.h + g / 4 * 32, static_cast<int>(g % 4 * 2), 3, high);
-    detail::add_bits(high, 4, u);
+    split.take(b.l + g / 4 * 64 + g % 2 * 32, g % 4 / 2 * 4, b.h + g / 4 * 32, g % 4 * 2, u);
   }
   TERN_INLINE static void scales(block const& b, index g, float* scale, float*) {
     float const d = b.d;
