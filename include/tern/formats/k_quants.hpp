@@ -55,17 +55,18 @@ TERN_INLINE void put_six_bits(int const* s, int const* t, std::uint8_t* c) {
 
 /// 32 codes whose `bits` lower bits lie at `low_shift` of the bytes low, and whose upper ones at `high_shift` of the bytes high.
 struct split_codes {
-  int bits, high_mask;
+  int bits;
+  unsigned high_mask;
   TERN_INLINE void add(std::uint8_t const* code, int low_shift, std::uint8_t* low, int high_shift, std::uint8_t* high) const {
     std::uint8_t l[32], h[32];
-    take_bits(code, 0, (1 << bits) - 1, l);
+    take_bits(code, 0, (1u << bits) - 1, l);
     take_bits(code, bits, high_mask, h);
     add_bits(l, low_shift, low);
     add_bits(h, high_shift, high);
   }
   TERN_INLINE void take(std::uint8_t const* low, index low_shift, std::uint8_t const* high, index high_shift, std::uint8_t* u) const {
     std::uint8_t h[32];
-    take_bits(low, static_cast<int>(low_shift), (1 << bits) - 1, u);
+    take_bits(low, static_cast<int>(low_shift), (1u << bits) - 1, u);
     take_bits(high, static_cast<int>(high_shift), high_mask, h);
     add_bits(h, bits, u);
   }
