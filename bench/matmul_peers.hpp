@@ -310,8 +310,8 @@ inline bool ggml_has(weight_type type) {
 #endif
 
 /// Adds the peers that take weights (m, k) of this type. `data` is called when one of them runs.
-inline void add_block_peers([[maybe_unused]] workload const& w, weight_type type, [[maybe_unused]] index m, [[maybe_unused]] index k,
-                            [[maybe_unused]] index rows, [[maybe_unused]] block_data data) {
+inline void add_block_peers([[maybe_unused]] workload const& w, [[maybe_unused]] weight_type type, [[maybe_unused]] index m,
+                            [[maybe_unused]] index k, [[maybe_unused]] index rows, [[maybe_unused]] block_data data) {
   [[maybe_unused]] auto const add = [&](char const* name, auto time) {
     w.add(name, [=](run& r) {
       block_problem& p = data();
