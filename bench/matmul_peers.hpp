@@ -3,10 +3,10 @@
 /// @file bench/matmul_peers.hpp
 /// The peers of matrix products with weights in blocks: Eigen, OpenBLAS, oneDNN, MKL and ggml, as far as they take a format.
 ///
-/// `ggml` has the weights as files have them, `ggml_repack` in the layout that it makes of them when it loads a model; both round x
-/// to 8 bits, as tern does. `onednn` has its weights prepacked. Where oneDNN and MKL multiply bf16 or integers they are given x
-/// rounded already, and in q8_0's workloads weights with one scale a row; MKL's integers stay without scales: their times are those
-/// of the products alone.
+/// `ggml` has the weights as files have them, `ggml_repack` and `ggml_amx` in layouts that it makes of them when it loads a model;
+/// all round x to 8 bits where weights are in blocks, as tern does. `onednn` has its weights prepacked. Where oneDNN and MKL multiply bf16
+/// or integers they are given x rounded already, and in q8_0's workloads weights with one scale a row; MKL's integers stay without scales:
+/// their times are those of the products alone.
 
 #include "matmul_problem.hpp"
 #include "mkl.hpp"
@@ -22,6 +22,11 @@
 #if TERN_BENCH_HAVE_GGML
 #include <ggml-alloc.h>
 #include <ggml-backend.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cctype>
+#include <cstdio>
 #endif
 
 namespace tern::bench {
@@ -226,25 +231,29 @@ inline void time_mkl_int8(run& r, block_problem& p, index rows) {
 #endif
 
 #if TERN_BENCH_HAVE_GGML
-/// Weights of ggml's in memory of its own, in a buffer that repacks them.
+/// A layout that ggml repacks weights into when it loads a model: for its "amx", "repack" and other kernels.
+struct ggml_layout {
+  std::string name;
+  ggml_backend_buffer_type_t buffers;
+
+  static ggml_backend_dev_t device() { return ggml_backend_reg_dev_get(ggml_backend_cpu_reg(), 0); }
+};
+
+/// Weights of ggml's in memory of its own, in such a layout.
 class ggml_repacked {
  public:
-  /// Is nothing if no buffer repacks such weights.
-  ggml_repacked(weight_type type, index m, index k) {
-    for (ggml_backend_buffer_type_t kind : kinds()) {
-      context_.reset(ggml_init({ggml_tensor_overhead() * 4, nullptr, true}));
-      weight_ = ggml_new_tensor_2d(context_.get(), static_cast<ggml_type>(type), k, m);
-      buffer_.reset(ggml_backend_alloc_ctx_tensors_from_buft(context_.get(), kind));
-      if (!buffer_) continue;
-      ggml_tensor* const x = ggml_new_tensor_2d(context_.get(), GGML_TYPE_F32, k, 1);
-      if (ggml_backend_dev_supports_op(device(), ggml_mul_mat(context_.get(), weight_, x))) return;
-    }
-    weight_ = nullptr;
+  /// Is nothing if the layout is not for weights like these.
+  ggml_repacked(ggml_layout const& layout, weight_type type, index m, index k)
+      : context_(ggml_init({ggml_tensor_overhead() * 4, nullptr, true})),
+        weight_(ggml_new_tensor_2d(context_.get(), static_cast<ggml_type>(type), k, m)),
+        buffer_(ggml_backend_alloc_ctx_tensors_from_buft(context_.get(), layout.buffers)) {
+    ggml_tensor* const x = ggml_new_tensor_2d(context_.get(), GGML_TYPE_F32, k, 1);
+    if (!buffer_ || !ggml_backend_dev_supports_op(layout.device(), ggml_mul_mat(context_.get(), weight_, x))) weight_ = nullptr;
   }
   explicit operator bool() const { return weight_ != nullptr; }
 
-  void fill(block_weights& w, index copies) {
-    ggml_backend_tensor_set(weight_, w.bytes(0), 0, ggml_nbytes(weight_));
+  void fill(void const* w, index copies) {
+    ggml_backend_tensor_set(weight_, w, 0, ggml_nbytes(weight_));
     std::size_t const size = ggml_backend_buft_get_alloc_size(ggml_backend_buffer_get_type(buffer_.get()), weight_);
     copies_ = rotating<std::uint8_t>(std::span<std::uint8_t const>(static_cast<std::uint8_t*>(weight_->data), size), copies);
   }
@@ -252,52 +261,88 @@ class ggml_repacked {
   void use(index call) { weight_->data = copies_[call]; }
 
  private:
-  static ggml_backend_dev_t device() { return ggml_backend_reg_dev_get(ggml_backend_cpu_reg(), 0); }
-  static std::vector<ggml_backend_buffer_type_t> kinds() {
-    ggml_cpu_init();
-    std::vector<ggml_backend_buffer_type_t> all;
-    auto const get = reinterpret_cast<ggml_backend_dev_get_extra_bufts_t>(
-        ggml_backend_reg_get_proc_address(ggml_backend_cpu_reg(), "ggml_backend_dev_get_extra_bufts"));
-    if (get == nullptr) return all;
-    for (auto* at = get(device()); at != nullptr && *at != nullptr; ++at) all.push_back(*at);
-    return all;
-  }
   struct release {
     void operator()(ggml_context* c) const { ggml_free(c); }
     void operator()(ggml_backend_buffer_t b) const { ggml_backend_buffer_free(b); }
   };
   std::unique_ptr<ggml_context, release> context_;
+  ggml_tensor* weight_;
   std::unique_ptr<ggml_backend_buffer, release> buffer_;
-  ggml_tensor* weight_ = nullptr;
   rotating<std::uint8_t> copies_;
 };
 
-/// weight: (m, k), with data or not yet.
-inline ggml_tensor* ggml_product(ggml_context* c, ggml_tensor* weight, block_problem& p, index rows) {
-  ggml_tensor* const x = ggml_new_tensor_2d(c, GGML_TYPE_F32, p.k, rows);
-  x->data = p.x.data();
-  ggml_tensor* const y = ggml_mul_mat(c, weight, x);
-  y->data = p.y.data();
-  return y;
+/// x (rows, k) and y (rows, m) in our memory; weight: (m, k), with data or not yet.
+inline ggml_tensor* ggml_product(ggml_context* c, ggml_tensor* weight, float* x, float* y, index rows) {
+  ggml_tensor* const right = ggml_new_tensor_2d(c, GGML_TYPE_F32, weight->ne[0], rows);
+  right->data = x;
+  ggml_tensor* const product = ggml_mul_mat(c, weight, right);
+  product->data = y;
+  return product;
 }
+
+/// Whether a small product in this layout comes to its end, tried in a process of its own: AMX kernels that gcc 12 compiles die,
+/// as it drops most of the tiles' configuration.
+inline bool survives(ggml_layout const& layout) {
+  pid_t const child = fork();
+  if (child == 0) {
+    constexpr index m = 64, k = 512, rows = 4;
+    ggml_repacked w(layout, weight_type::q4_0, m, k);
+    if (w) {
+      std::vector<float> x(rows * k), y(rows * m);
+      w.fill(std::vector<std::uint8_t>(m * k / 32 * 18).data(), 1);
+      ggml_operator product(1, [&](ggml_context* c) { return ggml_product(c, w.weight(), x.data(), y.data(), rows); });
+      product();
+    }
+    _exit(0);
+  }
+  int status = 0;
+  if (waitpid(child, &status, 0) == child && WIFEXITED(status)) return true;
+  std::fprintf(stderr, "ggml_%s is left out: it dies in this build of ggml\n", layout.name.c_str());
+  return false;
+}
+
+/// The layouts of this build of ggml that work.
+inline std::vector<ggml_layout> const& ggml_layouts() {
+  static std::vector<ggml_layout> const layouts = [] {
+    ggml_cpu_init();
+    ggml_log_set(
+        [](ggml_log_level level, char const* text, void*) {
+          if (level == GGML_LOG_LEVEL_WARN || level == GGML_LOG_LEVEL_ERROR) std::fputs(text, stderr);
+        },
+        nullptr);
+    std::vector<ggml_layout> all;
+    auto const get = reinterpret_cast<ggml_backend_dev_get_extra_bufts_t>(
+        ggml_backend_reg_get_proc_address(ggml_backend_cpu_reg(), "ggml_backend_dev_get_extra_bufts"));
+    if (get == nullptr) return all;
+    for (auto* at = get(ggml_layout::device()); at != nullptr && *at != nullptr; ++at) {
+      std::string name = ggml_backend_buft_name(*at);
+      if (name.starts_with("CPU_")) name.erase(0, 4);
+      for (char& c : name) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+      if (ggml_layout const layout{name, *at}; survives(layout)) all.push_back(layout);
+    }
+    return all;
+  }();
+  return layouts;
+}
+
 inline void time_ggml(run& r, block_problem& p, index rows, factors rounded) {
   ggml_tensor* weight = nullptr;
   ggml_operator product(r.threads(), [&](ggml_context* c) {
     weight = ggml_new_tensor_2d(c, static_cast<ggml_type>(p.w.type()), p.k, p.m);
-    return ggml_product(c, weight, p, rows);
+    return ggml_product(c, weight, p.x.data(), p.y.data(), rows);
   });
   check_and_time(r, p, rows, rounded, [&](index i) {
     weight->data = p.w.bytes(copy_of(i, rows));
     product();
   });
 }
-inline void time_ggml_repack(run& r, block_problem& p, index rows, factors rounded) {
-  auto& weights = p.packed.get("ggml_repack", [&] {
-    ggml_repacked w(p.w.type(), p.m, p.k);
-    w.fill(p.w, p.w.copies());
+inline void time_ggml_repacked(run& r, block_problem& p, index rows, factors rounded, ggml_layout const& layout) {
+  auto& weights = p.packed.get("ggml_" + layout.name, [&] {
+    ggml_repacked w(layout, p.w.type(), p.m, p.k);
+    w.fill(p.w.bytes(0), p.w.copies());
     return w;
   });
-  ggml_operator product(r.threads(), [&](ggml_context* c) { return ggml_product(c, weights.weight(), p, rows); });
+  ggml_operator product(r.threads(), [&](ggml_context* c) { return ggml_product(c, weights.weight(), p.x.data(), p.y.data(), rows); });
   check_and_time(r, p, rows, rounded, [&](index i) {
     weights.use(copy_of(i, rows));
     product();
@@ -312,7 +357,7 @@ inline bool ggml_has(weight_type type) {
 /// Adds the peers that take weights (m, k) of this type. `data` is called when one of them runs.
 inline void add_block_peers([[maybe_unused]] workload const& w, [[maybe_unused]] weight_type type, [[maybe_unused]] index m,
                             [[maybe_unused]] index k, [[maybe_unused]] index rows, [[maybe_unused]] block_data data) {
-  [[maybe_unused]] auto const add = [&](char const* name, auto time) {
+  [[maybe_unused]] auto const add = [&](std::string const& name, auto time) {
     w.add(name, [=](run& r) {
       block_problem& p = data();
       set_peer_threads(r.threads());
@@ -343,7 +388,9 @@ inline void add_block_peers([[maybe_unused]] workload const& w, [[maybe_unused]]
                           : type == weight_type::bf16 ? factors::bf16
                                                       : factors::int8_blocks;
   add("ggml", [=](run& r, block_problem& p, index n) { time_ggml(r, p, n, rounded); });
-  if (ggml_repacked(type, m, k)) add("ggml_repack", [=](run& r, block_problem& p, index n) { time_ggml_repack(r, p, n, rounded); });
+  for (ggml_layout const& layout : ggml_layouts())
+    if (ggml_repacked(layout, type, m, k))
+      add("ggml_" + layout.name, [=](run& r, block_problem& p, index n) { time_ggml_repacked(r, p, n, rounded, layout); });
 #endif
 }
 
