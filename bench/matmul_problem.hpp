@@ -88,37 +88,40 @@ enum class factors {
   exact,
   f16,
   bf16,
-  int8_blocks,  ///< x to 1/254 of the largest in its row or less; scales to f16
+  int8_blocks,  ///< x to 1/254 of the largest in its row or less
   int8_whole    ///< x to 1/254 of the largest of all, w to 1/254 of the largest in its row
 };
 
 /// What bounds the error of one sum of products, in f64.
 struct matmul_sums {
-  double value = 0, absolute = 0, x = 0, w = 0;  // sums of x w, |x w|, |x|, |w|
+  double value = 0, absolute = 0, products = 0, x = 0, w = 0;  // sums of x w and |x w|, of (x w)^2, x^2, w^2
   double most_x = 0, most_w = 0;
 
   void add(double a, double b) {
     value += a * b;
     absolute += std::abs(a * b);
-    x += std::abs(a);
-    w += std::abs(b);
+    products += a * b * a * b;
+    x += a * a;
+    w += b * b;
     most_x = std::max(most_x, std::abs(a));
     most_w = std::max(most_w, std::abs(b));
   }
-  /// The largest error of a sum of k products in f32; `most` is the largest |x| of all.
+  /// The largest error of a sum of k products in f32; `most` is the largest |x| of all. Where factors are rounded, the worst case
+  /// would hide a wrong block: roundings are independent, with a deviation of their largest over sqrt(3), so that five times the
+  /// largest is more than eight deviations.
   double bound(factors rounded, index k, double most) const {
     double const sum = static_cast<double>(k) * 0x1p-24 * absolute;
     switch (rounded) {
       case factors::exact:
         return sum;
       case factors::f16:
-        return sum + 0x1p-11 * absolute;
+        return sum + 5 * 0x1p-11 * std::sqrt(products);
       case factors::bf16:
-        return sum + 0x1p-8 * absolute;
+        return sum + 5 * 0x1p-8 * std::sqrt(products);
       case factors::int8_blocks:
-        return sum + (1 / 254. + 0x1p-10) * most_x * w;
+        return sum + 5 * most_x / 254 * std::sqrt(w);
       case factors::int8_whole:
-        return sum + most / 254 * w + most_w / 254 * x + static_cast<double>(k) * most * most_w / (254. * 254);
+        return sum + 5 * (most / 254 * std::sqrt(w) + most_w / 254 * std::sqrt(x));
     }
     return 0;
   }
