@@ -136,7 +136,7 @@ struct matmul_problem {
   room packed;  ///< what a peer makes of w
 
   matmul_problem(index outputs, index columns, Weights weights)
-      : m(outputs), k(columns), w(std::move(weights)), x(fast_normal(most_rows * k)), y(most_rows * m) {}
+      : m(outputs), k(columns), w(std::move(weights)), x(fast_normal(most_rows * k, 1, 2)), y(most_rows * m) {}
 
   /// A sample of the first `rows` rows of y.
   test::comparison check(index rows, factors rounded) {
