@@ -16,16 +16,13 @@
 namespace tern::detail {
 inline namespace TERN_ABI {
 
-/// Columns in a panel, and rows of x whose sums are kept.
-inline constexpr index integer_chunk = 1024, integer_rows = 512;
+/// Columns in a panel.
+inline constexpr index integer_chunk = 1024;
 
 struct integer_panel {
   alignas(64) std::uint8_t codes[integer_chunk * panel_rows];
 };
 static_assert(sizeof(integer_panel) <= panel_bytes);
-/// A thread's sums.
-inline constexpr index integer_sums_bytes = integer_rows * panel_rows * index{sizeof(std::int32_t)};
-
 /// Rows of x in a register tile: 2 sums each.
 #if defined(TERN_SIMD_AVX512) || defined(TERN_SIMD_NEON)
 inline constexpr int integer_tile_rows = 12;
@@ -92,7 +89,7 @@ TERN_INLINE void multiply_integers(std::uint8_t const* TERN_RESTRICT codes, inde
   }
 }
 
-/// Weight rows [n0, n1) (at most panel_rows) times rows [r0, r1) (at most integer_rows) of x, whose rows are x_stride bytes apart and
+/// Weight rows [n0, n1) (at most panel_rows) times rows [r0, r1) (at most kept_rows) of x, whose rows are x_stride bytes apart and
 /// zero from k on to the next multiple of 32. sums: (r1 - r0, panel_rows).
 template <class W>
 inline void sum_integers(W const& w, index n0, index n1, std::int8_t const* x, index x_stride, index r0, index r1, index groups,
@@ -130,10 +127,12 @@ TERN_INLINE void scale_sums(W const& w, index n0, index n1, std::int32_t const* 
 /// Weight rows [n0, n1) of a job times rows [r0, r1) of x, for weights with one scale a row and x with one scale a row.
 template <class W>
 inline void run_stripe_rows(W const& w, matmul_job const& job, index n0, index n1, index r0, index r1, q8_rows const& x, bool add,
-                            std::int32_t* sums, integer_panel& panel) noexcept {
+                            std::byte* memory) noexcept {
+  auto& panel = *reinterpret_cast<integer_panel*>(memory);
+  auto* const sums = reinterpret_cast<std::int32_t*>(memory + panel_bytes);
   for (index n = n0; n < n1; n += panel_rows)
-    for (index first = r0; first < r1; first += integer_rows) {
-      index const end = n + panel_rows < n1 ? n + panel_rows : n1, last = first + integer_rows < r1 ? first + integer_rows : r1;
+    for (index first = r0; first < r1; first += kept_rows) {
+      index const end = n + panel_rows < n1 ? n + panel_rows : n1, last = first + kept_rows < r1 ? first + kept_rows : r1;
       sum_integers(w, n, end, x.q, x.stride, first, last, x.blocks, sums, panel);
       for (index r = first; r < last; ++r) {
         q8_scales const* const s = x.scales + r * x.blocks;
@@ -144,16 +143,15 @@ inline void run_stripe_rows(W const& w, matmul_job const& job, index n0, index n
     }
 }
 
-/// All jobs, whose weights have one scale a row. sums and scratch: integer_sums_bytes and panel_bytes a slot.
+/// All jobs, whose weights have one scale a row. scratch: slot_bytes a slot.
 inline void multiply_int8_tokens(cpu_policy const& policy, matmul_job const* jobs, index count, index rows, q8_rows const& x, bool add,
-                                 std::byte* sums, std::byte* scratch) {
+                                 std::byte* scratch) {
   matmul_split const split(jobs, count, rows, panel_rows, rows_per_item(policy, jobs, count, rows, panel_rows, integer_tile_rows));
   parallel_for(policy, split.items, [&](index item, index slot) TERN_LAMBDA {
     auto const p = split.at(item, jobs, rows);
-    std::byte* const panel = scratch + slot * panel_bytes;
-    p.job->w.operations->int8_tokens(*p.job, p.n0, p.n1, p.r0, p.r1, x, add,
-                                     reinterpret_cast<std::int32_t*>(sums + slot * integer_sums_bytes), panel);
-    finish_piece(p, *reinterpret_cast<float_panel<f32_products>*>(panel));
+    std::byte* const memory = scratch + slot * slot_bytes;
+    p.job->w.operations->int8_tokens(*p.job, p.n0, p.n1, p.r0, p.r1, x, add, memory);
+    finish_piece(p, memory);
   });
 }
 

@@ -50,10 +50,10 @@ struct block_operations {
     with_block_weights(of(w), [&](auto const& weights) TERN_LAMBDA { pack_panel(weights, n0, n1, k0, k1, panel); });
   }
   static void int8(matmul_job const& job, index n0, index n1, index r0, index r1, q8_rows const& x, bool add, bool stream,
-                   int8_panel& panel) noexcept {
+                   std::byte* memory) noexcept {
     block_matrix const& m = of(job.w.object);
     with_block_format(m.type, [&]<class Format>(Format)
-                                  TERN_LAMBDA { run_stripe_int8(block_rows<Format>{m}, job, n0, n1, r0, r1, x, add, stream, panel); });
+                                  TERN_LAMBDA { run_stripe_int8(block_rows<Format>{m}, job, n0, n1, r0, r1, x, add, stream, memory); });
   }
   template <class X>
   static void stream(matmul_job const& job, index n0, index n1, X const* x, index x_stride, index rows, bool add,
@@ -77,13 +77,12 @@ struct custom_operations {
     pack_panel(of(w), n0, n1, k0, k1, panel);
   }
   static void int8(matmul_job const& job, index n0, index n1, index r0, index r1, q8_rows const& x, bool add, bool stream,
-                   int8_panel& panel) noexcept {
-    if constexpr (coded_weights<W>) run_stripe_int8(of(job.w.object), job, n0, n1, r0, r1, x, add, stream, panel);
+                   std::byte* memory) noexcept {
+    if constexpr (coded_weights<W>) run_stripe_int8(of(job.w.object), job, n0, n1, r0, r1, x, add, stream, memory);
   }
-  static void int8_tokens(matmul_job const& job, index n0, index n1, index r0, index r1, q8_rows const& x, bool add, std::int32_t* sums,
-                          std::byte* panel) noexcept {
-    if constexpr (row_scaled_weights<W>)
-      run_stripe_rows(of(job.w.object), job, n0, n1, r0, r1, x, add, sums, *reinterpret_cast<integer_panel*>(panel));
+  static void int8_tokens(matmul_job const& job, index n0, index n1, index r0, index r1, q8_rows const& x, bool add,
+                          std::byte* memory) noexcept {
+    if constexpr (row_scaled_weights<W>) run_stripe_rows(of(job.w.object), job, n0, n1, r0, r1, x, add, memory);
   }
   static void stream(matmul_job const& job, index n0, index n1, float const* x, index x_stride, index rows, bool add,
                      float_panel<f32_products>& panel) noexcept {
@@ -110,9 +109,9 @@ struct chosen_block_operations {
     with_weights(w, [&](auto const& weights) TERN_LAMBDA { pack_panel(weights, n0, n1, k0, k1, panel); });
   }
   static void int8(matmul_job const& job, index n0, index n1, index r0, index r1, q8_rows const& x, bool add, bool stream,
-                   int8_panel& panel) noexcept {
+                   std::byte* memory) noexcept {
     with_weights(job.w.object, [&]<class W>(W const& weights) TERN_LAMBDA {
-      if constexpr (coded_weights<W>) run_stripe_int8(weights, job, n0, n1, r0, r1, x, add, stream, panel);
+      if constexpr (coded_weights<W>) run_stripe_int8(weights, job, n0, n1, r0, r1, x, add, stream, memory);
     });
   }
   static void stream(matmul_job const& job, index n0, index n1, float const* x, index x_stride, index rows, bool add,

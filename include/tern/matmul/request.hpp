@@ -114,7 +114,7 @@ struct matmul_plan {
   index x_f32, y_dense;          // where the caller's memory does not serve
   index x_bf16, x_q8, x_scales;  // as the compute type needs
   index low_rank, gate, outliers, outlier_columns;
-  index sums, panels, bytes;
+  index panels, bytes;
   index stride;  // of the rows of prepared x, in elements
 };
 
@@ -144,8 +144,7 @@ TERN_INLINE matmul_plan plan_matmul(cpu_policy const& policy, matmul_request con
   p.gate = take(request.has_gate(), rows * n * f32_bytes);
   p.outliers = take(request.has_split, rows * p.stride * f32_bytes);
   p.outlier_columns = take(request.has_split, k * index{sizeof(std::int32_t)});
-  p.sums = take(request.mode == compute::int8_tokens, policy.concurrency() * integer_sums_bytes);
-  p.panels = take(true, policy.concurrency() * panel_bytes);
+  p.panels = take(true, policy.concurrency() * slot_bytes);
   p.y_dense = take(dense > 0, rows * dense * f32_bytes);
   return p;
 }

@@ -99,8 +99,7 @@ inline void multiply_jobs(cpu_policy const& policy, matmul_job* jobs, index coun
   if (mode == compute::bf16) return multiply_as_bf16(policy, jobs, count, p.in, p.x_bf16, memory.plan.stride, add, memory);
   if (mode == compute::int8_tokens) {
     index const whole = partition_jobs(jobs, count, [](any_weights const& w) { return w.row_scale; });
-    if (whole > 0)
-      multiply_int8_tokens(policy, jobs, whole, p.in.rows, p.x_q8, add, memory.at<std::byte>(memory.plan.sums), memory.panels());
+    if (whole > 0) multiply_int8_tokens(policy, jobs, whole, p.in.rows, p.x_q8, add, memory.panels());
     jobs += whole;
     count -= whole;
   }

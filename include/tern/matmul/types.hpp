@@ -29,7 +29,6 @@ struct f32_products;
 struct bf16_products;
 template <class Products>
 struct float_panel;
-struct int8_panel;
 struct q8_rows;
 struct matmul_job;
 struct matmul_finish;
@@ -40,9 +39,9 @@ struct weight_operations {
   void (*pack_f32)(void const* w, index n0, index n1, index k0, index k1, float_panel<f32_products>& panel) noexcept;
   void (*pack_bf16)(void const* w, index n0, index n1, index k0, index k1, float_panel<bf16_products>& panel) noexcept;
   void (*int8)(matmul_job const& job, index n0, index n1, index r0, index r1, q8_rows const& x, bool add, bool stream,
-               int8_panel& panel) noexcept;
-  void (*int8_tokens)(matmul_job const& job, index n0, index n1, index r0, index r1, q8_rows const& x, bool add, std::int32_t* sums,
-                      std::byte* panel) noexcept;
+               std::byte* memory) noexcept;
+  void (*int8_tokens)(matmul_job const& job, index n0, index n1, index r0, index r1, q8_rows const& x, bool add,
+                      std::byte* memory) noexcept;
   void (*stream_f32)(matmul_job const& job, index n0, index n1, float const* x, index x_stride, index rows, bool add,
                      float_panel<f32_products>& panel) noexcept;
   void (*stream_bf16)(matmul_job const& job, index n0, index n1, bf16 const* x, index x_stride, index rows, bool add,
