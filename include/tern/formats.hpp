@@ -13,4 +13,5 @@
 #include <tern/formats/q4.hpp>
 #include <tern/formats/q5.hpp>
 #include <tern/formats/q8.hpp>
+#include <tern/formats/safetensors.hpp>
 #include <tern/formats/ternary.hpp>
