@@ -3,10 +3,13 @@
 /// @file formats.hpp
 /// How numbers are stored in blocks.
 
+#include <tern/formats/awq.hpp>
 #include <tern/formats/block_formats.hpp>
 #include <tern/formats/block_matrix.hpp>
 #include <tern/formats/decode.hpp>
 #include <tern/formats/gguf.hpp>
+#include <tern/formats/gptq.hpp>
+#include <tern/formats/group_int4.hpp>
 #include <tern/formats/iq4.hpp>
 #include <tern/formats/k_quants.hpp>
 #include <tern/formats/mxfp4.hpp>
