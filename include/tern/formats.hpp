@@ -7,9 +7,11 @@
 #include <tern/formats/block_formats.hpp>
 #include <tern/formats/block_matrix.hpp>
 #include <tern/formats/decode.hpp>
+#include <tern/formats/dgq.hpp>
 #include <tern/formats/gguf.hpp>
 #include <tern/formats/gptq.hpp>
 #include <tern/formats/group_int4.hpp>
+#include <tern/formats/int8_rows.hpp>
 #include <tern/formats/iq4.hpp>
 #include <tern/formats/k_quants.hpp>
 #include <tern/formats/mxfp4.hpp>

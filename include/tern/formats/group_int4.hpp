@@ -155,10 +155,10 @@ double int4_error(cpu_policy const& policy, tensor_view<T, 2> const& w, index gr
 inline void expect_int4_columns(char const* op, index columns) {
   expect(columns % 32 == 0, op, "the number of columns", columns, "a multiple of 32");
 }
-/// Checks that an encoder's results fit weights of (rows, columns), and returns the group's size.
-template <class Zero>
+/// Checks that parts fit weights of (rows, columns), and returns the group's size.
+template <class Scale, class Zero>
 index expect_group_int4(char const* op, index rows, index columns, tensor_view<std::uint8_t const, 2> const& codes,
-                        tensor_view<f16 const, 2> const& scales, tensor_view<Zero const, 2> const* zeros) {
+                        tensor_view<Scale const, 2> const& scales, tensor_view<Zero const, 2> const* zeros) {
   expect_int4_columns(op, columns);
   expect_equal(op, "codes.extent(0)", codes.extent(0), "the number of rows", rows);
   expect_equal(op, "codes.extent(1)", codes.extent(1), "half the number of columns", columns / 2);
@@ -241,7 +241,7 @@ struct basic_group_int4 {
                    tensor_view<zero_type const, 2> const* z)
       : rows(c.extent(0)),
         columns(2 * c.extent(1)),
-        group(detail::expect_group_int4("group_int4", rows, columns, c, s, z)),
+        group(detail::expect_group_int4<f16, zero_type>("group_int4", rows, columns, c, s, z)),
         codes(c),
         scale(s) {
     if (z != nullptr) zero = *z;
@@ -251,8 +251,8 @@ struct basic_group_int4 {
   static void encode_rows(cpu_policy const& policy, tensor_view<T, 2> const& w, tensor_view<std::uint8_t, 2> const& codes,
                           tensor_view<f16, 2> const& scales, tensor_view<zero_type, 2> const* zeros) {
     tensor_view<zero_type const, 2> const read_zeros = zeros != nullptr ? *zeros : tensor_view<zero_type, 2>();
-    index const group = detail::expect_group_int4<zero_type>("group_int4::encode", w.extent(0), w.extent(1), codes, scales,
-                                                             zeros != nullptr ? &read_zeros : nullptr);
+    index const group = detail::expect_group_int4<f16, zero_type>("group_int4::encode", w.extent(0), w.extent(1), codes, scales,
+                                                                  zeros != nullptr ? &read_zeros : nullptr);
     detail::for_each_float_row(policy, w, kind == group_zero::none ? 65504.f * 8.f : 65504.f, [&](index row, float* x, std::uint8_t* q) {
       for (index g = 0; g < scales.extent(1); ++g) {
         detail::int4_group const parts = detail::encode_group<kind>(x + g * group, group, q + g * group);
@@ -278,7 +278,7 @@ template <class From>
 void repack(cpu_policy const& policy, From const& from, tensor_view<std::uint8_t, 2> const& codes, tensor_view<f16, 2> const& scales,
             tensor_view<std::uint8_t, 2> const& zeros) {
   tensor_view<std::uint8_t const, 2> const read_zeros = zeros;
-  index const group = detail::expect_group_int4("repack", from.rows, from.columns, codes, scales, &read_zeros);
+  index const group = detail::expect_group_int4<f16, std::uint8_t>("repack", from.rows, from.columns, codes, scales, &read_zeros);
   detail::expect_equal("repack", "scales.extent(1)", scales.extent(1), "the groups in a row of the weights", from.columns / from.group);
   constexpr index stripe = 16;
   detail::parallel_for(policy, (from.rows + stripe - 1) / stripe, [&](index item, index) {
