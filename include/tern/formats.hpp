@@ -4,6 +4,7 @@
 /// How numbers are stored in blocks.
 
 #include <tern/formats/awq.hpp>
+#include <tern/formats/bit_planes.hpp>
 #include <tern/formats/block_formats.hpp>
 #include <tern/formats/block_matrix.hpp>
 #include <tern/formats/decode.hpp>
