@@ -13,10 +13,6 @@ namespace {
 
 constexpr index n = 16, k = 64;
 
-template <class T, std::size_t N>
-std::vector<T> list(T const (&x)[N]) {
-  return {x, x + N};
-}
 bool is_the_vector(std::vector<float> const& got) {
   bool same = got.size() == std::size(vectors::int4_decoded);
   for (std::size_t i = 0; same && i < got.size(); ++i) same = std::bit_cast<std::uint32_t>(got[i]) == vectors::int4_decoded[i];

@@ -47,6 +47,15 @@ inline double relative_error(std::vector<float> const& x, std::vector<float> con
   return std::sqrt(error / square);
 }
 
+/// A copy of constants, through a pointer that the compiler does not see through: g++ 12 makes wrong code of copies of constant integers
+/// whose 32 bytes begin with a repeated pattern, when it tunes for AVX-512.
+template <class T, std::size_t N>
+std::vector<T> list(T const (&x)[N]) {
+  T const* const volatile first = x;
+  T const* const begin = first;
+  return {begin, begin + N};
+}
+
 /// Memory of a shape, in a vector.
 template <class T>
 struct matrix_of {

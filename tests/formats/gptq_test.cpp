@@ -14,10 +14,6 @@ namespace {
 constexpr index n = 16, k = 64, groups = 2;
 using words = tensor_view<std::int32_t const, 2>;
 
-template <class T, std::size_t N>
-std::vector<T> list(T const (&x)[N]) {
-  return {x, x + N};
-}
 /// A file with the matrix in both versions.
 std::vector<unsigned char> file_of_vectors() {
   safetensors_writer file;
