@@ -13,9 +13,11 @@ namespace tern {
 /// What the products are made of.
 ///     f32    weights decoded to f32, activations as they are. The default.
 ///     bf16   both rounded to bf16, sums in f32
-///     int8   activations rounded to 8 bits in blocks of 32 (matmul/quantize.hpp), integer products, sums of blocks in f32.
-///            Weights of type f32, f16 and bf16 are computed as with compute::f32.
-enum class compute { f32, bf16, int8 };
+///     int8         activations rounded to 8 bits in blocks of 32 (matmul/quantize.hpp), integer products, sums of blocks in f32.
+///                  Weights that are no integers with scales (f32, f16, bf16 and others) are computed as with compute::f32.
+///     int8_tokens  the same with one scale for each row of x (a token). Weights that have one scale a row too (row_scale in
+///                  formats/weights.hpp) are summed in integers along all of k: the fastest there is.
+enum class compute { f32, bf16, int8, int8_tokens };
 
 /// Adds the product to what y holds: a residual stream.
 struct accumulate {};
@@ -30,13 +32,17 @@ struct float_panel;
 struct int8_panel;
 struct q8_rows;
 struct matmul_job;
+struct matmul_finish;
 
 /// What a kernel does with weights of a type that only the caller knows: one call for a panel or for an item of work.
 struct weight_operations {
+  void (*decode)(void const* w, index row, index k0, index k1, float* out) noexcept;
   void (*pack_f32)(void const* w, index n0, index n1, index k0, index k1, float_panel<f32_products>& panel) noexcept;
   void (*pack_bf16)(void const* w, index n0, index n1, index k0, index k1, float_panel<bf16_products>& panel) noexcept;
   void (*int8)(matmul_job const& job, index n0, index n1, index r0, index r1, q8_rows const& x, bool add, bool stream,
                int8_panel& panel) noexcept;
+  void (*int8_tokens)(matmul_job const& job, index n0, index n1, index r0, index r1, q8_rows const& x, bool add, std::int32_t* sums,
+                      std::byte* panel) noexcept;
   void (*stream_f32)(matmul_job const& job, index n0, index n1, float const* x, index x_stride, index rows, bool add,
                      float_panel<f32_products>& panel) noexcept;
   void (*stream_bf16)(matmul_job const& job, index n0, index n1, bf16 const* x, index x_stride, index rows, bool add,
@@ -48,9 +54,11 @@ struct any_weights {
   void const* object = nullptr;  // the caller's, alive for the call
   weight_operations const* operations = nullptr;
   index rows = 0, columns = 0;  // (n, k)
+  index block = 32;             // columns that are decoded together
   bool integers = false;        // compute::int8 multiplies codes
   bool streamed = false;        // numbers that a few rows of x meet one after the other
   bool bf16 = false;            // numbers that bf16 products take as they lie
+  bool row_scale = false;       // codes with one scale a row
 };
 
 /// One weight matrix and where its product goes.
@@ -58,6 +66,7 @@ struct matmul_job {
   any_weights w;
   float* y;  // (rows, n), contiguous along n
   index y_stride;
+  matmul_finish const* finish = nullptr;
 };
 
 /// The activations of a call: (rows, k), contiguous along k.
