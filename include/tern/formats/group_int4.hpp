@@ -302,7 +302,8 @@ index choose_group_size(cpu_policy const& policy, W&& w, float tolerance) {
   auto const x = tern::view(w);
   detail::expect_int4_columns("choose_group_size", x.extent(1));
   index const columns = x.extent(1);
-  for (index const group : {columns, index{128}, index{64}})
+  index const sizes[] = {columns, 128, 64};
+  for (index const group : sizes)
     if (group > 32 && columns % group == 0 && detail::int4_error(policy, x, group) <= static_cast<double>(tolerance)) return group;
   return 32;
 }
