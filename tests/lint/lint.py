@@ -12,7 +12,9 @@ INCLUDE = ROOT / "include" / "tern"
 FOLDERS = ["core", "simd", "formats", "pointwise", "matmul", "attention", "decode"]  # each includes only from those before it
 KERNEL_STD = {"cstddef", "cstdint", "type_traits", "concepts", "bit", "limits"}  # no weak symbol of theirs holds code
 CORE_STD = KERNEL_STD | {"atomic", "memory", "new", "stdexcept", "system_error", "thread"}
-FILE_READERS = {"formats/gguf.hpp", "formats/gguf_tensor.hpp", "formats/gguf_value.hpp"}  # not kernels: they read files
+FILE_READERS = {  # not kernels: they read files
+    "formats/" + name for name in ("file_index.hpp", "gguf.hpp", "gguf_tensor.hpp", "gguf_value.hpp", "json.hpp", "safetensors.hpp")
+}
 FILE_READER_STD = KERNEL_STD | {"cstring", "memory", "span", "string_view", "utility"}
 ADAPTERS = {"core/eigen_executor.hpp", "core/openmp_executor.hpp", "core/tbb_executor.hpp"}
 INTRINSICS = re.compile(r"\bxsimd\b|[a-z]mmintrin|arm_neon|\b_mm\d*_|\b__m(128|256|512)|\bv(ld|st)1q?_|\b(u?int|float)\d+x\d+_t\b|cpuid\.h")
