@@ -3,6 +3,7 @@
 /// @file formats.hpp
 /// How numbers are stored in blocks.
 
+#include <tern/formats/block_array.hpp>
 #include <tern/formats/block_formats.hpp>
 #include <tern/formats/block_matrix.hpp>
 #include <tern/formats/decode.hpp>
