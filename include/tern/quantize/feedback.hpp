@@ -10,8 +10,8 @@
 /// From the last column to the first, H = L L^T is an ordinary Cholesky factorization; U is L's inverse, seen in this order, so that
 /// H is never inverted. The matrix kept is -U_ji / U_jj.
 ///
-/// A column whose inputs were all zero stands alone: its weights are rounded to nearest. Cost: k^3 / 3 in f64, then 4 k^2 bytes.
-/// Source: Frantar et al., "GPTQ", 2022; from knowledge.
+/// A column whose inputs were all zero stands alone: its weights are rounded to nearest. Cost: k^3 / 3 multiplications in f64; 4 k^2 bytes,
+/// and 8 k^2 on the way. Source: Frantar et al., "GPTQ", 2022; from knowledge.
 
 #include <tern/quantize/calibration.hpp>
 
