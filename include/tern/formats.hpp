@@ -3,12 +3,9 @@
 /// @file formats.hpp
 /// How numbers are stored in blocks.
 
-<<<<<<< HEAD
 #include <tern/formats/awq.hpp>
 #include <tern/formats/bit_planes.hpp>
-=======
 #include <tern/formats/block_array.hpp>
->>>>>>> h1
 #include <tern/formats/block_formats.hpp>
 #include <tern/formats/block_matrix.hpp>
 #include <tern/formats/decode.hpp>

@@ -166,6 +166,7 @@ struct bit_plane_weights {
   static constexpr index granule = 32;
   static constexpr int offset = 128;
   static constexpr bool has_min = false;
+  static constexpr bool row_scale = true;
 
   index rows, columns;
   bit_planes<code> from;

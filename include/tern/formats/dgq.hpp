@@ -81,6 +81,7 @@ struct dgq_weights {
   static constexpr index granule = 32;
   static constexpr int offset = 128;
   static constexpr bool has_min = false;
+  static constexpr bool row_scale = true;
 
   index rows, columns, group;
   tensor_view<std::uint8_t const, 2> codes, zeros, steps;

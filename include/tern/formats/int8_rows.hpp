@@ -17,6 +17,7 @@
 /// most r / 2 and a rounding. f32, f16 or bf16 weights of any strides; NaN becomes 0. Source: the formulas are as commonly known.
 
 #include <tern/formats/float_rows.hpp>
+#include <tern/simd/rows.hpp>
 
 namespace tern {
 
@@ -43,6 +44,7 @@ struct int8_rows {
   static constexpr index granule = 32;
   static constexpr int offset = 128;
   static constexpr bool has_min = false;
+  static constexpr bool row_scale = true;
 
   index rows, columns;
   tensor_view<std::int8_t const, 2> q;
@@ -54,6 +56,7 @@ struct int8_rows {
     detail::expect(columns % 32 == 0, "int8_rows", "q.extent(1)", columns, "a multiple of 32");
     detail::expect_int8_codes("int8_rows", q);
     detail::expect_equal("int8_rows", "row_scales.extent(0)", row_scales.extent(0), "q.extent(0)", rows);
+    detail::expect(rows <= 1 || row_scales.stride(0) == 1, "int8_rows", "row_scales.stride(0)", row_scales.stride(0), "1");
   }
 
   /// The 32 integers of columns 32 g to 32 g + 31: an element is scale (u - offset).
@@ -62,6 +65,18 @@ struct int8_rows {
     for (int j = 0; j < 32; j += 8) formats::detail::store8(u + j, formats::detail::load8(from + j) ^ 128 * formats::detail::each_byte);
   }
   TERN_INLINE void scales(index row, index, float* s, float*) const { s[0] = row_scales[row]; }
+  /// For matmul: `lanes` rows in registers.
+  template <class Group>
+  TERN_INLINE void load(index n, index g, Group& out) const {
+    simd::pack<std::uint8_t> const top(std::uint8_t{0x80});
+    auto const* const from = reinterpret_cast<std::uint8_t const*>(q.data() + n * q.stride(0) + 32 * g);
+    TERN_UNROLL
+    for (index r = 0; r < 4; ++r) {
+      out.u[0][r] = simd::load_rows16(from + r * q.stride(0), 4 * q.stride(0)) ^ top;
+      out.u[1][r] = simd::load_rows16(from + r * q.stride(0) + 16, 4 * q.stride(0)) ^ top;
+    }
+    out.scale[0] = simd::load(row_scales.data() + n);
+  }
 
   /// Rounds w (n, k) into q (n, k) and row_scales (n).
   template <tensor_like W>

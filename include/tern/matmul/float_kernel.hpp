@@ -174,17 +174,18 @@ TERN_INLINE void multiply_tile(typename Products::element const* TERN_RESTRICT p
   pack<float> sum[Rows][2];
   TERN_UNROLL
   for (int i = 0; i < Rows; ++i) sum[i][0] = sum[i][1] = pack<float>(0.f);
+  row_walk<Rows, typename Products::element> rows(x, x_stride);
   for (index k = 0; k < steps; ++k) {
     auto const w0 = Products::load(panel);
     auto const w1 = Products::load(panel + W * Products::step);
     panel += panel_rows * Products::step;
     TERN_UNROLL
     for (int i = 0; i < Rows; ++i) {
-      auto const broadcast = Products::broadcast(x + i * x_stride);
+      auto const broadcast = Products::broadcast(rows.at(i));
       sum[i][0] = Products::multiply_add(w0, broadcast, sum[i][0]);
       sum[i][1] = Products::multiply_add(w1, broadcast, sum[i][1]);
     }
-    x += Products::step;
+    rows.step(Products::step);
   }
   TERN_UNROLL
   for (int i = 0; i < Rows; ++i) {

@@ -71,15 +71,17 @@ TERN_INLINE void multiply_integers(std::uint8_t const* TERN_RESTRICT codes, inde
   packi sum[Rows][2];
   TERN_UNROLL
   for (int r = 0; r < Rows; ++r) sum[r][0] = sum[r][1] = packi(0);
+  row_walk<Rows, std::int8_t> rows(x, x_stride);
   for (index q = 0; q < quads; ++q) {
     auto const w0 = simd::load(codes), w1 = simd::load(codes + 4 * L);
     codes += 4 * panel_rows;
     TERN_UNROLL
     for (int r = 0; r < Rows; ++r) {
-      auto const four = simd::splat4(x + r * x_stride + 4 * q);
+      auto const four = simd::splat4(rows.at(r));
       sum[r][0] = dot_codes<Shape>(sum[r][0], w0, four);
       sum[r][1] = dot_codes<Shape>(sum[r][1], w1, four);
     }
+    rows.step(4);
   }
   TERN_UNROLL
   for (int r = 0; r < Rows; ++r) {
