@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 /// @file formats/decode.hpp
-/// Rows of a block matrix as f32, exact to the bit.
+/// Rows of a block matrix, or of any other weights (formats/weights.hpp), as f32, exact to the bit.
 ///
 ///     decode(weights, row, out)    out: weights.columns floats
 
 #include <tern/formats/block_formats.hpp>
+#include <tern/formats/weights.hpp>
 #include <tern/simd/convert.hpp>
 
 namespace tern::detail {
@@ -46,6 +47,11 @@ inline constexpr struct decode_fn {
   TERN_INLINE void operator()(block_matrix const& m, index row, float* out) const {
     detail::expect(row >= 0 && row < m.rows, "decode", "row", row, "at least 0 and less than the matrix's rows");
     detail::decode_columns(m.type, m.row(row), 0, m.columns, out);
+  }
+  template <custom_weights W>
+  TERN_INLINE void operator()(W const& w, index row, float* out) const {
+    detail::expect(row >= 0 && row < w.rows, "decode", "row", row, "at least 0 and less than the matrix's rows");
+    detail::decode_row(w, row, 0, w.columns, out);
   }
 } decode{};
 

@@ -9,7 +9,6 @@
 /// Each y(r, n) is the sum over chunks of 256 columns, in order, of the sum over k within the chunk, in order: the same
 /// operations whatever else is in the batch.
 
-#include <tern/formats/decode.hpp>
 #include <tern/matmul/row_group.hpp>
 #include <tern/simd/dot.hpp>
 #include <tern/simd/shuffle.hpp>
@@ -70,20 +69,20 @@ TERN_INLINE void store_columns(simd::pack<float> const (&column)[4], bf16* panel
   for (index k = 0; k < 4; k += 2) simd::store(panel + k * panel_rows, simd::narrow_pairs(column[k], column[k + 1]));
 }
 
-/// Groups [g0, g1) of 32 columns of `lanes` weight rows, decoded by the lane. The same bits as `decode`: products of a scale and
-/// a code are exact, or rounded once as there.
-template <class Format, class Element>
-TERN_INLINE void pack_groups(std::uint8_t const* rows, index row_bytes, index g0, index g1, Element* panel) {
+/// Groups [g0, g1) of 32 columns of `lanes` weight rows from row n on, decoded by the lane. The same bits as `decode`: products of a
+/// scale and a code are exact, or rounded once as there.
+template <class W, class Element>
+TERN_INLINE void pack_groups(W const& weights, index n, index g0, index g1, Element* panel) {
   using simd::pack;
-  pack<std::int32_t> const low(255), offset(Format::offset);
-  prefetch_rows next(rows, row_bytes, g0 == 0 ? g1 : 0);
+  pack<std::int32_t> const low(255), offset(W::offset);
+  prefetch_rows next(weights, n, g0 == 0 ? g1 : 0);
   for (index g = g0; g < g1; ++g) {
-    row_group<Format> w;
-    load_group(rows, row_bytes, g, w);
+    row_group<W::granule> w;
+    load_rows(weights, n, g, w);
     next.step();
     TERN_UNROLL
     for (index h = 0; h < 2; ++h) {
-      index const part = h * (row_group<Format>::granules - 1);
+      index const part = h * (w.granules - 1);
       pack<float> const scale = w.scale[part];
       simd::transpose_quads(w.u[h]);
       TERN_UNROLL
@@ -95,7 +94,7 @@ TERN_INLINE void pack_groups(std::uint8_t const* rows, index row_bytes, index g0
         TERN_UNROLL
         for (index k = 0; k < 4; ++k) {
           pack<float> const q = simd::to_float(u[k] - offset);
-          if constexpr (Format::has_min)
+          if constexpr (W::has_min)
             column[k] = simd::fma(q, scale, w.min[part]);
           else
             column[k] = q * scale;
@@ -107,8 +106,8 @@ TERN_INLINE void pack_groups(std::uint8_t const* rows, index row_bytes, index g0
 }
 
 /// Columns [k0, k1) of `lanes` weight rows from row n on, fewer at n1, row by row and transposed; what is missing is zero.
-template <class Products>
-TERN_INLINE void pack_rows(block_matrix const& w, index n, index n1, index k0, index k1, float_panel<Products>& panel,
+template <class Products, class Weights>
+TERN_INLINE void pack_rows(Weights const& w, index n, index n1, index k0, index k1, float_panel<Products>& panel,
                            typename Products::element* out) {
   using element = typename Products::element;
   constexpr index W = simd::lanes, bytes = index{sizeof(element)};
@@ -117,7 +116,7 @@ TERN_INLINE void pack_rows(block_matrix const& w, index n, index n1, index k0, i
     element* const row = panel.rows + i * chunk_columns;
     float* decoded = panel.decoded;
     if constexpr (std::is_same_v<element, float>) decoded = row;
-    if (n < n1) decode_columns(w.type, w.row(n), k0, k1, decoded);
+    if (n < n1) decode_row(w, n, k0, k1, decoded);
     for (index k = n < n1 ? k1 - k0 : 0; k < columns; ++k) decoded[k] = 0.f;
     if constexpr (!std::is_same_v<element, float>)
       for (index k = 0; k < columns; k += W) simd::store(row + k, simd::load(decoded + k));
@@ -127,17 +126,17 @@ TERN_INLINE void pack_rows(block_matrix const& w, index n, index n1, index k0, i
 }
 
 /// Decodes columns [k0, k1) of weight rows [n0, n1), n1 - n0 <= panel_rows, into a panel; rows and columns beyond are zero.
-template <class Products>
-inline void pack_panel(block_matrix const& w, index n0, index n1, index k0, index k1, float_panel<Products>& panel) noexcept {
+template <class Products, class Weights>
+inline void pack_panel(Weights const& w, index n0, index n1, index k0, index k1, float_panel<Products>& panel) noexcept {
   constexpr index W = simd::lanes;
   for (index first = 0; first < panel_rows; first += W) {
     auto* const out = panel.weights + first * Products::step;
-    auto const groups = [&]<class Format>(Format)
-                            TERN_LAMBDA { pack_groups<Format>(w.row(n0 + first), w.row_bytes, k0 / 32, k1 / 32, out); };
-    bool packed = false;
-    if constexpr (W % 4 == 0)
-      if (n0 + first + W <= n1) packed = with_block_format(w.type, groups);
-    if (!packed) pack_rows(w, n0 + first, n1, k0, k1, panel, out);
+    if constexpr (coded_weights<Weights> && W % 4 == 0)
+      if (n0 + first + W <= n1) {
+        pack_groups(w, n0 + first, k0 / 32, k1 / 32, out);
+        continue;
+      }
+    pack_rows(w, n0 + first, n1, k0, k1, panel, out);
   }
 }
 
@@ -186,13 +185,20 @@ inline constexpr int tile_rows = 12;
 inline constexpr int tile_rows = 6;
 #endif
 
+TERN_INLINE void pack_weights(any_weights const& w, index n0, index n1, index k0, index k1, float_panel<f32_products>& panel) {
+  w.operations->pack_f32(w.object, n0, n1, k0, k1, panel);
+}
+TERN_INLINE void pack_weights(any_weights const& w, index n0, index n1, index k0, index k1, float_panel<bf16_products>& panel) {
+  w.operations->pack_bf16(w.object, n0, n1, k0, k1, panel);
+}
+
 /// Weight rows [n0, n1) of a job (at most panel_rows) times rows [r0, r1) of x.
 template <class Products>
 inline void multiply_stripe(matmul_job const& job, index n0, index n1, index r0, index r1, index columns,
                             typename Products::element const* x, index x_stride, bool add, float_panel<Products>& panel) noexcept {
   for (index k0 = 0; k0 < columns || k0 == 0; k0 += chunk_columns) {
     index const k1 = k0 + chunk_columns < columns ? k0 + chunk_columns : columns;
-    pack_panel<Products>(job.w, n0, n1, k0, k1, panel);
+    pack_weights(job.w, n0, n1, k0, k1, panel);
     index const steps = divide_up(k1 - k0, Products::step), n = n1 - n0;
     bool const adds = add || k0 > 0;
     auto const* xk = x + r0 * x_stride + k0;

@@ -25,9 +25,9 @@ inline constexpr int stream_weight_rows = R == 1 ? 8 : (tile_rows >= 12 ? 16 : 8
 /// So far ahead a row is asked for, in bytes: the machine's own prefetchers follow few of so many rows.
 inline constexpr index stream_ahead = 4096;
 
-/// Products of R rows of x with N rows of weights over columns [k0, k1): to[r][n].
+/// Products of R rows of x with N rows of weights over `columns` columns: to[r][n].
 template <int R, int N, class X, class T>
-TERN_INLINE void stream_dots(X const* const (&x)[R], T const* const (&w)[N], index k0, index k1, float (&to)[R * N]) {
+TERN_INLINE void stream_dots(X const* const (&x)[R], T const* const* w, index columns, float (&to)[R * N]) {
   using packf = simd::pack<float>;
   constexpr index W = simd::lanes;
   packf sum[R * N];
@@ -45,27 +45,24 @@ TERN_INLINE void stream_dots(X const* const (&x)[R], T const* const (&w)[N], ind
       for (index r = 0; r < R; ++r) sum[r * N + n] = simd::fma(a[r], b, sum[r * N + n]);
     }
   };
-  index k = k0;
-  for (; k + W <= k1; k += W) add([](auto const* p) TERN_LAMBDA { return simd::load(p); }, k);
-  if (k < k1) add([&](auto const* p) TERN_LAMBDA { return simd::load_n(p, k1 - k); }, k);
+  index k = 0;
+  for (; k + W <= columns; k += W) add([](auto const* p) TERN_LAMBDA { return simd::load(p); }, k);
+  if (k < columns) add([&](auto const* p) TERN_LAMBDA { return simd::load_n(p, columns - k); }, k);
   simd::reduce_add_each(sum, to);
 }
 
-/// What the columns [k0, k1) add to R rows of y from row r0 on, for weight rows [n0, n1) of a job.
+/// What some columns add to R rows of y from row r0 on, for the weight rows [n, end) whose columns are at w. x: at the first column.
 template <int R, class X, class T>
-inline void stream_weights_times(matmul_job const& job, index n0, index n1, X const* x, index x_stride, index r0, index k0, index k1,
-                                 bool add) noexcept {
+TERN_INLINE void stream_weights_times(matmul_job const& job, index n, index end, T const* const* w, X const* x, index x_stride, index r0,
+                                      index columns, bool add) {
   constexpr int N = stream_weight_rows<R>;
   X const* row[R];
   for (index r = 0; r < R; ++r) row[r] = x + (r0 + r) * x_stride;
-  for (index n = n0; n < n1; n += N) {
-    index const some = n1 - n < N ? n1 - n : N;
-    T const* w[N];
-    for (index i = 0; i < N; ++i) w[i] = reinterpret_cast<T const*>(job.w.row(n + (i < some ? i : some - 1)));
+  for (; n < end; n += N, w += N) {
     float dots[R * N];
-    stream_dots<R, N>(row, w, k0, k1, dots);
+    stream_dots<R, N>(row, w, columns, dots);
     for (index r = 0; r < R; ++r)
-      for (index i = 0; i < some; ++i) {
+      for (index i = 0; i < N && n + i < end; ++i) {
         float& y = job.y[(r0 + r) * job.y_stride + n + i];
         y = add ? y + dots[r * N + i] : dots[r * N + i];
       }
@@ -75,16 +72,45 @@ inline void stream_weights_times(matmul_job const& job, index n0, index n1, X co
 /// Up to this many rows of x, the weights are streamed; beyond, packing them pays. In bf16 it pays sooner: its products are faster.
 inline constexpr index most_float_stream_rows = 32, most_bf16_stream_rows = 16;
 
+/// Weight rows that a piece of work takes at once.
+inline constexpr index stream_rows_at_once = stream_weight_rows<1>;
+
+/// Numbers where they lie.
+template <class T>
+struct plain_rows {
+  using element = T;
+  static constexpr index chunk = stream_chunk;
+  block_matrix const& m;
+  TERN_INLINE T const* at(index row, index, index k0, index) const { return reinterpret_cast<T const*>(m.row(row)) + k0; }
+};
+/// Weights that are decoded as they are needed, into memory for stream_rows_at_once chunks.
+template <class W>
+struct decoded_rows {
+  using element = float;
+  static constexpr index whole = chunk_columns * panel_rows / stream_rows_at_once;  // what a panel's memory holds
+  static constexpr index chunk = whole < stream_chunk ? whole : stream_chunk;
+  W const& w;
+  float* memory;
+  TERN_INLINE float const* at(index row, index i, index k0, index k1) const {
+    float* const out = memory + i * chunk;
+    decode_row(w, row, k0, k1, out);
+    return out;
+  }
+};
+
 /// Weight rows [n0, n1) of a job times all rows of x: a piece of some rows and a chunk of columns is used for all of them in turn.
-template <class X, class T>
-inline void stream_stripe_float(matmul_job const& job, index n0, index n1, X const* x, index x_stride, index rows, index columns,
+template <class Source, class X>
+inline void stream_stripe_float(Source const& source, matmul_job const& job, index n0, index n1, X const* x, index x_stride, index rows,
                                 bool add) noexcept {
-  constexpr index some = stream_weight_rows<1>;
-  for (index n = n0; n < n1; n += some)
-    for (index k0 = 0; k0 < columns || k0 == 0; k0 += stream_chunk) {
-      index const end = n + some < n1 ? n + some : n1, k1 = k0 + stream_chunk < columns ? k0 + stream_chunk : columns;
+  index const columns = job.w.columns;
+  for (index n = n0; n < n1; n += stream_rows_at_once)
+    for (index k0 = 0; k0 < columns || k0 == 0; k0 += Source::chunk) {
+      index const end = n + stream_rows_at_once < n1 ? n + stream_rows_at_once : n1;
+      index const k1 = k0 + Source::chunk < columns ? k0 + Source::chunk : columns;
+      typename Source::element const* w[stream_rows_at_once];
+      for (index i = 0; i < stream_rows_at_once; ++i) w[i] = n + i < end ? source.at(n + i, i, k0, k1) : w[0];
       auto const take = [&]<int R>(index r)
-                            TERN_LAMBDA { stream_weights_times<R, X, T>(job, n, end, x, x_stride, r, k0, k1, add || k0 > 0); };
+                            TERN_LAMBDA { stream_weights_times<R>(job, n, end, w, x + k0, x_stride, r, k1 - k0, add || k0 > 0); };
       index r = 0;
       for (; r + 4 <= rows; r += 4) take.template operator()<4>(r);
       for (; r + 2 <= rows; r += 2) take.template operator()<2>(r);
@@ -92,25 +118,22 @@ inline void stream_stripe_float(matmul_job const& job, index n0, index n1, X con
     }
 }
 
-/// All jobs, whose weights are plain numbers. x: (rows, columns) elements X.
+/// All jobs, whose weights are streamed. x: (rows, k) elements X; scratch: a float_panel a slot.
 template <class X>
-inline void stream_float(cpu_policy const& policy, matmul_job const* jobs, index count, X const* x, index x_stride, index rows,
-                         index columns, bool add) {
+inline void stream_float(cpu_policy const& policy, matmul_job const* jobs, index count, X const* x, index x_stride, index rows, bool add,
+                         std::byte* scratch) {
   index total = 0;
   for (index j = 0; j < count; ++j) total += jobs[j].w.rows;
-  index const stripe = round_to_multiple(divide_up(total, 4 * policy.concurrency()), stream_weight_rows<1>);
+  index const stripe = round_to_multiple(divide_up(total, 4 * policy.concurrency()), stream_rows_at_once);
   matmul_split const split(jobs, count, rows, stripe > 0 ? stripe : 1, rows);
-  parallel_for(policy, split.items, [&](index item, index) TERN_LAMBDA {
+  parallel_for(policy, split.items, [&](index item, index slot) TERN_LAMBDA {
     auto const p = split.at(item, jobs, rows);
-    auto const run = [&]<class T>(T const*) TERN_LAMBDA { stream_stripe_float<X, T>(*p.job, p.n0, p.n1, x, x_stride, rows, columns, add); };
-    switch (p.job->w.type) {
-      case weight_type::f16:
-        return run(static_cast<f16 const*>(nullptr));
-      case weight_type::bf16:
-        return run(static_cast<bf16 const*>(nullptr));
-      default:
-        return run(static_cast<float const*>(nullptr));
-    }
+    using panel_type = float_panel<f32_products>;
+    auto& panel = *reinterpret_cast<panel_type*>(scratch + slot * static_cast<index>(sizeof(panel_type)));
+    if constexpr (std::is_same_v<X, bf16>)
+      p.job->w.operations->stream_bf16(*p.job, p.n0, p.n1, x, x_stride, rows, add, panel);
+    else
+      p.job->w.operations->stream_f32(*p.job, p.n0, p.n1, x, x_stride, rows, add, panel);
   });
 }
 

@@ -26,14 +26,18 @@ struct int8_panel {
   alignas(64) float mins[2 * panel_groups * panel_rows];
 };
 
-/// `lanes` weight rows to lanes first, first + 1, ... of a panel, through registers.
-template <class Format>
-TERN_INLINE void pack_lanes(std::uint8_t const* rows, index row_bytes, index g0, index groups, index first, int8_panel& panel) {
-  constexpr index granules = 32 / Format::granule;
-  prefetch_rows next(rows, row_bytes, g0 == 0 ? groups : 0);
+/// `lanes` weight rows from row n on to lanes first, first + 1, ... of a panel, through registers; rows from `end` on count as the last.
+template <class W>
+TERN_INLINE void pack_lanes(W const& weights, index n, index end, index g0, index groups, index first, int8_panel& panel) {
+  constexpr index granules = 32 / W::granule;
+  bool const whole = n + simd::lanes <= end;
+  prefetch_rows next(weights, n, whole && g0 == 0 ? groups : 0);
   for (index g = 0; g < groups; ++g) {
-    row_group<Format> w;
-    load_group(rows, row_bytes, g0 + g, w);
+    row_group<W::granule> w;
+    if (whole)
+      load_rows(weights, n, g0 + g, w);
+    else
+      load_rows(weights, n, end, g0 + g, w);
     next.step();
     for (index h = 0; h < 2; ++h) {
       simd::transpose_quads(w.u[h]);
@@ -42,43 +46,37 @@ TERN_INLINE void pack_lanes(std::uint8_t const* rows, index row_bytes, index g0,
     for (index j = 0; j < granules; ++j) {
       index const at = (g * granules + j) * panel_rows + first;
       simd::store(panel.scales + at, w.scale[j]);
-      if constexpr (Format::has_min) simd::store(panel.mins + at, w.min[j]);
+      if constexpr (W::has_min) simd::store(panel.mins + at, w.min[j]);
     }
   }
 }
-/// One weight row to one lane; no row is zeros.
-template <class Format>
-TERN_INLINE void pack_lane(typename Format::block const* row, index g0, index groups, index lane, int8_panel& panel) {
-  constexpr index parts = Format::elements / 32, granules = 32 / Format::granule;
+/// One weight row to one lane.
+template <class W>
+TERN_INLINE void pack_lane(W const& weights, index n, index g0, index groups, index lane, int8_panel& panel) {
+  constexpr index granules = 32 / W::granule;
   for (index g = 0; g < groups; ++g) {
-    std::uint8_t u[32] = {};
-    float scale[granules] = {}, min[granules] = {};
-    if (row != nullptr) {
-      auto const& block = row[(g0 + g) / parts];
-      Format::unpack(block, (g0 + g) % parts, u);
-      Format::scales(block, (g0 + g) % parts, scale, min);
-    }
+    std::uint8_t u[32];
+    float scale[granules], min[granules];
+    weights.unpack(n, g0 + g, u);
+    weights.scales(n, g0 + g, scale, min);
     for (index j = 0; j < 8; ++j) __builtin_memcpy(panel.codes + 4 * ((8 * g + j) * panel_rows + lane), u + 4 * j, 4);
     for (index j = 0; j < granules; ++j) {
       index const at = (g * granules + j) * panel_rows + lane;
       panel.scales[at] = scale[j];
-      if constexpr (Format::has_min) panel.mins[at] = min[j];
+      if constexpr (W::has_min) panel.mins[at] = min[j];
     }
   }
 }
-/// Unpacks groups [g0, g1) of weight rows [n0, n1); rows beyond are zero.
-template <class Format>
-inline void pack_codes(block_matrix const& w, index n0, index n1, index g0, index g1, int8_panel& panel) noexcept {
-  constexpr index W = simd::lanes;
-  using block = typename Format::block;
-  for (index first = 0; first < panel_rows; first += W) {
-    if constexpr (W % 4 == 0)
-      if (n0 + first + W <= n1) {
-        pack_lanes<Format>(w.row(n0 + first), w.row_bytes, g0, g1 - g0, first, panel);
-        continue;
-      }
-    for (index lane = first; lane < first + W; ++lane)
-      pack_lane<Format>(n0 + lane < n1 ? reinterpret_cast<block const*>(w.row(n0 + lane)) : nullptr, g0, g1 - g0, lane, panel);
+/// Unpacks groups [g0, g1) of weight rows [n0, n1); lanes beyond repeat the last row, and nobody stores what comes of them.
+template <class W>
+inline void pack_codes(W const& w, index n0, index n1, index g0, index g1, int8_panel& panel) noexcept {
+  constexpr index L = simd::lanes;
+  auto const last = [&](index n) TERN_LAMBDA { return n < n1 ? n : n1 - 1; };
+  for (index first = 0; first < panel_rows; first += L) {
+    if constexpr (L % 4 == 0)
+      pack_lanes(w, last(n0 + first), n1, g0, g1 - g0, first, panel);
+    else
+      for (index lane = first; lane < first + L; ++lane) pack_lane(w, last(n0 + lane), g0, g1 - g0, lane, panel);
   }
 }
 
@@ -155,17 +153,17 @@ inline void multiply_codes(int8_panel const& panel, std::int32_t offset, index g
 }
 
 /// Weight rows [n0, n1) of a job (at most panel_rows) times rows [r0, r1) of x.
-template <class Format>
-inline void multiply_stripe_int8(matmul_job const& job, index n0, index n1, index r0, index r1, q8_rows const& x, bool add,
+template <class W>
+inline void multiply_stripe_int8(W const& w, matmul_job const& job, index n0, index n1, index r0, index r1, q8_rows const& x, bool add,
                                  int8_panel& panel) noexcept {
   for (index g0 = 0; g0 < x.blocks || g0 == 0; g0 += panel_groups) {
     index const g1 = g0 + panel_groups < x.blocks ? g0 + panel_groups : x.blocks;
-    pack_codes<Format>(job.w, n0, n1, g0, g1, panel);
+    pack_codes(w, n0, n1, g0, g1, panel);
     bool const adds = add || g0 > 0;
     auto const tile = [&]<int Rows>(index r) TERN_LAMBDA {
-      multiply_codes<code_shape_of<Format>, Rows>(panel, Format::offset, g1 - g0, x.q + r * x.stride + 32 * g0, x.stride,
-                                                  x.scales + r * x.blocks + g0, x.blocks, job.y + r * job.y_stride + n0, job.y_stride,
-                                                  n1 - n0, adds);
+      multiply_codes<code_shape_of<W>, Rows>(panel, W::offset, g1 - g0, x.q + r * x.stride + 32 * g0, x.stride,
+                                             x.scales + r * x.blocks + g0, x.blocks, job.y + r * job.y_stride + n0, job.y_stride, n1 - n0,
+                                             adds);
     };
     index r = r0;
     for (; r + int8_tile_rows <= r1; r += int8_tile_rows) tile.template operator()<int8_tile_rows>(r);
@@ -175,19 +173,19 @@ inline void multiply_stripe_int8(matmul_job const& job, index n0, index n1, inde
   }
 }
 
-template <class Format>
-inline void run_stripe_int8(matmul_job const& job, index n0, index n1, index r0, index r1, q8_rows const& x, bool add, bool stream,
-                            int8_panel& panel) noexcept {
+template <class W>
+inline void run_stripe_int8(W const& w, matmul_job const& job, index n0, index n1, index r0, index r1, q8_rows const& x, bool add,
+                            bool stream, int8_panel& panel) noexcept {
   if constexpr (simd::lanes % 4 == 0)
-    if (stream) return stream_stripe<Format>(job, n0, n1, r0, r1, x, add);
+    if (stream) return stream_stripe(w, job, n0, n1, r0, r1, x, add);
   for (index n = n0; n < n1; n += panel_rows)
-    multiply_stripe_int8<Format>(job, n, n + panel_rows < n1 ? n + panel_rows : n1, r0, r1, x, add, panel);
+    multiply_stripe_int8(w, job, n, n + panel_rows < n1 ? n + panel_rows : n1, r0, r1, x, add, panel);
 }
 
 /// Up to this many rows of x, the weights are streamed; beyond, unpacking them pays.
 inline constexpr index most_streamed_rows = 2;
 
-/// All jobs, whose weights are blocks of integers. scratch: an int8_panel a slot.
+/// All jobs, whose weights are codes. scratch: an int8_panel a slot.
 inline void multiply_int8(cpu_policy const& policy, matmul_job const* jobs, index count, index rows, q8_rows const& x, bool add,
                           std::byte* scratch) {
   bool const stream = simd::lanes % 4 == 0 && rows <= most_streamed_rows;
@@ -199,9 +197,7 @@ inline void multiply_int8(cpu_policy const& policy, matmul_job const* jobs, inde
   parallel_for(policy, split.items, [&](index item, index slot) TERN_LAMBDA {
     auto const p = split.at(item, jobs, rows);
     auto& panel = *reinterpret_cast<int8_panel*>(scratch + slot * static_cast<index>(sizeof(int8_panel)));
-    auto const run = [&]<class Format>(Format)
-                         TERN_LAMBDA { run_stripe_int8<Format>(*p.job, p.n0, p.n1, p.r0, p.r1, x, add, stream, panel); };
-    with_block_format(p.job->w.type, run);
+    p.job->w.operations->int8(*p.job, p.n0, p.n1, p.r0, p.r1, x, add, stream, panel);
   });
 }
 

@@ -21,8 +21,8 @@ struct code_shape {
   static constexpr bool has_min = HasMin;  // and no offset
   static constexpr bool wide = Wide;       // codes of eight bits, not seven
 };
-template <class Format>
-using code_shape_of = code_shape<Format::granule, Format::has_min, Format::offset == 128>;
+template <class W>
+using code_shape_of = code_shape<W::granule, W::has_min, W::offset == 128>;
 
 template <class Shape>
 TERN_INLINE simd::pack<std::int32_t> dot_codes(simd::pack<std::int32_t> sum, simd::pack<std::uint8_t> u, simd::pack<std::int8_t> x) {
@@ -33,76 +33,70 @@ TERN_INLINE simd::pack<std::int32_t> dot_codes(simd::pack<std::int32_t> sum, sim
 }
 
 /// What 32 columns add to a sum. part: the integer dot products with each half of the columns.
-template <class Format>
+template <class W>
 TERN_INLINE simd::pack<float> add_group(simd::pack<float> sum, simd::pack<std::int32_t> const (&part)[2], q8_scales const& x,
                                         simd::pack<float> const* scale, simd::pack<float> const* min) {
   using simd::pack;
   pack<float> const d(x.scale);
-  if constexpr (Format::granule == 32) {
+  if constexpr (W::granule == 32) {
     pack<std::int32_t> n = part[0];
-    if constexpr (Format::offset != 0) n = n + pack<std::int32_t>(-Format::offset * x.total);
+    if constexpr (W::offset != 0) n = n + pack<std::int32_t>(-W::offset * x.total);
     sum = simd::fma(simd::to_float(n), scale[0] * d, sum);
-    if constexpr (Format::has_min) sum = simd::fma(min[0], pack<float>(x.sum), sum);
+    if constexpr (W::has_min) sum = simd::fma(min[0], pack<float>(x.sum), sum);
     return sum;
   } else {
     std::int32_t const taken[2] = {x.first, x.total - x.first};
     TERN_UNROLL
     for (index j = 0; j < 2; ++j) {
       pack<std::int32_t> n = part[j];
-      if constexpr (Format::offset != 0) n = n + pack<std::int32_t>(-Format::offset * taken[j]);
+      if constexpr (W::offset != 0) n = n + pack<std::int32_t>(-W::offset * taken[j]);
       sum = simd::fma(simd::to_float(n), scale[j] * d, sum);
-      if constexpr (Format::has_min) sum = simd::fma(min[j], pack<float>(x.scale * static_cast<float>(taken[j])), sum);
+      if constexpr (W::has_min) sum = simd::fma(min[j], pack<float>(x.scale * static_cast<float>(taken[j])), sum);
     }
     return sum;
   }
 }
 
-/// `lanes` weight rows times one row of x, added to `sum`.
-template <class Format>
-TERN_INLINE simd::pack<float> stream_rows(std::uint8_t const* rows, index row_bytes, std::int8_t const* q, q8_scales const* scales,
-                                          index groups, simd::pack<float> sum) {
+/// `lanes` weight rows from row n on times one row of x, added to `sum`; rows from `end` on count as the last one.
+template <class W>
+TERN_INLINE simd::pack<float> stream_rows(W const& weights, index n, index end, std::int8_t const* q, q8_scales const* scales, index groups,
+                                          simd::pack<float> sum) {
   using simd::pack;
-  using shape = code_shape_of<Format>;
-  prefetch_rows next(rows, row_bytes, groups);
+  using shape = code_shape_of<W>;
+  bool const whole = n + simd::lanes <= end;
+  prefetch_rows next(weights, n, whole ? groups : 0);
   for (index g = 0; g < groups; ++g) {
-    row_group<Format> w;
-    load_group(rows, row_bytes, g, w);
+    row_group<W::granule> w;
+    if (whole)
+      load_rows(weights, n, g, w);
+    else
+      load_rows(weights, n, end, g, w);
     next.step();
     auto const x0 = simd::repeat16(q + 32 * g), x1 = simd::repeat16(q + 32 * g + 16);
     pack<std::int32_t> first[4], second[4], part[2];
     TERN_UNROLL
     for (index r = 0; r < 4; ++r) {
       first[r] = dot_codes<shape>(pack<std::int32_t>(0), w.u[0][r], x0);
-      second[r] = dot_codes<shape>(Format::granule == 32 ? first[r] : pack<std::int32_t>(0), w.u[1][r], x1);
+      second[r] = dot_codes<shape>(W::granule == 32 ? first[r] : pack<std::int32_t>(0), w.u[1][r], x1);
     }
-    part[0] = simd::sum_quads(Format::granule == 32 ? second : first);
-    if constexpr (Format::granule != 32) part[1] = simd::sum_quads(second);
-    sum = add_group<Format>(sum, part, scales[g], w.scale, w.min);
+    part[0] = simd::sum_quads(W::granule == 32 ? second : first);
+    if constexpr (W::granule != 32) part[1] = simd::sum_quads(second);
+    sum = add_group<W>(sum, part, scales[g], w.scale, w.min);
   }
   return sum;
 }
 
 /// Weight rows [n0, n1) of a job times rows [r0, r1) of x.
-template <class Format>
-inline void stream_stripe(matmul_job const& job, index n0, index n1, index r0, index r1, q8_rows const& x, bool add) noexcept {
+template <class W>
+inline void stream_stripe(W const& w, matmul_job const& job, index n0, index n1, index r0, index r1, q8_rows const& x, bool add) noexcept {
   using simd::pack;
-  constexpr index W = simd::lanes;
-  for (index n = n0; n < n1; n += W) {
-    index const left = n1 - n < W ? n1 - n : W;
+  constexpr index L = simd::lanes;
+  for (index n = n0; n < n1; n += L) {
+    index const left = n1 - n < L ? n1 - n : L;
     for (index r = r0; r < r1; ++r) {
       float* const y = job.y + r * job.y_stride + n;
-      std::int8_t const* const q = x.q + r * x.stride;
-      q8_scales const* const s = x.scales + r * x.blocks;
       pack<float> const start = add ? simd::load_n(y, left) : pack<float>(0.f);
-      if (left == W) {
-        simd::store(y, stream_rows<Format>(job.w.row(n), job.w.row_bytes, q, s, x.blocks, start));
-        continue;
-      }
-      // Fewer rows than lanes: each is taken for all of them.
-      float lane[W];
-      simd::store(lane, start);
-      for (index i = 0; i < left; ++i)
-        simd::store_n(y + i, stream_rows<Format>(job.w.row(n + i), 0, q, s, x.blocks, pack<float>(lane[i])), 1);
+      simd::store_n(y, stream_rows(w, n, n1, x.q + r * x.stride, x.scales + r * x.blocks, x.blocks, start), left);
     }
   }
 }

@@ -4,7 +4,7 @@
 /// y = x w^T, with weights in any format, used where they lie.
 ///
 ///     x (rows, k)   activations: f32, f16 or bf16, any strides
-///     w (n, k)      weights: a block_matrix, or a view of f32, f16 or bf16 whose rows are contiguous
+///     w (n, k)      weights: a block_matrix, a view of f32, f16 or bf16 whose rows are contiguous, or any others (formats/weights.hpp)
 ///     y (rows, n)   f32, any strides; may not overlap x or w
 ///
 ///     matmul(policy, x, w, y)
@@ -20,8 +20,7 @@
 /// Cost: rows n k multiply-adds; one pass over the weights, which is what one to a few rows cost.
 /// Error: `accuracy` below.
 
-#include <tern/matmul/float_stream.hpp>
-#include <tern/matmul/int8_kernel.hpp>
+#include <tern/matmul/operations.hpp>
 
 namespace tern::detail {
 inline namespace TERN_ABI {
@@ -81,19 +80,18 @@ inline void round_rows(matmul_input const& in, bf16* out, index stride) noexcept
   }
 }
 
-/// Moves the jobs whose weights are of a type that fits to the front, and returns how many these are.
+/// Moves the jobs whose weights fit to the front, and returns how many these are.
 template <class Fits>
 TERN_INLINE index partition_jobs(matmul_job* jobs, index count, Fits const& fits) {
   index front = 0;
   for (index j = 0; j < count; ++j) {
-    if (!fits(jobs[j].w.type)) continue;
+    if (!fits(jobs[j].w)) continue;
     matmul_job const moved = jobs[front];
     jobs[front++] = jobs[j];
     jobs[j] = moved;
   }
   return front;
 }
-TERN_INLINE bool is_plain(weight_type type) { return info(type).elements == 1; }
 
 inline void run_matmul(cpu_policy const& policy, matmul_job* jobs, index count, matmul_input const& in, compute mode, bool add,
                        matmul_plan const& plan, std::byte* scratch) {
@@ -101,12 +99,11 @@ inline void run_matmul(cpu_policy const& policy, matmul_job* jobs, index count, 
   if (mode == compute::bf16) {
     auto* const x = reinterpret_cast<bf16*>(scratch + plan.x_bf16);
     round_rows(in, x, plan.stride);
-    auto const same = [](weight_type t) { return t == weight_type::bf16; };
-    index const streamed = in.rows <= most_bf16_stream_rows ? partition_jobs(jobs, count, same) : 0;
-    if (streamed > 0) stream_float(policy, jobs, streamed, x, plan.stride, in.rows, in.columns, add);
+    index const streamed = in.rows <= most_bf16_stream_rows ? partition_jobs(jobs, count, [](any_weights const& w) { return w.bf16; }) : 0;
+    if (streamed > 0) stream_float(policy, jobs, streamed, x, plan.stride, in.rows, add, panels);
     return multiply_float<bf16_products>(policy, jobs + streamed, count - streamed, x, plan.stride, in.rows, in.columns, add, panels);
   }
-  index const integers = mode == compute::int8 ? partition_jobs(jobs, count, [](weight_type t) { return !is_plain(t); }) : 0;
+  index const integers = mode == compute::int8 ? partition_jobs(jobs, count, [](any_weights const& w) { return w.integers; }) : 0;
   if (integers > 0) {
     q8_rows const x{reinterpret_cast<std::int8_t*>(scratch + plan.x_q8), reinterpret_cast<q8_scales*>(scratch + plan.x_scales), plan.stride,
                     in.columns / 32};
@@ -115,8 +112,9 @@ inline void run_matmul(cpu_policy const& policy, matmul_job* jobs, index count, 
   }
   jobs += integers;
   count -= integers;
-  index const streamed = in.rows <= most_float_stream_rows ? partition_jobs(jobs, count, is_plain) : 0;
-  if (streamed > 0) stream_float(policy, jobs, streamed, in.x, in.x_stride, in.rows, in.columns, add);
+  index const streamed =
+      in.rows <= most_float_stream_rows ? partition_jobs(jobs, count, [](any_weights const& w) { return w.streamed; }) : 0;
+  if (streamed > 0) stream_float(policy, jobs, streamed, in.x, in.x_stride, in.rows, add, panels);
   multiply_float<f32_products>(policy, jobs + streamed, count - streamed, in.x, in.x_stride, in.rows, in.columns, add, panels);
 }
 
@@ -135,11 +133,6 @@ struct matmul_options {
 template <class O>
 concept matmul_option = std::same_as<O, compute> || std::same_as<O, accumulate>;
 
-TERN_INLINE block_matrix weights_of(block_matrix const& w) { return w; }
-template <tensor_like W>
-TERN_INLINE block_matrix weights_of(W&& w) {
-  return block_matrix(tern::view(w));
-}
 template <class T>
 TERN_INLINE bool in_place(tensor_view<T, 2> const& x) {
   return std::is_same_v<std::remove_const_t<T>, float> && (x.stride(1) == 1 || x.extent(1) <= 1);
@@ -160,14 +153,23 @@ inline constexpr struct matmul_fn {
   void operator()(cpu_policy const& policy, X&& x, W&& w, Y&& y, Options... options) const {
     static_assert(view_of<X>::rank == 2 && view_of<Y>::rank == 2, "tern: matmul takes x (rows, k) and y (rows, n): pass views of rank 2");
     static_assert(std::is_same_v<typename view_of<Y>::element_type, float>, "tern: matmul writes y, which is f32 and not const");
-    block_matrix const weights[] = {detail::weights_of(w)};
     tensor_view<float, 2> const results[] = {tern::view(y)};
-    run(policy, tern::view(x), weights, results, 1, detail::matmul_options::of(options...));
+    auto const call = [&](auto const& weights) TERN_LAMBDA {
+      detail::any_weights const erased[] = {detail::weights_of(weights)};
+      run(policy, tern::view(x), erased, results, 1, detail::matmul_options::of(options...));
+    };
+    if constexpr (custom_weights<std::remove_cvref_t<W>> || std::is_same_v<std::remove_cvref_t<W>, block_matrix>)
+      call(w);
+    else
+      call(block_matrix(tern::view(w)));
   }
   template <tensor_like X, std::size_t N, detail::matmul_option... Options>
   void operator()(cpu_policy const& policy, X&& x, block_matrix const (&w)[N], tensor_view<float, 2> const (&y)[N],
                   Options... options) const {
-    run(policy, tern::view(x), w, y, static_cast<index>(N), detail::matmul_options::of(options...));
+    static_assert(N <= most, "tern: one call of matmul takes at most 16 matrices");
+    detail::any_weights erased[N];
+    for (std::size_t j = 0; j < N; ++j) erased[j] = detail::weights_of(w[j]);
+    run(policy, tern::view(x), erased, y, static_cast<index>(N), detail::matmul_options::of(options...));
   }
 
   template <tensor_like X, class W, tensor_like Y, detail::matmul_option... Options>
@@ -183,7 +185,7 @@ inline constexpr struct matmul_fn {
 
  private:
   /// As many matrices as one call takes: what lets the engine keep its list of jobs on the stack.
-  static constexpr index most = 16;
+  static constexpr std::size_t most = 16;
 
   struct sized_plan : detail::matmul_plan {
     TERN_INLINE std::size_t bytes_needed() const { return static_cast<std::size_t>(bytes); }
@@ -197,10 +199,9 @@ inline constexpr struct matmul_fn {
   }
 
   template <class T>
-  static void run(cpu_policy const& policy, tensor_view<T, 2> const& x, block_matrix const* w, tensor_view<float, 2> const* y, index count,
-                  detail::matmul_options options) {
+  static void run(cpu_policy const& policy, tensor_view<T, 2> const& x, detail::any_weights const* w, tensor_view<float, 2> const* y,
+                  index count, detail::matmul_options options) {
     static_assert(float_storage<T>, "tern::matmul: x holds f32, f16 or bf16");
-    detail::expect(count <= most, "matmul", "the number of matrices", count, "at most 16");
     index const rows = x.extent(0), columns = x.extent(1);
     for (index j = 0; j < count; ++j) {
       detail::expect_equal("matmul", "x.extent(1)", columns, "w's columns", w[j].columns);

@@ -3,7 +3,7 @@
 /// @file matmul/row_group.hpp
 /// 32 columns of `lanes` weight rows, from their blocks to registers: what both integer products and decoding start from.
 
-#include <tern/formats/block_formats.hpp>
+#include <tern/formats/decode.hpp>
 #include <tern/matmul/types.hpp>
 #include <tern/simd/rows.hpp>
 #include <tern/simd/shuffle.hpp>
@@ -12,11 +12,12 @@ namespace tern::detail {
 inline namespace TERN_ABI {
 
 /// 32 columns of `lanes` weight rows: u[h][r] has bytes 16 h to 16 h + 15 of rows r, r + 4, r + 8, ...
-template <class Format>
+/// Granule: columns that share a scale (and a minimum, in formats that have one), 16 or 32.
+template <index Granule>
 struct row_group {
-  static constexpr index granules = 32 / Format::granule;
+  static constexpr index granules = 32 / Granule;
   simd::pack<std::uint8_t> u[2][4];
-  simd::pack<float> scale[granules], min[granules];  // min: formats that have one
+  simd::pack<float> scale[granules], min[granules];
 };
 
 /// The block of 32 columns in the row at `row`.
@@ -25,10 +26,42 @@ TERN_INLINE typename Format::block const& block_of(std::uint8_t const* row, inde
   return reinterpret_cast<typename Format::block const*>(row)[g / (Format::elements / 32)];
 }
 
-/// Scales and minima, row by row.
+/// Any weights, through memory. Rows from `end` on are taken as the last one.
+template <class W>
+TERN_INLINE void load_rows(W const& w, index n, index end, index g, row_group<W::granule>& out) {
+  constexpr index L = simd::lanes, granules = 32 / W::granule;
+  std::uint8_t bytes[L * 32];
+  float scale[granules][L], min[granules][L];
+  for (index i = 0; i < L; ++i) {
+    index const row = n + i < end ? n + i : end - 1;
+    w.unpack(row, g, bytes + 32 * i);
+    float s[granules], m[granules] = {};
+    w.scales(row, g, s, m);
+    for (index j = 0; j < granules; ++j) {
+      scale[j][i] = s[j];
+      min[j][i] = m[j];
+    }
+  }
+  for (index h = 0; h < 2; ++h)
+    for (index r = 0; r < 4; ++r) out.u[h][r] = simd::load_rows16(bytes + 32 * r + 16 * h, 4 * 32);
+  for (index j = 0; j < granules; ++j) {
+    out.scale[j] = simd::load(scale[j]);
+    if constexpr (W::has_min) out.min[j] = simd::load(min[j]);
+  }
+}
+/// `lanes` whole rows from n on: as the weights load them, or through memory.
+template <class W>
+TERN_INLINE void load_rows(W const& w, index n, index g, row_group<W::granule>& out) {
+  if constexpr (requires { w.load(n, g, out); })
+    w.load(n, g, out);
+  else
+    load_rows(w, n, n + simd::lanes, g, out);
+}
+
+/// Scales and minima of blocks, row by row.
 template <class Format>
-TERN_INLINE void load_scales(std::uint8_t const* rows, index row_bytes, index g, row_group<Format>& out) {
-  constexpr index W = simd::lanes, granules = row_group<Format>::granules;
+TERN_INLINE void load_scales(Format, std::uint8_t const* rows, index row_bytes, index g, row_group<Format::granule>& out) {
+  constexpr index W = simd::lanes, granules = 32 / Format::granule;
   float scale[granules][W], min[granules][W];
   for (index i = 0; i < W; ++i) {
     float s[granules], m[granules];
@@ -44,20 +77,20 @@ TERN_INLINE void load_scales(std::uint8_t const* rows, index row_bytes, index g,
   }
 }
 
-/// Through memory: any format.
+/// Any blocks, through memory.
 template <class Format>
-TERN_INLINE void load_group(std::uint8_t const* rows, index row_bytes, index g, row_group<Format>& out) {
+TERN_INLINE void load_group(Format, std::uint8_t const* rows, index row_bytes, index g, row_group<Format::granule>& out) {
   constexpr index W = simd::lanes, parts = Format::elements / 32;
   std::uint8_t bytes[W * 32];
   for (index i = 0; i < W; ++i) Format::unpack(block_of<Format>(rows + i * row_bytes, g), g % parts, bytes + 32 * i);
   for (index h = 0; h < 2; ++h)
     for (index r = 0; r < 4; ++r) out.u[h][r] = simd::load_rows16(bytes + 32 * r + 16 * h, 4 * 32);
-  load_scales(rows, row_bytes, g, out);
+  load_scales(Format{}, rows, row_bytes, g, out);
 }
 
 /// The halves of 16 bytes at q in each row: codes, or choices among the format's levels.
 template <class Format>
-TERN_INLINE void load_halves(std::uint8_t const* q, index row_bytes, row_group<Format>& out) {
+TERN_INLINE void load_halves(Format, std::uint8_t const* q, index row_bytes, row_group<Format::granule>& out) {
   simd::pack<std::uint8_t> const low(std::uint8_t{15});
   TERN_UNROLL
   for (index r = 0; r < 4; ++r) {
@@ -76,32 +109,32 @@ TERN_INLINE void load_halves(std::uint8_t const* q, index row_bytes, row_group<F
 }
 /// Such halves after one or two f16.
 template <class Format>
-TERN_INLINE void load_f16_halves(std::uint8_t const* rows, index row_bytes, index g, row_group<Format>& out) {
+TERN_INLINE void load_f16_halves(Format, std::uint8_t const* rows, index row_bytes, index g, row_group<Format::granule>& out) {
   using block = typename Format::block;
   std::uint8_t const* const p = rows + g * static_cast<index>(sizeof(block));
-  load_halves(p + static_cast<index>(offsetof(block, q)), row_bytes, out);
+  load_halves(Format{}, p + static_cast<index>(offsetof(block, q)), row_bytes, out);
   auto const head = simd::gather_rows32(p, row_bytes);
   out.scale[0] = simd::low_f16(head);
   if constexpr (Format::has_min) out.min[0] = simd::high_f16(head);
 }
-TERN_INLINE void load_group(std::uint8_t const* rows, index row_bytes, index g, row_group<formats::q4_0>& out) {
-  load_f16_halves(rows, row_bytes, g, out);
+TERN_INLINE void load_group(formats::q4_0, std::uint8_t const* rows, index row_bytes, index g, row_group<formats::q4_0::granule>& out) {
+  load_f16_halves(formats::q4_0{}, rows, row_bytes, g, out);
 }
-TERN_INLINE void load_group(std::uint8_t const* rows, index row_bytes, index g, row_group<formats::q4_1>& out) {
-  load_f16_halves(rows, row_bytes, g, out);
+TERN_INLINE void load_group(formats::q4_1, std::uint8_t const* rows, index row_bytes, index g, row_group<formats::q4_1::granule>& out) {
+  load_f16_halves(formats::q4_1{}, rows, row_bytes, g, out);
 }
-TERN_INLINE void load_group(std::uint8_t const* rows, index row_bytes, index g, row_group<formats::iq4_nl>& out) {
-  load_f16_halves(rows, row_bytes, g, out);
+TERN_INLINE void load_group(formats::iq4_nl, std::uint8_t const* rows, index row_bytes, index g, row_group<formats::iq4_nl::granule>& out) {
+  load_f16_halves(formats::iq4_nl{}, rows, row_bytes, g, out);
 }
-TERN_INLINE void load_group(std::uint8_t const* rows, index row_bytes, index g, row_group<formats::iq4_xs>& out) {
-  load_halves(block_of<formats::iq4_xs>(rows, g).q + g % 8 * 16, row_bytes, out);
-  load_scales(rows, row_bytes, g, out);
+TERN_INLINE void load_group(formats::iq4_xs, std::uint8_t const* rows, index row_bytes, index g, row_group<formats::iq4_xs::granule>& out) {
+  load_halves(formats::iq4_xs{}, block_of<formats::iq4_xs>(rows, g).q + g % 8 * 16, row_bytes, out);
+  load_scales(formats::iq4_xs{}, rows, row_bytes, g, out);
 }
-TERN_INLINE void load_group(std::uint8_t const* rows, index row_bytes, index g, row_group<formats::mxfp4>& out) {
-  load_halves(block_of<formats::mxfp4>(rows, g).q, row_bytes, out);
-  load_scales(rows, row_bytes, g, out);
+TERN_INLINE void load_group(formats::mxfp4, std::uint8_t const* rows, index row_bytes, index g, row_group<formats::mxfp4::granule>& out) {
+  load_halves(formats::mxfp4{}, block_of<formats::mxfp4>(rows, g).q, row_bytes, out);
+  load_scales(formats::mxfp4{}, rows, row_bytes, g, out);
 }
-TERN_INLINE void load_group(std::uint8_t const* rows, index row_bytes, index g, row_group<formats::q8_0>& out) {
+TERN_INLINE void load_group(formats::q8_0, std::uint8_t const* rows, index row_bytes, index g, row_group<formats::q8_0::granule>& out) {
   std::uint8_t const* const p = rows + g * 34;
   simd::pack<std::uint8_t> const top(std::uint8_t{0x80});
   TERN_UNROLL
@@ -113,19 +146,45 @@ TERN_INLINE void load_group(std::uint8_t const* rows, index row_bytes, index g, 
 }
 
 /// Short rows give the machine's own prefetcher nothing to go by: while `lanes` rows are walked, the next ones are asked for, in
-/// the order of memory. Past the end of a matrix nothing happens.
+/// the order of memory. Past the end of a matrix nothing happens. Weights that do not lie in rows of bytes are left to the machine.
 struct prefetch_rows {
-  std::uintptr_t at;
-  index bytes;
-  /// The walk has `groups` steps.
-  TERN_INLINE prefetch_rows(std::uint8_t const* rows, index row_bytes, index groups)
-      : at(reinterpret_cast<std::uintptr_t>(rows)), bytes(groups > 0 && row_bytes > 0 ? simd::lanes * row_bytes / groups : 0) {
-    at += static_cast<std::uintptr_t>(bytes) * static_cast<std::uintptr_t>(groups);
+  std::uintptr_t at = 0;
+  index bytes = 0;
+  /// The walk from row n on has `groups` steps.
+  template <class W>
+  TERN_INLINE prefetch_rows(W const& w, index n, index groups) {
+    if constexpr (requires { w.row_bytes(); }) {
+      if (groups <= 0 || w.row_bytes() <= 0) return;
+      bytes = simd::lanes * w.row_bytes() / groups;
+      at = reinterpret_cast<std::uintptr_t>(w.row(n)) + static_cast<std::uintptr_t>(bytes * groups);
+    }
   }
   TERN_INLINE void step() {
     for (index b = 0; b < bytes; b += 64) __builtin_prefetch(reinterpret_cast<void const*>(at + static_cast<std::uintptr_t>(b)), 0, 2);
     at += static_cast<std::uintptr_t>(bytes);
   }
+};
+
+/// The blocks of a matrix as weights whose elements are integers with scales (formats/weights.hpp).
+template <class Format>
+struct block_rows {
+  static constexpr index granule = Format::granule;
+  static constexpr int offset = Format::offset;
+  static constexpr bool has_min = Format::has_min;
+  static constexpr index parts = Format::elements / 32;
+  block_matrix const& m;
+
+  TERN_INLINE std::uint8_t const* row(index i) const { return m.row(i); }
+  TERN_INLINE index row_bytes() const { return m.row_bytes; }
+  TERN_INLINE void unpack(index i, index g, std::uint8_t* u) const { Format::unpack(block_of<Format>(m.row(i), g), g % parts, u); }
+  TERN_INLINE void scales(index i, index g, float* scale, float* min) const {
+    Format::scales(block_of<Format>(m.row(i), g), g % parts, scale, min);
+  }
+  TERN_INLINE void decode(index i, index k0, index k1, float* out) const {
+    auto const* b = &block_of<Format>(m.row(i), k0 / 32);
+    for (index k = k0; k < k1; k += Format::elements) Format::decode(*b++, out + (k - k0));
+  }
+  TERN_INLINE void load(index n, index g, row_group<granule>& out) const { load_group(Format{}, m.row(n), m.row_bytes, g, out); }
 };
 
 }  // namespace TERN_ABI

@@ -23,10 +23,40 @@ struct accumulate {};
 namespace detail {
 inline namespace TERN_ABI {
 
+struct f32_products;
+struct bf16_products;
+template <class Products>
+struct float_panel;
+struct int8_panel;
+struct q8_rows;
+struct matmul_job;
+
+/// What a kernel does with weights of a type that only the caller knows: one call for a panel or for an item of work.
+struct weight_operations {
+  void (*pack_f32)(void const* w, index n0, index n1, index k0, index k1, float_panel<f32_products>& panel) noexcept;
+  void (*pack_bf16)(void const* w, index n0, index n1, index k0, index k1, float_panel<bf16_products>& panel) noexcept;
+  void (*int8)(matmul_job const& job, index n0, index n1, index r0, index r1, q8_rows const& x, bool add, bool stream,
+               int8_panel& panel) noexcept;
+  void (*stream_f32)(matmul_job const& job, index n0, index n1, float const* x, index x_stride, index rows, bool add,
+                     float_panel<f32_products>& panel) noexcept;
+  void (*stream_bf16)(matmul_job const& job, index n0, index n1, bf16 const* x, index x_stride, index rows, bool add,
+                      float_panel<f32_products>& panel) noexcept;
+};
+
+/// Weights of any type: what they are, and how a kernel gets at them.
+struct any_weights {
+  void const* object = nullptr;  // the caller's, alive for the call
+  weight_operations const* operations = nullptr;
+  index rows = 0, columns = 0;  // (n, k)
+  bool integers = false;        // compute::int8 multiplies codes
+  bool streamed = false;        // numbers that a few rows of x meet one after the other
+  bool bf16 = false;            // numbers that bf16 products take as they lie
+};
+
 /// One weight matrix and where its product goes.
 struct matmul_job {
-  block_matrix w;  // (n, k)
-  float* y;        // (rows, n), contiguous along n
+  any_weights w;
+  float* y;  // (rows, n), contiguous along n
   index y_stride;
 };
 

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// @file matmul/operations.hpp
+/// From weights of any type to what the kernels call: a table of functions for each type (formats/weights.hpp says what is asked of it), so
+/// that the engine is compiled once, and a call with new weights adds only their own unpacking.
+
+#include <tern/matmul/float_stream.hpp>
+#include <tern/matmul/int8_kernel.hpp>
+
+namespace tern::detail {
+inline namespace TERN_ABI {
+
+/// Numbers decode as they lie.
+template <class T>
+struct plain_weights {
+  block_matrix const& m;
+  TERN_INLINE void decode(index row, index k0, index k1, float* out) const {
+    decode_plain<T>(m.row(row) + k0 * index{sizeof(T)}, k1 - k0, out);
+  }
+};
+/// Calls f(weights) with what a matrix's type, known when the program runs, stands for.
+template <class F>
+TERN_INLINE void with_block_weights(block_matrix const& m, F&& f) {
+  switch (m.type) {
+    case weight_type::f32:
+      return f(plain_weights<float>{m});
+    case weight_type::f16:
+      return f(plain_weights<f16>{m});
+    case weight_type::bf16:
+      return f(plain_weights<bf16>{m});
+    default:
+      with_block_format(m.type, [&]<class Format>(Format) TERN_LAMBDA { f(block_rows<Format>{m}); });
+  }
+}
+template <class F>
+TERN_INLINE void with_plain_rows(block_matrix const& m, F&& f) {
+  if (m.type == weight_type::f32) return f(plain_rows<float>{m});
+  if (m.type == weight_type::f16) return f(plain_rows<f16>{m});
+  f(plain_rows<bf16>{m});
+}
+
+struct block_operations {
+  static block_matrix const& of(void const* w) { return *static_cast<block_matrix const*>(w); }
+  template <class Products>
+  static void pack(void const* w, index n0, index n1, index k0, index k1, float_panel<Products>& panel) noexcept {
+    with_block_weights(of(w), [&](auto const& weights) TERN_LAMBDA { pack_panel(weights, n0, n1, k0, k1, panel); });
+  }
+  static void int8(matmul_job const& job, index n0, index n1, index r0, index r1, q8_rows const& x, bool add, bool stream,
+                   int8_panel& panel) noexcept {
+    block_matrix const& m = of(job.w.object);
+    with_block_format(m.type, [&]<class Format>(Format)
+                                  TERN_LAMBDA { run_stripe_int8(block_rows<Format>{m}, job, n0, n1, r0, r1, x, add, stream, panel); });
+  }
+  template <class X>
+  static void stream(matmul_job const& job, index n0, index n1, X const* x, index x_stride, index rows, bool add,
+                     float_panel<f32_products>&) noexcept {
+    auto const run = [&](auto const& source) TERN_LAMBDA { stream_stripe_float(source, job, n0, n1, x, x_stride, rows, add); };
+    if constexpr (std::is_same_v<X, bf16>)
+      run(plain_rows<bf16>{of(job.w.object)});
+    else
+      with_plain_rows(of(job.w.object), run);
+  }
+  static constexpr weight_operations table{&pack<f32_products>, &pack<bf16_products>, &int8, &stream<float>, &stream<bf16>};
+};
+
+template <class W>
+struct custom_operations {
+  static W const& of(void const* w) { return *static_cast<W const*>(w); }
+  template <class Products>
+  static void pack(void const* w, index n0, index n1, index k0, index k1, float_panel<Products>& panel) noexcept {
+    pack_panel(of(w), n0, n1, k0, k1, panel);
+  }
+  static void int8(matmul_job const& job, index n0, index n1, index r0, index r1, q8_rows const& x, bool add, bool stream,
+                   int8_panel& panel) noexcept {
+    if constexpr (coded_weights<W>) run_stripe_int8(of(job.w.object), job, n0, n1, r0, r1, x, add, stream, panel);
+  }
+  static void stream(matmul_job const& job, index n0, index n1, float const* x, index x_stride, index rows, bool add,
+                     float_panel<f32_products>& panel) noexcept {
+    stream_stripe_float(decoded_rows<W>{of(job.w.object), panel.weights}, job, n0, n1, x, x_stride, rows, add);
+  }
+  static constexpr weight_operations table{&pack<f32_products>, &pack<bf16_products>, &int8, &stream, nullptr};
+};
+
+/// The weights of a job: what `w` refers to must live as long as the job.
+TERN_INLINE any_weights weights_of(block_matrix const& w) {
+  bool const numbers = info(w.type).elements == 1;
+  return {&w, &block_operations::table, w.rows, w.columns, !numbers, numbers, w.type == weight_type::bf16};
+}
+template <custom_weights W>
+TERN_INLINE any_weights weights_of(W const& w) {
+  if constexpr (coded_weights<W>) {
+    static_assert(W::granule == 16 || W::granule == 32, "tern: weights' granule is 16 or 32");
+    static_assert(!W::has_min || W::offset == 0, "tern: weights with a minimum have no offset");
+    expect(w.columns % 32 == 0, "matmul", "w.columns", w.columns, "a multiple of 32");
+  }
+  return {&w, &custom_operations<W>::table, w.rows, w.columns, coded_weights<W>, !coded_weights<W>, false};
+}
+
+}  // namespace TERN_ABI
+}  // namespace tern::detail
