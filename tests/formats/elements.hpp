@@ -6,15 +6,17 @@
 #include "catch.hpp"
 #include "compare.hpp"
 
+#include <tern/formats/decode.hpp>
+
 namespace tern::test {
 
-/// Row by row; decoding in pieces must give what decoding at once gives.
-template <class W>
+/// Row by row; decoding in pieces, and tern::decode, must give what decoding at once gives.
+template <custom_weights W>
 std::vector<float> elements(W const& w) {
   guarded<float> all(w.rows * w.columns);
   for (index i = 0; i < w.rows; ++i) {
     float* const row = all.data() + i * w.columns;
-    if constexpr (requires { w.unpack(i, 0, nullptr); }) {
+    if constexpr (coded_weights<W>) {
       static_assert(W::offset >= 0 && W::offset <= 128 && (!W::has_min || W::offset == 0));
       for (index g = 0; g < w.columns / 32; ++g) {
         std::uint8_t u[32];
@@ -36,6 +38,10 @@ std::vector<float> elements(W const& w) {
         CHECK(part.intact());
       }
     }
+    guarded<float> whole(w.columns, 1);
+    decode(w, i, whole.data());
+    CHECK(std::memcmp(whole.data(), row, static_cast<std::size_t>(w.columns) * 4) == 0);
+    CHECK(whole.intact());
   }
   CHECK(all.intact());
   return {all.data(), all.data() + w.rows * w.columns};
