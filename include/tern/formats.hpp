@@ -3,14 +3,22 @@
 /// @file formats.hpp
 /// How numbers are stored in blocks.
 
+#include <tern/formats/additive_codebook.hpp>
+#include <tern/formats/binary.hpp>
 #include <tern/formats/block_formats.hpp>
 #include <tern/formats/block_matrix.hpp>
 #include <tern/formats/decode.hpp>
+#include <tern/formats/exmy.hpp>
+#include <tern/formats/gaussian_quantile.hpp>
 #include <tern/formats/gguf.hpp>
 #include <tern/formats/iq4.hpp>
 #include <tern/formats/k_quants.hpp>
+#include <tern/formats/mid_rise.hpp>
 #include <tern/formats/mxfp4.hpp>
+#include <tern/formats/nf4.hpp>
+#include <tern/formats/power_of_two.hpp>
 #include <tern/formats/q4.hpp>
 #include <tern/formats/q5.hpp>
 #include <tern/formats/q8.hpp>
+#include <tern/formats/stochastic_int8.hpp>
 #include <tern/formats/ternary.hpp>
