@@ -25,7 +25,8 @@ std::vector<float> elements(W const& w) {
         w.scales(i, g, scale, min);
         for (index j = 0; j < 32; ++j) {
           CHECK(u[j] <= (W::offset == 128 ? 255 : 127));
-          row[32 * g + j] = scale[j / W::granule] * static_cast<float>(u[j] - W::offset) + min[j / W::granule];
+          row[32 * g + j] = scale[j / W::granule] * static_cast<float>(u[j] - W::offset);
+          if constexpr (W::has_min) row[32 * g + j] += min[j / W::granule];
         }
       }
     } else {

@@ -18,6 +18,7 @@
 /// types of files after public code.
 
 #include <tern/core/error.hpp>
+#include <tern/core/tensor_view.hpp>
 #include <tern/simd/convert.hpp>
 
 #include <cstdint>
@@ -54,21 +55,27 @@ class additive_codebook_weights {
 
   /// Columns k0 to k1 of a row; both are multiples of 8.
   TERN_INLINE void decode(index row, index k0, index k1, float* TERN_RESTRICT out) const {
+    if (codebooks_.extent(0) == 1) return decode_books<1>(row, k0, k1, out);
+    if (codebooks_.extent(0) == 2) return decode_books<2>(row, k0, k1, out);
+    decode_books<0>(row, k0, k1, out);
+  }
+
+ private:
+  /// Books: how many there are, 0 where that is not known before.
+  template <index Books>
+  TERN_INLINE void decode_books(index row, index k0, index k1, float* TERN_RESTRICT out) const {
     constexpr index width = simd::lanes < 8 ? simd::lanes : 8;
     float const scale = scales_[row];
-    index const books = codebooks_.extent(0), book = codebooks_.extent(1) * 8;
-    for (index j = k0 / 8; j < k1 / 8; ++j, out += 8) {
-      Code const* const code = &codes_(row, j, 0);
+    index const books = Books > 0 ? Books : codebooks_.extent(0), book = codebooks_.extent(1) * 8, stride = codes_.stride(1);
+    Code const* code = codes_.data() + row * codes_.stride(0) + k0 / 8 * stride;
+    for (index k = k0; k < k1; k += 8, code += stride, out += 8)
       for (index e = 0; e < 8; e += width) {
         T const* const vectors = codebooks_.data() + e;
         simd::pack<float> sum = simd::load_n(vectors + 8 * index{code[0]}, width);
         for (index m = 1; m < books; ++m) sum += simd::load_n(vectors + m * book + 8 * index{code[m]}, width);
         simd::store_n(out + e, sum * scale, width);
       }
-    }
   }
-
- private:
   TERN_INLINE void expect_codes(char const* op) const {
     for (index i = 0; i < rows; ++i)
       for (index j = 0; j < codes_.extent(1); ++j)

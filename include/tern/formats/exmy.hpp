@@ -33,6 +33,7 @@
 
 #include <tern/formats/packed_bits.hpp>
 #include <tern/formats/scale_grid.hpp>
+#include <tern/simd/convert.hpp>
 
 namespace tern::formats {
 inline namespace TERN_ABI {
@@ -70,6 +71,7 @@ struct exmy {
   static_assert(X >= 1 && X <= 5 && Y >= 0 && X + Y <= 7, "tern: exmy has 1 to 5 bits of exponent and at most 8 in all");
   static_assert(S != float_specials::ieee || (X >= 2 && Y >= 1), "tern: infinity and NaN need two bits of exponent and one of fraction");
   static constexpr int fraction_bits = Y;
+  static constexpr float_specials specials = S;
   static constexpr int bits = 1 + X + Y;
   static constexpr int bias = detail::exmy_bias(X);
   static constexpr int largest_code = detail::exmy_largest_code(X, Y, S);
@@ -127,6 +129,22 @@ struct exmy_level_table {
 };
 template <class F>
 inline constexpr exmy_level_table<F> exmy_levels{};
+
+/// F::decode of each lane; all comparisons are those of small integers as floats.
+template <class F>
+TERN_INLINE simd::pack<float> decode_exmy(simd::pack<std::int32_t> code) {
+  using packf = simd::pack<float>;
+  using packi = simd::pack<std::int32_t>;
+  constexpr int sign = F::bits - 1, y = F::fraction_bits;
+  packi const magnitude = code & packi(std::int32_t{(1 << sign) - 1});
+  packf const integer = simd::to_float(magnitude);
+  packf const normal = simd::bit_cast<float>(simd::shift_left<23 - y>(magnitude) + packi(std::int32_t{(127 - F::bias) << 23}));
+  packf value = simd::select(integer < packf(static_cast<float>(1 << y)), integer * F::least, normal);
+  packf const last(static_cast<float>(F::largest_code));
+  if constexpr (F::specials != float_specials::none) value = simd::select(integer > last, packf(__builtin_nanf("")), value);
+  if constexpr (F::specials == float_specials::ieee) value = simd::select(integer == last + packf(1.f), packf(__builtin_inff()), value);
+  return simd::bit_cast<float>(simd::bit_cast<std::int32_t>(value) | simd::shift_left<31 - sign>(code & packi(std::int32_t{1 << sign})));
+}
 }  // namespace detail
 
 /// Weights (rows, columns) of a format F with scales, owned by somebody else.
@@ -168,7 +186,8 @@ class exmy_weights {
       codes_.unpack(row, k / 32, u);
       for (index i = 0; i < 32; i += Granule, out += Granule) {
         float const scale = scales_.at(row, k + i);
-        for (index j = 0; j < Granule; ++j) out[j] = F::decode(u[i + j]) * scale;
+        for (index j = 0; j < Granule; j += simd::lanes)
+          simd::store(out + j, detail::decode_exmy<F>(simd::load_widened(u + i + j)) * scale);
       }
     }
   }

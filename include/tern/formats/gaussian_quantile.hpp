@@ -22,6 +22,7 @@
 /// and bytes were read in the authors' code).
 
 #include <tern/formats/packed_bits.hpp>
+#include <tern/simd/convert.hpp>
 #include <tern/simd/shuffle.hpp>
 
 namespace tern::formats {
@@ -82,11 +83,8 @@ class gaussian_quantile_weights {
     simd::float_table const values = simd::load_table(static_cast<float const*>(value));
     for (index k = k0; k < k1; k += 32, out += 32) {
       std::uint8_t u[32];
-      std::int32_t code[32];
       codes_.unpack(row, k / 32, u);
-      for (index j = 0; j < 32; ++j) code[j] = u[j];
-      for (index j = 0; j < 32; j += simd::lanes)
-        simd::store(out + j, simd::lookup(values, simd::load(static_cast<std::int32_t const*>(code) + j)));
+      for (index j = 0; j < 32; j += simd::lanes) simd::store(out + j, simd::lookup(values, simd::load_widened(u + j)));
     }
   }
 

@@ -26,6 +26,8 @@
 
 #include <tern/core/error.hpp>
 #include <tern/core/tensor_view.hpp>
+#include <tern/simd/convert.hpp>
+#include <tern/simd/pairs.hpp>
 #include <tern/simd/shuffle.hpp>
 
 #include <concepts>
@@ -148,14 +150,13 @@ class codebook_weights {
     simd::float_table const values = simd::load_table(Codebook::values);
     std::uint8_t const* const q = packed_ + row * row_bytes_;
     for (index k = k0; k < k1; k += 32, out += 32) {
-      std::int32_t code[32];
-      for (index j = 0; j < 16; ++j) {
-        code[2 * j] = q[k / 2 + j] >> 4;
-        code[2 * j + 1] = q[k / 2 + j] & 15;
-      }
       simd::pack<float> const scale(block_scale(row, k / detail::absmax_block));
-      for (index j = 0; j < 32; j += simd::lanes)
-        simd::store(out + j, simd::lookup(values, simd::load(static_cast<std::int32_t const*>(code) + j)) * scale);
+      for (index j = 0; j < 16; j += simd::lanes) {
+        simd::pack<std::int32_t> const pair = simd::load_widened(q + k / 2 + j);
+        auto const first = simd::lookup(values, simd::shift_right<4>(pair)) * scale;
+        auto const second = simd::lookup(values, pair & simd::pack<std::int32_t>(std::int32_t{15})) * scale;
+        simd::store_interleaved(out + 2 * j, first, second);
+      }
     }
   }
 

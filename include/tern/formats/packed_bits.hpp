@@ -20,6 +20,20 @@ TERN_INLINE constexpr index packed_bytes(index columns) {
 
 namespace detail {
 
+/// The bits of `each` in every `width` of 64 bits.
+TERN_INLINE constexpr std::uint64_t repeated_bits(int each, int width) {
+  std::uint64_t mask = 0;
+  for (int i = 0; i < 64; i += width) mask |= ((std::uint64_t{1} << each) - 1) << i;
+  return mask;
+}
+/// Eight codes side by side as eight bytes: the halves of all that is together move apart, three times.
+template <int bits>
+TERN_INLINE constexpr std::uint64_t spread_bits(std::uint64_t w) {
+  constexpr std::uint64_t four = repeated_bits(4 * bits, 64), two = repeated_bits(2 * bits, 32), one = repeated_bits(bits, 16);
+  w = (w & four) | (w & four << 4 * bits) << (32 - 4 * bits);
+  w = (w & two) | (w & two << 2 * bits) << (16 - 2 * bits);
+  return (w & one) | (w & one << bits) << (8 - bits);
+}
 /// 32 codes from 4 * bits bytes.
 template <int bits>
 TERN_INLINE void unpack_bits(std::uint8_t const* p, std::uint8_t* u) {
@@ -27,11 +41,10 @@ TERN_INLINE void unpack_bits(std::uint8_t const* p, std::uint8_t* u) {
   if constexpr (bits == 8) {
     __builtin_memcpy(u, p, 32);
   } else {
-    for (int j = 0; j < 32; j += 8, p += bits) {
-      std::uint64_t w = 0;
-      __builtin_memcpy(&w, p, bits);
-      for (int i = 0; i < 8; ++i) u[j + i] = static_cast<std::uint8_t>((w >> bits * i) & ((1u << bits) - 1));
-    }
+    std::uint64_t w[4] = {};
+    for (int j = 0; j < 4; ++j) __builtin_memcpy(w + j, p + j * bits, bits);
+    for (int j = 0; j < 4; ++j) w[j] = spread_bits<bits>(w[j]);
+    __builtin_memcpy(u, w, 32);
   }
 }
 /// 32 codes into 4 * bits bytes.

@@ -21,6 +21,7 @@
 
 #include <tern/formats/packed_bits.hpp>
 #include <tern/formats/scale_grid.hpp>
+#include <tern/simd/convert.hpp>
 
 namespace tern::formats {
 inline namespace TERN_ABI {
@@ -74,10 +75,13 @@ class power_of_two_weights {
       std::uint8_t u[32];
       codes_.unpack(row, k / 32, u);
       float const scale = scales_.at(row, k);
-      for (int j = 0; j < 32; ++j) {
-        unsigned const m = u[j] & static_cast<unsigned>(top);
-        std::uint32_t const magnitude = m == 0 ? 0u : (m + static_cast<unsigned>(127 - top)) << 23;
-        out[j] = __builtin_bit_cast(float, magnitude | static_cast<std::uint32_t>(u[j] & sign) << (32 - bits)) * scale;
+      using packi = simd::pack<std::int32_t>;
+      for (index j = 0; j < 32; j += simd::lanes) {
+        packi const code = simd::load_widened(u + j), m = code & packi(std::int32_t{top});
+        simd::pack<float> const power = simd::bit_cast<float>(simd::shift_left<23>(m + packi(std::int32_t{127 - top})));
+        simd::pack<float> const magnitude = simd::select(simd::to_float(m) > simd::pack<float>(0.f), power, simd::pack<float>(0.f));
+        packi const negative = simd::shift_left<32 - bits>(code & packi(std::int32_t{sign}));
+        simd::store(out + j, simd::bit_cast<float>(simd::bit_cast<std::int32_t>(magnitude) | negative) * scale);
       }
     }
   }
