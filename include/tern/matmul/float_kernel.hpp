@@ -9,6 +9,7 @@
 /// Each y(r, n) is the sum over chunks of 256 columns, in order, of the sum over k within the chunk, in order: the same
 /// operations whatever else is in the batch.
 
+#include <tern/matmul/options.hpp>
 #include <tern/matmul/row_group.hpp>
 #include <tern/simd/dot.hpp>
 #include <tern/simd/shuffle.hpp>
@@ -58,6 +59,9 @@ struct float_panel {
   alignas(64) typename Products::element rows[simd::lanes * chunk_columns];
   alignas(64) float decoded[chunk_columns];
 };
+
+/// Scratch memory of a thread, whatever it computes.
+inline constexpr index panel_bytes = sizeof(float_panel<f32_products>);
 
 /// Four columns of `lanes` weights into a panel.
 TERN_INLINE void store_columns(simd::pack<float> const (&column)[4], float* panel) {
@@ -213,6 +217,22 @@ inline void multiply_stripe(matmul_job const& job, index n0, index n1, index r0,
   }
 }
 
+/// What follows when the piece of y has its sums.
+inline void finish_piece(matmul_split::piece const& p, float_panel<f32_products>& panel) noexcept {
+  if (p.job->finish == nullptr) return;
+  matmul_finish const& finish = *p.job->finish;
+  for (index s = 0; s < finish.side_count; ++s) {
+    side_product const& side = finish.sides[s];
+    matmul_job const job{side.b, p.job->y, p.job->y_stride};
+    for (index n = p.n0; n < p.n1; n += panel_rows)
+      multiply_stripe<f32_products>(job, n, n + panel_rows < p.n1 ? n + panel_rows : p.n1, p.r0, p.r1, side.b.columns, side.t,
+                                    side.t_stride, true, panel);
+  }
+  for (index e = 0; e < finish.epilogue_count; ++e)
+    for (index r = p.r0; r < p.r1; ++r)
+      finish.epilogues[e].finish(finish.epilogues[e].object, p.job->y + r * p.job->y_stride + p.n0, r, p.n0, p.n1);
+}
+
 /// Splits a call into stripes of a panel's weight rows; where these are few for the threads, also by rows of x.
 TERN_INLINE index rows_per_item(cpu_policy const& policy, matmul_job const* jobs, index count, index rows, index stripe, index tile) {
   index stripes = 0;
@@ -236,10 +256,11 @@ inline void multiply_float(cpu_policy const& policy, matmul_job const* jobs, ind
   matmul_split const split(jobs, count, rows, stripe, rows_per_item(policy, jobs, count, rows, stripe, tile_rows));
   parallel_for(policy, split.items, [&](index item, index slot) TERN_LAMBDA {
     auto const piece = split.at(item, jobs, rows);
-    auto& panel = *reinterpret_cast<float_panel<Products>*>(scratch + slot * static_cast<index>(sizeof(float_panel<Products>)));
+    auto& panel = *reinterpret_cast<float_panel<Products>*>(scratch + slot * panel_bytes);
     for (index n = piece.n0; n < piece.n1; n += panel_rows)
       multiply_stripe<Products>(*piece.job, n, n + panel_rows < piece.n1 ? n + panel_rows : piece.n1, piece.r0, piece.r1, columns, x,
                                 x_stride, add, panel);
+    finish_piece(piece, *reinterpret_cast<float_panel<f32_products>*>(&panel));
   });
 }
 

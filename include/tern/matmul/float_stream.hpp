@@ -129,11 +129,12 @@ inline void stream_float(cpu_policy const& policy, matmul_job const* jobs, index
   parallel_for(policy, split.items, [&](index item, index slot) TERN_LAMBDA {
     auto const p = split.at(item, jobs, rows);
     using panel_type = float_panel<f32_products>;
-    auto& panel = *reinterpret_cast<panel_type*>(scratch + slot * static_cast<index>(sizeof(panel_type)));
+    auto& panel = *reinterpret_cast<panel_type*>(scratch + slot * panel_bytes);
     if constexpr (std::is_same_v<X, bf16>)
       p.job->w.operations->stream_bf16(*p.job, p.n0, p.n1, x, x_stride, rows, add, panel);
     else
       p.job->w.operations->stream_f32(*p.job, p.n0, p.n1, x, x_stride, rows, add, panel);
+    finish_piece(p, panel);
   });
 }
 

@@ -25,6 +25,7 @@ struct int8_panel {
   alignas(64) float scales[2 * panel_groups * panel_rows];
   alignas(64) float mins[2 * panel_groups * panel_rows];
 };
+static_assert(sizeof(int8_panel) <= panel_bytes && sizeof(float_panel<bf16_products>) <= panel_bytes);
 
 /// `lanes` weight rows from row n on to lanes first, first + 1, ... of a panel, through registers; rows from `end` on count as the last.
 template <class W>
@@ -196,8 +197,10 @@ inline void multiply_int8(cpu_policy const& policy, matmul_job const* jobs, inde
   matmul_split const split(jobs, count, rows, stripe > 0 ? stripe : 1, chunk);
   parallel_for(policy, split.items, [&](index item, index slot) TERN_LAMBDA {
     auto const p = split.at(item, jobs, rows);
-    auto& panel = *reinterpret_cast<int8_panel*>(scratch + slot * static_cast<index>(sizeof(int8_panel)));
+    std::byte* const memory = scratch + slot * panel_bytes;
+    auto& panel = *reinterpret_cast<int8_panel*>(memory);
     p.job->w.operations->int8(*p.job, p.n0, p.n1, p.r0, p.r1, x, add, stream, panel);
+    finish_piece(p, *reinterpret_cast<float_panel<f32_products>*>(memory));
   });
 }
 

@@ -30,9 +30,11 @@ struct float_panel;
 struct int8_panel;
 struct q8_rows;
 struct matmul_job;
+struct matmul_finish;
 
 /// What a kernel does with weights of a type that only the caller knows: one call for a panel or for an item of work.
 struct weight_operations {
+  void (*decode)(void const* w, index row, index k0, index k1, float* out) noexcept;
   void (*pack_f32)(void const* w, index n0, index n1, index k0, index k1, float_panel<f32_products>& panel) noexcept;
   void (*pack_bf16)(void const* w, index n0, index n1, index k0, index k1, float_panel<bf16_products>& panel) noexcept;
   void (*int8)(matmul_job const& job, index n0, index n1, index r0, index r1, q8_rows const& x, bool add, bool stream,
@@ -48,6 +50,7 @@ struct any_weights {
   void const* object = nullptr;  // the caller's, alive for the call
   weight_operations const* operations = nullptr;
   index rows = 0, columns = 0;  // (n, k)
+  index block = 32;             // columns that are decoded together
   bool integers = false;        // compute::int8 multiplies codes
   bool streamed = false;        // numbers that a few rows of x meet one after the other
   bool bf16 = false;            // numbers that bf16 products take as they lie
@@ -58,6 +61,7 @@ struct matmul_job {
   any_weights w;
   float* y;  // (rows, n), contiguous along n
   index y_stride;
+  matmul_finish const* finish = nullptr;
 };
 
 /// The activations of a call: (rows, k), contiguous along k.

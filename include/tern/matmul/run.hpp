@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// @file matmul/run.hpp
+/// A call of matmul once its arguments are checked: x is prepared, then the products run.
+
+#include <tern/matmul/request.hpp>
+
+namespace tern::detail {
+inline namespace TERN_ABI {
+
+/// One row of x as f32.
+template <class T>
+TERN_INLINE void copy_row(tensor_view<T, 2> const& x, index from, float* row) {
+  if (x.stride(1) == 1 || x.extent(1) <= 1)
+    decode_plain<std::remove_const_t<T>>(reinterpret_cast<std::uint8_t const*>(x.data() + from * x.stride(0)), x.extent(1), row);
+  else
+    for (index k = 0; k < x.extent(1); ++k) row[k] = static_cast<float>(x(from, k));
+}
+/// x as f32 with contiguous rows, gathered and with prologues.
+template <class T>
+inline void copy_rows(cpu_policy const& policy, tensor_view<T, 2> const& x, matmul_request const& request, index rows, float* out,
+                      index stride) {
+  for_rows(policy, rows, x.extent(1), [&](index r) TERN_LAMBDA {
+    float* const row = out + r * stride;
+    copy_row(x, request.has_gather ? index{request.gather_ids[r]} : r, row);
+    for (index p = 0; p < request.prologue_count; ++p) request.prologues[p].prepare(request.prologues[p].object, row, r, x.extent(1));
+  });
+}
+/// x as bf16, with a zero behind an odd row.
+inline void round_rows(matmul_input const& in, bf16* out, index stride) noexcept {
+  for (index r = 0; r < in.rows; ++r) {
+    float const* const x = in.x + r * in.x_stride;
+    bf16* const row = out + r * stride;
+    index k = 0;
+    for (; k + simd::lanes <= in.columns; k += simd::lanes) simd::store(row + k, simd::load(x + k));
+    for (; k < in.columns; ++k) row[k] = bf16(x[k]);
+    if (k < stride) row[k] = bf16::from_bits(0);
+  }
+}
+
+/// Moves the jobs whose weights fit to the front, and returns how many these are.
+template <class Fits>
+TERN_INLINE index partition_jobs(matmul_job* jobs, index count, Fits const& fits) {
+  index front = 0;
+  for (index j = 0; j < count; ++j) {
+    if (!fits(jobs[j].w)) continue;
+    matmul_job const moved = jobs[front];
+    jobs[front++] = jobs[j];
+    jobs[j] = moved;
+  }
+  return front;
+}
+
+/// A call's memory.
+struct matmul_memory {
+  matmul_plan const& plan;
+  std::byte* scratch;
+  template <class T>
+  TERN_INLINE T* at(index offset) const {
+    return reinterpret_cast<T*>(scratch + offset);
+  }
+  TERN_INLINE std::byte* panels() const { return scratch + plan.panels; }
+};
+
+inline void multiply_as_f32(cpu_policy const& policy, matmul_job* jobs, index count, matmul_input const& in, bool add,
+                            matmul_memory const& memory) {
+  index const streamed =
+      in.rows <= most_float_stream_rows ? partition_jobs(jobs, count, [](any_weights const& w) { return w.streamed; }) : 0;
+  if (streamed > 0) stream_float(policy, jobs, streamed, in.x, in.x_stride, in.rows, add, memory.panels());
+  multiply_float<f32_products>(policy, jobs + streamed, count - streamed, in.x, in.x_stride, in.rows, in.columns, add, memory.panels());
+}
+inline void multiply_as_bf16(cpu_policy const& policy, matmul_job* jobs, index count, matmul_input const& in, bf16 const* x, index stride,
+                             bool add, matmul_memory const& memory) {
+  index const streamed = in.rows <= most_bf16_stream_rows ? partition_jobs(jobs, count, [](any_weights const& w) { return w.bf16; }) : 0;
+  if (streamed > 0) stream_float(policy, jobs, streamed, x, stride, in.rows, add, memory.panels());
+  multiply_float<bf16_products>(policy, jobs + streamed, count - streamed, x, stride, in.rows, in.columns, add, memory.panels());
+}
+
+/// x as the compute type takes it, made once for all products of a call.
+struct prepared_input {
+  matmul_input in;
+  bf16 const* x_bf16 = nullptr;
+  q8_rows x_q8{};
+};
+inline prepared_input prepare_input(cpu_policy const& policy, matmul_input const& in, compute mode, matmul_memory const& memory) {
+  prepared_input p{in};
+  if (mode == compute::bf16) {
+    auto* const x = memory.at<bf16>(memory.plan.x_bf16);
+    round_rows(in, x, memory.plan.stride);
+    p.x_bf16 = x;
+  } else if (mode == compute::int8) {
+    p.x_q8 = {memory.at<std::int8_t>(memory.plan.x_q8), memory.at<q8_scales>(memory.plan.x_scales), memory.plan.stride, in.columns / 32};
+    quantize_rows(policy, in, p.x_q8);
+  }
+  return p;
+}
+inline void multiply_jobs(cpu_policy const& policy, matmul_job* jobs, index count, prepared_input const& p, compute mode, bool add,
+                          matmul_memory const& memory) {
+  if (mode == compute::bf16) return multiply_as_bf16(policy, jobs, count, p.in, p.x_bf16, memory.plan.stride, add, memory);
+  index const integers = mode == compute::int8 ? partition_jobs(jobs, count, [](any_weights const& w) { return w.integers; }) : 0;
+  if (integers > 0) multiply_int8(policy, jobs, integers, p.in.rows, p.x_q8, add, memory.panels());
+  multiply_as_f32(policy, jobs + integers, count - integers, p.in, add, memory);
+}
+
+/// t = scale x a^T for the low-rank path.
+inline void add_low_rank(cpu_policy const& policy, matmul_request& request, matmul_input const& in, matmul_memory const& memory) {
+  for (index i = 0; i < request.low_rank_count; ++i) {
+    auto const& path = request.low_rank[i];
+    index const rank = path.a.rows, stride = padded_columns(rank);
+    float* const t = memory.at<float>(memory.plan.low_rank);
+    matmul_job job{path.a, t, stride};
+    multiply_as_f32(policy, &job, 1, in, false, memory);
+    for (index r = 0; r < in.rows; ++r)
+      for (index j = 0; j < rank; ++j) t[r * stride + j] *= path.scale;
+    request.finish.sides[request.finish.side_count++] = {path.b, t, stride};
+  }
+}
+
+/// The products of a call. With epilogues and what else concerns one y, there is one job.
+inline void run_matmul(cpu_policy const& policy, matmul_job* jobs, index count, matmul_input const& in, float* x_copy,
+                       matmul_request& request, matmul_memory const& memory) {
+  add_low_rank(policy, request, in, memory);
+  column_weights outliers{};
+  if (request.has_split) {
+    auto* const list = memory.at<std::int32_t>(memory.plan.outlier_columns);
+    float* const t = memory.at<float>(memory.plan.outliers);
+    index const found = take_outliers(policy, x_copy, in.x_stride, in.rows, in.columns, request.split, t, memory.plan.stride, list);
+    outliers = {jobs[0].w, list, jobs[0].w.rows, found};
+    if (found > 0) request.finish.sides[request.finish.side_count++] = {weights_of(outliers), t, memory.plan.stride};
+  }
+  prepared_input const p = prepare_input(policy, in, request.mode, memory);
+  if (request.has_gate()) {
+    request.gated.z = memory.at<float>(memory.plan.gate);
+    request.gated.stride = request.gate_weights.rows;
+    matmul_job job{request.gate_weights, memory.at<float>(memory.plan.gate), request.gate_weights.rows};
+    multiply_jobs(policy, &job, 1, p, request.mode, false, memory);
+  }
+  if (request.finish.side_count + request.finish.epilogue_count > 0) jobs[0].finish = &request.finish;
+  multiply_jobs(policy, jobs, count, p, request.mode, request.add && !request.has_scatter, memory);
+}
+
+/// The rows of a product to where they belong: y(ids[r]) = or += factors[r] z(r).
+inline void scatter_rows(float const* z, index stride, index rows, matmul_request const& request, tensor_view<float, 2> const& y) noexcept {
+  for (index r = 0; r < rows; ++r) {
+    index const to = request.has_scatter ? index{request.scatter_ids[r]} : r;
+    float const factor = request.factors.extent(0) > 0 ? request.factors[r] : 1.f;
+    bool const add = request.has_scatter && request.add;
+    for (index i = 0; i < y.extent(1); ++i) {
+      float const value = request.has_scatter ? factor * z[r * stride + i] : z[r * stride + i];
+      y(to, i) = add ? y(to, i) + value : value;
+    }
+  }
+}
+
+}  // namespace TERN_ABI
+}  // namespace tern::detail
