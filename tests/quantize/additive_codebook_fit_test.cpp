@@ -42,7 +42,7 @@ TEST_CASE("fitting additive codebooks: no round makes the error larger, and it i
       CHECK(round == static_cast<index>(errors.size()));
       errors.push_back(e);
     };
-    auto const fit = fit_additive_codebook(view(w.data(), rows, columns), o);
+    auto const fit = fit_additive_codebook(cpu, view(w.data(), rows, columns), o);
     for (std::size_t i = 1; i < errors.size(); ++i) CHECK(errors[i] <= errors[i - 1] * (1 + 1e-12));
     CHECK(errors.back() < (books == 1 ? 1 : 0.98) * errors.front());  // one book is what k-means left it
     CHECK(fit.relative_error == errors.back());
@@ -69,7 +69,7 @@ TEST_CASE("fitting additive codebooks finds what was made of them") {
     }
   additive_codebook_options o;
   o.bits = 6;  // enough to have one vector for each sum, and far from enough for what has no structure
-  auto const fit = fit_additive_codebook(view(w.data(), rows, columns), o);
+  auto const fit = fit_additive_codebook(cpu, view(w.data(), rows, columns), o);
   CHECK(relative_error(w, fit) < 1e-3);
 }
 
@@ -81,36 +81,36 @@ TEST_CASE("fitting additive codebooks: a wider beam is no worse, seeds repeat, 1
   o.bits = 4;
   o.rounds = 5;
   o.beam = 1;
-  auto const narrow = fit_additive_codebook(view(w.data(), rows, columns), o);
+  auto const narrow = fit_additive_codebook(cpu, view(w.data(), rows, columns), o);
   o.beam = 16;
-  auto const wide = fit_additive_codebook(view(w.data(), rows, columns), o);
+  auto const wide = fit_additive_codebook(cpu, view(w.data(), rows, columns), o);
   CHECK(wide.relative_error < narrow.relative_error);
-  auto const again = fit_additive_codebook<std::uint16_t>(view(w.data(), rows, columns), o);
+  auto const again = fit_additive_codebook<std::uint16_t>(cpu.on(serial), view(w.data(), rows, columns), o);
   CHECK(again.vectors == wide.vectors);
   CHECK(std::equal(again.codes.begin(), again.codes.end(), wide.codes.begin(), wide.codes.end()));
   o.seed = 1;
-  CHECK(fit_additive_codebook(view(w.data(), rows, columns), o).vectors != wide.vectors);
+  CHECK(fit_additive_codebook(cpu, view(w.data(), rows, columns), o).vectors != wide.vectors);
 }
 
 TEST_CASE("fitting additive codebooks: zeros, and what is wrong") {
   std::vector<float> w(64, 0.f);
   additive_codebook_options o;
   o.bits = 2;
-  auto const fit = fit_additive_codebook(view(std::as_const(w).data(), 4, 16), o);
+  auto const fit = fit_additive_codebook(cpu, view(std::as_const(w).data(), 4, 16), o);
   std::vector<float> row(16);
   decode(fit.view(), 3, row.data());
   for (float e : row) CHECK(e == 0.f);
-  CHECK(message_of([&] { fit_additive_codebook(view(std::as_const(w).data(), 4, 12), o); }) ==
+  CHECK(message_of([&] { fit_additive_codebook(cpu, view(std::as_const(w).data(), 4, 12), o); }) ==
         "fit_additive_codebook: w.extent(1) is 12, expected a multiple of 8");
   o.bits = 9;
-  CHECK(message_of([&] { fit_additive_codebook(view(std::as_const(w).data(), 4, 16), o); }) ==
+  CHECK(message_of([&] { fit_additive_codebook(cpu, view(std::as_const(w).data(), 4, 16), o); }) ==
         "fit_additive_codebook: bits is 9, expected 1 to the bits of a code");
   o.bits = 12;
-  CHECK(message_of([&] { fit_additive_codebook<std::uint16_t>(view(std::as_const(w).data(), 4, 16), o); }) ==
+  CHECK(message_of([&] { fit_additive_codebook<std::uint16_t>(cpu, view(std::as_const(w).data(), 4, 16), o); }) ==
         "fit_additive_codebook: books times 2^bits is 8192, expected at most 4096, or one book");
   o.bits = 2;
   w[20] = std::numeric_limits<float>::infinity();
-  CHECK(message_of([&] { fit_additive_codebook(view(std::as_const(w).data(), 4, 16), o); }) ==
+  CHECK(message_of([&] { fit_additive_codebook(cpu, view(std::as_const(w).data(), 4, 16), o); }) ==
         "fit_additive_codebook: w: a row that holds NaN or infinity is 1, expected finite weights");
 }
 

@@ -33,7 +33,9 @@
 
 #include <tern/formats/packed_bits.hpp>
 #include <tern/formats/scale_grid.hpp>
+#include <tern/simd/bytes.hpp>
 #include <tern/simd/convert.hpp>
+#include <tern/simd/shuffle.hpp>
 
 namespace tern::formats {
 inline namespace TERN_ABI {
@@ -119,7 +121,7 @@ namespace detail {
 /// What each code of a format is among integers.
 template <class F>
 struct exmy_level_table {
-  std::uint8_t u[1 << F::bits] = {};
+  std::uint8_t u[F::bits <= 4 ? 16 : 1 << F::bits] = {};
   constexpr exmy_level_table() {
     for (int c = 0; c < 1 << F::bits; ++c) {
       int const magnitude = static_cast<int>(exmy_integer(F::fraction_bits, c & ((1 << (F::bits - 1)) - 1)));
@@ -129,6 +131,18 @@ struct exmy_level_table {
 };
 template <class F>
 inline constexpr exmy_level_table<F> exmy_levels{};
+/// 32 codes become integers.
+template <class F>
+TERN_INLINE void choose_levels(std::uint8_t* u) {
+  if constexpr (F::bits <= 4) {
+    constexpr index step = simd::pack<std::uint8_t>::size < 32 ? simd::pack<std::uint8_t>::size : 32;
+    simd::byte_table const table = simd::load_table(reinterpret_cast<std::int8_t const*>(exmy_levels<F>.u));
+    for (index j = 0; j < 32; j += step)
+      simd::store_n(reinterpret_cast<std::int8_t*>(u + j), simd::lookup(table, simd::load_narrow_n(u + j, step)), step);
+  } else {
+    for (int j = 0; j < 32; ++j) u[j] = exmy_levels<F>.u[u[j]];
+  }
+}
 
 /// F::decode of each lane; all comparisons are those of small integers as floats.
 template <class F>
@@ -170,7 +184,7 @@ class exmy_weights {
     requires(F::has_integers)
   {
     codes_.unpack(row, g, u);
-    for (int j = 0; j < 32; ++j) u[j] = detail::exmy_levels<F>.u[u[j]];
+    detail::choose_levels<F>(u);
   }
   TERN_INLINE void scales(index row, index g, float* scale, float*) const
     requires(F::has_integers)

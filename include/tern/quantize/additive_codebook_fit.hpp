@@ -12,7 +12,7 @@
 ///
 /// No step of a round makes E larger; rounds end when one gains less than `tolerance` of E, or after `rounds`. With several books the
 /// least squares lean on the vectors before them by 1e-6 of a vector's mean weight, for those that no code names. All sums are
-/// made in f64, the result is rounded to f32. The same seed gives the same result on one machine.
+/// made in f64, the result is rounded to f32. The same seed gives the same result on one machine, whatever the number of threads.
 ///
 /// Cost: n k 2^bits M beam multiply-adds a round, and (M 2^bits)^3 / 3 for the codebooks where M > 1. Off line: it allocates.
 /// Fails if k is no multiple of 8, w holds NaN or infinity, or M > 1 and M 2^bits > 4096.
@@ -21,7 +21,9 @@
 /// by the activations' products and codebooks follow gradients; here they are those of the weights, and least squares are solved.
 
 #include <tern/core/error.hpp>
+#include <tern/core/parallel_for.hpp>
 #include <tern/core/random.hpp>
+#include <tern/core/rounding.hpp>
 #include <tern/core/tensor_view.hpp>
 #include <tern/formats/additive_codebook.hpp>
 
@@ -74,13 +76,14 @@ class codebook_fit {
   using groups = Eigen::Matrix<double, Eigen::Dynamic, 8, Eigen::RowMajor>;
   using vector8 = Eigen::Matrix<double, 1, 8>;
 
-  codebook_fit(tensor_view<float const, 2> const& w, additive_codebook_options const& o)
+  codebook_fit(cpu_policy const& policy, tensor_view<float const, 2> const& w, additive_codebook_options const& o)
       : books(o.books),
         names(index{1} << o.bits),
         per_row(w.extent(1) / 8),
         weights_(w.extent(0) * per_row, 8),
         beam_(o.beam),
-        random_(o.seed) {
+        random_(o.seed),
+        policy_(policy) {
     for (index i = 0; i < weights_.rows(); ++i)
       for (index e = 0; e < 8; ++e) weights_(i, e) = static_cast<double>(w(i / per_row, i % per_row * 8 + e));
     total_ = weights_.squaredNorm();
@@ -105,8 +108,9 @@ class codebook_fit {
   }
   void search_codes() {
     Eigen::VectorXd const norms = vectors.rowwise().squaredNorm();
-    for (index i = 0; i < weights_.rows(); ++i)
+    each_group([&](index i) {
       if (scale(i / per_row) != 0) search_group(i, norms);
+    });
   }
   void solve_vectors() {
     if (books == 1)
@@ -127,6 +131,15 @@ class codebook_fit {
   }
 
  private:
+  /// Calls f for all groups, on the policy's threads.
+  template <class F>
+  void each_group(F&& f) {
+    constexpr index piece = 64;
+    index const n = weights_.rows();
+    parallel_for(policy_, divide_up(n, piece), [&](index p, index) {
+      for (index i = p * piece; i < std::min(n, (p + 1) * piece); ++i) f(i);
+    });
+  }
   double& scale(index row) { return scales[static_cast<std::size_t>(row)]; }
   double scale(index row) const { return scales[static_cast<std::size_t>(row)]; }
   index& code(index i, index m) { return codes[static_cast<std::size_t>(i * books + m)]; }
@@ -152,17 +165,20 @@ class codebook_fit {
     for (index c = 0; c < names && n > 0; ++c) book.row(c) = left.row(static_cast<index>(random_() % static_cast<std::uint64_t>(n)));
     for (index round = 0; round <= rounds; ++round) {
       Eigen::VectorXd const half_norms = book.rowwise().squaredNorm() / 2;
-      groups sum = groups::Zero(names, 8);
-      Eigen::VectorXd weight = Eigen::VectorXd::Zero(names);
-      for (index i = 0; i < n; ++i) {
+      each_group([&](index i) {
         index best = 0;
         (half_norms - book * left.row(i).transpose()).minCoeff(&best);
         code(i, m) = m * names + best;
-        double const s = scale(i / per_row);
-        sum.row(best) += s * s * left.row(i);
-        weight(best) += s * s;
-      }
+      });
       if (round == rounds) break;
+      groups sum = groups::Zero(names, 8);
+      Eigen::VectorXd weight = Eigen::VectorXd::Zero(names);
+      for (index i = 0; i < n; ++i) {
+        index const c = code(i, m) - m * names;
+        double const s = scale(i / per_row);
+        sum.row(c) += s * s * left.row(i);
+        weight(c) += s * s;
+      }
       for (index c = 0; c < names; ++c)
         if (weight(c) > 0) book.row(c) = sum.row(c) / weight(c);
     }
@@ -243,6 +259,7 @@ class codebook_fit {
   double total_ = 0;
   index beam_;
   random random_;
+  cpu_policy const& policy_;
 };
 
 }  // namespace TERN_ABI
@@ -252,7 +269,8 @@ inline namespace TERN_ABI {
 
 /// Fits codes, codebooks and scales to w.
 template <formats::codebook_code Code = std::uint8_t>
-additive_codebook<Code> fit_additive_codebook(tensor_view<float const, 2> const& w, additive_codebook_options const& options = {}) {
+additive_codebook<Code> fit_additive_codebook(cpu_policy const& policy, tensor_view<float const, 2> const& w,
+                                              additive_codebook_options const& options = {}) {
   char const* const op = "fit_additive_codebook";
   detail::expect(w.extent(1) % 8 == 0, op, "w.extent(1)", w.extent(1), "a multiple of 8");
   detail::expect(options.bits >= 1 && options.bits <= static_cast<int>(8 * sizeof(Code)), op, "bits", options.bits,
@@ -265,7 +283,7 @@ additive_codebook<Code> fit_additive_codebook(tensor_view<float const, 2> const&
     for (index j = 0; j < w.extent(1); ++j)
       detail::expect(std::isfinite(w(i, j)), op, "w: a row that holds NaN or infinity", i, "finite weights");
 
-  detail::codebook_fit fit(w, options);
+  detail::codebook_fit fit(policy, w, options);
   double error = fit.relative_error();
   if (options.progress) options.progress(0, error);
   for (index round = 1; round <= options.rounds && error > 0; ++round) {
