@@ -109,8 +109,11 @@ struct nested_absmax {
 namespace detail {
 inline constexpr index absmax_block = 64, nested_block = 256;
 
-/// a b + c with both roundings: the double product is exact, its rounding to f32 is named, and no compiler fuses across that.
-TERN_INLINE float multiply_round_add(float a, float b, float c) { return static_cast<float>(static_cast<double>(a) * b) + c; }
+/// a b + c with both roundings: nothing but memory keeps compilers from fusing them, even where a conversion from double stands between.
+TERN_INLINE float multiply_round_add(float a, float b, float c) {
+  float const volatile product = a * b;
+  return product + c;
+}
 TERN_INLINE float take_finite(float x) {
   constexpr float largest = 0x1.fffffep127f;
   return x != x ? 0.f : x > largest ? largest : x < -largest ? -largest : x;
