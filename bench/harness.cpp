@@ -81,7 +81,9 @@ bool only_lists(int argc, char** argv) {
 std::vector<int> const& thread_counts() { return counts; }
 
 index copies_beyond_cache(std::size_t bytes) {
-  return bytes == 0 ? 1 : static_cast<index>(std::max<std::size_t>(1, (3 * last_level_cache() + bytes - 1) / bytes));
+  if (bytes == 0) return 1;
+  std::size_t const enough = (3 * last_level_cache() + bytes - 1) / bytes, most = (std::size_t{1} << 30) / bytes;
+  return static_cast<index>(std::max<std::size_t>(1, std::min(enough, most)));
 }
 
 thread_pool& run::pool() const {

@@ -10,10 +10,10 @@
 ///     namespace tern::bench {
 ///     void register_benchmarks() {
 ///       auto data = lazy([=] { return problem(m, k, rows); });       // made at the first use, shared by the implementations
-///       workload w{.op = "matmul", .name = "q4_1_m1536_k576_rows1",  // -> matmul/q4_1_m1536_k576_rows1/tern/threads:1
-///                  .flops = 2.0 * m * k * rows,                      // useful operations of one call
-///                  .bytes = weight_bytes,                            // what one call must at least read and write
-///                  .peak = unit::int8};                              // the limit it is held against: f32, bf16 or int8
+///       workload w{.op = "matmul", .name = "f32_m1536_k576_cold",  // -> matmul/f32_m1536_k576_cold/tern/threads:1
+///                  .flops = 2.0 * m * k * rows,                    // useful operations of one call
+///                  .bytes = weight_bytes,                          // what one call must at least read and write
+///                  .peak = unit::f32};                             // the limit it is held against: f32, bf16 or int8
 ///       w.add("tern", [=](run& r) {
 ///         problem& p = data();
 ///         auto call = [&](index i) { tern::matmul(r.policy(), p.x, p.weights[i], p.y); };  // policy: r.threads() threads
@@ -25,7 +25,8 @@
 ///     }
 ///
 /// `p.weights[i]` above is a `rotating` buffer: copies enough to exceed the last-level cache, used in turn, so that weights
-/// come from memory as they do in a model. A workload that does so ends its name in `_cold`; one that reuses its data does not.
+/// come from memory as they do in a model. A workload that does so ends its name in `_cold`, one that reuses its data does not,
+/// unless the family's file says by which rule its workloads are cold. Data too large to be kept side by side goes into a `room`.
 /// A check that fails is reported as the benchmark's error, nothing is timed, and the binary exits with 1. Outputs of peers
 /// are checked in the same way. Checks against a slow oracle should look at a sample of rows.
 ///
@@ -39,6 +40,7 @@
 
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
 #include <chrono>
 #include <concepts>
 #include <cstddef>
@@ -67,8 +69,8 @@ class buffer {
   template <class Range>
     requires requires(Range const& r) { std::span<T const>(r); }
   explicit buffer(Range const& values) : buffer(static_cast<index>(std::span<T const>(values).size())) {
-    index i = 0;
-    for (T const& v : std::span<T const>(values)) data()[i++] = v;
+    std::span<T const> const from(values);
+    std::copy(from.begin(), from.end(), data());
   }
   T* data() { return static_cast<T*>(memory_.get()); }
   T const* data() const { return static_cast<T const*>(memory_.get()); }
@@ -85,7 +87,7 @@ class buffer {
   std::unique_ptr<void, void (*)(void*)> memory_{nullptr, &free_pages};
 };
 
-/// How many copies of `bytes` exceed the last-level cache three times over (at least 1).
+/// How many copies of `bytes` exceed the last-level cache three times over, or 1 GiB where that is less (at least 1).
 index copies_beyond_cache(std::size_t bytes);
 
 /// The same values several times, to be used in turn.
@@ -96,9 +98,9 @@ class rotating {
   /// As many copies as it takes to leave the caches, or the number given.
   template <class Range>
   explicit rotating(Range const& values, index copies = 0) {
-    std::size_t const n = std::span<T const>(values).size();
-    if (copies <= 0) copies = copies_beyond_cache(n * sizeof(T));
-    for (index i = 0; i < copies; ++i) copies_.emplace_back(values);
+    std::span<T const> const each(values);
+    if (copies <= 0) copies = copies_beyond_cache(each.size_bytes());
+    for (index i = 0; i < copies; ++i) copies_.emplace_back(each);
   }
   index copies() const { return static_cast<index>(copies_.size()); }
   T* operator[](index call) { return copies_[static_cast<std::size_t>(call % copies())].data(); }
@@ -121,6 +123,26 @@ auto lazy(F make) {
   };
 }
 
+/// Room for one large value: another one that is made here takes the place of the one before, which is freed first.
+class room {
+ public:
+  /// The value of this name: what is here, if it has that name, or what make() returns.
+  template <class F>
+  auto get(std::string const& name, F make) -> decltype(make())& {
+    using T = decltype(make());
+    if (!value_ || name_ != name) {
+      value_.reset();
+      value_ = std::shared_ptr<T>(new T(make()));
+      name_ = name;
+    }
+    return *static_cast<T*>(value_.get());
+  }
+
+ private:
+  std::string name_;
+  std::shared_ptr<void> value_;
+};
+
 struct workload;
 
 namespace detail {
@@ -141,6 +163,8 @@ class run {
  public:
   run(benchmark::State& state, detail::record& record) : state_(state), record_(record) {}
 
+  /// op/name/implementation/threads:n
+  std::string const& name() const { return record_.name; }
   int threads() const { return record_.threads; }
   /// A pool of threads() threads, the same for all benchmarks.
   thread_pool& pool() const;

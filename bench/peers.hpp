@@ -19,9 +19,6 @@
 #if TERN_BENCH_HAVE_OPENBLAS
 #include <cblas.h>
 #endif
-#if TERN_BENCH_HAVE_ONEDNN
-#include <oneapi/dnnl/dnnl.h>
-#endif
 #if TERN_BENCH_HAVE_GGML
 #include <ggml-cpu.h>
 #include <ggml.h>

@@ -4,7 +4,7 @@
 
     report.py [--out DIR] [--filter REGEX] [--min-time SECONDS] [--repetitions N] [--threads 1,2] [--json FILE...] BINARY...
 
-Each cell is the median of the repetitions, which are interleaved at random. The limit of a benchmark is the longer of what its
+Each cell is the median of the repetitions, which are interleaved at random (but see IN_TURN). The limit of a benchmark is the longer of what its
 operations take at the peak of its unit (f32, bf16 or int8) and what its memory traffic takes at read bandwidth, both measured at
 the start of the same run with the same number of threads. The JSON of each binary is kept beside the report; --json makes a report
 of such files again without running anything.
@@ -22,6 +22,8 @@ import sys
 from dataclasses import dataclass, field
 
 UNITS = {"f32": "f32_gflops", "bf16": "bf16_gflops", "int8": "int8_gops"}
+# Families that keep one problem's data at a time: interleaved, they would make it anew for each repetition.
+IN_TURN = {"quantized_matmul_bench"}
 
 
 @dataclass
@@ -101,15 +103,16 @@ def read(report, document):
 
 
 def run(binary, out, args):
-    path = out / (pathlib.Path(binary).name + ".json")
+    name = pathlib.Path(binary).name
+    path = out / (name + ".json")
     command = [binary, f"--benchmark_min_time={args.min_time:g}", f"--benchmark_repetitions={args.repetitions}",
-               "--benchmark_enable_random_interleaving=true", "--benchmark_report_aggregates_only=true",
+               f"--benchmark_enable_random_interleaving={str(name not in IN_TURN).lower()}", "--benchmark_report_aggregates_only=true",
                f"--benchmark_out={path}", "--benchmark_out_format=json", "--benchmark_color=false"]
     if args.filter:
         command.append(f"--benchmark_filter={args.filter}")
     if args.threads:
         command.append(f"--tern_threads={args.threads}")
-    print(f"bench-report: {pathlib.Path(binary).name}", flush=True)
+    print(f"bench-report: {name}", flush=True)
     path.unlink(missing_ok=True)
     status = subprocess.run(command, stdout=subprocess.DEVNULL).returncode
     return path, status

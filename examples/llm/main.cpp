@@ -1,24 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0
 // A language model that writes text: `llm MODEL.gguf --prompt "What is gravity?"`. Run it without arguments for its options.
 
-#include <algorithm>
 #include <charconv>
-#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
 #include <exception>
 #include <fstream>
 #include <iostream>
-#include <iterator>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include <tern/sampling.hpp>
+#include "evaluation.hpp"
 #include "mapped_file.hpp"
 #include "model.hpp"
+#include "requantize.hpp"
 #include "tokenizer.hpp"
 
 namespace llm {
@@ -37,6 +36,8 @@ constexpr char const* usage = R"(usage: llm MODEL.gguf [options]
   --greedy           always the likeliest token
   --ignore-end       keep writing after the model's end token
   --perplexity FILE  score a text instead: windows of 512 tokens, each on its own, of which the second half counts
+  --requantize LIST  with --perplexity FILE: turn the layers' weights into each of the formats (q4_0,q4_k or all), by rounding and
+                     by GPTQ, and print a table of what that costs; the file's first half calibrates, the second is scored
   --measure P,G      time a prompt of P tokens and the generation of G more
   --threads N        (one a core)   --context N (2048)
   --compute TYPE     int8 (default): activations in blocks of 8-bit numbers; f32: exact, slower; bf16
@@ -46,7 +47,7 @@ constexpr char const* usage = R"(usage: llm MODEL.gguf [options]
 
 struct options {
   std::string model, prompt, system = "You are a helpful AI assistant named SmolLM, trained by Hugging Face";
-  std::string perplexity, measure, steps;
+  std::string perplexity, requantize, measure, steps;
   bool has_prompt = false, chat = true, greedy = false, ignore_end = false, json = false;
   index count = 256, threads = 0, context = 2048;
   tern::compute compute = tern::compute::int8;
@@ -100,6 +101,8 @@ options parse(std::span<char* const> arguments) {
       o.ignore_end = true;
     else if (a == "--perplexity")
       o.perplexity = value();
+    else if (a == "--requantize")
+      o.requantize = value();
     else if (a == "--measure")
       o.measure = value();
     else if (a == "--threads")
@@ -119,15 +122,6 @@ options parse(std::span<char* const> arguments) {
   }
   return o;
 }
-
-/// Seconds since it was made.
-class stopwatch {
- public:
-  double seconds() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
-
- private:
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-};
 
 /// Writes the model's text as it comes, and keeps count.
 class writer {
@@ -213,39 +207,18 @@ void write(options const& o, tokenizer const& words, model& network) {
   out.report();
 }
 
-/// -log p(token) for softmax(logits), in f64.
-double surprise(tern::tensor_view<float const, 1> logits, tokenizer::token token) {
-  float top = logits[0];
-  for (index i = 1; i < logits.extent(0); ++i) top = std::max(top, logits[i]);
-  double sum = 0;
-  for (index i = 0; i < logits.extent(0); ++i) sum += std::exp(static_cast<double>(logits[i] - top));
-  return std::log(sum) + static_cast<double>(top) - static_cast<double>(logits[token]);
-}
-
-/// The convention of llama.cpp's tool: windows of 512 tokens that know nothing of each other; in each, the second half is scored,
-/// every token with at least 256 before it. What is left at the end of the text is not read.
 void score(options const& o, tokenizer const& words, model& network) {
-  constexpr std::size_t window = 512, scored = window / 2;
-  std::ifstream file(o.perplexity, std::ios::binary);
-  if (!file) throw tern::error("llm: " + o.perplexity + " cannot be read");
-  std::string const text{std::istreambuf_iterator<char>(file), {}};
-  auto tokens = words.encode(text, false);
-  if (words.begin() >= 0) tokens.insert(tokens.begin(), words.begin());
-  std::size_t const windows = tokens.size() / window;
-  if (windows == 0) throw tern::error("llm: " + o.perplexity + " has " + std::to_string(tokens.size()) + " tokens, expected at least 512");
+  auto const parts = windows_of(words, o.perplexity);
   double total = 0;
   index count = 0;
   stopwatch const clock;
-  for (std::size_t w = 0; w < windows; ++w) {
-    std::vector<tokenizer::token> part(tokens.begin() + static_cast<std::ptrdiff_t>(w * window),
-                                       tokens.begin() + static_cast<std::ptrdiff_t>((w + 1) * window));
-    if (words.begin() >= 0) part.front() = words.begin();
+  for (std::size_t w = 0; w < parts.size(); ++w) {
     network.rewind();
-    auto const logits = network.read(part, scored);
-    for (std::size_t i = 0; i + 1 < scored; ++i, ++count) total += surprise(logits[static_cast<index>(i)], part[window - scored + i + 1]);
-    std::size_t const done = 30 * (w + 1) / windows;
+    auto const logits = network.read(parts[w], scored_tokens);
+    for (index i = 0; i + 1 < scored_tokens; ++i, ++count) total += surprise(logits[i], expected_after(parts[w], i));
+    std::size_t const done = 30 * (w + 1) / parts.size();
     std::fprintf(stderr, "\r[%s%s] %zu/%zu windows, %.0f tokens/s, perplexity %.4f ", std::string(done, '#').c_str(),
-                 std::string(30 - done, '.').c_str(), w + 1, windows, static_cast<double>((w + 1) * window) / clock.seconds(),
+                 std::string(30 - done, '.').c_str(), w + 1, parts.size(), static_cast<double>((w + 1) * window_tokens) / clock.seconds(),
                  std::exp(total / static_cast<double>(count)));
   }
   double const perplexity = std::exp(total / static_cast<double>(count));
@@ -258,22 +231,9 @@ void measure(options const& o, model& network) {
   if (comma == std::string::npos) throw tern::error("llm: --measure is " + o.measure + ", expected two numbers with a comma between");
   auto const prompt = number<index>("--measure", std::string_view(o.measure).substr(0, comma));
   auto const generated = number<index>("--measure", std::string_view(o.measure).substr(comma + 1));
-  std::vector<tokenizer::token> tokens;
-  for (index i = 0; i < prompt; ++i) tokens.push_back(static_cast<tokenizer::token>((7 * i) % (network.vocabulary() / 2)));
-  network.read(std::span(tokens).first(1));  // pages in the weights, starts the threads
-  network.rewind();
-  stopwatch const reading;
-  auto logits = network.read(tokens);
-  double const prompt_rate = static_cast<double>(prompt) / reading.seconds();
-  tern::random random(o.seed);
-  stopwatch const writing;
-  for (index i = 0; i < generated; ++i) {
-    auto const next = static_cast<tokenizer::token>(tern::sample(logits[0], tern::sampling{.temperature = 0}, random));
-    logits = network.read(std::span(&next, 1));
-  }
-  double const rate = static_cast<double>(generated) / writing.seconds();
-  std::printf(o.json ? "{\"prompt\": %.2f, \"generation\": %.2f}\n" : "prompt %.1f tokens/s, generation %.1f tokens/s\n", prompt_rate,
-              rate);
+  rates const r = measure_rates(network, prompt, generated);
+  std::printf(o.json ? "{\"prompt\": %.2f, \"generation\": %.2f}\n" : "prompt %.1f tokens/s, generation %.1f tokens/s\n", r.prompt,
+              r.generation);
 }
 
 int run(options const& o) {
@@ -285,7 +245,9 @@ int run(options const& o) {
   if (network.vocabulary() != words.size())
     throw tern::error("llm: the embedding has " + std::to_string(network.vocabulary()) + " rows, expected one for each of the " +
                       std::to_string(words.size()) + " tokens");
-  if (!o.perplexity.empty())
+  if (!o.requantize.empty())
+    requantize(file, words, network, tern::cpu.on(threads), o.requantize, o.perplexity);
+  else if (!o.perplexity.empty())
     score(o, words, network);
   else if (!o.measure.empty())
     measure(o, network);

@@ -90,14 +90,14 @@ model::model(tern::gguf_file const& file, tern::cpu_policy const& policy, tern::
 model::layer model::load_layer(tern::gguf_file const& file, std::string const& prefix) const {
   layer l;
   l.attention_norm = vector(file, prefix + "attn_norm.weight", width_);
-  l.query = weight(file, prefix + "attn_q.weight", heads_ * dim_, width_);
-  l.key = weight(file, prefix + "attn_k.weight", kv_heads_ * dim_, width_);
-  l.value = weight(file, prefix + "attn_v.weight", kv_heads_ * dim_, width_);
-  l.out = weight(file, prefix + "attn_output.weight", width_, heads_ * dim_);
+  l.weights.query = weight(file, prefix + "attn_q.weight", heads_ * dim_, width_);
+  l.weights.key = weight(file, prefix + "attn_k.weight", kv_heads_ * dim_, width_);
+  l.weights.value = weight(file, prefix + "attn_v.weight", kv_heads_ * dim_, width_);
+  l.weights.out = weight(file, prefix + "attn_output.weight", width_, heads_ * dim_);
   l.feed_forward_norm = vector(file, prefix + "ffn_norm.weight", width_);
-  l.gate = weight(file, prefix + "ffn_gate.weight", hidden_, width_);
-  l.up = weight(file, prefix + "ffn_up.weight", hidden_, width_);
-  l.down = weight(file, prefix + "ffn_down.weight", width_, hidden_);
+  l.weights.gate = weight(file, prefix + "ffn_gate.weight", hidden_, width_);
+  l.weights.up = weight(file, prefix + "ffn_up.weight", hidden_, width_);
+  l.weights.down = weight(file, prefix + "ffn_down.weight", width_, hidden_);
   l.keys.resize(static_cast<std::size_t>(kv_heads_ * context_ * dim_));
   l.values.resize(l.keys.size());
   return l;
@@ -145,12 +145,14 @@ void model::attend(layer& l, index n) {
   auto const values = tern::view(l.values.data(), kv_heads_, context_, dim_).slice(1, 0, length_ + n);
 
   tern::rms_norm(policy_, x, l.attention_norm, h, epsilon_);
-  tern::matmul(policy_, h, {l.query, l.key, l.value}, {q, k, v}, compute_);
+  show(l, input::attention, h);
+  tern::matmul(policy_, h, {l.weights.query, l.weights.key, l.weights.value}, {q, k, v}, compute_);
   tern::rope(policy_, by_head(q, dim_), angles);
   tern::rope(policy_, by_head(k, dim_), keys.slice(1, length_, length_ + n), angles);
   tern::convert(policy_, by_head(v, dim_), values.slice(1, length_, length_ + n));
   tern::attention(policy_, by_head(q, dim_), keys, values, by_head(q, dim_), tern::causal{});
-  tern::matmul(policy_, q, l.out, x, compute_, tern::accumulate{});
+  show(l, input::out, q);
+  tern::matmul(policy_, q, l.weights.out, x, compute_, tern::accumulate{});
 }
 
 /// x += (silu(h Wgate^T) * (h Wup^T)) Wdown^T with h = rms_norm(x)
@@ -159,9 +161,11 @@ void model::feed_forward(layer& l, index n) {
   rows const gate = as_rows(gate_, n, hidden_), up = as_rows(up_, n, hidden_);
 
   tern::rms_norm(policy_, x, l.feed_forward_norm, h, epsilon_);
-  tern::matmul(policy_, h, {l.gate, l.up}, {gate, up}, compute_);
+  show(l, input::feed_forward, h);
+  tern::matmul(policy_, h, {l.weights.gate, l.weights.up}, {gate, up}, compute_);
   tern::swiglu(policy_, gate, up, gate);
-  tern::matmul(policy_, gate, l.down, x, compute_, tern::accumulate{});
+  show(l, input::down, gate);
+  tern::matmul(policy_, gate, l.weights.down, x, compute_, tern::accumulate{});
 }
 
 }  // namespace llm

@@ -15,6 +15,7 @@
 #include <tern/pointwise.hpp>
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -41,11 +42,26 @@ class model {
   tern::index context() const { return context_; }
   tern::index vocabulary() const { return embedding_.rows; }
 
+  /// The matrices of a layer, which may be exchanged for others of the same shapes.
+  struct matrices {
+    tern::block_matrix query, key, value, out;
+    tern::block_matrix gate, up, down;
+  };
+  tern::index layers() const { return static_cast<tern::index>(layers_.size()); }
+  matrices& layer_matrices(tern::index i) { return layers_[static_cast<std::size_t>(i)].weights; }
+  tern::block_matrix const& embedding() const { return embedding_; }
+
+  /// What a layer multiplies: the inputs of query, key and value; of out; of gate and up; of down.
+  enum class input { attention, out, feed_forward, down };
+  static constexpr int inputs = 4;
+  /// Called with each layer's inputs (tokens, width) before they are multiplied.
+  using observer = std::function<void(tern::index layer, input, tern::tensor_view<float const, 2>)>;
+  void observe(observer o) { observer_ = std::move(o); }
+
  private:
   struct layer {
     tern::tensor_view<float const, 1> attention_norm, feed_forward_norm;
-    tern::block_matrix query, key, value, out;
-    tern::block_matrix gate, up, down;
+    matrices weights;
     std::vector<tern::f16> keys, values;  // (kv_heads, context, dim)
   };
   using rows = tern::tensor_view<float, 2>;
@@ -54,6 +70,9 @@ class model {
   void forward(std::span<token const> tokens, rows logits);
   void attend(layer& l, tern::index tokens);
   void feed_forward(layer& l, tern::index tokens);
+  void show(layer const& l, input what, rows x) const {
+    if (observer_) observer_(&l - layers_.data(), what, x);
+  }
 
   tern::cpu_policy policy_;
   tern::compute compute_;
@@ -64,6 +83,7 @@ class model {
   tern::tensor_view<float const, 1> output_norm_;
   std::vector<layer> layers_;
   tern::index length_ = 0;
+  observer observer_;
 
   // What a batch of tokens becomes on its way, one row a token.
   std::vector<float> angles_, x_, h_, query_, key_, value_, gate_, up_, logits_;

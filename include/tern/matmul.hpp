@@ -4,4 +4,5 @@
 /// Matrix products with weights in any format.
 
 #include <tern/formats.hpp>
+#include <tern/matmul/bit_planes.hpp>
 #include <tern/matmul/matmul.hpp>

@@ -25,23 +25,6 @@ namespace tern {
 namespace detail {
 inline namespace TERN_ABI {
 
-/// Sorts in place by `less` (heapsort: no allocation, no bad inputs).
-template <class T, class Less>
-void gguf_sort(T* items, index n, Less less) {
-  auto sink = [&](index root, index end) {
-    for (index child; (child = 2 * root + 1) < end; root = child) {
-      if (child + 1 < end && less(items[child], items[child + 1])) ++child;
-      if (!less(items[root], items[child])) return;
-      std::swap(items[root], items[child]);
-    }
-  };
-  for (index i = n / 2; i-- > 0;) sink(i, n);
-  for (index end = n; end-- > 1;) {
-    std::swap(items[0], items[end]);
-    sink(0, end);
-  }
-}
-
 /// Walks over the bytes of a file, none of them trusted. `part` and `item` say where it is, for messages.
 class gguf_reader {
  public:
@@ -147,8 +130,8 @@ class gguf_file {
     read_metadata(in);
     read_tensors(in);
     check_places(static_cast<std::byte const*>(bytes), in.at(), size);
-    sort_by_name(values_.get(), value_count_, [](gguf_value const& v) { return v.key(); }, "metadata");
-    sort_by_name(tensors_.get(), tensor_count_, [](gguf_tensor const& t) { return t.name; }, "tensor");
+    detail::sort_by_name(values_.get(), value_count_, [](gguf_value const& v) { return v.key(); }, "gguf", "metadata");
+    detail::sort_by_name(tensors_.get(), tensor_count_, [](gguf_tensor const& t) { return t.name; }, "gguf", "tensor");
   }
 
   std::uint32_t version() const { return version_; }
@@ -159,7 +142,7 @@ class gguf_file {
 
   /// A metadata value, or nullptr.
   gguf_value const* find(std::string_view key) const {
-    return find_name(values_.get(), value_count_, key, [](gguf_value const& v) { return v.key(); });
+    return detail::find_name(values_.get(), value_count_, key, [](gguf_value const& v) { return v.key(); });
   }
   /// A metadata value as an arithmetic type, `std::string_view` or `gguf_array`. It is an error if it is absent.
   template <class T>
@@ -176,7 +159,7 @@ class gguf_file {
   }
   /// A tensor, or nullptr.
   gguf_tensor const* find_tensor(std::string_view name) const {
-    return find_name(tensors_.get(), tensor_count_, name, [](gguf_tensor const& t) { return t.name; });
+    return detail::find_name(tensors_.get(), tensor_count_, name, [](gguf_tensor const& t) { return t.name; });
   }
   /// A tensor. It is an error if it is absent.
   gguf_tensor const& tensor(std::string_view name) const {
@@ -244,31 +227,12 @@ class gguf_file {
       if (t.offset > room - t.bytes) detail::gguf_fail("tensor", t.name, ".offset", t.offset, "at most", room - t.bytes);
       t.data = bytes + header + gap + t.offset;
     }
-    detail::gguf_sort(tensors.data(), tensor_count_, [](gguf_tensor const& a, gguf_tensor const& b) { return a.offset < b.offset; });
+    detail::heap_sort(tensors.data(), tensor_count_, [](gguf_tensor const& a, gguf_tensor const& b) { return a.offset < b.offset; });
     for (std::size_t i = 1; i < tensors.size(); ++i) {
       std::uint64_t const end = tensors[i - 1].offset + tensors[i - 1].bytes;
       if (tensors[i].offset < end)
         detail::gguf_fail("tensor", tensors[i].name, ".offset", tensors[i].offset, "at least the end of the tensor before it,", end);
     }
-  }
-
-  template <class T, class Name>
-  static void sort_by_name(T* items, index n, Name name, char const* what) {
-    detail::gguf_sort(items, n, [&](T const& a, T const& b) { return name(a) < name(b); });
-    for (index i = 1; i < n; ++i)
-      if (name(items[i - 1]) == name(items[i])) detail::gguf_fail(what, name(items[i]), "is there twice, expected once");
-  }
-  template <class T, class Name>
-  static T const* find_name(T const* items, index n, std::string_view wanted, Name name) {
-    index begin = 0;
-    for (index end = n; begin < end;) {
-      index const middle = begin + (end - begin) / 2;
-      if (name(items[middle]) < wanted)
-        begin = middle + 1;
-      else
-        end = middle;
-    }
-    return begin < n && name(items[begin]) == wanted ? items + begin : nullptr;
   }
 
   std::uint32_t version_ = 0;

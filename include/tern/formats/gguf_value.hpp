@@ -4,7 +4,7 @@
 /// The metadata of a GGUF file: numbers, strings and arrays, read where they lie. `gguf_file` has checked them before it
 /// hands one out, so that reading one never leaves the file; what is checked here is that the caller asks for the right type.
 
-#include <tern/core/error.hpp>
+#include <tern/formats/file_index.hpp>
 
 #include <bit>
 #include <concepts>
@@ -57,31 +57,18 @@ T gguf_load(std::byte const* p) {
   return value;
 }
 
-/// Text of a file in a message: shortened, and with '?' for what does not print.
-struct gguf_quoted {
-  char text[60];
-  explicit gguf_quoted(std::string_view s) {
-    std::size_t n = 0;
-    text[n++] = '"';
-    for (std::size_t i = 0; i < s.size() && n + 5 < sizeof text; ++i) text[n++] = s[i] >= ' ' && s[i] <= '~' ? s[i] : '?';
-    if (s.size() + 6 > sizeof text) text[n++] = '.', text[n++] = '.';
-    text[n++] = '"';
-    text[n] = '\0';
-  }
-};
-
 [[noreturn]] TERN_COLD inline void gguf_fail(char const* what, std::string_view name, char const* problem) {
-  (message() << "gguf: " << what << " " << gguf_quoted(name).text << " " << problem).fail();
+  (message() << "gguf: " << what << " " << quoted(name).text << " " << problem).fail();
 }
 [[noreturn]] TERN_COLD inline void gguf_fail_type(std::string_view key, gguf_value_type was, char const* wanted) {
   constexpr char const* names[] = {"u8", "i8", "u16", "i16", "u32", "i32", "f32", "bool", "string", "array", "u64", "i64", "f64"};
-  (message() << "gguf: type of " << gguf_quoted(key).text << " is " << names[static_cast<int>(was)] << ", expected " << wanted).fail();
+  (message() << "gguf: type of " << quoted(key).text << " is " << names[static_cast<int>(was)] << ", expected " << wanted).fail();
 }
 /// "gguf: what "name"part is `was`, expected `expectation`", and the number that the expectation ends with, if it has one.
 [[noreturn]] TERN_COLD inline void gguf_fail(char const* what, std::string_view name, char const* part, std::uint64_t was,
                                              char const* expectation, std::uint64_t bound = ~std::uint64_t{0}) {
   message m;
-  m << "gguf: " << what << " " << gguf_quoted(name).text << part << " is " << was << ", expected " << expectation;
+  m << "gguf: " << what << " " << quoted(name).text << part << " is " << was << ", expected " << expectation;
   if (bound != ~std::uint64_t{0}) m << " " << bound;
   m.fail();
 }
@@ -113,7 +100,7 @@ class gguf_value {
   T integer() const {
     Stored const stored = detail::gguf_load<Stored>(at_);
     if (!std::in_range<T>(stored))
-      (detail::message() << "gguf: value of " << detail::gguf_quoted(key_).text << " is " << stored
+      (detail::message() << "gguf: value of " << detail::quoted(key_).text << " is " << stored
                          << ", expected a number that fits the type asked for")
           .fail();
     return static_cast<T>(stored);

@@ -53,6 +53,7 @@ struct iq4_nl {
   static_assert(sizeof(block) == 18);
   static constexpr index elements = 32;
   static constexpr index granule = 32;
+  static constexpr int codes = 16;
   static constexpr int offset = 128;
   static constexpr bool has_min = false;
   static constexpr auto const& levels = detail::iq4_levels::biased;
@@ -62,9 +63,10 @@ struct iq4_nl {
     auto const r = detail::search_scales<detail::iq4_levels, 1, 1, 1, 32>(in);
     block b;
     b.d = r.d;
-    detail::pack_halves(r.code, 16, b.q);
+    put(b, r.code);
     return b;
   }
+  TERN_INLINE static void put(block& b, std::uint8_t const* code) { detail::pack_halves(code, 16, b.q); }
   TERN_INLINE static void unpack(block const& b, index, std::uint8_t* u) { detail::unpack_levels(b.q, levels, u); }
   TERN_INLINE static void scales(block const& b, index, float* scale, float*) { scale[0] = b.d; }
 };
@@ -80,6 +82,7 @@ struct iq4_xs {
   static_assert(sizeof(block) == 136);
   static constexpr index elements = 256;
   static constexpr index granule = 32;
+  static constexpr int codes = 16;
   static constexpr int offset = 128;
   static constexpr bool has_min = false;
   static constexpr auto const& levels = detail::iq4_levels::biased;
@@ -93,9 +96,12 @@ struct iq4_xs {
       int const s = r.scale[g] + 32;
       b.c[g / 2] = static_cast<std::uint8_t>(b.c[g / 2] | (s & 15) << 4 * (g % 2));
       b.a[g / 4] = static_cast<std::uint8_t>(b.a[g / 4] | s >> 4 << 2 * (g % 4));
-      detail::pack_halves(r.code + 32 * g, 16, b.q + 16 * g);
     }
+    put(b, r.code);
     return b;
+  }
+  TERN_INLINE static void put(block& b, std::uint8_t const* code) {
+    for (int g = 0; g < 8; ++g) detail::pack_halves(code + 32 * g, 16, b.q + 16 * g);
   }
   TERN_INLINE static void unpack(block const& b, index g, std::uint8_t* u) { detail::unpack_levels(b.q + 16 * g, levels, u); }
   TERN_INLINE static void scales(block const& b, index g, float* scale, float*) {

@@ -83,6 +83,7 @@ struct q2_k {
   static_assert(sizeof(block) == 84);
   static constexpr index elements = 256;
   static constexpr index granule = 16;
+  static constexpr int codes = 4;
   static constexpr int offset = 0;
   static constexpr bool has_min = true;
 
@@ -93,8 +94,12 @@ struct q2_k {
     b.d = r.d;
     b.e = r.e;
     for (int g = 0; g < 16; ++g) b.c[g] = static_cast<std::uint8_t>(r.scale[g] | r.min[g] << 4);
-    for (int g = 0; g < 8; ++g) detail::add_bits(r.code + 32 * g, 2 * (g % 4), b.q + g / 4 * 32);
+    put(b, r.code);
     return b;
+  }
+  TERN_INLINE static void put(block& b, std::uint8_t const* code) {
+    detail::clear(b.q);
+    for (int g = 0; g < 8; ++g) detail::add_bits(code + 32 * g, 2 * (g % 4), b.q + g / 4 * 32);
   }
   TERN_INLINE static void unpack(block const& b, index g, std::uint8_t* u) {
     detail::take_bits(b.q + g / 4 * 32, static_cast<int>(g % 4 * 2), 3, u);
@@ -119,6 +124,7 @@ struct q3_k {
   static_assert(sizeof(block) == 110);
   static constexpr index elements = 256;
   static constexpr index granule = 16;
+  static constexpr int codes = 8;
   static constexpr int offset = 4;
   static constexpr bool has_min = false;
   static constexpr detail::split_codes split{2, 1};
@@ -133,8 +139,13 @@ struct q3_k {
       b.c[g % 8] = static_cast<std::uint8_t>(b.c[g % 8] | (s & 15) << 4 * (g / 8));
       b.c[8 + g % 4] = static_cast<std::uint8_t>(b.c[8 + g % 4] | s >> 4 << 2 * (g / 4));
     }
-    for (int g = 0; g < 8; ++g) split.add(r.code + 32 * g, 2 * (g % 4), b.q + g / 4 * 32, g, b.h);
+    put(b, r.code);
     return b;
+  }
+  TERN_INLINE static void put(block& b, std::uint8_t const* code) {
+    detail::clear(b.q);
+    detail::clear(b.h);
+    for (int g = 0; g < 8; ++g) split.add(code + 32 * g, 2 * (g % 4), b.q + g / 4 * 32, g, b.h);
   }
   TERN_INLINE static void unpack(block const& b, index g, std::uint8_t* u) { split.take(b.q + g / 4 * 32, g % 4 * 2, b.h, g, u); }
   TERN_INLINE static void scales(block const& b, index g, float* scale, float*) {
@@ -157,6 +168,7 @@ struct q4_k {
   static_assert(sizeof(block) == 144);
   static constexpr index elements = 256;
   static constexpr index granule = 32;
+  static constexpr int codes = 16;
   static constexpr int offset = 0;
   static constexpr bool has_min = true;
 
@@ -167,8 +179,12 @@ struct q4_k {
     b.d = r.d;
     b.e = r.e;
     detail::put_six_bits(r.scale, r.min, b.c);
-    for (int g = 0; g < 8; ++g) detail::add_bits(r.code + 32 * g, 4 * (g % 2), b.q + g / 2 * 32);
+    put(b, r.code);
     return b;
+  }
+  TERN_INLINE static void put(block& b, std::uint8_t const* code) {
+    detail::clear(b.q);
+    for (int g = 0; g < 8; ++g) detail::add_bits(code + 32 * g, 4 * (g % 2), b.q + g / 2 * 32);
   }
   TERN_INLINE static void unpack(block const& b, index g, std::uint8_t* u) {
     detail::take_bits(b.q + g / 2 * 32, static_cast<int>(g % 2 * 4), 15, u);
@@ -187,6 +203,7 @@ struct q5_k {
   static_assert(sizeof(block) == 176);
   static constexpr index elements = 256;
   static constexpr index granule = 32;
+  static constexpr int codes = 32;
   static constexpr int offset = 0;
   static constexpr bool has_min = true;
   static constexpr detail::split_codes split{4, 1};
@@ -198,8 +215,13 @@ struct q5_k {
     b.d = r.d;
     b.e = r.e;
     detail::put_six_bits(r.scale, r.min, b.c);
-    for (int g = 0; g < 8; ++g) split.add(r.code + 32 * g, 4 * (g % 2), b.q + g / 2 * 32, g, b.h);
+    put(b, r.code);
     return b;
+  }
+  TERN_INLINE static void put(block& b, std::uint8_t const* code) {
+    detail::clear(b.q);
+    detail::clear(b.h);
+    for (int g = 0; g < 8; ++g) split.add(code + 32 * g, 4 * (g % 2), b.q + g / 2 * 32, g, b.h);
   }
   TERN_INLINE static void unpack(block const& b, index g, std::uint8_t* u) { split.take(b.q + g / 2 * 32, g % 2 * 4, b.h, g, u); }
   TERN_INLINE static void scales(block const& b, index g, float* scale, float* min) { detail::take_six_bits(b, g, scale, min); }
@@ -216,6 +238,7 @@ struct q6_k {
   static_assert(sizeof(block) == 210);
   static constexpr index elements = 256;
   static constexpr index granule = 16;
+  static constexpr int codes = 64;
   static constexpr int offset = 32;
   static constexpr bool has_min = false;
   static constexpr detail::split_codes split{4, 3};
@@ -226,8 +249,13 @@ struct q6_k {
     block b{};
     b.d = r.d;
     for (int g = 0; g < 16; ++g) b.s[g] = static_cast<std::int8_t>(r.scale[g]);
-    for (int g = 0; g < 8; ++g) split.add(r.code + 32 * g, g % 4 / 2 * 4, b.l + g / 4 * 64 + g % 2 * 32, 2 * (g % 4), b.h + g / 4 * 32);
+    put(b, r.code);
     return b;
+  }
+  TERN_INLINE static void put(block& b, std::uint8_t const* code) {
+    detail::clear(b.l);
+    detail::clear(b.h);
+    for (int g = 0; g < 8; ++g) split.add(code + 32 * g, g % 4 / 2 * 4, b.l + g / 4 * 64 + g % 2 * 32, 2 * (g % 4), b.h + g / 4 * 32);
   }
   TERN_INLINE static void unpack(block const& b, index g, std::uint8_t* u) {
     split.take(b.l + g / 4 * 64 + g % 2 * 32, g % 4 / 2 * 4, b.h + g / 4 * 32, g % 4 * 2, u);

@@ -26,6 +26,7 @@ struct mxfp4 {
   static_assert(sizeof(block) == 17);
   static constexpr index elements = 32;
   static constexpr index granule = 32;
+  static constexpr int codes = 16;
   static constexpr int offset = 12;  // integers are 2 v, scales half the power
   static constexpr bool has_min = false;
   static constexpr std::uint8_t levels[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
@@ -41,9 +42,10 @@ struct mxfp4 {
     float const inverse = __builtin_bit_cast(float, (254u - b.e) << 23);
     std::uint8_t u[32];
     for (int j = 0; j < 32; ++j) u[j] = nearest(x[j] * inverse);
-    detail::pack_halves(u, 16, b.q);
+    put(b, u);
     return b;
   }
+  TERN_INLINE static void put(block& b, std::uint8_t const* code) { detail::pack_halves(code, 16, b.q); }
   TERN_INLINE static void unpack(block const& b, index, std::uint8_t* u) { detail::unpack_levels(b.q, levels, u); }
   TERN_INLINE static void scales(block const& b, index, float* scale, float*) {
     // 2^(e - 128): below 2^-126 by the bits of f32's subnormals.

@@ -19,6 +19,9 @@
 ///     unpack(block, g, u)             the integers of elements 32 g to 32 g + 31
 ///     scales(block, g, scale, min)    32 / granule of each (min only if has_min)
 ///     levels                          formats whose codes of four bits choose among 16 integers u: these
+/// and for those who choose codes themselves (a code is an integer u or, where there are levels, the number of one):
+///     codes                           how many codes there are
+///     put(block, code)                writes the codes of all elements and leaves the scales as they are
 
 #include <tern/core/config.hpp>
 #include <tern/core/float16.hpp>
@@ -63,6 +66,10 @@ TERN_INLINE void pack_halves(std::uint8_t const* u, int n, std::uint8_t* q) {
 /// u = q >> shift & mask, for each of 32 bytes; mask: at most 8 - shift bits.
 TERN_INLINE void take_bits(std::uint8_t const* q, int shift, unsigned mask, std::uint8_t* u) {
   for (int j = 0; j < 32; j += 8) store8(u + j, (load8(q + j) >> shift) & mask * each_byte);
+}
+template <std::size_t N>
+TERN_INLINE void clear(std::uint8_t (&q)[N]) {
+  for (std::uint8_t& byte : q) byte = 0;
 }
 /// q |= u << shift, for each of 32 bytes; no bit of u leaves its byte.
 TERN_INLINE void add_bits(std::uint8_t const* u, int shift, std::uint8_t* q) {
@@ -123,6 +130,7 @@ struct q4_0 {
   static_assert(sizeof(block) == 18);
   static constexpr index elements = 32;
   static constexpr index granule = 32;
+  static constexpr int codes = 16;
   static constexpr int offset = 8;
   static constexpr bool has_min = false;
 
@@ -130,15 +138,14 @@ struct q4_0 {
   TERN_INLINE static block encode(float const* in) {
     float const d = detail::extremes_of(in, 32).farthest / -8.f;
     float const inverse = d != 0.f ? 1.f / d : 0.f;
+    std::uint8_t u[32];
+    for (int j = 0; j < 32; ++j) u[j] = static_cast<std::uint8_t>(detail::clamp_to_int(in[j] * inverse + 8.5f, 15));
     block b;
     b.d = f16(d);
-    for (int j = 0; j < 16; ++j) {
-      int const low = detail::clamp_to_int(in[j] * inverse + 8.5f, 15);
-      int const high = detail::clamp_to_int(in[j + 16] * inverse + 8.5f, 15);
-      b.q[j] = static_cast<std::uint8_t>(low | high << 4);
-    }
+    put(b, u);
     return b;
   }
+  TERN_INLINE static void put(block& b, std::uint8_t const* code) { detail::pack_halves(code, 16, b.q); }
   TERN_INLINE static void unpack(block const& b, index, std::uint8_t* u) { detail::unpack_halves(b.q, u); }
   TERN_INLINE static void scales(block const& b, index, float* scale, float*) { scale[0] = b.d; }
 };
@@ -152,6 +159,7 @@ struct q4_1 {
   static_assert(sizeof(block) == 20);
   static constexpr index elements = 32;
   static constexpr index granule = 32;
+  static constexpr int codes = 16;
   static constexpr int offset = 0;
   static constexpr bool has_min = true;
 
@@ -160,16 +168,15 @@ struct q4_1 {
     detail::extremes const e = detail::extremes_of(in, 32);
     float const d = (e.most - e.least) / 15.f;
     float const inverse = d != 0.f ? 1.f / d : 0.f;
+    std::uint8_t u[32];
+    for (int j = 0; j < 32; ++j) u[j] = static_cast<std::uint8_t>(detail::clamp_to_int((in[j] - e.least) * inverse + 0.5f, 15));
     block b;
     b.d = f16(d);
     b.m = f16(e.least);
-    for (int j = 0; j < 16; ++j) {
-      int const low = detail::clamp_to_int((in[j] - e.least) * inverse + 0.5f, 15);
-      int const high = detail::clamp_to_int((in[j + 16] - e.least) * inverse + 0.5f, 15);
-      b.q[j] = static_cast<std::uint8_t>(low | high << 4);
-    }
+    put(b, u);
     return b;
   }
+  TERN_INLINE static void put(block& b, std::uint8_t const* code) { detail::pack_halves(code, 16, b.q); }
   TERN_INLINE static void unpack(block const& b, index, std::uint8_t* u) { detail::unpack_halves(b.q, u); }
   TERN_INLINE static void scales(block const& b, index, float* scale, float* min) {
     scale[0] = b.d;

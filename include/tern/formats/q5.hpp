@@ -25,7 +25,7 @@ TERN_INLINE void unpack_five_bits(std::uint8_t const* q, std::uint8_t const* h, 
     store8(u + 8 * j, load8(u + 8 * j) | top >> 3);
   }
 }
-TERN_INLINE void pack_five_bits(int const* u, std::uint8_t* q, std::uint8_t* h) {
+TERN_INLINE void pack_five_bits(std::uint8_t const* u, std::uint8_t* q, std::uint8_t* h) {
   for (int j = 0; j < 4; ++j) h[j] = 0;
   for (int j = 0; j < 16; ++j) q[j] = static_cast<std::uint8_t>((u[j] & 15) | (u[j + 16] & 15) << 4);
   for (int j = 0; j < 32; ++j) h[j / 8] = static_cast<std::uint8_t>(h[j / 8] | (u[j] >> 4) << j % 8);
@@ -42,6 +42,7 @@ struct q5_0 {
   static_assert(sizeof(block) == 22);
   static constexpr index elements = 32;
   static constexpr index granule = 32;
+  static constexpr int codes = 32;
   static constexpr int offset = 16;
   static constexpr bool has_min = false;
 
@@ -51,11 +52,12 @@ struct q5_0 {
     float const inverse = d != 0.f ? 1.f / d : 0.f;
     block b;
     b.d = f16(d);
-    int u[32];
-    for (int j = 0; j < 32; ++j) u[j] = detail::clamp_to_int(in[j] * inverse + 16.5f, 31);
-    detail::pack_five_bits(u, b.q, b.h);
+    std::uint8_t u[32];
+    for (int j = 0; j < 32; ++j) u[j] = static_cast<std::uint8_t>(detail::clamp_to_int(in[j] * inverse + 16.5f, 31));
+    put(b, u);
     return b;
   }
+  TERN_INLINE static void put(block& b, std::uint8_t const* code) { detail::pack_five_bits(code, b.q, b.h); }
   TERN_INLINE static void unpack(block const& b, index, std::uint8_t* u) { detail::unpack_five_bits(b.q, b.h, u); }
   TERN_INLINE static void scales(block const& b, index, float* scale, float*) { scale[0] = b.d; }
 };
@@ -70,6 +72,7 @@ struct q5_1 {
   static_assert(sizeof(block) == 24);
   static constexpr index elements = 32;
   static constexpr index granule = 32;
+  static constexpr int codes = 32;
   static constexpr int offset = 0;
   static constexpr bool has_min = true;
 
@@ -81,11 +84,12 @@ struct q5_1 {
     block b;
     b.d = f16(d);
     b.m = f16(e.least);
-    int u[32];
-    for (int j = 0; j < 32; ++j) u[j] = detail::clamp_to_int((in[j] - e.least) * inverse + 0.5f, 31);
-    detail::pack_five_bits(u, b.q, b.h);
+    std::uint8_t u[32];
+    for (int j = 0; j < 32; ++j) u[j] = static_cast<std::uint8_t>(detail::clamp_to_int((in[j] - e.least) * inverse + 0.5f, 31));
+    put(b, u);
     return b;
   }
+  TERN_INLINE static void put(block& b, std::uint8_t const* code) { detail::pack_five_bits(code, b.q, b.h); }
   TERN_INLINE static void unpack(block const& b, index, std::uint8_t* u) { detail::unpack_five_bits(b.q, b.h, u); }
   TERN_INLINE static void scales(block const& b, index, float* scale, float* min) {
     scale[0] = b.d;

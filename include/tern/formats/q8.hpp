@@ -21,6 +21,7 @@ struct q8_0 {
   static_assert(sizeof(block) == 34);
   static constexpr index elements = 32;
   static constexpr index granule = 32;
+  static constexpr int codes = 256;
   static constexpr int offset = 128;
   static constexpr bool has_min = false;
 
@@ -37,6 +38,10 @@ struct q8_0 {
       b.q[j] = static_cast<std::int8_t>(code >= 127.f ? 127 : code > -127.f ? static_cast<int>(code) : code <= -127.f ? -127 : 0);
     }
     return b;
+  }
+  TERN_INLINE static void put(block& b, std::uint8_t const* code) {
+    for (int j = 0; j < 32; j += 8)
+      detail::store8(reinterpret_cast<std::uint8_t*>(b.q) + j, detail::load8(code + j) ^ 128 * detail::each_byte);
   }
   TERN_INLINE static void unpack(block const& b, index, std::uint8_t* u) {
     for (int j = 0; j < 32; j += 8) detail::store8(u + j, detail::load8(b.q + j) ^ 128 * detail::each_byte);

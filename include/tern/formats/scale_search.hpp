@@ -9,6 +9,8 @@
 /// Both fit each part alone first: codes by rounding under a few trial scales, then the scale by least squares under these codes.
 /// Then d (and e) and the integers are chosen against the error that decoding will see, and refined in turns: d by least squares,
 /// the integers among neighbours. Of equals, the first tried wins: the same input gives the same block.
+///
+/// best_scale and best_line fit one part of any multiple of 16 elements.
 
 #include <tern/formats/q4.hpp>
 
@@ -44,6 +46,12 @@ TERN_INLINE float sum_of(int n, F&& f) {
   return (part[0] + part[1]) + (part[2] + part[3]);
 }
 
+/// Calls f(part, count) for pieces of x of at most 256, the places that the searches have.
+template <class F>
+TERN_INLINE void for_pieces(float const* x, int n, F&& f) {
+  for (int i = 0; i < n; i += 256) f(x + i, n - i < 256 ? n - i : 256);
+}
+
 /// The integers from -offset on, as levels.
 template <int offset, int count>
 struct even_levels {
@@ -73,16 +81,25 @@ struct level_sums {
 };
 template <class Levels>
 inline level_sums sum_levels(float const* x, int n, float scale) {
-  float v[256];
-  snap_levels<Levels>(x, n, scale, v);
-  return {sum_of(n, [&](int i) TERN_LAMBDA { return x[i] * v[i]; }), sum_of(n, [&](int i) TERN_LAMBDA { return v[i] * v[i]; })};
+  level_sums sums{0.f, 0.f};
+  for_pieces(x, n, [&](float const* part, int count) TERN_LAMBDA {
+    float v[256];
+    snap_levels<Levels>(part, count, scale, v);
+    sums.xv += sum_of(count, [&](int i) TERN_LAMBDA { return part[i] * v[i]; });
+    sums.vv += sum_of(count, [&](int i) TERN_LAMBDA { return v[i] * v[i]; });
+  });
+  return sums;
 }
 /// The sum of squared errors under a scale.
 template <class Levels>
 inline float scale_error(float const* x, int n, float scale) {
-  float v[256];
-  snap_levels<Levels>(x, n, scale, v);
-  return sum_of(n, [&](int i) TERN_LAMBDA { return (x[i] - scale * v[i]) * (x[i] - scale * v[i]); });
+  float sum = 0.f;
+  for_pieces(x, n, [&](float const* part, int count) TERN_LAMBDA {
+    float v[256];
+    snap_levels<Levels>(part, count, scale, v);
+    sum += sum_of(count, [&](int i) TERN_LAMBDA { return (part[i] - scale * v[i]) * (part[i] - scale * v[i]); });
+  });
+  return sum;
 }
 /// The scale s for which x is about s times levels.
 template <class Levels>
@@ -188,19 +205,29 @@ struct line_sums {
 };
 template <int Most>
 inline line_sums sum_line(float const* x, int n, line a) {
-  float c[256];
-  snap_line<Most>(x, n, a, c);
-  return {sum_of(n, [&](int i) TERN_LAMBDA { return c[i]; }), sum_of(n, [&](int i) TERN_LAMBDA { return c[i] * c[i]; }),
-          sum_of(n, [&](int i) TERN_LAMBDA { return x[i] * c[i]; }), sum_of(n, [&](int i) TERN_LAMBDA { return x[i]; })};
+  line_sums sums{0.f, 0.f, 0.f, 0.f};
+  for_pieces(x, n, [&](float const* part, int count) TERN_LAMBDA {
+    float c[256];
+    snap_line<Most>(part, count, a, c);
+    sums.c += sum_of(count, [&](int i) TERN_LAMBDA { return c[i]; });
+    sums.cc += sum_of(count, [&](int i) TERN_LAMBDA { return c[i] * c[i]; });
+    sums.xc += sum_of(count, [&](int i) TERN_LAMBDA { return part[i] * c[i]; });
+    sums.x += sum_of(count, [&](int i) TERN_LAMBDA { return part[i]; });
+  });
+  return sums;
 }
 template <int Most>
 inline float line_error(float const* x, int n, line a) {
-  float c[256];
-  snap_line<Most>(x, n, a, c);
-  return sum_of(n, [&](int i) TERN_LAMBDA {
-    float const e = x[i] - (a.scale * c[i] + a.min);
-    return e * e;
+  float sum = 0.f;
+  for_pieces(x, n, [&](float const* part, int count) TERN_LAMBDA {
+    float c[256];
+    snap_line<Most>(part, count, a, c);
+    sum += sum_of(count, [&](int i) TERN_LAMBDA {
+      float const e = part[i] - (a.scale * c[i] + a.min);
+      return e * e;
+    });
   });
+  return sum;
 }
 /// Least squares under the codes that `a` gives.
 template <int Most>

@@ -47,6 +47,7 @@ struct tq1_0 {
   static_assert(sizeof(block) == 54);
   static constexpr index elements = 256;
   static constexpr index granule = 32;
+  static constexpr int codes = 3;
   static constexpr int offset = 1;
   static constexpr bool has_min = false;
 
@@ -55,10 +56,13 @@ struct tq1_0 {
     auto const c = detail::encode_ternary(in);
     block b;
     b.d = c.d;
-    for (int j = 0; j < 32; ++j) b.q[j] = pack(c.u + j, 32, 5);
-    for (int j = 0; j < 16; ++j) b.q[32 + j] = pack(c.u + 160 + j, 16, 5);
-    for (int j = 0; j < 4; ++j) b.h[j] = pack(c.u + 240 + j, 4, 4);
+    put(b, c.u);
     return b;
+  }
+  TERN_INLINE static void put(block& b, std::uint8_t const* code) {
+    for (int j = 0; j < 32; ++j) b.q[j] = pack(code + j, 32, 5);
+    for (int j = 0; j < 16; ++j) b.q[32 + j] = pack(code + 160 + j, 16, 5);
+    for (int j = 0; j < 4; ++j) b.h[j] = pack(code + 240 + j, 4, 4);
   }
   TERN_INLINE static void unpack(block const& b, index g, std::uint8_t* u) {
     if (g < 5) return digits(b.q, 32, g, u);
@@ -92,6 +96,7 @@ struct tq2_0 {
   static_assert(sizeof(block) == 66);
   static constexpr index elements = 256;
   static constexpr index granule = 32;
+  static constexpr int codes = 3;
   static constexpr int offset = 1;
   static constexpr bool has_min = false;
 
@@ -100,8 +105,12 @@ struct tq2_0 {
     auto const c = detail::encode_ternary(in);
     block b{};
     b.d = c.d;
-    for (int g = 0; g < 8; ++g) detail::add_bits(c.u + 32 * g, 2 * (g % 4), b.q + g / 4 * 32);
+    put(b, c.u);
     return b;
+  }
+  TERN_INLINE static void put(block& b, std::uint8_t const* code) {
+    detail::clear(b.q);
+    for (int g = 0; g < 8; ++g) detail::add_bits(code + 32 * g, 2 * (g % 4), b.q + g / 4 * 32);
   }
   TERN_INLINE static void unpack(block const& b, index g, std::uint8_t* u) {
     detail::take_bits(b.q + g / 4 * 32, static_cast<int>(2 * (g % 4)), 3, u);

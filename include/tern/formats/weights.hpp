@@ -11,6 +11,7 @@
 ///       static constexpr index granule = 32;    // or 16: columns that share a scale and a minimum
 ///       static constexpr int offset = 8;        // 0 where there is a minimum; codes u lie in [0, 127], with offset 128 in [0, 255]
 ///       static constexpr bool has_min = false;
+///       static constexpr bool row_scale = true;   // optional: scales(row, g) do not depend on g, and there is no minimum
 ///       void unpack(index row, index g, std::uint8_t* u) const;                // columns 32 g to 32 g + 31
 ///       void scales(index row, index g, float* scale, float* min) const;       // 32 / granule of each
 ///
@@ -39,6 +40,9 @@ concept coded_weights = requires(W const& w, index i, std::uint8_t* u, float* s)
   w.unpack(i, i, u);
   w.scales(i, i, s, s);
 };
+/// Codes with one scale for each row: integer sums along all of k.
+template <class W>
+concept row_scaled_weights = coded_weights<W> && requires { requires W::row_scale; };
 /// Weights that are decoded row by row.
 template <class W>
 concept decoded_weights = requires(W const& w, index i, float* out) { w.decode(i, i, i, out); };

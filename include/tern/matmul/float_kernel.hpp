@@ -61,7 +61,27 @@ struct float_panel {
 };
 
 /// Scratch memory of a thread, whatever it computes.
-inline constexpr index panel_bytes = sizeof(float_panel<f32_products>);
+inline constexpr index panel_bytes = round_to_multiple(sizeof(float_panel<f32_products>), 64);
+
+/// Rows of x whose sums with a panel are kept while all chunks of columns pass.
+inline constexpr index kept_rows = 512, kept_bytes = kept_rows * panel_rows * index{sizeof(float)};
+
+/// Scratch memory of a thread: a panel and sums.
+inline constexpr index slot_bytes = panel_bytes + kept_bytes;
+
+/// Where a piece of y takes its sums from and puts them: y itself at the first and last chunk, memory of `panel_rows` a row between.
+struct piece_rows {
+  float const* from;
+  float* to;
+  index from_stride, to_stride;
+  TERN_INLINE piece_rows(float* y, index y_stride, float* kept, bool add, bool first, bool last)
+      : from(!first ? kept
+             : add  ? y
+                    : nullptr),
+        to(last ? y : kept),
+        from_stride(first ? y_stride : panel_rows),
+        to_stride(last ? y_stride : panel_rows) {}
+};
 
 /// Four columns of `lanes` weights into a panel.
 TERN_INLINE void store_columns(simd::pack<float> const (&column)[4], float* panel) {
@@ -144,40 +164,39 @@ inline void pack_panel(Weights const& w, index n0, index n1, index k0, index k1,
   }
 }
 
-/// `Rows` rows of x against a panel.
+/// `Rows` rows of x against a panel: to = from + x panel. from may be null, and may be `to`; n: columns that exist.
 template <class Products, int Rows>
 TERN_INLINE void multiply_tile(typename Products::element const* TERN_RESTRICT panel, index steps,
-                               typename Products::element const* TERN_RESTRICT x, index x_stride, float* TERN_RESTRICT y, index y_stride,
-                               index n, bool add) {
+                               typename Products::element const* TERN_RESTRICT x, index x_stride, piece_rows const& sums, index r,
+                               index n) {
   using simd::pack;
   constexpr index W = simd::lanes;
   pack<float> sum[Rows][2];
   TERN_UNROLL
-  for (int r = 0; r < Rows; ++r) sum[r][0] = sum[r][1] = pack<float>(0.f);
+  for (int i = 0; i < Rows; ++i) sum[i][0] = sum[i][1] = pack<float>(0.f);
   for (index k = 0; k < steps; ++k) {
     auto const w0 = Products::load(panel);
     auto const w1 = Products::load(panel + W * Products::step);
     panel += panel_rows * Products::step;
     TERN_UNROLL
-    for (int r = 0; r < Rows; ++r) {
-      auto const broadcast = Products::broadcast(x + r * x_stride);
-      sum[r][0] = Products::multiply_add(w0, broadcast, sum[r][0]);
-      sum[r][1] = Products::multiply_add(w1, broadcast, sum[r][1]);
+    for (int i = 0; i < Rows; ++i) {
+      auto const broadcast = Products::broadcast(x + i * x_stride);
+      sum[i][0] = Products::multiply_add(w0, broadcast, sum[i][0]);
+      sum[i][1] = Products::multiply_add(w1, broadcast, sum[i][1]);
     }
     x += Products::step;
   }
   TERN_UNROLL
-  for (int r = 0; r < Rows; ++r) {
-    float* const out = y + r * y_stride;
-    if (n == panel_rows) {
-      simd::store(out, add ? simd::load(out) + sum[r][0] : sum[r][0]);
-      simd::store(out + W, add ? simd::load(out + W) + sum[r][1] : sum[r][1]);
-      continue;
-    }
+  for (int i = 0; i < Rows; ++i) {
+    float const* const from = sums.from == nullptr ? nullptr : sums.from + (r + i) * sums.from_stride;
+    float* const to = sums.to + (r + i) * sums.to_stride;
+    TERN_UNROLL
     for (index half = 0; half < 2; ++half) {
-      index const left = n - half * W, count = left < 0 ? 0 : left < W ? left : W;
-      pack<float> const s = half == 0 ? sum[r][0] : sum[r][1];
-      if (count > 0) simd::store_n(out + half * W, add ? simd::load_n(out + half * W, count) + s : s, count);
+      index const left = n - half * W, at = half * W;
+      if (left >= W)
+        simd::store(to + at, from != nullptr ? simd::load(from + at) + sum[i][half] : sum[i][half]);
+      else if (left > 0)
+        simd::store_n(to + at, from != nullptr ? simd::load_n(from + at, left) + sum[i][half] : sum[i][half], left);
     }
   }
 }
@@ -196,29 +215,32 @@ TERN_INLINE void pack_weights(any_weights const& w, index n0, index n1, index k0
   w.operations->pack_bf16(w.object, n0, n1, k0, k1, panel);
 }
 
-/// Weight rows [n0, n1) of a job (at most panel_rows) times rows [r0, r1) of x.
+/// Weight rows [n0, n1) of a job (at most panel_rows) times rows [r0, r1) of x. Sums stay in the panel until the last chunk: rows of y are
+/// often a multiple of the page apart, and would push each other out of the caches.
 template <class Products>
 inline void multiply_stripe(matmul_job const& job, index n0, index n1, index r0, index r1, index columns,
-                            typename Products::element const* x, index x_stride, bool add, float_panel<Products>& panel) noexcept {
-  for (index k0 = 0; k0 < columns || k0 == 0; k0 += chunk_columns) {
-    index const k1 = k0 + chunk_columns < columns ? k0 + chunk_columns : columns;
-    pack_weights(job.w, n0, n1, k0, k1, panel);
-    index const steps = divide_up(k1 - k0, Products::step), n = n1 - n0;
-    bool const adds = add || k0 > 0;
-    auto const* xk = x + r0 * x_stride + k0;
-    float* y = job.y + r0 * job.y_stride + n0;
-    index r = r0;
-    for (; r + tile_rows <= r1; r += tile_rows, xk += tile_rows * x_stride, y += tile_rows * job.y_stride)
-      multiply_tile<Products, tile_rows>(panel.weights, steps, xk, x_stride, y, job.y_stride, n, adds);
-    for (; r + 3 <= r1; r += 3, xk += 3 * x_stride, y += 3 * job.y_stride)
-      multiply_tile<Products, 3>(panel.weights, steps, xk, x_stride, y, job.y_stride, n, adds);
-    for (; r < r1; ++r, xk += x_stride, y += job.y_stride)
-      multiply_tile<Products, 1>(panel.weights, steps, xk, x_stride, y, job.y_stride, n, adds);
-  }
+                            typename Products::element const* x, index x_stride, bool add, float_panel<Products>& panel,
+                            float* kept) noexcept {
+  for (index first = r0; first < r1; first += kept_rows)
+    for (index k0 = 0; k0 < columns || k0 == 0; k0 += chunk_columns) {
+      index const k1 = k0 + chunk_columns < columns ? k0 + chunk_columns : columns;
+      pack_weights(job.w, n0, n1, k0, k1, panel);
+      index const steps = divide_up(k1 - k0, Products::step), n = n1 - n0, end = first + kept_rows < r1 ? first + kept_rows : r1;
+      piece_rows const sums(job.y + first * job.y_stride + n0, job.y_stride, kept, add, k0 == 0, k1 == columns);
+      auto const tile = [&]<int Rows>(index r) TERN_LAMBDA {
+        multiply_tile<Products, Rows>(panel.weights, steps, x + (first + r) * x_stride + k0, x_stride, sums, r, n);
+      };
+      index r = 0;
+      for (; r + tile_rows <= end - first; r += tile_rows) tile.template operator()<tile_rows>(r);
+      for (; r + 3 <= end - first; r += 3) tile.template operator()<3>(r);
+      for (; r < end - first; ++r) tile.template operator()<1>(r);
+    }
 }
 
 /// What follows when the piece of y has its sums.
-inline void finish_piece(matmul_split::piece const& p, float_panel<f32_products>& panel) noexcept {
+inline void finish_piece(matmul_split::piece const& p, std::byte* memory) noexcept {
+  auto& panel = *reinterpret_cast<float_panel<f32_products>*>(memory);
+  float* const kept = reinterpret_cast<float*>(memory + panel_bytes);
   if (p.job->finish == nullptr) return;
   matmul_finish const& finish = *p.job->finish;
   for (index s = 0; s < finish.side_count; ++s) {
@@ -226,7 +248,7 @@ inline void finish_piece(matmul_split::piece const& p, float_panel<f32_products>
     matmul_job const job{side.b, p.job->y, p.job->y_stride};
     for (index n = p.n0; n < p.n1; n += panel_rows)
       multiply_stripe<f32_products>(job, n, n + panel_rows < p.n1 ? n + panel_rows : p.n1, p.r0, p.r1, side.b.columns, side.t,
-                                    side.t_stride, true, panel);
+                                    side.t_stride, true, panel, kept);
   }
   for (index e = 0; e < finish.epilogue_count; ++e)
     for (index r = p.r0; r < p.r1; ++r)
@@ -256,11 +278,12 @@ inline void multiply_float(cpu_policy const& policy, matmul_job const* jobs, ind
   matmul_split const split(jobs, count, rows, stripe, rows_per_item(policy, jobs, count, rows, stripe, tile_rows));
   parallel_for(policy, split.items, [&](index item, index slot) TERN_LAMBDA {
     auto const piece = split.at(item, jobs, rows);
-    auto& panel = *reinterpret_cast<float_panel<Products>*>(scratch + slot * panel_bytes);
+    std::byte* const memory = scratch + slot * slot_bytes;
+    auto& panel = *reinterpret_cast<float_panel<Products>*>(memory);
     for (index n = piece.n0; n < piece.n1; n += panel_rows)
       multiply_stripe<Products>(*piece.job, n, n + panel_rows < piece.n1 ? n + panel_rows : piece.n1, piece.r0, piece.r1, columns, x,
-                                x_stride, add, panel);
-    finish_piece(piece, *reinterpret_cast<float_panel<f32_products>*>(&panel));
+                                x_stride, add, panel, reinterpret_cast<float*>(memory + panel_bytes));
+    finish_piece(piece, memory);
   });
 }
 

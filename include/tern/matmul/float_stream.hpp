@@ -107,7 +107,7 @@ inline void stream_stripe_float(Source const& source, matmul_job const& job, ind
     for (index k0 = 0; k0 < columns || k0 == 0; k0 += Source::chunk) {
       index const end = n + stream_rows_at_once < n1 ? n + stream_rows_at_once : n1;
       index const k1 = k0 + Source::chunk < columns ? k0 + Source::chunk : columns;
-      typename Source::element const* w[stream_rows_at_once];
+      typename Source::element const* w[stream_rows_at_once] = {};
       for (index i = 0; i < stream_rows_at_once; ++i) w[i] = n + i < end ? source.at(n + i, i, k0, k1) : w[0];
       auto const take = [&]<int R>(index r)
                             TERN_LAMBDA { stream_weights_times<R>(job, n, end, w, x + k0, x_stride, r, k1 - k0, add || k0 > 0); };
@@ -128,13 +128,13 @@ inline void stream_float(cpu_policy const& policy, matmul_job const* jobs, index
   matmul_split const split(jobs, count, rows, stripe > 0 ? stripe : 1, rows);
   parallel_for(policy, split.items, [&](index item, index slot) TERN_LAMBDA {
     auto const p = split.at(item, jobs, rows);
-    using panel_type = float_panel<f32_products>;
-    auto& panel = *reinterpret_cast<panel_type*>(scratch + slot * panel_bytes);
+    std::byte* const memory = scratch + slot * slot_bytes;
+    auto& panel = *reinterpret_cast<float_panel<f32_products>*>(memory);
     if constexpr (std::is_same_v<X, bf16>)
       p.job->w.operations->stream_bf16(*p.job, p.n0, p.n1, x, x_stride, rows, add, panel);
     else
       p.job->w.operations->stream_f32(*p.job, p.n0, p.n1, x, x_stride, rows, add, panel);
-    finish_piece(p, panel);
+    finish_piece(p, memory);
   });
 }
 

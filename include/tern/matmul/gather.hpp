@@ -61,6 +61,7 @@ struct chosen_weights<W, true> {
   static constexpr index granule = W::granule;
   static constexpr int offset = W::offset;
   static constexpr bool has_min = W::has_min;
+  static constexpr bool row_scale = row_scaled_weights<W>;
   W w;
   tensor_view<std::int32_t const, 1> ids;
   index rows = ids.extent(0), columns = w.columns;

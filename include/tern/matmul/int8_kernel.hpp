@@ -91,15 +91,16 @@ inline constexpr int int8_tile_rows = 2;
 /// `Rows` rows of x against a panel whose elements are scale * (u - offset) + min.
 template <class Shape, int Rows>
 inline void multiply_codes(int8_panel const& panel, std::int32_t offset, index groups, std::int8_t const* x, index x_stride,
-                           q8_scales const* scales, index blocks, float* y, index y_stride, index n, bool add) noexcept {
+                           q8_scales const* scales, index blocks, piece_rows const& sums, index row, index n) noexcept {
   using simd::pack;
   constexpr index W = simd::lanes, granules = 32 / Shape::granule;
   index const left = n < W ? n : W, right = n - left;
   pack<float> sum[Rows][2];
   TERN_UNROLL
   for (int r = 0; r < Rows; ++r) {
-    sum[r][0] = add ? simd::load_n(y + r * y_stride, left) : pack<float>(0.f);
-    sum[r][1] = add ? simd::load_n(y + r * y_stride + W, right) : pack<float>(0.f);
+    float const* const from = sums.from == nullptr ? nullptr : sums.from + (row + r) * sums.from_stride;
+    sum[r][0] = from != nullptr ? simd::load_n(from, left) : pack<float>(0.f);
+    sum[r][1] = from != nullptr ? simd::load_n(from + W, right) : pack<float>(0.f);
   }
   std::uint8_t const* w = panel.codes;
   for (index g = 0; g < groups; ++g) {
@@ -148,39 +149,43 @@ inline void multiply_codes(int8_panel const& panel, std::int32_t offset, index g
   }
   TERN_UNROLL
   for (int r = 0; r < Rows; ++r) {
-    simd::store_n(y + r * y_stride, sum[r][0], left);
-    if (right > 0) simd::store_n(y + r * y_stride + W, sum[r][1], right);
+    float* const to = sums.to + (row + r) * sums.to_stride;
+    simd::store_n(to, sum[r][0], left);
+    if (right > 0) simd::store_n(to + W, sum[r][1], right);
   }
 }
 
-/// Weight rows [n0, n1) of a job (at most panel_rows) times rows [r0, r1) of x.
+/// Weight rows [n0, n1) of a job (at most panel_rows) times rows [r0, r1) of x. kept: sums between chunks, as in float_kernel.hpp.
 template <class W>
 inline void multiply_stripe_int8(W const& w, matmul_job const& job, index n0, index n1, index r0, index r1, q8_rows const& x, bool add,
-                                 int8_panel& panel) noexcept {
-  for (index g0 = 0; g0 < x.blocks || g0 == 0; g0 += panel_groups) {
-    index const g1 = g0 + panel_groups < x.blocks ? g0 + panel_groups : x.blocks;
-    pack_codes(w, n0, n1, g0, g1, panel);
-    bool const adds = add || g0 > 0;
-    auto const tile = [&]<int Rows>(index r) TERN_LAMBDA {
-      multiply_codes<code_shape_of<W>, Rows>(panel, W::offset, g1 - g0, x.q + r * x.stride + 32 * g0, x.stride,
-                                             x.scales + r * x.blocks + g0, x.blocks, job.y + r * job.y_stride + n0, job.y_stride, n1 - n0,
-                                             adds);
-    };
-    index r = r0;
-    for (; r + int8_tile_rows <= r1; r += int8_tile_rows) tile.template operator()<int8_tile_rows>(r);
-    if constexpr (int8_tile_rows > 3)
-      for (; r + 3 <= r1; r += 3) tile.template operator()<3>(r);
-    for (; r < r1; ++r) tile.template operator()<1>(r);
-  }
+                                 int8_panel& panel, float* kept) noexcept {
+  for (index first = r0; first < r1; first += kept_rows)
+    for (index g0 = 0; g0 < x.blocks || g0 == 0; g0 += panel_groups) {
+      index const g1 = g0 + panel_groups < x.blocks ? g0 + panel_groups : x.blocks;
+      pack_codes(w, n0, n1, g0, g1, panel);
+      piece_rows const sums(job.y + first * job.y_stride + n0, job.y_stride, kept, add, g0 == 0, g1 == x.blocks);
+      auto const tile = [&]<int Rows>(index r) TERN_LAMBDA {
+        index const at = first + r;
+        multiply_codes<code_shape_of<W>, Rows>(panel, W::offset, g1 - g0, x.q + at * x.stride + 32 * g0, x.stride,
+                                               x.scales + at * x.blocks + g0, x.blocks, sums, r, n1 - n0);
+      };
+      index const rows = first + kept_rows < r1 ? kept_rows : r1 - first;
+      index r = 0;
+      for (; r + int8_tile_rows <= rows; r += int8_tile_rows) tile.template operator()<int8_tile_rows>(r);
+      if constexpr (int8_tile_rows > 3)
+        for (; r + 3 <= rows; r += 3) tile.template operator()<3>(r);
+      for (; r < rows; ++r) tile.template operator()<1>(r);
+    }
 }
 
 template <class W>
 inline void run_stripe_int8(W const& w, matmul_job const& job, index n0, index n1, index r0, index r1, q8_rows const& x, bool add,
-                            bool stream, int8_panel& panel) noexcept {
+                            bool stream, std::byte* memory) noexcept {
   if constexpr (simd::lanes % 4 == 0)
     if (stream) return stream_stripe(w, job, n0, n1, r0, r1, x, add);
   for (index n = n0; n < n1; n += panel_rows)
-    multiply_stripe_int8(w, job, n, n + panel_rows < n1 ? n + panel_rows : n1, r0, r1, x, add, panel);
+    multiply_stripe_int8(w, job, n, n + panel_rows < n1 ? n + panel_rows : n1, r0, r1, x, add, *reinterpret_cast<int8_panel*>(memory),
+                         reinterpret_cast<float*>(memory + panel_bytes));
 }
 
 /// Up to this many rows of x, the weights are streamed; beyond, unpacking them pays.
@@ -197,10 +202,9 @@ inline void multiply_int8(cpu_policy const& policy, matmul_job const* jobs, inde
   matmul_split const split(jobs, count, rows, stripe > 0 ? stripe : 1, chunk);
   parallel_for(policy, split.items, [&](index item, index slot) TERN_LAMBDA {
     auto const p = split.at(item, jobs, rows);
-    std::byte* const memory = scratch + slot * panel_bytes;
-    auto& panel = *reinterpret_cast<int8_panel*>(memory);
-    p.job->w.operations->int8(*p.job, p.n0, p.n1, p.r0, p.r1, x, add, stream, panel);
-    finish_piece(p, *reinterpret_cast<float_panel<f32_products>*>(memory));
+    std::byte* const memory = scratch + slot * slot_bytes;
+    p.job->w.operations->int8(*p.job, p.n0, p.n1, p.r0, p.r1, x, add, stream, memory);
+    finish_piece(p, memory);
   });
 }
 

@@ -6,7 +6,7 @@
 
 #include <tern/matmul/float_stream.hpp>
 #include <tern/matmul/gather.hpp>
-#include <tern/matmul/int8_kernel.hpp>
+#include <tern/matmul/integer_kernel.hpp>
 
 namespace tern::detail {
 inline namespace TERN_ABI {
@@ -50,10 +50,10 @@ struct block_operations {
     with_block_weights(of(w), [&](auto const& weights) TERN_LAMBDA { pack_panel(weights, n0, n1, k0, k1, panel); });
   }
   static void int8(matmul_job const& job, index n0, index n1, index r0, index r1, q8_rows const& x, bool add, bool stream,
-                   int8_panel& panel) noexcept {
+                   std::byte* memory) noexcept {
     block_matrix const& m = of(job.w.object);
     with_block_format(m.type, [&]<class Format>(Format)
-                                  TERN_LAMBDA { run_stripe_int8(block_rows<Format>{m}, job, n0, n1, r0, r1, x, add, stream, panel); });
+                                  TERN_LAMBDA { run_stripe_int8(block_rows<Format>{m}, job, n0, n1, r0, r1, x, add, stream, memory); });
   }
   template <class X>
   static void stream(matmul_job const& job, index n0, index n1, X const* x, index x_stride, index rows, bool add,
@@ -64,7 +64,8 @@ struct block_operations {
     else
       with_plain_rows(of(job.w.object), run);
   }
-  static constexpr weight_operations table{&decode, &pack<f32_products>, &pack<bf16_products>, &int8, &stream<float>, &stream<bf16>};
+  static constexpr weight_operations table{&decode, &pack<f32_products>, &pack<bf16_products>, &int8,
+                                           nullptr, &stream<float>,      &stream<bf16>};
 };
 
 template <class W>
@@ -76,14 +77,18 @@ struct custom_operations {
     pack_panel(of(w), n0, n1, k0, k1, panel);
   }
   static void int8(matmul_job const& job, index n0, index n1, index r0, index r1, q8_rows const& x, bool add, bool stream,
-                   int8_panel& panel) noexcept {
-    if constexpr (coded_weights<W>) run_stripe_int8(of(job.w.object), job, n0, n1, r0, r1, x, add, stream, panel);
+                   std::byte* memory) noexcept {
+    if constexpr (coded_weights<W>) run_stripe_int8(of(job.w.object), job, n0, n1, r0, r1, x, add, stream, memory);
+  }
+  static void int8_tokens(matmul_job const& job, index n0, index n1, index r0, index r1, q8_rows const& x, bool add,
+                          std::byte* memory) noexcept {
+    if constexpr (row_scaled_weights<W>) run_stripe_rows(of(job.w.object), job, n0, n1, r0, r1, x, add, memory);
   }
   static void stream(matmul_job const& job, index n0, index n1, float const* x, index x_stride, index rows, bool add,
                      float_panel<f32_products>& panel) noexcept {
     stream_stripe_float(decoded_rows<W>{of(job.w.object), panel.weights}, job, n0, n1, x, x_stride, rows, add);
   }
-  static constexpr weight_operations table{&decode, &pack<f32_products>, &pack<bf16_products>, &int8, &stream, nullptr};
+  static constexpr weight_operations table{&decode, &pack<f32_products>, &pack<bf16_products>, &int8, &int8_tokens, &stream, nullptr};
 };
 
 /// Chosen rows of a matrix whose type is known when the program runs.
@@ -104,9 +109,9 @@ struct chosen_block_operations {
     with_weights(w, [&](auto const& weights) TERN_LAMBDA { pack_panel(weights, n0, n1, k0, k1, panel); });
   }
   static void int8(matmul_job const& job, index n0, index n1, index r0, index r1, q8_rows const& x, bool add, bool stream,
-                   int8_panel& panel) noexcept {
+                   std::byte* memory) noexcept {
     with_weights(job.w.object, [&]<class W>(W const& weights) TERN_LAMBDA {
-      if constexpr (coded_weights<W>) run_stripe_int8(weights, job, n0, n1, r0, r1, x, add, stream, panel);
+      if constexpr (coded_weights<W>) run_stripe_int8(weights, job, n0, n1, r0, r1, x, add, stream, memory);
     });
   }
   static void stream(matmul_job const& job, index n0, index n1, float const* x, index x_stride, index rows, bool add,
@@ -115,7 +120,7 @@ struct chosen_block_operations {
       if constexpr (!coded_weights<W>) stream_stripe_float(decoded_rows<W>{weights, panel.weights}, job, n0, n1, x, x_stride, rows, add);
     });
   }
-  static constexpr weight_operations table{&decode, &pack<f32_products>, &pack<bf16_products>, &int8, &stream, nullptr};
+  static constexpr weight_operations table{&decode, &pack<f32_products>, &pack<bf16_products>, &int8, nullptr, &stream, nullptr};
 };
 
 /// The weights of a job: what `w` refers to must live as long as the job, so that no view is converted on the way.
@@ -133,9 +138,11 @@ TERN_INLINE any_weights weights_of(W const& w) {
   if constexpr (coded_weights<W>) {
     static_assert(W::granule == 16 || W::granule == 32, "tern: weights' granule is 16 or 32");
     static_assert(!W::has_min || W::offset == 0, "tern: weights with a minimum have no offset");
+    static_assert(!row_scaled_weights<W> || (W::granule == 32 && !W::has_min),
+                  "tern: weights with a scale a row have granule 32 and no minimum");
     expect(w.columns % 32 == 0, "matmul", "w.columns", w.columns, "a multiple of 32");
   }
-  return {&w, &custom_operations<W>::table, w.rows, w.columns, 32, coded_weights<W>, !coded_weights<W>, false};
+  return {&w, &custom_operations<W>::table, w.rows, w.columns, 32, coded_weights<W>, !coded_weights<W>, false, row_scaled_weights<W>};
 }
 
 /// Types that weights_of takes as they are; others are views that become a block_matrix first.

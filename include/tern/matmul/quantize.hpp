@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 /// @file matmul/quantize.hpp
-/// Activations as 8-bit integers, in blocks of 32 columns: what compute::int8 multiplies with.
+/// Activations as 8-bit integers, in blocks of 32 columns: what compute::int8 multiplies with. With compute::int8_tokens max |x| is
+/// that of the whole row, and d stays f32.
 ///
 ///     d = max |x| / 127 rounded to f16,    q = x * (127 / max |x|) to the nearest integer, ties to even,    s = d sum(q) as f16
 ///
@@ -33,18 +34,22 @@ struct q8_rows {
   index blocks;
 };
 
-/// All but the rounding of scale and sum to f16.
-TERN_INLINE void quantize_block(float const* x, std::int8_t* q, q8_scales& s) {
-  using simd::pack;
-  constexpr index W = simd::lanes;
-  pack<float> largest(0.f);
+/// max |x|, NaN where there is one. n: a multiple of 32.
+TERN_INLINE float largest_magnitude(float const* x, index n) {
+  simd::pack<float> largest(0.f);
   bool numbers = true;
-  for (index i = 0; i < 32; i += W) {
-    pack<float> const v = simd::load(x + i);
+  for (index i = 0; i < n; i += simd::lanes) {
+    simd::pack<float> const v = simd::load(x + i);
     largest = simd::max(largest, simd::abs(v));
     numbers &= simd::all(v == v);
   }
-  float const amax = numbers ? simd::reduce_max(largest) : __builtin_nanf("");
+  return numbers ? simd::reduce_max(largest) : __builtin_nanf("");
+}
+
+/// All but the rounding of scale and sum to f16. amax: max |x|, of the block or of more.
+TERN_INLINE void quantize_block(float const* x, float amax, std::int8_t* q, q8_scales& s) {
+  using simd::pack;
+  constexpr index W = simd::lanes;
   float const inverse = amax != 0.f ? 127.f / amax : 0.f;
   // No integers stand for NaN, for infinity, or for what is so small that f16 makes its scale zero.
   if (!(amax <= 0x1.fffffep127f && inverse <= 0x1.fffffep127f)) {
@@ -82,7 +87,7 @@ TERN_INLINE void quantize_row(float const* x, index blocks, std::int8_t* q, q8_s
     index const count = blocks - b0 < batch ? blocks - b0 : batch;
     for (index b = 0; b < count; ++b) {
       q8_scales& s = scales[b0 + b];
-      quantize_block(x + 32 * (b0 + b), q + 32 * (b0 + b), s);
+      quantize_block(x + 32 * (b0 + b), largest_magnitude(x + 32 * (b0 + b), 32), q + 32 * (b0 + b), s);
       value[b] = s.scale;
       value[batch + b] = s.sum;
     }
@@ -97,13 +102,23 @@ TERN_INLINE void quantize_row(float const* x, index blocks, std::int8_t* q, q8_s
   }
 }
 
+/// The same with one scale for the row.
+TERN_INLINE void quantize_token(float const* x, index blocks, std::int8_t* q, q8_scales* scales) {
+  float const amax = largest_magnitude(x, 32 * blocks);
+  for (index b = 0; b < blocks; ++b) quantize_block(x + 32 * b, amax, q + 32 * b, scales[b]);
+}
+
 /// Rows of x, 16 to an item of work.
-inline void quantize_rows(cpu_policy const& policy, matmul_input const& in, q8_rows const& out) {
+inline void quantize_rows(cpu_policy const& policy, matmul_input const& in, q8_rows const& out, bool tokens) {
   constexpr index rows_each = 16;
   parallel_for(policy, divide_up(in.rows, rows_each), [&](index item, index) TERN_LAMBDA {
     index const end = (item + 1) * rows_each < in.rows ? (item + 1) * rows_each : in.rows;
-    for (index r = item * rows_each; r < end; ++r)
-      quantize_row(in.x + r * in.x_stride, out.blocks, out.q + r * out.stride, out.scales + r * out.blocks);
+    for (index r = item * rows_each; r < end; ++r) {
+      float const* const x = in.x + r * in.x_stride;
+      std::int8_t* const q = out.q + r * out.stride;
+      q8_scales* const s = out.scales + r * out.blocks;
+      tokens ? quantize_token(x, out.blocks, q, s) : quantize_row(x, out.blocks, q, s);
+    }
   });
 }
 

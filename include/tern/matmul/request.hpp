@@ -135,7 +135,7 @@ TERN_INLINE matmul_plan plan_matmul(cpu_policy const& policy, matmul_request con
     return at;
   };
   constexpr index f32_bytes = sizeof(float);
-  bool const int8 = request.mode == compute::int8;
+  bool const int8 = request.mode == compute::int8 || request.mode == compute::int8_tokens;
   p.x_f32 = take(copy_x || request.changes_x(), rows * p.stride * f32_bytes);
   p.x_bf16 = take(request.mode == compute::bf16, rows * p.stride * index{sizeof(bf16)});
   p.x_q8 = take(int8, rows * p.stride);
@@ -144,7 +144,7 @@ TERN_INLINE matmul_plan plan_matmul(cpu_policy const& policy, matmul_request con
   p.gate = take(request.has_gate(), rows * n * f32_bytes);
   p.outliers = take(request.has_split, rows * p.stride * f32_bytes);
   p.outlier_columns = take(request.has_split, k * index{sizeof(std::int32_t)});
-  p.panels = take(true, policy.concurrency() * panel_bytes);
+  p.panels = take(true, policy.concurrency() * slot_bytes);
   p.y_dense = take(dense > 0, rows * dense * f32_bytes);
   return p;
 }

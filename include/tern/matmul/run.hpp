@@ -88,16 +88,22 @@ inline prepared_input prepare_input(cpu_policy const& policy, matmul_input const
     auto* const x = memory.at<bf16>(memory.plan.x_bf16);
     round_rows(in, x, memory.plan.stride);
     p.x_bf16 = x;
-  } else if (mode == compute::int8) {
+  } else if (mode != compute::f32) {
     p.x_q8 = {memory.at<std::int8_t>(memory.plan.x_q8), memory.at<q8_scales>(memory.plan.x_scales), memory.plan.stride, in.columns / 32};
-    quantize_rows(policy, in, p.x_q8);
+    quantize_rows(policy, in, p.x_q8, mode == compute::int8_tokens);
   }
   return p;
 }
 inline void multiply_jobs(cpu_policy const& policy, matmul_job* jobs, index count, prepared_input const& p, compute mode, bool add,
                           matmul_memory const& memory) {
   if (mode == compute::bf16) return multiply_as_bf16(policy, jobs, count, p.in, p.x_bf16, memory.plan.stride, add, memory);
-  index const integers = mode == compute::int8 ? partition_jobs(jobs, count, [](any_weights const& w) { return w.integers; }) : 0;
+  if (mode == compute::int8_tokens) {
+    index const whole = partition_jobs(jobs, count, [](any_weights const& w) { return w.row_scale; });
+    if (whole > 0) multiply_int8_tokens(policy, jobs, whole, p.in.rows, p.x_q8, add, memory.panels());
+    jobs += whole;
+    count -= whole;
+  }
+  index const integers = mode != compute::f32 ? partition_jobs(jobs, count, [](any_weights const& w) { return w.integers; }) : 0;
   if (integers > 0) multiply_int8(policy, jobs, integers, p.in.rows, p.x_q8, add, memory.panels());
   multiply_as_f32(policy, jobs + integers, count - integers, p.in, add, memory);
 }

@@ -13,9 +13,11 @@ namespace tern {
 /// What the products are made of.
 ///     f32    weights decoded to f32, activations as they are. The default.
 ///     bf16   both rounded to bf16, sums in f32
-///     int8   activations rounded to 8 bits in blocks of 32 (matmul/quantize.hpp), integer products, sums of blocks in f32.
-///            Weights of type f32, f16 and bf16 are computed as with compute::f32.
-enum class compute { f32, bf16, int8 };
+///     int8         activations rounded to 8 bits in blocks of 32 (matmul/quantize.hpp), integer products, sums of blocks in f32.
+///                  Weights that are no integers with scales (f32, f16, bf16 and others) are computed as with compute::f32.
+///     int8_tokens  the same with one scale for each row of x (a token). Weights that have one scale a row too (row_scale in
+///                  formats/weights.hpp) are summed in integers along all of k: the fastest there is.
+enum class compute { f32, bf16, int8, int8_tokens };
 
 /// Adds the product to what y holds: a residual stream.
 struct accumulate {};
@@ -27,7 +29,6 @@ struct f32_products;
 struct bf16_products;
 template <class Products>
 struct float_panel;
-struct int8_panel;
 struct q8_rows;
 struct matmul_job;
 struct matmul_finish;
@@ -38,7 +39,9 @@ struct weight_operations {
   void (*pack_f32)(void const* w, index n0, index n1, index k0, index k1, float_panel<f32_products>& panel) noexcept;
   void (*pack_bf16)(void const* w, index n0, index n1, index k0, index k1, float_panel<bf16_products>& panel) noexcept;
   void (*int8)(matmul_job const& job, index n0, index n1, index r0, index r1, q8_rows const& x, bool add, bool stream,
-               int8_panel& panel) noexcept;
+               std::byte* memory) noexcept;
+  void (*int8_tokens)(matmul_job const& job, index n0, index n1, index r0, index r1, q8_rows const& x, bool add,
+                      std::byte* memory) noexcept;
   void (*stream_f32)(matmul_job const& job, index n0, index n1, float const* x, index x_stride, index rows, bool add,
                      float_panel<f32_products>& panel) noexcept;
   void (*stream_bf16)(matmul_job const& job, index n0, index n1, bf16 const* x, index x_stride, index rows, bool add,
@@ -54,6 +57,7 @@ struct any_weights {
   bool integers = false;        // compute::int8 multiplies codes
   bool streamed = false;        // numbers that a few rows of x meet one after the other
   bool bf16 = false;            // numbers that bf16 products take as they lie
+  bool row_scale = false;       // codes with one scale a row
 };
 
 /// One weight matrix and where its product goes.

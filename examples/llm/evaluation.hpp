@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// @file examples/llm/evaluation.hpp
+/// How well a model predicts a text, how far it is from a reference, and how fast it is.
+///
+/// Text is read as llama.cpp's tool does: windows of 512 tokens that know nothing of each other; in each, the second half is scored,
+/// every token with at least 256 before it. What is left at the end of the text is not read.
+
+#include "model.hpp"
+#include "tokenizer.hpp"
+
+#include <chrono>
+#include <string>
+#include <vector>
+
+namespace llm {
+
+inline constexpr tern::index window_tokens = 512, scored_tokens = window_tokens / 2;
+using window = std::vector<tokenizer::token>;
+
+/// Seconds since it was made.
+class stopwatch {
+ public:
+  double seconds() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
+
+ private:
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+/// The windows of a text file: one at least.
+std::vector<window> windows_of(tokenizer const& words, std::string const& path);
+
+/// The token that follows the i-th scored one; i + 1 < scored_tokens.
+inline tokenizer::token expected_after(window const& w, tern::index i) {
+  return w[static_cast<std::size_t>(window_tokens - scored_tokens + i + 1)];
+}
+
+/// -log p(token) for softmax(logits), in f64.
+double surprise(tern::tensor_view<float const, 1> logits, tokenizer::token token);
+
+/// Tokens a second.
+struct rates {
+  double prompt, generation;
+};
+/// Times a prompt and the generation of more tokens.
+rates measure_rates(model& network, tern::index prompt, tern::index generated);
+
+/// What a model predicts against a reference: perplexity, the mean of KL(reference || model), and how often the likeliest tokens agree.
+struct quality {
+  double perplexity, divergence, agreement;
+};
+
+/// What the reference predicts: 4 bytes for each of the vocabulary and each scored token.
+class reference {
+ public:
+  reference(model& network, std::vector<window> windows);
+  quality of(model& network) const;
+  double perplexity() const { return perplexity_; }
+
+ private:
+  std::vector<window> windows_;
+  std::vector<std::vector<float>> logits_;  // less their log of the sum of exponentials
+  double perplexity_ = 0;
+};
+
+}  // namespace llm
