@@ -2,6 +2,7 @@
 #pragma once
 /// @file quantize.hpp
 /// Algorithms that make quantized weights, off line. Not part of tern.hpp: they allocate, and use the standard library.
+/// quantize/additive_codebook_fit.hpp, which takes Eigen, is included by itself.
 
 #include <tern/quantize/allocate_bits.hpp>
 #include <tern/quantize/awq.hpp>

@@ -3,5 +3,5 @@
 /// @file sampling.hpp
 /// From logits to the next token.
 
-#include <tern/decode/random.hpp>
+#include <tern/core/random.hpp>
 #include <tern/decode/sampling.hpp>

@@ -17,7 +17,7 @@ FILE_READERS = {  # not kernels: they read files
 }
 FILE_READER_STD = KERNEL_STD | {"cstring", "memory", "span", "string_view", "utility"}
 OFF_LINE_STD = KERNEL_STD | {"algorithm", "cmath", "functional", "mutex", "numeric", "vector"}  # quantize/: runs off line
-ADAPTERS = {"core/eigen_executor.hpp", "core/openmp_executor.hpp", "core/tbb_executor.hpp"}
+ADAPTERS = {"core/eigen_executor.hpp", "core/openmp_executor.hpp", "core/tbb_executor.hpp", "quantize/additive_codebook_fit.hpp"}
 INTRINSICS = re.compile(r"\bxsimd\b|[a-z]mmintrin|arm_neon|\b_mm\d*_|\b__m(128|256|512)|\bv(ld|st)1q?_|\b(u?int|float)\d+x\d+_t\b|cpuid\.h")
 MAX_LINES = 400
 

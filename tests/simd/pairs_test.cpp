@@ -11,6 +11,9 @@ TEST_CASE("pairs: neighbors are exchanged, doubled, and signed", "[simd]") {
   for (index i = 0; i < simd::lanes; ++i) CHECK(out[i] == in[i ^ 1]);
   simd::store(out, simd::load_twice(in));
   for (index i = 0; i < simd::lanes; ++i) CHECK(out[i] == in[i / 2]);
+  float both[2 * simd::lanes];
+  simd::store_interleaved(both, simd::load(static_cast<float const*>(out)), simd::alternating(3.f));
+  for (index i = 0; i < simd::lanes; ++i) CHECK((both[2 * i] == in[i / 2] && both[2 * i + 1] == (i % 2 == 0 ? -3.f : 3.f)));
   simd::store(out, simd::alternating(2.f));
   for (index i = 0; i < simd::lanes; ++i) CHECK(out[i] == (i % 2 == 0 ? -2.f : 2.f));
 }

@@ -23,7 +23,7 @@
 /// Source   top_p: Holtzman et al., "The Curious Case of Neural Text Degeneration", 2019.
 
 #include <tern/decode/candidates.hpp>
-#include <tern/decode/random.hpp>
+#include <tern/core/random.hpp>
 
 #include <limits>
 

@@ -145,9 +145,17 @@ TERN_INLINE pack<std::int32_t> load_widened(std::uint8_t const* p) {
 template <class T>
   requires(std::is_same_v<T, f16> || std::is_same_v<T, bf16>)
 TERN_INLINE pack<float> load_n(T const* p, index n) {
+#if defined(TERN_SIMD_AVX512)
+  __m256i const half = _mm256_maskz_loadu_epi16(static_cast<__mmask16>((1u << n) - 1), p);
+  if constexpr (std::is_same_v<T, f16>)
+    return pack<float>(_mm512_maskz_cvtph_ps(0xffff, half));
+  else
+    return pack<float>(_mm512_castsi512_ps(_mm512_maskz_slli_epi32(0xffff, _mm512_maskz_cvtepu16_epi32(0xffff, half), 16)));
+#else
   T lane[lanes] = {};
   for (index i = 0; i < n; ++i) lane[i] = p[i];
   return load(static_cast<T const*>(lane));
+#endif
 }
 template <class T>
   requires(std::is_same_v<T, f16> || std::is_same_v<T, bf16>)

@@ -44,6 +44,31 @@ TERN_INLINE pack<float> load_twice(float const* p) {
 #endif
 }
 
+/// a0, b0, a1, b1, ...: writes 2 lanes elements.
+TERN_INLINE void store_interleaved(float* p, pack<float> a, pack<float> b) {
+#if defined(TERN_SIMD_AVX512)
+  __m512i const low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+  __m512i const high = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+  _mm512_storeu_ps(p, _mm512_permutex2var_ps(a.v, low, b.v));
+  _mm512_storeu_ps(p + 16, _mm512_permutex2var_ps(a.v, high, b.v));
+#elif defined(TERN_SIMD_AVX2)
+  __m256 const low = _mm256_unpacklo_ps(a.v, b.v), high = _mm256_unpackhi_ps(a.v, b.v);
+  _mm256_storeu_ps(p, _mm256_permute2f128_ps(low, high, 0x20));
+  _mm256_storeu_ps(p + 8, _mm256_permute2f128_ps(low, high, 0x31));
+#elif defined(TERN_SIMD_SSE)
+  _mm_storeu_ps(p, _mm_unpacklo_ps(a.v, b.v));
+  _mm_storeu_ps(p + 4, _mm_unpackhi_ps(a.v, b.v));
+#elif defined(TERN_SIMD_NEON)
+  vst1q_f32(p, vzip1q_f32(a.v, b.v));
+  vst1q_f32(p + 4, vzip2q_f32(a.v, b.v));
+#else
+  for (index i = 0; i < lanes; ++i) {
+    p[2 * i] = a.v[i];
+    p[2 * i + 1] = b.v[i];
+  }
+#endif
+}
+
 /// -x, x, -x, x, ...
 TERN_INLINE pack<float> alternating(float x) {
   float lane[lanes];

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <tern/decode/random.hpp>
+#include <tern/core/random.hpp>
 
 #include <random>
 
 #include "catch.hpp"
 
-TEST_CASE("random: the published sequence of SplitMix64", "[decode]") {
+TEST_CASE("random: the published sequence of SplitMix64", "[core]") {
   tern::random g(1234567);
   CHECK(g() == 6457827717110365317u);
   CHECK(g() == 3203168211198807973u);
@@ -14,7 +14,12 @@ TEST_CASE("random: the published sequence of SplitMix64", "[decode]") {
   CHECK(g() == 16408922859458223821u);
 }
 
-TEST_CASE("random: copies repeat; standard distributions and generators fit", "[decode]") {
+TEST_CASE("random: the n-th number without those before it", "[core]") {
+  tern::random g(77);
+  for (std::uint64_t n = 0; n < 100; ++n) CHECK(tern::random::at(77, n) == g());
+}
+
+TEST_CASE("random: copies repeat; standard distributions and generators fit", "[core]") {
   tern::random a(5);
   a();
   tern::random b = a;
@@ -24,7 +29,7 @@ TEST_CASE("random: copies repeat; standard distributions and generators fit", "[
   static_assert(tern::random_generator<std::mt19937_64> && !tern::random_generator<std::mt19937>);
 }
 
-TEST_CASE("random: uniform numbers fill [0, 1) evenly", "[decode]") {
+TEST_CASE("random: uniform numbers fill [0, 1) evenly", "[core]") {
   tern::random g(9);
   int counts[100] = {};
   for (int i = 0; i < 100000; ++i) {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-/// @file decode/random.hpp
+/// @file core/random.hpp
 /// A small random generator: SplitMix64, a counter that steps by a constant and is mixed. The same seed gives the same
 /// numbers on every machine and compiler. Its state is eight bytes: copy it to repeat, keep it to go on.
 ///
@@ -34,13 +34,16 @@ class random {
 
   /// The next 64 bits.
   TERN_INLINE constexpr std::uint64_t operator()() {
-    std::uint64_t z = (state_ += 0x9e3779b97f4a7c15u);
+    std::uint64_t z = (state_ += step);
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
     return z ^ (z >> 31);
   }
+  /// What random(seed) gives after n numbers before it: in any order, from any thread.
+  TERN_INLINE static constexpr std::uint64_t at(std::uint64_t seed, std::uint64_t n) { return random(seed + n * step)(); }
 
  private:
+  static constexpr std::uint64_t step = 0x9e3779b97f4a7c15u;
   std::uint64_t state_;
 };
 
