@@ -3,6 +3,7 @@
 /// @file formats.hpp
 /// How numbers are stored in blocks.
 
+#include <tern/formats/additive_codebook.hpp>
 #include <tern/formats/awq.hpp>
 #include <tern/formats/binary.hpp>
 #include <tern/formats/bit_planes.hpp>
