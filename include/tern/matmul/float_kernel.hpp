@@ -10,7 +10,7 @@
 /// operations whatever else is in the batch.
 
 #include <tern/matmul/options.hpp>
-#include <tern/matmul/row_group.hpp>
+#include <tern/matmul/super_blocks.hpp>
 #include <tern/simd/dot.hpp>
 #include <tern/simd/shuffle.hpp>
 
@@ -100,9 +100,10 @@ TERN_INLINE void pack_groups(W const& weights, index n, index g0, index g1, Elem
   using simd::pack;
   pack<std::int32_t> const low(255), offset(W::offset);
   prefetch_rows next(weights, n, g0 == 0 ? g1 : 0);
+  auto rows = walk_rows(weights, n);
   for (index g = g0; g < g1; ++g) {
     row_group<W::granule> w;
-    load_rows(weights, n, g, w);
+    rows.load(g, w);
     next.step();
     TERN_UNROLL
     for (index h = 0; h < 2; ++h) {

@@ -33,10 +33,11 @@ TERN_INLINE void pack_lanes(W const& weights, index n, index end, index g0, inde
   constexpr index granules = 32 / W::granule;
   bool const whole = n + simd::lanes <= end;
   prefetch_rows next(weights, n, whole && g0 == 0 ? groups : 0);
+  auto rows = walk_rows(weights, n);
   for (index g = 0; g < groups; ++g) {
     row_group<W::granule> w;
     if (whole)
-      load_rows(weights, n, g0 + g, w);
+      rows.load(g0 + g, w);
     else
       load_rows(weights, n, end, g0 + g, w);
     next.step();

@@ -8,7 +8,7 @@
 /// by the lane, in the order that int8_kernel.hpp keeps too.
 
 #include <tern/matmul/quantize.hpp>
-#include <tern/matmul/row_group.hpp>
+#include <tern/matmul/super_blocks.hpp>
 #include <tern/simd/dot.hpp>
 
 namespace tern::detail {
@@ -65,10 +65,11 @@ TERN_INLINE simd::pack<float> stream_rows(W const& weights, index n, index end, 
   using shape = code_shape_of<W>;
   bool const whole = n + simd::lanes <= end;
   prefetch_rows next(weights, n, whole ? groups : 0);
+  auto rows = walk_rows(weights, n);
   for (index g = 0; g < groups; ++g) {
     row_group<W::granule> w;
     if (whole)
-      load_rows(weights, n, g, w);
+      rows.load(g, w);
     else
       load_rows(weights, n, end, g, w);
     next.step();

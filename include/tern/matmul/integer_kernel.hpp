@@ -39,10 +39,11 @@ inline void pack_integers(W const& w, index n0, index n1, index g0, index g1, st
     if constexpr (L % 4 == 0) {
       bool const whole = n + L <= n1;
       prefetch_rows next(w, n, whole && g0 == 0 ? g1 : 0);
+      auto rows = walk_rows(w, n);
       for (index g = g0; g < g1; ++g) {
         row_group<W::granule> group;
         if (whole)
-          load_rows(w, n, g, group);
+          rows.load(g, group);
         else
           load_rows(w, n, n1, g, group);
         next.step();

@@ -126,10 +126,6 @@ TERN_INLINE void load_group(formats::q4_1, std::uint8_t const* rows, index row_b
 TERN_INLINE void load_group(formats::iq4_nl, std::uint8_t const* rows, index row_bytes, index g, row_group<formats::iq4_nl::granule>& out) {
   load_f16_halves(formats::iq4_nl{}, rows, row_bytes, g, out);
 }
-TERN_INLINE void load_group(formats::iq4_xs, std::uint8_t const* rows, index row_bytes, index g, row_group<formats::iq4_xs::granule>& out) {
-  load_halves(formats::iq4_xs{}, block_of<formats::iq4_xs>(rows, g).q + g % 8 * 16, row_bytes, out);
-  load_scales(formats::iq4_xs{}, rows, row_bytes, g, out);
-}
 TERN_INLINE void load_group(formats::mxfp4, std::uint8_t const* rows, index row_bytes, index g, row_group<formats::mxfp4::granule>& out) {
   load_halves(formats::mxfp4{}, block_of<formats::mxfp4>(rows, g).q, row_bytes, out);
   load_scales(formats::mxfp4{}, rows, row_bytes, g, out);
@@ -184,7 +180,6 @@ struct block_rows {
     auto const* b = &block_of<Format>(m.row(i), k0 / 32);
     for (index k = k0; k < k1; k += Format::elements) Format::decode(*b++, out + (k - k0));
   }
-  TERN_INLINE void load(index n, index g, row_group<granule>& out) const { load_group(Format{}, m.row(n), m.row_bytes, g, out); }
 };
 
 }  // namespace TERN_ABI

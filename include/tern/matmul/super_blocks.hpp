@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// @file matmul/super_blocks.hpp
+/// Blocks of 256 elements in registers, `lanes` rows at once: at a block's beginning the scales of its eight groups of 32 columns are
+/// worked out for all rows together and kept, then each group takes its codes.
+
+#include <tern/matmul/row_group.hpp>
+
+namespace tern::detail {
+inline namespace TERN_ABI {
+
+using row_words = simd::pack<std::int32_t>;  // one a row
+
+/// The bits [shift, shift + n) of every lane, mask = 2^n - 1.
+TERN_INLINE row_words bits_of(row_words a, int shift, std::int32_t mask) { return simd::shift_right(a, shift) & row_words(mask); }
+TERN_INLINE row_words byte_of(row_words a, int i) { return bits_of(a, 8 * i, 255); }
+TERN_INLINE row_words signed_byte_of(row_words a, int i) { return simd::shift_right<24>(simd::shift_left<24>(simd::shift_right(a, 8 * i))); }
+
+/// 16 bytes at p of each row as four words a row.
+TERN_INLINE void load_words(std::uint8_t const* p, index row_bytes, row_words (&out)[4]) {
+  simd::pack<std::uint8_t> t[4];
+  TERN_UNROLL
+  for (index r = 0; r < 4; ++r) t[r] = simd::load_rows16(p + r * row_bytes, 4 * row_bytes);
+  simd::transpose_quads(t);
+  TERN_UNROLL
+  for (index r = 0; r < 4; ++r) out[r] = simd::bit_cast<std::int32_t>(t[r]);
+}
+
+/// Codes of 32 columns: u = bits of the 32 bytes at p of each row.
+TERN_INLINE void take_codes(std::uint8_t const* p, index row_bytes, int shift, std::uint8_t mask, simd::pack<std::uint8_t> (&u)[2][4]) {
+  TERN_UNROLL
+  for (index h = 0; h < 2; ++h) {
+    TERN_UNROLL
+    for (index r = 0; r < 4; ++r) {
+      auto const v = simd::bit_cast<std::int32_t>(simd::load_rows16(p + 16 * h + r * row_bytes, 4 * row_bytes));
+      u[h][r] = simd::bit_cast<std::uint8_t>(simd::shift_right(v, shift)) & simd::pack<std::uint8_t>(mask);
+    }
+  }
+}
+/// u |= such bits << left, where none leaves its byte.
+template <int left>
+TERN_INLINE void add_codes(std::uint8_t const* p, index row_bytes, int shift, std::uint8_t mask, simd::pack<std::uint8_t> (&u)[2][4]) {
+  simd::pack<std::uint8_t> v[2][4];
+  take_codes(p, row_bytes, shift, mask, v);
+  TERN_UNROLL
+  for (index h = 0; h < 2; ++h) {
+    TERN_UNROLL
+    for (index r = 0; r < 4; ++r)
+      u[h][r] = u[h][r] | simd::bit_cast<std::uint8_t>(simd::shift_left<left>(simd::bit_cast<std::int32_t>(v[h][r])));
+  }
+}
+
+/// Scales and minima of a block of each row, part by part.
+template <class Format>
+struct super_scales {
+  static constexpr index parts = 256 / Format::granule;
+  alignas(64) float scale[parts][simd::lanes], min[Format::has_min ? parts : 1][simd::lanes];
+  TERN_INLINE void set(index part, simd::pack<float> s) { simd::store(scale[part], s); }
+  TERN_INLINE void set(index part, simd::pack<float> s, simd::pack<float> m) {
+    simd::store(scale[part], s);
+    simd::store(min[part], m);
+  }
+};
+
+// For each format: `find_scales` for a block that lies at p in each row, and `find_codes` for its group g. The layouts are those of
+// formats/k_quants.hpp and its neighbours.
+
+/// d, e and twelve bytes of six-bit scales and minima: q4_k and q5_k.
+template <class Format>
+TERN_INLINE void find_six_bits(std::uint8_t const* p, index row_bytes, super_scales<Format>& out) {
+  row_words w[4];
+  load_words(p, row_bytes, w);
+  auto const d = simd::low_f16(w[0]), e = simd::high_f16(w[0]);
+  TERN_UNROLL
+  for (int g = 0; g < 8; ++g) {
+    int const at = g % 4;
+    row_words const s = g < 4 ? bits_of(w[1], 8 * at, 63) : bits_of(w[3], 8 * at, 15) | simd::shift_left<4>(bits_of(w[1], 8 * at + 6, 3));
+    row_words const t = g < 4 ? bits_of(w[2], 8 * at, 63) : bits_of(w[3], 8 * at + 4, 15) | simd::shift_left<4>(bits_of(w[2], 8 * at + 6, 3));
+    out.set(g, d * simd::to_float(s), -(e * simd::to_float(t)));
+  }
+}
+TERN_INLINE void find_scales(formats::q4_k, std::uint8_t const* p, index row_bytes, super_scales<formats::q4_k>& out) {
+  find_six_bits(p, row_bytes, out);
+}
+TERN_INLINE void find_codes(formats::q4_k, std::uint8_t const* p, index row_bytes, index g, simd::pack<std::uint8_t> (&u)[2][4]) {
+  take_codes(p + 16 + g / 2 * 32, row_bytes, static_cast<int>(g % 2 * 4), 15, u);
+}
+
+TERN_INLINE void find_scales(formats::q5_k, std::uint8_t const* p, index row_bytes, super_scales<formats::q5_k>& out) {
+  find_six_bits(p, row_bytes, out);
+}
+TERN_INLINE void find_codes(formats::q5_k, std::uint8_t const* p, index row_bytes, index g, simd::pack<std::uint8_t> (&u)[2][4]) {
+  take_codes(p + 48 + g / 2 * 32, row_bytes, static_cast<int>(g % 2 * 4), 15, u);
+  add_codes<4>(p + 16, row_bytes, static_cast<int>(g), 1, u);
+}
+
+TERN_INLINE void find_scales(formats::q2_k, std::uint8_t const* p, index row_bytes, super_scales<formats::q2_k>& out) {
+  row_words w[4];
+  load_words(p, row_bytes, w);
+  row_words const head = simd::gather_rows32(p + 80, row_bytes);
+  auto const d = simd::low_f16(head), e = simd::high_f16(head);
+  TERN_UNROLL
+  for (int part = 0; part < 16; ++part) {
+    row_words const s = bits_of(w[part / 4], 8 * (part % 4), 15), t = bits_of(w[part / 4], 8 * (part % 4) + 4, 15);
+    out.set(part, d * simd::to_float(s), -(e * simd::to_float(t)));
+  }
+}
+TERN_INLINE void find_codes(formats::q2_k, std::uint8_t const* p, index row_bytes, index g, simd::pack<std::uint8_t> (&u)[2][4]) {
+  take_codes(p + 16 + g / 4 * 32, row_bytes, static_cast<int>(g % 4 * 2), 3, u);
+}
+
+TERN_INLINE void find_scales(formats::q3_k, std::uint8_t const* p, index row_bytes, super_scales<formats::q3_k>& out) {
+  row_words w[4];
+  load_words(p + 94, row_bytes, w);  // the last two bytes of q, twelve of scales, d
+  auto const d = simd::high_f16(w[3]);
+  auto const c = [&](int i) TERN_LAMBDA { return byte_of(w[(i + 2) / 4], (i + 2) % 4); };
+  TERN_UNROLL
+  for (int part = 0; part < 16; ++part) {
+    row_words const s = bits_of(c(part % 8), 4 * (part / 8), 15) | simd::shift_left<4>(bits_of(c(8 + part % 4), 2 * (part / 4), 3));
+    out.set(part, d * simd::to_float(s - row_words(32)));
+  }
+}
+TERN_INLINE void find_codes(formats::q3_k, std::uint8_t const* p, index row_bytes, index g, simd::pack<std::uint8_t> (&u)[2][4]) {
+  take_codes(p + 32 + g / 4 * 32, row_bytes, static_cast<int>(g % 4 * 2), 3, u);
+  add_codes<2>(p, row_bytes, static_cast<int>(g), 1, u);
+}
+
+TERN_INLINE void find_scales(formats::q6_k, std::uint8_t const* p, index row_bytes, super_scales<formats::q6_k>& out) {
+  row_words w[4];
+  load_words(p + 192, row_bytes, w);
+  auto const d = simd::high_f16(simd::gather_rows32(p + 206, row_bytes));
+  TERN_UNROLL
+  for (int part = 0; part < 16; ++part) out.set(part, d * simd::to_float(signed_byte_of(w[part / 4], part % 4)));
+}
+TERN_INLINE void find_codes(formats::q6_k, std::uint8_t const* p, index row_bytes, index g, simd::pack<std::uint8_t> (&u)[2][4]) {
+  take_codes(p + g / 4 * 64 + g % 2 * 32, row_bytes, static_cast<int>(g % 4 / 2 * 4), 15, u);
+  add_codes<4>(p + 128 + g / 4 * 32, row_bytes, static_cast<int>(g % 4 * 2), 3, u);
+}
+
+TERN_INLINE void find_scales(formats::iq4_xs, std::uint8_t const* p, index row_bytes, super_scales<formats::iq4_xs>& out) {
+  row_words w[4];
+  load_words(p, row_bytes, w);  // d, a; four bytes c; codes
+  auto const d = simd::low_f16(w[0]);
+  TERN_UNROLL
+  for (int g = 0; g < 8; ++g) {
+    row_words const s = bits_of(w[1], 4 * g, 15) | simd::shift_left<4>(bits_of(w[0], 16 + 2 * g, 3));
+    out.set(g, d * simd::to_float(s - row_words(32)));
+  }
+}
+TERN_INLINE void find_codes(formats::iq4_xs, std::uint8_t const* p, index row_bytes, index g, simd::pack<std::uint8_t> (&u)[2][4]) {
+  row_group<formats::iq4_xs::granule> out;
+  load_halves(formats::iq4_xs{}, p + 8 + 16 * g, row_bytes, out);
+  TERN_UNROLL
+  for (index h = 0; h < 2; ++h) {
+    TERN_UNROLL
+    for (index r = 0; r < 4; ++r) u[h][r] = out.u[h][r];
+  }
+}
+
+TERN_INLINE void find_scales(formats::tq2_0, std::uint8_t const* p, index row_bytes, super_scales<formats::tq2_0>& out) {
+  auto const d = simd::high_f16(simd::gather_rows32(p + 62, row_bytes));
+  for (index part = 0; part < super_scales<formats::tq2_0>::parts; ++part) out.set(part, d);
+}
+TERN_INLINE void find_codes(formats::tq2_0, std::uint8_t const* p, index row_bytes, index g, simd::pack<std::uint8_t> (&u)[2][4]) {
+  take_codes(p + g / 4 * 32, row_bytes, static_cast<int>(g % 4 * 2), 3, u);
+}
+
+/// `lanes` rows of blocks, group after group.
+template <class Format>
+struct block_walk {
+  std::uint8_t const* rows;
+  index row_bytes;
+  TERN_INLINE void load(index g, row_group<Format::granule>& out) { load_group(Format{}, rows, row_bytes, g, out); }
+};
+template <class Format>
+  requires(Format::elements == 256) && requires(super_scales<Format>& s) { find_scales(Format{}, nullptr, index{}, s); }
+struct block_walk<Format> {
+  std::uint8_t const* rows;
+  index row_bytes;
+  index block = -1;
+  super_scales<Format> kept;
+
+  TERN_INLINE block_walk(std::uint8_t const* p, index bytes) : rows(p), row_bytes(bytes) {}
+  TERN_INLINE void load(index g, row_group<Format::granule>& out) {
+    constexpr index granules = 32 / Format::granule;
+    std::uint8_t const* const p = rows + g / 8 * static_cast<index>(sizeof(typename Format::block));
+    if (g / 8 != block) {
+      find_scales(Format{}, p, row_bytes, kept);
+      block = g / 8;
+    }
+    find_codes(Format{}, p, row_bytes, g % 8, out.u);
+    TERN_UNROLL
+    for (index j = 0; j < granules; ++j) {
+      out.scale[j] = simd::load(kept.scale[g % 8 * granules + j]);
+      if constexpr (Format::has_min) out.min[j] = simd::load(kept.min[g % 8 * granules + j]);
+    }
+  }
+};
+
+/// Weights that have no such state.
+template <class W>
+struct plain_walk {
+  W const& w;
+  index n;
+  TERN_INLINE void load(index g, row_group<W::granule>& out) { load_rows(w, n, g, out); }
+};
+template <class Format>
+TERN_INLINE block_walk<Format> walk_rows(block_rows<Format> const& w, index n) {
+  return {w.row(n), w.row_bytes()};
+}
+template <class W>
+TERN_INLINE plain_walk<W> walk_rows(W const& w, index n) {
+  return {w, n};
+}
+
+}  // namespace TERN_ABI
+}  // namespace tern::detail
