@@ -39,7 +39,8 @@ inline void quantize_query(float const* q, index q_stride, index dim, std::int32
     for (index r = 0; r < R; ++r) {
       std::int8_t z[32];
       q8_scales of;
-      quantize_block(q + r * q_stride + 32 * b, z, of);
+      float const* const x = q + r * q_stride + 32 * b;
+      quantize_block(x, largest_magnitude(x, 32), z, of);
       for (index g = 0; g < tile_query::words; ++g) __builtin_memcpy(to + g * R + r, z + 4 * g, 4);
       to[tile_query::words * R + r] = -128 * of.total;
       __builtin_memcpy(to + (tile_query::words + 1) * R + r, &of.scale, 4);
