@@ -18,7 +18,9 @@ struct format {
   compute mode;
   factors rounded;  ///< by `mode`
 
-  unit peak() const { return mode == compute::int8 ? unit::int8 : mode == compute::bf16 ? unit::bf16 : unit::f32; }
+  unit peak() const {
+    return mode == compute::int8 || mode == compute::int8_tokens ? unit::int8 : mode == compute::bf16 ? unit::bf16 : unit::f32;
+  }
 };
 
 /// Where the problem is whose workloads run: all of them do not fit into memory.
@@ -68,12 +70,59 @@ void add_block_format(weight_type type, shape s) {
   for (index rows : {1, 4, 32, 512}) add_block_peers(add_matmul(f, s, rows, data), type, s.m, s.k, rows, data);
 }
 
+/// Weights of other kinds: what their bytes are, in copies enough to leave the caches, shown as views.
+template <class Owner>
+class owned_weights {
+ public:
+  owned_weights(index m, index k)
+      : copies_(static_cast<std::size_t>(copies_beyond_cache(static_cast<std::size_t>(m * k / Owner::weights_a_byte))), Owner(m, k)) {}
+  auto operator[](index call) const { return copies_[static_cast<std::size_t>(call) % copies_.size()].view(); }
+  void decode(index i, float* out) const { tern::decode((*this)[0], i, out); }
+
+ private:
+  std::vector<Owner> copies_;
+};
+struct int8_rows_parts {
+  static constexpr index weights_a_byte = 1;
+  index m, k;
+  std::vector<std::int8_t> q;
+  std::vector<float> scales;
+  int8_rows_parts(index outputs, index columns)
+      : m(outputs), k(columns), q(static_cast<std::size_t>(m * k)), scales(static_cast<std::size_t>(m)) {
+    auto const w = fast_normal(m * k, 1 / std::sqrt(static_cast<double>(k)));
+    int8_rows::encode(cpu, tern::view(w.data(), m, k), tern::view(q.data(), m, k), tern::view(scales.data(), m));
+  }
+  int8_rows view() const { return {tern::view(q.data(), m, k), tern::view(scales.data(), m)}; }
+};
+struct group_int4_parts {
+  static constexpr index group = 128, weights_a_byte = 2;
+  index m, k;
+  std::vector<std::uint8_t> codes;
+  std::vector<f16> scales;
+  group_int4_parts(index outputs, index columns)
+      : m(outputs), k(columns), codes(static_cast<std::size_t>(m * k / 2)), scales(static_cast<std::size_t>(m * k / group)) {
+    test::rng r(3);
+    for (auto& c : codes) c = static_cast<std::uint8_t>(r.bits());
+    for (auto& s : scales) s = f16(static_cast<float>(0.1 * r.normal() / std::sqrt(static_cast<double>(k))));
+  }
+  group_int4 view() const { return {tern::view(codes.data(), m, k / 2), tern::view(scales.data(), m, k / group)}; }
+};
+template <class Owner>
+void add_owned(format const& f, shape s) {
+  auto const data = problem_of(f, s, [](index m, index k) { return owned_weights<Owner>(m, k); });
+  for (index rows : {1, 4, 32, 512}) add_matmul(f, s, rows, data);
+}
+
 }  // namespace
 
 void register_benchmarks() {
   using enum weight_type;
   for (weight_type type : {f32, f16, bf16, q4_0, q4_1, q5_0, q5_1, q8_0, q2_k, q3_k, q4_k, q5_k, q6_k, iq4_nl, iq4_xs, tq1_0, tq2_0, mxfp4})
     for (shape s : {shape{4096, 4096}, {4096, 14336}, {1536, 576}}) add_block_format(type, s);
+  for (shape s : {shape{4096, 4096}, {4096, 14336}}) {
+    add_owned<int8_rows_parts>({"int8_rows", 8, compute::int8_tokens, factors::int8_whole}, s);
+    add_owned<group_int4_parts>({"group_int4_128", 4.125, compute::int8, factors::int8_blocks}, s);
+  }
 }
 
 }  // namespace tern::bench

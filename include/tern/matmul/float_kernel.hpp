@@ -63,11 +63,14 @@ struct float_panel {
 /// Scratch memory of a thread, whatever it computes.
 inline constexpr index panel_bytes = round_to_multiple(sizeof(float_panel<f32_products>), 64);
 
-/// Rows of x whose sums with a panel are kept while all chunks of columns pass.
-inline constexpr index kept_rows = 512, kept_bytes = kept_rows * panel_rows * index{sizeof(float)};
+/// Rows of x whose sums are kept while all chunks of columns pass, and panels that a chunk of them meets one after the other: a chunk
+/// of 512 rows stays in the second cache meanwhile, where all of x would not.
+inline constexpr index kept_rows = 512, panels_at_once = 4;
+/// Sums of a panel, as elements.
+TERN_INLINE constexpr index kept_size(index rows) { return (rows < kept_rows ? rows : kept_rows) * panel_rows; }
 
 /// Scratch memory of a thread: a panel and sums.
-inline constexpr index slot_bytes = panel_bytes + kept_bytes;
+TERN_INLINE constexpr index slot_bytes(index rows) { return panel_bytes + panels_at_once * kept_size(rows) * index{sizeof(float)}; }
 
 /// Where a piece of y takes its sums from and puts them: y itself at the first and last chunk, memory of `panel_rows` a row between.
 struct piece_rows {
@@ -217,25 +220,29 @@ TERN_INLINE void pack_weights(any_weights const& w, index n0, index n1, index k0
   w.operations->pack_bf16(w.object, n0, n1, k0, k1, panel);
 }
 
-/// Weight rows [n0, n1) of a job (at most panel_rows) times rows [r0, r1) of x. Sums stay in the panel until the last chunk: rows of y are
-/// often a multiple of the page apart, and would push each other out of the caches.
+/// Weight rows [n0, n1) of a job (at most panels_at_once panels) times rows [r0, r1) of x. Sums are kept aside until the last chunk: rows
+/// of y are often a multiple of the page apart, and would push each other out of the caches. kept: panels_at_once * kept_size(r1 - r0).
 template <class Products>
 inline void multiply_stripe(matmul_job const& job, index n0, index n1, index r0, index r1, index columns,
                             typename Products::element const* x, index x_stride, bool add, float_panel<Products>& panel,
                             float* kept) noexcept {
   for (index first = r0; first < r1; first += kept_rows)
     for (index k0 = 0; k0 < columns || k0 == 0; k0 += chunk_columns) {
-      index const k1 = k0 + chunk_columns < columns ? k0 + chunk_columns : columns;
-      pack_weights(job.w, n0, n1, k0, k1, panel);
-      index const steps = divide_up(k1 - k0, Products::step), n = n1 - n0, end = first + kept_rows < r1 ? first + kept_rows : r1;
-      piece_rows const sums(job.y + first * job.y_stride + n0, job.y_stride, kept, add, k0 == 0, k1 == columns);
-      auto const tile = [&]<int Rows>(index r) TERN_LAMBDA {
-        multiply_tile<Products, Rows>(panel.weights, steps, x + (first + r) * x_stride + k0, x_stride, sums, r, n);
-      };
-      index r = 0;
-      for (; r + tile_rows <= end - first; r += tile_rows) tile.template operator()<tile_rows>(r);
-      for (; r + 3 <= end - first; r += 3) tile.template operator()<3>(r);
-      for (; r < end - first; ++r) tile.template operator()<1>(r);
+      index const k1 = k0 + chunk_columns < columns ? k0 + chunk_columns : columns, steps = divide_up(k1 - k0, Products::step);
+      index const rows = first + kept_rows < r1 ? kept_rows : r1 - first;
+      for (index n = n0; n < n1; n += panel_rows) {
+        index const width = n + panel_rows < n1 ? panel_rows : n1 - n;
+        pack_weights(job.w, n, n + width, k0, k1, panel);
+        piece_rows const sums(job.y + first * job.y_stride + n, job.y_stride, kept + (n - n0) / panel_rows * kept_size(r1 - r0), add,
+                              k0 == 0, k1 == columns);
+        auto const tile = [&]<int Rows>(index r) TERN_LAMBDA {
+          multiply_tile<Products, Rows>(panel.weights, steps, x + (first + r) * x_stride + k0, x_stride, sums, r, width);
+        };
+        index r = 0;
+        for (; r + tile_rows <= rows; r += tile_rows) tile.template operator()<tile_rows>(r);
+        for (; r + 3 <= rows; r += 3) tile.template operator()<3>(r);
+        for (; r < rows; ++r) tile.template operator()<1>(r);
+      }
     }
 }
 
@@ -248,9 +255,9 @@ inline void finish_piece(matmul_split::piece const& p, std::byte* memory) noexce
   for (index s = 0; s < finish.side_count; ++s) {
     side_product const& side = finish.sides[s];
     matmul_job const job{side.b, p.job->y, p.job->y_stride};
-    for (index n = p.n0; n < p.n1; n += panel_rows)
-      multiply_stripe<f32_products>(job, n, n + panel_rows < p.n1 ? n + panel_rows : p.n1, p.r0, p.r1, side.b.columns, side.t,
-                                    side.t_stride, true, panel, kept);
+    for (index n = p.n0; n < p.n1; n += panels_at_once * panel_rows)
+      multiply_stripe<f32_products>(job, n, least(n + panels_at_once * panel_rows, p.n1), p.r0, p.r1, side.b.columns, side.t, side.t_stride,
+                                    true, panel, kept);
   }
   for (index e = 0; e < finish.epilogue_count; ++e)
     for (index r = p.r0; r < p.r1; ++r)
@@ -267,6 +274,12 @@ TERN_INLINE index rows_per_item(cpu_policy const& policy, matmul_job const* jobs
   return chunk > least ? chunk : least;
 }
 
+/// Panels that an item of work takes: several where that leaves items enough for the threads.
+TERN_INLINE index panels_of(cpu_policy const& policy, index weight_rows, index rows) {
+  index const panels = divide_up(weight_rows, panel_rows) / (2 * policy.concurrency());
+  return rows < 64 || panels < 1 ? 1 : least(panels, panels_at_once);
+}
+
 /// All jobs, with weights decoded to f32 (or bf16). x: (rows, columns) elements of Products; scratch: a float_panel a slot.
 template <class Products>
 inline void multiply_float(cpu_policy const& policy, matmul_job const* jobs, index count, typename Products::element const* x,
@@ -276,15 +289,15 @@ inline void multiply_float(cpu_policy const& policy, matmul_job const* jobs, ind
   index total = 0;
   for (index j = 0; j < count; ++j) total += jobs[j].w.rows;
   index const few = round_to_multiple(divide_up(total, 4 * policy.concurrency()), panel_rows);
-  index const stripe = rows < tile_rows && few > panel_rows ? few : panel_rows;
+  index const stripe = rows < tile_rows && few > panel_rows ? few : panels_of(policy, total, rows) * panel_rows;
   matmul_split const split(jobs, count, rows, stripe, rows_per_item(policy, jobs, count, rows, stripe, tile_rows));
   parallel_for(policy, split.items, [&](index item, index slot) TERN_LAMBDA {
     auto const piece = split.at(item, jobs, rows);
-    std::byte* const memory = scratch + slot * slot_bytes;
+    std::byte* const memory = scratch + slot * slot_bytes(rows);
     auto& panel = *reinterpret_cast<float_panel<Products>*>(memory);
-    for (index n = piece.n0; n < piece.n1; n += panel_rows)
-      multiply_stripe<Products>(*piece.job, n, n + panel_rows < piece.n1 ? n + panel_rows : piece.n1, piece.r0, piece.r1, columns, x,
-                                x_stride, add, panel, reinterpret_cast<float*>(memory + panel_bytes));
+    for (index n = piece.n0; n < piece.n1; n += panels_at_once * panel_rows)
+      multiply_stripe<Products>(*piece.job, n, least(n + panels_at_once * panel_rows, piece.n1), piece.r0, piece.r1, columns, x, x_stride,
+                                add, panel, reinterpret_cast<float*>(memory + panel_bytes));
     finish_piece(piece, memory);
   });
 }

@@ -128,7 +128,7 @@ inline void stream_float(cpu_policy const& policy, matmul_job const* jobs, index
   matmul_split const split(jobs, count, rows, stripe > 0 ? stripe : 1, rows);
   parallel_for(policy, split.items, [&](index item, index slot) TERN_LAMBDA {
     auto const p = split.at(item, jobs, rows);
-    std::byte* const memory = scratch + slot * slot_bytes;
+    std::byte* const memory = scratch + slot * slot_bytes(rows);
     auto& panel = *reinterpret_cast<float_panel<f32_products>*>(memory);
     if constexpr (std::is_same_v<X, bf16>)
       p.job->w.operations->stream_bf16(*p.job, p.n0, p.n1, x, x_stride, rows, add, panel);

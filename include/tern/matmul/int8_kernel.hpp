@@ -156,26 +156,30 @@ inline void multiply_codes(int8_panel const& panel, std::int32_t offset, index g
   }
 }
 
-/// Weight rows [n0, n1) of a job (at most panel_rows) times rows [r0, r1) of x. kept: sums between chunks, as in float_kernel.hpp.
+/// Weight rows [n0, n1) of a job (at most panels_at_once panels) times rows [r0, r1) of x. kept: sums between chunks, as in
+/// float_kernel.hpp.
 template <class W>
 inline void multiply_stripe_int8(W const& w, matmul_job const& job, index n0, index n1, index r0, index r1, q8_rows const& x, bool add,
                                  int8_panel& panel, float* kept) noexcept {
   for (index first = r0; first < r1; first += kept_rows)
     for (index g0 = 0; g0 < x.blocks || g0 == 0; g0 += panel_groups) {
-      index const g1 = g0 + panel_groups < x.blocks ? g0 + panel_groups : x.blocks;
-      pack_codes(w, n0, n1, g0, g1, panel);
-      piece_rows const sums(job.y + first * job.y_stride + n0, job.y_stride, kept, add, g0 == 0, g1 == x.blocks);
-      auto const tile = [&]<int Rows>(index r) TERN_LAMBDA {
-        index const at = first + r;
-        multiply_codes<code_shape_of<W>, Rows>(panel, W::offset, g1 - g0, x.q + at * x.stride + 32 * g0, x.stride,
-                                               x.scales + at * x.blocks + g0, x.blocks, sums, r, n1 - n0);
-      };
-      index const rows = first + kept_rows < r1 ? kept_rows : r1 - first;
-      index r = 0;
-      for (; r + int8_tile_rows <= rows; r += int8_tile_rows) tile.template operator()<int8_tile_rows>(r);
-      if constexpr (int8_tile_rows > 3)
-        for (; r + 3 <= rows; r += 3) tile.template operator()<3>(r);
-      for (; r < rows; ++r) tile.template operator()<1>(r);
+      index const g1 = least(g0 + panel_groups, x.blocks), rows = least(kept_rows, r1 - first);
+      for (index n = n0; n < n1; n += panel_rows) {
+        index const width = least(panel_rows, n1 - n);
+        pack_codes(w, n, n + width, g0, g1, panel);
+        piece_rows const sums(job.y + first * job.y_stride + n, job.y_stride, kept + (n - n0) / panel_rows * kept_size(r1 - r0), add,
+                              g0 == 0, g1 == x.blocks);
+        auto const tile = [&]<int Rows>(index r) TERN_LAMBDA {
+          index const at = first + r;
+          multiply_codes<code_shape_of<W>, Rows>(panel, W::offset, g1 - g0, x.q + at * x.stride + 32 * g0, x.stride,
+                                                 x.scales + at * x.blocks + g0, x.blocks, sums, r, width);
+        };
+        index r = 0;
+        for (; r + int8_tile_rows <= rows; r += int8_tile_rows) tile.template operator()<int8_tile_rows>(r);
+        if constexpr (int8_tile_rows > 3)
+          for (; r + 3 <= rows; r += 3) tile.template operator()<3>(r);
+        for (; r < rows; ++r) tile.template operator()<1>(r);
+      }
     }
 }
 
@@ -184,8 +188,8 @@ inline void run_stripe_int8(W const& w, matmul_job const& job, index n0, index n
                             bool stream, std::byte* memory) noexcept {
   if constexpr (simd::lanes % 4 == 0)
     if (stream) return stream_stripe(w, job, n0, n1, r0, r1, x, add);
-  for (index n = n0; n < n1; n += panel_rows)
-    multiply_stripe_int8(w, job, n, n + panel_rows < n1 ? n + panel_rows : n1, r0, r1, x, add, *reinterpret_cast<int8_panel*>(memory),
+  for (index n = n0; n < n1; n += panels_at_once * panel_rows)
+    multiply_stripe_int8(w, job, n, least(n + panels_at_once * panel_rows, n1), r0, r1, x, add, *reinterpret_cast<int8_panel*>(memory),
                          reinterpret_cast<float*>(memory + panel_bytes));
 }
 
@@ -198,12 +202,13 @@ inline void multiply_int8(cpu_policy const& policy, matmul_job const* jobs, inde
   bool const stream = simd::lanes % 4 == 0 && rows <= most_streamed_rows;
   index total = 0;
   for (index j = 0; j < count; ++j) total += jobs[j].w.rows;
-  index const stripe = stream ? round_to_multiple(divide_up(total, 4 * policy.concurrency()), 2 * panel_rows) : panel_rows;
+  index const stripe =
+      stream ? round_to_multiple(divide_up(total, 4 * policy.concurrency()), 2 * panel_rows) : panels_of(policy, total, rows) * panel_rows;
   index const chunk = stream ? rows : rows_per_item(policy, jobs, count, rows, stripe, int8_tile_rows);
   matmul_split const split(jobs, count, rows, stripe > 0 ? stripe : 1, chunk);
   parallel_for(policy, split.items, [&](index item, index slot) TERN_LAMBDA {
     auto const p = split.at(item, jobs, rows);
-    std::byte* const memory = scratch + slot * slot_bytes;
+    std::byte* const memory = scratch + slot * slot_bytes(rows);
     p.job->w.operations->int8(*p.job, p.n0, p.n1, p.r0, p.r1, x, add, stream, memory);
     finish_piece(p, memory);
   });

@@ -92,24 +92,27 @@ TERN_INLINE void multiply_integers(std::uint8_t const* TERN_RESTRICT codes, inde
   }
 }
 
-/// Weight rows [n0, n1) (at most panel_rows) times rows [r0, r1) (at most kept_rows) of x, whose rows are x_stride bytes apart and
-/// zero from k on to the next multiple of 32. sums: (r1 - r0, panel_rows).
+/// Weight rows [n0, n1) (at most panels_at_once panels) times rows [r0, r1) (at most kept_rows) of x, whose rows are x_stride bytes apart
+/// and zero from k on to the next multiple of 32. sums: for each panel (r1 - r0, panel_rows).
 template <class W>
 inline void sum_integers(W const& w, index n0, index n1, std::int8_t const* x, index x_stride, index r0, index r1, index groups,
                          std::int32_t* sums, integer_panel& panel) noexcept {
   using shape = code_shape_of<W>;
-  for (index g0 = 0; g0 < groups || g0 == 0; g0 += integer_chunk / 32) {
-    index const g1 = g0 + integer_chunk / 32 < groups ? g0 + integer_chunk / 32 : groups;
-    pack_integers(w, n0, n1, g0, g1, panel.codes);
-    auto const tile = [&]<int Rows>(index r) TERN_LAMBDA {
-      multiply_integers<shape, Rows>(panel.codes, 8 * (g1 - g0), x + r * x_stride + 32 * g0, x_stride, sums + (r - r0) * panel_rows,
-                                     g0 == 0);
-    };
-    index r = r0;
-    for (; r + integer_tile_rows <= r1; r += integer_tile_rows) tile.template operator()<integer_tile_rows>(r);
-    for (; r + 4 <= r1; r += 4) tile.template operator()<4>(r);
-    for (; r < r1; ++r) tile.template operator()<1>(r);
-  }
+  constexpr index chunk = integer_chunk / 32;
+  for (index g0 = 0; g0 < groups || g0 == 0; g0 += chunk)
+    for (index n = n0; n < n1; n += panel_rows) {
+      index const g1 = least(g0 + chunk, groups);
+      pack_integers(w, n, least(n + panel_rows, n1), g0, g1, panel.codes);
+      std::int32_t* const to = sums + (n - n0) * (r1 - r0);
+      auto const tile = [&]<int Rows>(index r) TERN_LAMBDA {
+        multiply_integers<shape, Rows>(panel.codes, 8 * (g1 - g0), x + r * x_stride + 32 * g0, x_stride, to + (r - r0) * panel_rows,
+                                       g0 == 0);
+      };
+      index r = r0;
+      for (; r + integer_tile_rows <= r1; r += integer_tile_rows) tile.template operator()<integer_tile_rows>(r);
+      for (; r + 4 <= r1; r += 4) tile.template operator()<4>(r);
+      for (; r < r1; ++r) tile.template operator()<1>(r);
+    }
 }
 
 /// One row of y from its sums: y = scale_x scale_w (sums - offset total) for the weight rows [n0, n1).
@@ -133,15 +136,17 @@ inline void run_stripe_rows(W const& w, matmul_job const& job, index n0, index n
                             std::byte* memory) noexcept {
   auto& panel = *reinterpret_cast<integer_panel*>(memory);
   auto* const sums = reinterpret_cast<std::int32_t*>(memory + panel_bytes);
-  for (index n = n0; n < n1; n += panel_rows)
+  for (index n = n0; n < n1; n += panels_at_once * panel_rows)
     for (index first = r0; first < r1; first += kept_rows) {
-      index const end = n + panel_rows < n1 ? n + panel_rows : n1, last = first + kept_rows < r1 ? first + kept_rows : r1;
+      index const end = least(n + panels_at_once * panel_rows, n1), last = least(first + kept_rows, r1);
       sum_integers(w, n, end, x.q, x.stride, first, last, x.blocks, sums, panel);
       for (index r = first; r < last; ++r) {
         q8_scales const* const s = x.scales + r * x.blocks;
         std::int32_t total = 0;
         for (index b = 0; b < x.blocks; ++b) total += s[b].total;
-        scale_sums(w, n, end, sums + (r - first) * panel_rows, x.blocks > 0 ? s[0].scale : 0.f, total, job.y + r * job.y_stride + n, add);
+        for (index i = n; i < end; i += panel_rows)
+          scale_sums(w, i, least(i + panel_rows, end), sums + (i - n) * (last - first) + (r - first) * panel_rows,
+                     x.blocks > 0 ? s[0].scale : 0.f, total, job.y + r * job.y_stride + i, add);
       }
     }
 }
@@ -149,10 +154,13 @@ inline void run_stripe_rows(W const& w, matmul_job const& job, index n0, index n
 /// All jobs, whose weights have one scale a row. scratch: slot_bytes a slot.
 inline void multiply_int8_tokens(cpu_policy const& policy, matmul_job const* jobs, index count, index rows, q8_rows const& x, bool add,
                                  std::byte* scratch) {
-  matmul_split const split(jobs, count, rows, panel_rows, rows_per_item(policy, jobs, count, rows, panel_rows, integer_tile_rows));
+  index total = 0;
+  for (index j = 0; j < count; ++j) total += jobs[j].w.rows;
+  index const stripe = panels_of(policy, total, rows) * panel_rows;
+  matmul_split const split(jobs, count, rows, stripe, rows_per_item(policy, jobs, count, rows, stripe, integer_tile_rows));
   parallel_for(policy, split.items, [&](index item, index slot) TERN_LAMBDA {
     auto const p = split.at(item, jobs, rows);
-    std::byte* const memory = scratch + slot * slot_bytes;
+    std::byte* const memory = scratch + slot * slot_bytes(rows);
     p.job->w.operations->int8_tokens(*p.job, p.n0, p.n1, p.r0, p.r1, x, add, memory);
     finish_piece(p, memory);
   });

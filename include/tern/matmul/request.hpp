@@ -144,7 +144,7 @@ TERN_INLINE matmul_plan plan_matmul(cpu_policy const& policy, matmul_request con
   p.gate = take(request.has_gate(), rows * n * f32_bytes);
   p.outliers = take(request.has_split, rows * p.stride * f32_bytes);
   p.outlier_columns = take(request.has_split, k * index{sizeof(std::int32_t)});
-  p.panels = take(true, policy.concurrency() * slot_bytes);
+  p.panels = take(true, policy.concurrency() * slot_bytes(rows));
   p.y_dense = take(dense > 0, rows * dense * f32_bytes);
   return p;
 }

@@ -14,7 +14,9 @@ using row_words = simd::pack<std::int32_t>;  // one a row
 /// The bits [shift, shift + n) of every lane, mask = 2^n - 1.
 TERN_INLINE row_words bits_of(row_words a, int shift, std::int32_t mask) { return simd::shift_right(a, shift) & row_words(mask); }
 TERN_INLINE row_words byte_of(row_words a, int i) { return bits_of(a, 8 * i, 255); }
-TERN_INLINE row_words signed_byte_of(row_words a, int i) { return simd::shift_right<24>(simd::shift_left<24>(simd::shift_right(a, 8 * i))); }
+TERN_INLINE row_words signed_byte_of(row_words a, int i) {
+  return simd::shift_right<24>(simd::shift_left<24>(simd::shift_right(a, 8 * i)));
+}
 
 /// 16 bytes at p of each row as four words a row.
 TERN_INLINE void load_words(std::uint8_t const* p, index row_bytes, row_words (&out)[4]) {
@@ -75,7 +77,8 @@ TERN_INLINE void find_six_bits(std::uint8_t const* p, index row_bytes, super_sca
   for (int g = 0; g < 8; ++g) {
     int const at = g % 4;
     row_words const s = g < 4 ? bits_of(w[1], 8 * at, 63) : bits_of(w[3], 8 * at, 15) | simd::shift_left<4>(bits_of(w[1], 8 * at + 6, 3));
-    row_words const t = g < 4 ? bits_of(w[2], 8 * at, 63) : bits_of(w[3], 8 * at + 4, 15) | simd::shift_left<4>(bits_of(w[2], 8 * at + 6, 3));
+    row_words const t =
+        g < 4 ? bits_of(w[2], 8 * at, 63) : bits_of(w[3], 8 * at + 4, 15) | simd::shift_left<4>(bits_of(w[2], 8 * at + 6, 3));
     out.set(g, d * simd::to_float(s), -(e * simd::to_float(t)));
   }
 }
