@@ -5,4 +5,5 @@
 
 #include <tern/formats.hpp>
 #include <tern/matmul/bit_planes.hpp>
+#include <tern/matmul/integer_matmul.hpp>
 #include <tern/matmul/matmul.hpp>

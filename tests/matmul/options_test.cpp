@@ -284,6 +284,12 @@ TEST_CASE("options say what is wrong, and what scratch memory they need") {
                     "matmul: low_rank.a's columns is 32, expected x.extent(1) = 64");
   CHECK_THROWS_WITH(matmul(cpu, f.xs(), f.w.m, f.ys(), clip_in{-1.f}), "matmul: clip_in.limit is negative or NaN, expected at least 0");
 
+  CHECK_THROWS_WITH(matmul(cpu, f.xs(), f.w.m, f.ys(), residual{f.ys()}),
+                    "matmul: the residual overlaps y, expected memory of its own, or accumulate{}");
+  CHECK_THROWS_WITH(matmul(cpu, f.xs(), block_matrix(nullptr, weight_type::q4_0, 40, 64), f.ys()),
+                    "matmul: w.data is 0, expected not null");
+  CHECK_THROWS_WITH(matmul(cpu, f.xs(), f.w.m, tensor_view<float, 2>(nullptr, {3, 40})), "matmul: y.data() is 0, expected not null");
+
   auto const size = workspace_size(matmul, cpu, f.xs(), f.w.m, f.ys(), rms_norm_in{g}, split_outliers{4.f}, gate{f.w.m});
   std::vector<std::byte> memory(size);
   workspace enough(memory.data(), size), little(memory.data(), size / 2);

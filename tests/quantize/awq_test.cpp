@@ -10,6 +10,7 @@ TEST_CASE("awq is never worse than rounding, its error is that of the folded lay
     double const rounded = naive_error(l, round_to_nearest(cpu, l.weights(), type));
     auto const found = awq(cpu, l.weights(), l.inputs(), type);
     auto folded = decoded(found.blocks);
+    for (std::size_t j = 0; j < 256; ++j) REQUIRE(found.input_scales[j] == 1.f / found.scales[j]);
     for (std::size_t i = 0; i < folded.size(); ++i) folded[i] /= found.scales[i % 256];
     double const error = naive_error(l, folded);
     INFO(info(type).name << ": " << rounded << " to " << error << " at " << found.alpha);

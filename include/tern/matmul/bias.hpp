@@ -4,9 +4,9 @@
 /// Epilogues of a matmul that add to y:
 ///
 ///     bias{b}        y(r, i) += b(i)        b (n): f32
-///     residual{x}    y(r, i) += x(r, i)     x (rows, n): f32, contiguous along n; may be y's own memory only with `accumulate`
+///     residual{x}    y(r, i) += x(r, i)     x (rows, n): f32, contiguous along n, not y's own memory: for that there is `accumulate`
 ///
-/// Errors: lengths that are not y's.
+/// Errors: lengths that are not y's; a residual that overlaps y.
 
 #include <tern/core/error.hpp>
 #include <tern/core/tensor_view.hpp>

@@ -5,7 +5,7 @@
 ///
 ///     gather{ids}              row r of the product is of x's row ids[r]; y has ids.extent(0) rows
 ///     scatter{ids, factors}    row r goes to y's row ids[r], times factors[r] (optional); rows that nobody names stay as they are
-///                              with `accumulate` it is added: tokens that met several experts
+///                              with `accumulate` it is added: tokens that met several experts. Epilogues see the product alone
 ///     chosen_rows(w, ids)      weights whose row i is w's row ids[i]: y has ids.extent(0) columns
 ///
 /// ids: int32 in contiguous memory. With gather, x is copied once; with scatter, y passes through scratch memory. Several rows that
@@ -20,6 +20,11 @@ namespace tern {
 namespace detail {
 inline namespace TERN_ABI {
 using id_list = tensor_view<std::int32_t const, 1>;
+template <class I>
+TERN_INLINE id_list ids_of(I const& ids) {
+  static_assert(std::is_same_v<std::remove_const_t<typename view_of<I const&>::element_type>, std::int32_t>, "tern: ids are std::int32_t");
+  return tern::view(ids);
+}
 TERN_INLINE void check_ids(char const* what, id_list const& ids, index end) {
   for (index i = 0; i < ids.extent(0); ++i)
     expect(ids[i] >= 0 && ids[i] < end, "matmul", what, ids[i], "at least 0 and less than the rows");
@@ -33,7 +38,7 @@ inline namespace TERN_ABI {
 struct gather {
   tensor_view<std::int32_t const, 1> ids;
   template <tensor_like I>
-  TERN_INLINE explicit gather(I const& i) : ids(tern::view(i)) {}
+  TERN_INLINE explicit gather(I const& i) : ids(detail::ids_of(i)) {}
 };
 
 /// Rows of y.
@@ -41,9 +46,9 @@ struct scatter {
   tensor_view<std::int32_t const, 1> ids;
   tensor_view<float const, 1> factors{};
   template <tensor_like I>
-  TERN_INLINE explicit scatter(I const& i) : ids(tern::view(i)) {}
+  TERN_INLINE explicit scatter(I const& i) : ids(detail::ids_of(i)) {}
   template <tensor_like I, tensor_like F>
-  TERN_INLINE scatter(I const& i, F const& f) : ids(tern::view(i)), factors(tern::view(f)) {
+  TERN_INLINE scatter(I const& i, F const& f) : ids(detail::ids_of(i)), factors(tern::view(f)) {
     detail::expect_equal("scatter", "factors.extent(0)", factors.extent(0), "ids.extent(0)", ids.extent(0));
   }
 };
@@ -72,7 +77,7 @@ struct chosen_weights<W, true> {
 /// The rows ids of w, in their order. Fails if an id is none of w's rows.
 template <custom_weights W, tensor_like I>
 TERN_INLINE chosen_weights<W> chosen_rows(W const& w, I const& ids) {
-  detail::id_list const list = tern::view(ids);
+  detail::id_list const list = detail::ids_of(ids);
   detail::check_ids("chosen_rows.ids", list, w.rows);
   return {w, list};
 }
@@ -85,7 +90,7 @@ struct chosen_blocks {
 };
 template <tensor_like I>
 TERN_INLINE chosen_blocks chosen_rows(block_matrix const& w, I const& ids) {
-  detail::id_list const list = tern::view(ids);
+  detail::id_list const list = detail::ids_of(ids);
   detail::check_ids("chosen_rows.ids", list, w.rows);
   return {w, list};
 }

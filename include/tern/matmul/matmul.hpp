@@ -16,7 +16,8 @@
 ///
 /// Prologues: rms_norm_in, layer_norm_in, scale_in, clip_in (norm_in.hpp), hadamard_in, split_outliers (outliers.hpp).
 /// Epilogues: bias, residual, act::*, each (activation.hpp), gate, low_rank, and gather, scatter, chosen_rows (gather.hpp). With
-/// `accumulate`, epilogues see the sum. Several matrices take prologues and `gather`, no epilogues.
+/// `accumulate`, epilogues see the sum (but for `scatter`, which adds after them). Several matrices take prologues and `gather`, no
+/// epilogues.
 ///
 /// Fails if x.extent(1) is not w's columns, y.extent(0) not x.extent(0), or y.extent(1) not w's rows. k may be 0: y is then 0.
 ///
@@ -37,6 +38,13 @@ template <class T>
 TERN_INLINE bool in_place(tensor_view<T, 2> const& x) {
   return std::is_same_v<std::remove_const_t<T>, float> && (x.stride(1) == 1 || x.extent(1) <= 1);
 }
+/// Whether two dense views share bytes, by their first and last.
+TERN_INLINE bool overlap(tensor_view<float const, 2> const& a, tensor_view<float, 2> const& b) {
+  if (a.size() == 0 || b.size() == 0) return false;
+  auto const end = [](auto const& v) { return &v(v.extent(0) - 1, v.extent(1) - 1) + 1; };
+  return reinterpret_cast<std::uintptr_t>(a.data()) < reinterpret_cast<std::uintptr_t>(end(b)) &&
+         reinterpret_cast<std::uintptr_t>(b.data()) < reinterpret_cast<std::uintptr_t>(end(a));
+}
 template <class O>
 concept matmul_option = requires(matmul_request& r, O const& o) { r.set(o); };
 
@@ -51,9 +59,13 @@ inline constexpr struct matmul_fn {
   /// them: half the square root of the 256 additions in a row, and a term for the longer sums over chunks and blocks.
   static constexpr double accuracy(index k) { return 8. + static_cast<double>(k) / 512.; }
 
-  template <tensor_like X, class W, tensor_like Y, detail::matmul_option... Options>
+  template <tensor_like X, class W, tensor_like Y, class... Options>
   void operator()(cpu_policy const& policy, X&& x, W&& w, Y&& y, Options const&... options) const {
     check_types<X, Y>();
+    static_assert(
+        (detail::matmul_option<Options> && ...),
+        "tern: an option of matmul is a compute type, accumulate, one of matmul/options.hpp, or has const check() and prepare(), or "
+        "check() and finish(), not both");
     auto const weights = detail::hold_weights(w);
     detail::any_weights const erased[] = {detail::weights_of(weights)};
     tensor_view<float, 2> const results[] = {tern::view(y)};
@@ -120,6 +132,7 @@ inline constexpr struct matmul_fn {
   static void check(tensor_view<T, 2> const& x, detail::any_weights const* w, tensor_view<float, 2> const* y, index count,
                     detail::matmul_request const& request) {
     static_assert(float_storage<T>, "tern::matmul: x holds f32, f16 or bf16");
+    detail::expect(x.data() != nullptr || x.size() == 0, "matmul", "x.data()", 0, "not null");
     index const rows = product_rows(x, request);
     if (request.has_gather) detail::check_ids("gather.ids", request.gather_ids, x.extent(0));
     for (index j = 0; j < count; ++j) {
@@ -131,6 +144,10 @@ inline constexpr struct matmul_fn {
         detail::expect_equal("matmul", "y.extent(0)", y[j].extent(0), request.has_gather ? "gather.ids.extent(0)" : "x.extent(0)", rows);
       }
       detail::expect_equal("matmul", "y.extent(1)", y[j].extent(1), "w's rows", w[j].rows);
+      detail::expect(y[j].data() != nullptr || y[j].size() == 0, "matmul", "y.data()", 0, "not null");
+      detail::expect(w[j].data || w[j].rows * w[j].columns == 0, "matmul", "w.data", 0, "not null");
+      if (detail::overlap(request.added, y[j]))
+        detail::fail("matmul: the residual overlaps y, expected memory of its own, or accumulate{}");
       request.check(rows, w[j].rows, x.extent(1));
     }
   }

@@ -5,7 +5,7 @@
 ///
 ///     rms_norm_in{weight, eps}           x_j / sqrt(mean x^2 + eps) * weight_j
 ///     layer_norm_in{weight, bias, eps}   (x_j - mean x) / sqrt(var x + eps) * weight_j + bias_j
-///     scale_in{s}                        x_j s_j     (the other half of weights scaled by 1 / s: AWQ, SmoothQuant)
+///     scale_in{s}                        x_j s_j     (weights were divided by s: awq_result's input_scales, SmoothQuant)
 ///     clip_in{limit}                     x_j cut to [-limit, limit]; NaN stays NaN
 ///
 /// weight, bias, s (k): f32, contiguous.

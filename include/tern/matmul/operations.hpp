@@ -127,11 +127,21 @@ struct chosen_block_operations {
 template <std::same_as<block_matrix> W>
 TERN_INLINE any_weights weights_of(W const& w) {
   bool const numbers = info(w.type).elements == 1;
-  return {&w, &block_operations::table, w.rows, w.columns, info(w.type).elements, !numbers, numbers, w.type == weight_type::bf16};
+  return {&w,      &block_operations::table,    w.rows, w.columns,        info(w.type).elements, !numbers,
+          numbers, w.type == weight_type::bf16, false,  w.data != nullptr};
 }
 TERN_INLINE any_weights weights_of(chosen_blocks const& w) {
   bool const numbers = info(w.m.type).elements == 1;
-  return {&w, &chosen_block_operations::table, w.rows, w.columns, info(w.m.type).elements, !numbers, numbers, false};
+  return {&w,
+          &chosen_block_operations::table,
+          w.rows,
+          w.columns,
+          info(w.m.type).elements,
+          !numbers,
+          numbers,
+          false,
+          false,
+          w.m.data != nullptr};
 }
 template <custom_weights W>
 TERN_INLINE any_weights weights_of(W const& w) {
@@ -152,7 +162,11 @@ template <class W>
 using held_weights = std::conditional_t<is_weights<W>, W, block_matrix>;
 template <class W>
 TERN_INLINE held_weights<W> hold_weights(W const& w) {
-  if constexpr (is_weights<W>)
+  static_assert(
+      is_weights<W> || std::is_convertible_v<W const&, block_matrix> || tensor_like<W const&>,
+      "tern: weights are a block_matrix, a view of f32, f16 or bf16 of rank 2, or a type with rows, columns and a const decode(), or "
+      "with granule, offset, has_min and const unpack() and scales(): formats/weights.hpp");
+  if constexpr (is_weights<W> || std::is_convertible_v<W const&, block_matrix>)
     return w;
   else
     return block_matrix(tern::view(w));

@@ -4,6 +4,7 @@
 /// A call's options in one place, and the scratch memory that it takes.
 
 #include <tern/matmul/activation.hpp>
+#include <tern/matmul/bias.hpp>
 #include <tern/matmul/gather.hpp>
 #include <tern/matmul/low_rank.hpp>
 #include <tern/matmul/operations.hpp>
@@ -37,6 +38,7 @@ struct matmul_request {
   bool has_gather = false, has_scatter = false, has_split = false;
   id_list gather_ids, scatter_ids;
   tensor_view<float const, 1> factors;
+  tensor_view<float const, 2> added;  // a residual's
   split_outliers split;
 
   matmul_request() = default;
@@ -62,6 +64,10 @@ struct matmul_request {
   TERN_INLINE void set(P const& p) {
     expect(prologue_count < most_prologues, "matmul", "the number of prologues", prologue_count + 1, "at most 4");
     prologues[prologue_count++] = prologue_of(p);
+  }
+  TERN_INLINE void set(residual const& r) {
+    added = r.values;
+    add_epilogue(epilogue_of(r));
   }
   template <matmul_epilogue E>
   TERN_INLINE void set(E const& e) {

@@ -58,6 +58,7 @@ struct any_weights {
   bool streamed = false;        // numbers that a few rows of x meet one after the other
   bool bf16 = false;            // numbers that bf16 products take as they lie
   bool row_scale = false;       // codes with one scale a row
+  bool data = true;             // there is memory behind it
 };
 
 /// One weight matrix and where its product goes.

@@ -28,8 +28,9 @@ struct awq_options {
 
 /// What awq finds.
 struct awq_result {
-  block_array blocks;         ///< w diag(scales), quantized
-  std::vector<float> scales;  ///< k, by which inputs are to be divided
+  block_array blocks;               ///< w diag(scales), quantized
+  std::vector<float> scales;        ///< k, by which inputs are to be divided
+  std::vector<float> input_scales;  ///< k, 1 / scales: what scale_in takes, or what the norm before takes in
   double alpha = 0;
   double error = 0;  ///< as layer_error
 };
@@ -54,7 +55,8 @@ inline std::vector<float> awq_scales(calibration const& seen, double alpha) {
 }
 
 inline awq_result awq_at(cpu_policy const& policy, dense_matrix const& w, calibration const& seen, weight_type type, double alpha) {
-  awq_result r{{}, awq_scales(seen, alpha), alpha, 0};
+  awq_result r{{}, awq_scales(seen, alpha), {}, alpha, 0};
+  for (float s : r.scales) r.input_scales.push_back(1.f / s);
   dense_matrix scaled = w;
   for (index i = 0; i < w.rows; ++i)
     for (index j = 0; j < w.columns; ++j) scaled.row(i)[j] *= r.scales[static_cast<std::size_t>(j)];
