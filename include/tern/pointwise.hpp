@@ -6,6 +6,7 @@
 #include <tern/pointwise/add.hpp>
 #include <tern/pointwise/convert.hpp>
 #include <tern/pointwise/embedding.hpp>
+#include <tern/pointwise/hadamard.hpp>
 #include <tern/pointwise/layer_norm.hpp>
 #include <tern/pointwise/rms_norm.hpp>
 #include <tern/pointwise/rope.hpp>
