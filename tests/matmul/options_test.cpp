@@ -213,6 +213,26 @@ TEST_CASE("split_outliers: LLM.int8() and mllm-NPU") {
       }
 }
 
+TEST_CASE("split_outliers splits the gate's product too") {
+  for (index rows : {1, 40}) {
+    fixture f(weight_type::q8_0, rows, 45, 64);
+    random_weights const g(f.r, weight_type::q4_1, f.n, f.k);
+    f.x[at((rows - 1) * f.k + 7)] = 30.f;
+    auto const up = f.exact(f.x), z = oracle::matmul(widened(f.x), g.decoded, rows, f.n, f.k);
+    doubles want, magnitude;
+    for (std::size_t i = 0; i < up.value.size(); ++i) {
+      double const s = z.value[i] / (1 + std::exp(-z.value[i]));
+      want.push_back(s * up.value[i]);
+      magnitude.push_back(std::abs(s) * up.magnitude[i] + 1.1 * z.magnitude[i] * (std::abs(up.value[i]) + up.magnitude[i] * 1e-6) +
+                          std::abs(want.back()));
+    }
+    for (bool clip : {false, true}) {
+      matmul(cpu, f.xs(), f.w.m, f.ys(), gate{g.m}, split_outliers{6.f, clip});
+      CHECK(compare(f.y.span(), want, magnitude, 2 * tolerance(f.k) + 12 * 0x1p-24));
+    }
+  }
+}
+
 TEST_CASE("gather, scatter and chosen rows") {
   fixture f(weight_type::q4_1, 6, 40, 64);
   std::vector<std::int32_t> const ids{4, 0, 4, 5};

@@ -75,6 +75,19 @@ TEST_CASE("bits are allocated as a search of all choices would") {
   }
 }
 
+TEST_CASE("bits are allocated where the best costs are nothing beside the worst") {
+  rng r(123);
+  for (int round = 0; round < 200; ++round)
+    for (double last : {0., 1e-9}) {
+      problem p(r, 1 + round % 6, 3);
+      for (index l = 0; l < p.layers; ++l) p.costs[static_cast<std::size_t>(3 * l + 2)] *= last;
+      auto const found = p.solve(1000 * p.smallest());
+      INFO("round " << round << " last " << last);
+      CHECK(found.exact);
+      CHECK(found.cost == Approx(p.least(1000 * p.smallest())).epsilon(1e-9));
+    }
+}
+
 TEST_CASE("with few states the answer still fits, is near, and says that it may not be exact") {
   rng r(122);
   problem const p(r, 60, 8);

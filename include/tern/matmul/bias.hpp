@@ -4,7 +4,7 @@
 /// Epilogues of a matmul that add to y:
 ///
 ///     bias{b}        y(r, i) += b(i)        b (n): f32
-///     residual{x}    y(r, i) += x(r, i)     x (rows, n): f32, contiguous along n, not y's own memory: for that there is `accumulate`
+///     residual{x}    y(r, i) += x(r, i)     x (rows, n): f32, contiguous along n; may not overlap y: `accumulate` adds to y
 ///
 /// Errors: lengths that are not y's; a residual that overlaps y.
 

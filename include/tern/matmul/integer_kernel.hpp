@@ -16,6 +16,9 @@
 namespace tern::detail {
 inline namespace TERN_ABI {
 
+/// Columns whose sums fit 32 bits: 128 * 127 of each. Weights with more are multiplied by groups (int8_kernel.hpp).
+inline constexpr index most_integer_columns = 0x7fffffff / (128 * 127);
+
 /// Columns in a panel.
 inline constexpr index integer_chunk = 1024;
 
@@ -120,8 +123,8 @@ template <class W>
 TERN_INLINE void scale_sums(W const& w, index n0, index n1, std::int32_t const* sums, float scale, std::int32_t total, float* y, bool add) {
   using simd::pack;
   constexpr index L = simd::lanes;
-  float weight_scales[panel_rows];
-  for (index i = 0; i < panel_rows; ++i) w.scales(n0 + i < n1 ? n0 + i : n1 - 1, 0, weight_scales + i, nullptr);
+  float weight_scales[panel_rows], no_min[1];
+  for (index i = 0; i < panel_rows; ++i) w.scales(n0 + i < n1 ? n0 + i : n1 - 1, 0, weight_scales + i, no_min);
   pack<std::int32_t> const taken(-W::offset * total);
   for (index i = 0; n0 + i < n1; i += L) {
     index const left = n1 - n0 - i < L ? n1 - n0 - i : L;

@@ -9,6 +9,7 @@
 ///     y = q(clip(x)) w^T + (x - clip(x))(:, O) w(:, O)^T                           mllm-NPU: split_outliers{6.f, true}
 ///
 /// clip cuts to [-threshold, threshold]. The second product is in f32, with the columns of w decoded from their format. NaN is an outlier.
+/// A gate's product is split in the same columns. O depends on all rows: what other rows hold may change the rounding of one.
 /// Cost: one pass over x; n |O| decoded elements (a block for each that holds some) and rows n |O| multiply-adds.
 /// Source: Dettmers et al., "LLM.int8(): 8-bit Matrix Multiplication for Transformers at Scale", 2022; Xu et al., "Empowering 1000
 /// tokens/second on-device LLM prefilling with mllm-NPU", 2024 (formulas from knowledge).

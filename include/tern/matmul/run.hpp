@@ -98,7 +98,7 @@ inline void multiply_jobs(cpu_policy const& policy, matmul_job* jobs, index coun
                           matmul_memory const& memory) {
   if (mode == compute::bf16) return multiply_as_bf16(policy, jobs, count, p.in, p.x_bf16, memory.plan.stride, add, memory);
   if (mode == compute::int8_tokens) {
-    index const whole = partition_jobs(jobs, count, [](any_weights const& w) { return w.row_scale; });
+    index const whole = partition_jobs(jobs, count, [](any_weights const& w) { return w.row_scale && w.columns <= most_integer_columns; });
     if (whole > 0) multiply_int8_tokens(policy, jobs, whole, p.in.rows, p.x_q8, add, memory.panels());
     jobs += whole;
     count -= whole;
@@ -126,19 +126,24 @@ inline void add_low_rank(cpu_policy const& policy, matmul_request& request, matm
 inline void run_matmul(cpu_policy const& policy, matmul_job* jobs, index count, matmul_input const& in, float* x_copy,
                        matmul_request& request, matmul_memory const& memory) {
   add_low_rank(policy, request, in, memory);
-  column_weights outliers{};
+  column_weights outliers{}, gate_outliers{};
+  matmul_finish gate_finish;
   if (request.has_split) {
     auto* const list = memory.at<std::int32_t>(memory.plan.outlier_columns);
     float* const t = memory.at<float>(memory.plan.outliers);
     index const found = take_outliers(policy, x_copy, in.x_stride, in.rows, in.columns, request.split, t, memory.plan.stride, list);
     outliers = {jobs[0].w, list, jobs[0].w.rows, found};
     if (found > 0) request.finish.sides[request.finish.side_count++] = {weights_of(outliers), t, memory.plan.stride};
+    if (found > 0 && request.has_gate()) {
+      gate_outliers = {request.gate_weights, list, request.gate_weights.rows, found};
+      gate_finish.sides[gate_finish.side_count++] = {weights_of(gate_outliers), t, memory.plan.stride};
+    }
   }
   prepared_input const p = prepare_input(policy, in, request.mode, memory);
   if (request.has_gate()) {
     request.gated.z = memory.at<float>(memory.plan.gate);
     request.gated.stride = request.gate_weights.rows;
-    matmul_job job{request.gate_weights, memory.at<float>(memory.plan.gate), request.gate_weights.rows};
+    matmul_job job{request.gate_weights, memory.at<float>(memory.plan.gate), request.gate_weights.rows, &gate_finish};
     multiply_jobs(policy, &job, 1, p, request.mode, false, memory);
   }
   if (request.finish.side_count + request.finish.epilogue_count > 0) jobs[0].finish = &request.finish;

@@ -12,9 +12,9 @@
 /// product of Paley's matrix of order 4 q with that of 2^(a - 2); `hadamard_inverse` undoes it.
 ///
 /// Shapes  x, y (..., n); rows contiguous, leading dimensions of any strides; y may be x.
-/// Types   f32, f16 or bf16 each; f32 inside.
+/// Types   x f32, f16 or bf16; y f32.
 /// Cost    n log2 n additions, n 4 q for the odd part; one pass over memory.
-/// Error   |y - y*| <= hadamard.error(n) sqrt(sum x^2), and the rounding of y's type.
+/// Error   |y - y*| <= hadamard.error(n) sqrt(sum x^2).
 /// Errors  lengths for which no matrix is known here, blocks that do not divide n.
 /// Source  Paley, "On Orthogonal Matrices", 1933; Ashkboos et al., "QuaRot", and "HALO", 2025, for the use (from knowledge).
 

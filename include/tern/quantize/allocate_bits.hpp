@@ -127,15 +127,15 @@ inline allocation_options options_of(tensor_view<double const, 2> const& costs, 
   return all;
 }
 
-/// The states after one layer more, of which `rest` may still make something better than `bound`.
+/// The states after one layer more, of which `rest` may still make something better than `bound`. slack: what bounds may be off by.
 inline std::vector<allocation_state> extend(std::vector<allocation_state> const& states, std::vector<allocation_option> const& options,
-                                            remaining_layers const& rest, index budget, double& bound) {
+                                            remaining_layers const& rest, index budget, double slack, double& bound) {
   std::vector<allocation_state> next;
   for (std::size_t s = 0; s < states.size(); ++s)
     for (allocation_option const& o : options) {
       index const bytes = states[s].bytes + o.bytes;
       double const cost = states[s].cost + o.cost;
-      if (cost + rest.least(budget - bytes, false) > bound * (1 + 1e-12)) continue;
+      if (cost + rest.least(budget - bytes, false) > bound + slack) continue;
       next.push_back({bytes, cost, o.format, static_cast<index>(s)});
       bound = std::min(bound, cost + rest.least(budget - bytes, true));
     }
@@ -177,10 +177,11 @@ inline bit_allocation allocate_bits(tensor_view<double const, 2> const& costs, t
   detail::expect(rest[0].bytes <= budget, "allocate_bits", "budget", budget, "at least what the smallest formats take");
 
   bit_allocation best;
-  double bound = rest[0].least(budget, true);
+  // Bounds are differences of sums as large as the smallest formats' costs, and as inexact.
+  double bound = rest[0].least(budget, true), slack = 1e-12 * rest[0].cost;
   std::vector<std::vector<detail::allocation_state>> states{{{0, 0, 0, 0}}};
   for (std::size_t l = 0; l < layers; ++l) {
-    states.push_back(detail::extend(states[l], options[l], rest[l + 1], budget, bound));
+    states.push_back(detail::extend(states[l], options[l], rest[l + 1], budget, slack, bound));
     if (static_cast<index>(states.back().size()) <= most_states) continue;
     best.exact = false;
     bound = detail::thin(states.back(), most_states, rest[l + 1], budget);
