@@ -102,4 +102,31 @@ TEST_CASE("int8_tokens: more rows than sums are kept for, and weights with block
   for (index i = 0; i < 2 * n; ++i) CHECK(std::isnan(y[static_cast<std::size_t>(i)]) == (i < n));
 }
 
+TEST_CASE("LLM.int8(): whole rows in eight bits, outlier columns in f32") {
+  rng r(19);
+  index const rows = 6, n = 40, k = 256;
+  auto x = r.normal(rows * k);
+  for (index c : {7, 100, 255}) x[static_cast<std::size_t>(3 * k + c)] = 40.f;
+  auto const dense = r.normal(n * k);
+  std::vector<std::int8_t> q(dense.size());
+  std::vector<float> scales(static_cast<std::size_t>(n)), y(static_cast<std::size_t>(rows * n));
+  int8_rows::encode(cpu, view(dense.data(), n, k), view(q.data(), n, k), view(scales));
+  std::vector<double> elements, outside(x.size());
+  for (index i = 0; i < n * k; ++i)
+    elements.push_back(static_cast<double>(q[static_cast<std::size_t>(i)]) * static_cast<double>(scales[static_cast<std::size_t>(i / k)]));
+  auto rest = x;
+  for (index c : {7, 100, 255})
+    for (index i = 0; i < rows; ++i)
+      outside[static_cast<std::size_t>(i * k + c)] = static_cast<double>(std::exchange(rest[static_cast<std::size_t>(i * k + c)], 0.f));
+  auto want = oracle::matmul(rounded_tokens(rest, k), elements, rows, n, k);
+  auto const exact = oracle::matmul(outside, elements, rows, n, k);
+  for (std::size_t i = 0; i < want.value.size(); ++i) {
+    want.value[i] += exact.value[i];
+    want.magnitude[i] += exact.magnitude[i];
+  }
+  matmul(cpu, view(x.data(), rows, k), int8_rows(view(q.data(), n, k), view(scales)), view(y.data(), rows, n), compute::int8_tokens,
+         split_outliers{6.f});
+  CHECK(compare(std::span<float const>(y), want.value, want.magnitude, tolerance(k)));
+}
+
 }  // namespace tern::test

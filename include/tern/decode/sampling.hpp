@@ -22,8 +22,8 @@
 ///          k + max(k, 256) and a few; with top_p alone 12 bytes a logit.
 /// Source   top_p: Holtzman et al., "The Curious Case of Neural Text Degeneration", 2019.
 
-#include <tern/decode/candidates.hpp>
 #include <tern/core/random.hpp>
+#include <tern/decode/candidates.hpp>
 
 #include <limits>
 

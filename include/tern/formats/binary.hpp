@@ -61,7 +61,7 @@ inline void encode_binary(tensor_view<float const, 2> const& w, tensor_view<std:
     double sum = 0;
     for (index j = 0; j < words.extent(1); ++j) words(i, j) = 0;
     for (index j = 0; j < k; ++j) {
-      sum += static_cast<double>(__builtin_fabsf(w(i, j)));
+      if (w(i, j) == w(i, j)) sum += static_cast<double>(__builtin_fabsf(w(i, j)));
       words(i, j / 64) |= std::uint64_t{!(w(i, j) < 0.f)} << j % 64;
     }
     if (scales.extent(0) != 0) scales[i] = k > 0 ? static_cast<float>(sum / static_cast<double>(k)) : 0.f;

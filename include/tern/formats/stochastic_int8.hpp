@@ -65,17 +65,18 @@ inline void update_head_ranges(tensor_view<float const, 4> const& x, tensor_view
                        "at least 0, less than 1000");
   if (x.size() == 0) return;
   for (index h = 0; h < x.extent(1); ++h) {
-    float least = x(0, h, 0, 0), most = least;
+    float least = __builtin_inff(), most = -least;
     detail::each_element(x.slice(1, h, h + 1), [&](index b, index, index t, index e, std::uint64_t) TERN_LAMBDA {
       float const v = x(b, h, t, e);
       least = v < least ? v : least;
       most = v > most ? v : most;
     });
+    if (!(least <= most)) least = most = 0.f;  // no numbers at all
     if (keep > 0.f) {
       most = keep * (zero[h] + 255.f * scale[h]) + (1.f - keep) * most;
       least = keep * zero[h] + (1.f - keep) * least;
     }
-    scale[h] = (most - least) / 255.f;
+    scale[h] = most / 255.f - least / 255.f;
     zero[h] = least;
   }
 }

@@ -13,8 +13,8 @@
 ///       void finish(float* y, index row, index n0, index n1) const;   // y[0] is y(row, n0), y[n1 - n0 - 1] is y(row, n1 - 1)
 ///     };
 ///
-/// Both run on several threads. With prologues, x is copied once (rows k floats); epilogues cost no pass over memory. Options hold
-/// views: what they refer to must live as long as the call.
+/// Both run on several threads, and must not throw. With prologues, x is copied once (rows k floats); epilogues cost no pass over memory.
+/// Options hold views: what they refer to must live as long as the call.
 
 #include <tern/matmul/types.hpp>
 

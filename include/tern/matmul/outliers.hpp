@@ -3,9 +3,9 @@
 /// @file matmul/outliers.hpp
 /// Columns of x with large values keep their precision when the rest is rounded to 8 bits:
 ///
-///     matmul(policy, x, w, y, compute::int8, split_outliers{6.f})
+///     matmul(policy, x, w, y, compute::int8_tokens, split_outliers{6.f})      w: int8_rows, or any other
 ///     O = columns k where |x(r, k)| >= threshold for some row r
-///     y = q(x without O) w^T + x(:, O) w(:, O)^T                                   LLM.int8()
+///     y = q(x without O) w^T + x(:, O) w(:, O)^T                                   LLM.int8(), with int8_rows
 ///     y = q(clip(x)) w^T + (x - clip(x))(:, O) w(:, O)^T                           mllm-NPU: split_outliers{6.f, true}
 ///
 /// clip cuts to [-threshold, threshold]. The second product is in f32, with the columns of w decoded from their format. NaN is an outlier.

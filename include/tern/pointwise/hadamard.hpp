@@ -52,7 +52,7 @@ class paley_matrix {
   }
 
  private:
-  std::int8_t sign_[most][most];
+  std::int8_t sign_[most][most] = {};
 
   /// 1 for a square modulo p, -1 for none, 0 for 0.
   static int character(int a, int p) {

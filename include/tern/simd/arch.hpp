@@ -8,7 +8,7 @@
 ///     TERN_SIMD_AVX2      AVX2, FMA and F16C             8
 ///     TERN_SIMD_SSE       SSE2, better with SSE4.2       4
 ///     TERN_SIMD_NEON      AArch64                        4
-///     TERN_SIMD_EMULATED  arrays and loops: other machines, and -DTERN_EMULATE_LANES=n (a power of two from 2) for tests
+///     TERN_SIMD_EMULATED  arrays and loops: other machines, and -DTERN_EMULATE_LANES=n (2, 4, 8 or 16) for tests
 
 #include <tern/core/config.hpp>
 
