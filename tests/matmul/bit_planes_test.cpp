@@ -6,7 +6,7 @@
 
 #include <tern/matmul/bit_planes.hpp>
 
-namespace tern::test {
+namespace tern::test::planes {
 namespace {
 
 /// Random integers (rows, k) of some bits, and their planes.
@@ -130,4 +130,4 @@ TEST_CASE("Bipolar-INT: shapes that do not fit") {
                     "bit_plane_matmul: y.extent(1) is 4, expected b's rows = 5");
 }
 
-}  // namespace tern::test
+}  // namespace tern::test::planes

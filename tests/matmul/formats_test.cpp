@@ -5,7 +5,7 @@
 
 #include <tern/formats.hpp>
 
-namespace tern::test {
+namespace tern::test::float_formats {
 namespace {
 
 using namespace tern::formats;
@@ -82,4 +82,4 @@ TEST_CASE("products with weights of small floats, codebooks and powers of two") 
                                                                      view(books.data(), 2, 256, 8), view(rows.data(), 9)));
 }
 
-}  // namespace tern::test
+}  // namespace tern::test::float_formats

@@ -4,7 +4,7 @@
 
 #include <cmath>
 
-namespace tern::test {
+namespace tern::test::tokens {
 
 namespace {
 /// Eight bits with a scale a row.
@@ -129,4 +129,4 @@ TEST_CASE("LLM.int8(): whole rows in eight bits, outlier columns in f32") {
   CHECK(compare(std::span<float const>(y), want.value, want.magnitude, tolerance(k)));
 }
 
-}  // namespace tern::test
+}  // namespace tern::test::tokens

@@ -12,7 +12,7 @@
 #include <tern/formats/int8_rows.hpp>
 #include <tern/matmul.hpp>
 
-namespace tern::test {
+namespace tern::test::integer_formats {
 namespace {
 
 std::vector<double> rounded_to_bf16(std::vector<double> x) {
@@ -117,4 +117,4 @@ TEST_CASE("matmul of eight bits, of DGQ, and of planes of bits") {
   check_products(bits, decoded(bits));
 }
 
-}  // namespace tern::test
+}  // namespace tern::test::integer_formats

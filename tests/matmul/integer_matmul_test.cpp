@@ -6,7 +6,7 @@
 
 #include <cmath>
 
-namespace tern::test {
+namespace tern::test::integer_products {
 
 namespace {
 std::vector<std::int8_t> bytes(rng& r, index n) {
@@ -116,4 +116,4 @@ TEST_CASE("integer_matmul says what is wrong") {
                     "dyadic_add: a shift is 31, expected 0 to 30");
 }
 
-}  // namespace tern::test
+}  // namespace tern::test::integer_products

@@ -3,7 +3,7 @@
 #include "formats/vectors/blocks.hpp"
 #include "random_weights.hpp"
 
-namespace tern::test {
+namespace tern::test::products {
 namespace {
 
 constexpr weight_type all_types[] = {weight_type::f32,   weight_type::f16,   weight_type::bf16, weight_type::q4_0,   weight_type::q4_1,
@@ -198,4 +198,4 @@ TEST_CASE("matmul says what is wrong") {
   CHECK_THROWS_AS(matmul(cpu, view(x, 2, 4), view(x, 4, 2).transposed(0, 1).slice(0, 0, 2).transposed(0, 1), view(y, 2, 4)), error);
 }
 
-}  // namespace tern::test
+}  // namespace tern::test::products

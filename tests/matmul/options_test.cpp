@@ -5,7 +5,7 @@
 
 #include <cmath>
 
-namespace tern::test {
+namespace tern::test::matmul_options {
 
 namespace {
 using doubles = std::vector<double>;
@@ -317,4 +317,4 @@ TEST_CASE("options say what is wrong, and what scratch memory they need") {
   CHECK_THROWS_AS(matmul(cpu.with(little), f.xs(), f.w.m, f.ys(), rms_norm_in{g}, split_outliers{4.f}, gate{f.w.m}), error);
 }
 
-}  // namespace tern::test
+}  // namespace tern::test::matmul_options

@@ -2,7 +2,7 @@
 #include "catch.hpp"
 #include "random_weights.hpp"
 
-namespace tern::test {
+namespace tern::test::own_weights {
 namespace {
 /// Weights of a user's own: integers in [-3, 4] with a scale for each 16 columns, made of the row and the column.
 struct own_codes {
@@ -96,4 +96,4 @@ TEST_CASE("weights of one's own") {
   CHECK_THROWS_WITH(decode(own_codes{4, 32}, 4, x), "decode: row is 4, expected at least 0 and less than the matrix's rows");
 }
 
-}  // namespace tern::test
+}  // namespace tern::test::own_weights
