@@ -129,7 +129,7 @@ inline constexpr struct integer_matmul_fn {
                   Store const& store) {
     if constexpr (coded_weights<W>) {
       static_assert(!W::has_min, "tern: integer_matmul takes weights without minima");
-      index const rows = x.extent(0), k = x.extent(1), stride = round_to_multiple(k, 64) + 64;
+      index const rows = x.extent(0), k = x.extent(1), stride = detail::round_to_multiple(k, 64) + 64;
       detail::expect_equal("integer_matmul", "x.extent(1)", k, "w's columns", w.columns);
       detail::expect_equal("integer_matmul", "y.extent(0)", y.extent(0), "x.extent(0)", rows);
       detail::expect_equal("integer_matmul", "y.extent(1)", y.extent(1), "w's rows", w.rows);
@@ -148,7 +148,6 @@ inline constexpr struct integer_matmul_fn {
       run(policy, x, detail::int8_codes{q}, y, store);
     }
   }
-  TERN_INLINE static index round_to_multiple(index a, index b) { return detail::round_to_multiple(a, b); }
 } integer_matmul{};
 
 /// `tern::dyadic_add(policy, a, ma, sa, b, mb, sb, y)`: y = clip(round((a ma 2^(s - sa) + b mb 2^(s - sb)) / 2^s)), s the larger shift, to

@@ -15,7 +15,7 @@ inline namespace TERN_ABI {
 
 /// All that the options of a call say. It refers to them, and must not move once `finish` refers to `gated`.
 struct matmul_request {
-  static constexpr index most_prologues = 4, most_sides = 1;
+  static constexpr index most_prologues = 4;
   struct low_rank_path {
     any_weights a, b;
     float scale;
@@ -31,8 +31,7 @@ struct matmul_request {
   any_prologue prologues[most_prologues];
   index prologue_count = 0;
   matmul_finish finish;
-  low_rank_path low_rank[most_sides];
-  index low_rank_count = 0;
+  low_rank_path low_rank{};
   any_weights gate_weights;
   gate_state gated{};
   bool has_gather = false, has_scatter = false, has_split = false;
@@ -75,8 +74,8 @@ struct matmul_request {
   }
   template <class A, class B>
   TERN_INLINE void set(tern::low_rank<A, B> const& l) {
-    expect(low_rank_count < most_sides, "matmul", "the number of low_rank", low_rank_count + 1, "at most 1");
-    low_rank[low_rank_count++] = {weights_of(l.a), weights_of(l.b), l.scale};
+    expect(!has_low_rank(), "matmul", "the number of low_rank", 2, "at most 1");
+    low_rank = {weights_of(l.a), weights_of(l.b), l.scale};
   }
   template <class W, class F>
   TERN_INLINE void set(gate<W, F> const& g) {
@@ -94,18 +93,19 @@ struct matmul_request {
     finish.add(e);
   }
 
+  TERN_INLINE bool has_low_rank() const { return low_rank.a.operations != nullptr; }
   TERN_INLINE bool has_gate() const { return gate_weights.operations != nullptr; }
   TERN_INLINE bool changes_x() const { return prologue_count > 0 || has_gather || has_split; }
-  TERN_INLINE bool single() const { return finish.epilogue_count == 0 && low_rank_count == 0 && !has_scatter && !has_split; }
+  TERN_INLINE bool single() const { return finish.epilogue_count == 0 && !has_low_rank() && !has_scatter && !has_split; }
 
   /// Fails where shapes do not fit a product (rows, k) x (n, k).
   void check(index rows, index n, index k) const {
     for (index i = 0; i < prologue_count; ++i) prologues[i].check(prologues[i].object, rows, k);
     for (index i = 0; i < finish.epilogue_count; ++i) finish.epilogues[i].check(finish.epilogues[i].object, rows, n);
-    for (index i = 0; i < low_rank_count; ++i) {
-      expect_equal("matmul", "low_rank.a's columns", low_rank[i].a.columns, "x.extent(1)", k);
-      expect_equal("matmul", "low_rank.b's columns", low_rank[i].b.columns, "low_rank.a's rows", low_rank[i].a.rows);
-      expect_equal("matmul", "low_rank.b's rows", low_rank[i].b.rows, "w's rows", n);
+    if (has_low_rank()) {
+      expect_equal("matmul", "low_rank.a's columns", low_rank.a.columns, "x.extent(1)", k);
+      expect_equal("matmul", "low_rank.b's columns", low_rank.b.columns, "low_rank.a's rows", low_rank.a.rows);
+      expect_equal("matmul", "low_rank.b's rows", low_rank.b.rows, "w's rows", n);
     }
     if (has_gate()) {
       expect_equal("matmul", "gate's rows", gate_weights.rows, "w's rows", n);
@@ -146,7 +146,7 @@ TERN_INLINE matmul_plan plan_matmul(cpu_policy const& policy, matmul_request con
   p.x_bf16 = take(request.mode == compute::bf16, rows * p.stride * index{sizeof(bf16)});
   p.x_q8 = take(int8, rows * p.stride);
   p.x_scales = take(int8, rows * (k / 32) * index{sizeof(q8_scales)});
-  p.low_rank = take(request.low_rank_count > 0, rows * padded_columns(request.low_rank[0].a.rows) * f32_bytes);
+  p.low_rank = take(request.has_low_rank(), rows * padded_columns(request.low_rank.a.rows) * f32_bytes);
   p.gate = take(request.has_gate(), rows * n * f32_bytes);
   p.outliers = take(request.has_split, rows * p.stride * f32_bytes);
   p.outlier_columns = take(request.has_split, k * index{sizeof(std::int32_t)});

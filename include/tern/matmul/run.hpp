@@ -110,22 +110,20 @@ inline void multiply_jobs(cpu_policy const& policy, matmul_job* jobs, index coun
 
 /// t = scale x a^T for the low-rank path.
 inline void add_low_rank(cpu_policy const& policy, matmul_request& request, matmul_input const& in, matmul_memory const& memory) {
-  for (index i = 0; i < request.low_rank_count; ++i) {
-    auto const& path = request.low_rank[i];
-    index const rank = path.a.rows, stride = padded_columns(rank);
-    float* const t = memory.at<float>(memory.plan.low_rank);
-    matmul_job job{path.a, t, stride};
-    multiply_as_f32(policy, &job, 1, in, false, memory);
-    for (index r = 0; r < in.rows; ++r)
-      for (index j = 0; j < rank; ++j) t[r * stride + j] *= path.scale;
-    request.finish.sides[request.finish.side_count++] = {path.b, t, stride};
-  }
+  auto const& path = request.low_rank;
+  index const rank = path.a.rows, stride = padded_columns(rank);
+  float* const t = memory.at<float>(memory.plan.low_rank);
+  matmul_job job{path.a, t, stride};
+  multiply_as_f32(policy, &job, 1, in, false, memory);
+  for (index r = 0; r < in.rows; ++r)
+    for (index j = 0; j < rank; ++j) t[r * stride + j] *= path.scale;
+  request.finish.sides[request.finish.side_count++] = {path.b, t, stride};
 }
 
 /// The products of a call. With epilogues and what else concerns one y, there is one job.
 inline void run_matmul(cpu_policy const& policy, matmul_job* jobs, index count, matmul_input const& in, float* x_copy,
                        matmul_request& request, matmul_memory const& memory) {
-  add_low_rank(policy, request, in, memory);
+  if (request.has_low_rank()) add_low_rank(policy, request, in, memory);
   column_weights outliers{}, gate_outliers{};
   matmul_finish gate_finish;
   if (request.has_split) {
@@ -157,7 +155,7 @@ inline void scatter_rows(float const* z, index stride, index rows, matmul_reques
     float const factor = request.factors.extent(0) > 0 ? request.factors[r] : 1.f;
     bool const add = request.has_scatter && request.add;
     for (index i = 0; i < y.extent(1); ++i) {
-      float const value = request.has_scatter ? factor * z[r * stride + i] : z[r * stride + i];
+      float const value = factor * z[r * stride + i];
       y(to, i) = add ? y(to, i) + value : value;
     }
   }
