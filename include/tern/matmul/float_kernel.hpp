@@ -1,28 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 /// @file matmul/float_kernel.hpp
-/// y = x w^T in f32 or with bf16 products: `panel_rows` weight rows are decoded into a panel whose lanes run over them, then
-/// each row of x is broadcast against it.
-///
-///     panel: [k / step][panel_rows][step]      step: elements of k that one lane takes, 1 (f32) or 2 (bf16)
+/// y = x w^T in f32 or with bf16 products: `panel_rows` weight rows are decoded into a panel (float_panel.hpp), then each row of x is
+/// broadcast against it.
 ///
 /// Each y(r, n) is the sum over chunks of 256 columns, in order, of the sum over k within the chunk, in order: the same
 /// operations whatever else is in the batch.
 
+#include <tern/matmul/float_panel.hpp>
 #include <tern/matmul/options.hpp>
-#include <tern/matmul/super_blocks.hpp>
 #include <tern/simd/dot.hpp>
-#include <tern/simd/shuffle.hpp>
 
 namespace tern::detail {
 inline namespace TERN_ABI {
 
-/// Columns that are summed before they are added to y: bounds both the panel, which fits L1, and the rounding error.
-inline constexpr index chunk_columns = 256;
-
 struct f32_products {
   using element = float;
   static constexpr index step = 1;
+  TERN_INLINE static float const* fill(any_weights const& w, index n0, index n1, index k0, index k1, matmul_panel& panel) {
+    fill_floats(w, n0, n1, k0, k1, panel);
+    return panel.floats;
+  }
   using operand = simd::pack<float>;
   TERN_INLINE static operand load(float const* p) { return simd::load(p); }
   TERN_INLINE static operand broadcast(float const* p) { return operand(*p); }
@@ -31,37 +29,15 @@ struct f32_products {
 struct bf16_products {
   using element = bf16;
   static constexpr index step = 2;
+  TERN_INLINE static bf16 const* fill(any_weights const& w, index n0, index n1, index k0, index k1, matmul_panel& panel) {
+    fill_halves(w, n0, n1, k0, k1, panel);
+    return panel.halves;
+  }
   using operand = simd::pack<bf16>;
   TERN_INLINE static operand load(bf16 const* p) { return simd::load_narrow(p); }
   TERN_INLINE static operand broadcast(bf16 const* p) { return simd::splat2(p); }
   TERN_INLINE static simd::pack<float> multiply_add(operand w, operand x, simd::pack<float> sum) { return simd::dot(sum, w, x); }
 };
-
-/// `lanes` rows of 32-bit words, `stride` bytes apart, become columns of `lanes` words, `out_stride` bytes apart.
-/// words: a multiple of `lanes`.
-TERN_INLINE void transpose_words(std::uint8_t const* rows, index stride, index words, std::uint8_t* out, index out_stride) {
-  using simd::pack;
-  constexpr index W = simd::lanes;
-  for (index k = 0; k < words; k += W) {
-    pack<float> tile[W];
-    TERN_UNROLL
-    for (index i = 0; i < W; ++i) tile[i] = simd::bit_cast<float>(simd::load(rows + i * stride + 4 * k));
-    simd::transpose(tile);
-    TERN_UNROLL
-    for (index i = 0; i < W; ++i) simd::store(out + (k + i) * out_stride, simd::bit_cast<std::uint8_t>(tile[i]));
-  }
-}
-
-/// A thread's scratch.
-template <class Products>
-struct float_panel {
-  alignas(64) typename Products::element weights[chunk_columns * panel_rows];
-  alignas(64) typename Products::element rows[simd::lanes * chunk_columns];
-  alignas(64) float decoded[chunk_columns];
-};
-
-/// Scratch memory of a thread, whatever it computes.
-inline constexpr index panel_bytes = round_to_multiple(sizeof(float_panel<f32_products>), 64);
 
 /// Rows of x whose sums are kept while all chunks of columns pass, and panels that a chunk of them meets one after the other: a chunk
 /// of 512 rows stays in the second cache meanwhile, where all of x would not.
@@ -69,8 +45,11 @@ inline constexpr index kept_rows = 512, panels_at_once = 4;
 /// Sums of a panel, as elements.
 TERN_INLINE constexpr index kept_size(index rows) { return (rows < kept_rows ? rows : kept_rows) * panel_rows; }
 
-/// Scratch memory of a thread: a panel and sums.
+/// Scratch memory of a thread, whatever it computes: a panel and sums.
+inline constexpr index panel_bytes = round_to_multiple(sizeof(matmul_panel), 64);
 TERN_INLINE constexpr index slot_bytes(index rows) { return panel_bytes + panels_at_once * kept_size(rows) * index{sizeof(float)}; }
+TERN_INLINE matmul_panel& panel_at(std::byte* memory) { return *reinterpret_cast<matmul_panel*>(memory); }
+TERN_INLINE float* kept_at(std::byte* memory) { return reinterpret_cast<float*>(memory + panel_bytes); }
 
 /// Where a piece of y takes its sums from and puts them: y itself at the first and last chunk, memory of `panel_rows` a row between.
 struct piece_rows {
@@ -85,88 +64,6 @@ struct piece_rows {
         from_stride(first ? y_stride : panel_rows),
         to_stride(last ? y_stride : panel_rows) {}
 };
-
-/// Four columns of `lanes` weights into a panel.
-TERN_INLINE void store_columns(simd::pack<float> const (&column)[4], float* panel) {
-  TERN_UNROLL
-  for (index k = 0; k < 4; ++k) simd::store(panel + k * panel_rows, column[k]);
-}
-TERN_INLINE void store_columns(simd::pack<float> const (&column)[4], bf16* panel) {
-  TERN_UNROLL
-  for (index k = 0; k < 4; k += 2) simd::store(panel + k * panel_rows, simd::narrow_pairs(column[k], column[k + 1]));
-}
-
-/// Groups [g0, g1) of 32 columns of `lanes` weight rows from row n on, decoded by the lane. The same bits as `decode`: products of a
-/// scale and a code are exact, or rounded once as there.
-template <class W, class Element>
-TERN_INLINE void pack_groups(W const& weights, index n, index g0, index g1, Element* panel) {
-  using simd::pack;
-  pack<std::int32_t> const low(255), offset(W::offset);
-  prefetch_rows next(weights, n, g0 == 0 ? g1 : 0);
-  auto rows = walk_rows(weights, n);
-  for (index g = g0; g < g1; ++g) {
-    row_group<W::granule> w;
-    rows.load(g, w);
-    next.step();
-    TERN_UNROLL
-    for (index h = 0; h < 2; ++h) {
-      index const part = h * (w.granules - 1);
-      pack<float> const scale = w.scale[part];
-      simd::transpose_quads(w.u[h]);
-      TERN_UNROLL
-      for (index j = 0; j < 4; ++j, panel += 4 * panel_rows) {
-        auto const codes = simd::bit_cast<std::int32_t>(w.u[h][j]);  // a byte for each of four columns
-        pack<std::int32_t> const u[4] = {codes & low, simd::shift_right<8>(codes) & low, simd::shift_right<16>(codes) & low,
-                                         simd::shift_right<24>(codes) & low};
-        pack<float> column[4];
-        TERN_UNROLL
-        for (index k = 0; k < 4; ++k) {
-          pack<float> const q = simd::to_float(u[k] - offset);
-          if constexpr (W::has_min)
-            column[k] = simd::fma(q, scale, w.min[part]);
-          else
-            column[k] = q * scale;
-        }
-        store_columns(column, panel);
-      }
-    }
-  }
-}
-
-/// Columns [k0, k1) of `lanes` weight rows from row n on, fewer at n1, row by row and transposed; what is missing is zero.
-template <class Products, class Weights>
-TERN_INLINE void pack_rows(Weights const& w, index n, index n1, index k0, index k1, float_panel<Products>& panel,
-                           typename Products::element* out) {
-  using element = typename Products::element;
-  constexpr index W = simd::lanes, bytes = index{sizeof(element)};
-  index const columns = round_to_multiple(k1 - k0, W * Products::step);
-  for (index i = 0; i < W; ++i, ++n) {
-    element* const row = panel.rows + i * chunk_columns;
-    float* decoded = panel.decoded;
-    if constexpr (std::is_same_v<element, float>) decoded = row;
-    if (n < n1) decode_row(w, n, k0, k1, decoded);
-    for (index k = n < n1 ? k1 - k0 : 0; k < columns; ++k) decoded[k] = 0.f;
-    if constexpr (!std::is_same_v<element, float>)
-      for (index k = 0; k < columns; k += W) simd::store(row + k, simd::load(decoded + k));
-  }
-  transpose_words(reinterpret_cast<std::uint8_t const*>(panel.rows), chunk_columns * bytes, columns / Products::step,
-                  reinterpret_cast<std::uint8_t*>(out), panel_rows * 4);
-}
-
-/// Decodes columns [k0, k1) of weight rows [n0, n1), n1 - n0 <= panel_rows, into a panel; rows and columns beyond are zero.
-template <class Products, class Weights>
-inline void pack_panel(Weights const& w, index n0, index n1, index k0, index k1, float_panel<Products>& panel) noexcept {
-  constexpr index W = simd::lanes;
-  for (index first = 0; first < panel_rows; first += W) {
-    auto* const out = panel.weights + first * Products::step;
-    if constexpr (coded_weights<Weights> && W % 4 == 0)
-      if (n0 + first + W <= n1) {
-        pack_groups(w, n0 + first, k0 / 32, k1 / 32, out);
-        continue;
-      }
-    pack_rows(w, n0 + first, n1, k0, k1, panel, out);
-  }
-}
 
 /// `Rows` rows of x against a panel: to = from + x panel. from may be null, and may be `to`; n: columns that exist.
 template <class Products, int Rows>
@@ -213,30 +110,22 @@ inline constexpr int tile_rows = 12;
 inline constexpr int tile_rows = 6;
 #endif
 
-TERN_INLINE void pack_weights(any_weights const& w, index n0, index n1, index k0, index k1, float_panel<f32_products>& panel) {
-  w.operations->pack_f32(w.object, n0, n1, k0, k1, panel);
-}
-TERN_INLINE void pack_weights(any_weights const& w, index n0, index n1, index k0, index k1, float_panel<bf16_products>& panel) {
-  w.operations->pack_bf16(w.object, n0, n1, k0, k1, panel);
-}
-
 /// Weight rows [n0, n1) of a job (at most panels_at_once panels) times rows [r0, r1) of x. Sums are kept aside until the last chunk: rows
 /// of y are often a multiple of the page apart, and would push each other out of the caches. kept: panels_at_once * kept_size(r1 - r0).
 template <class Products>
 inline void multiply_stripe(matmul_job const& job, index n0, index n1, index r0, index r1, index columns,
-                            typename Products::element const* x, index x_stride, bool add, float_panel<Products>& panel,
-                            float* kept) noexcept {
+                            typename Products::element const* x, index x_stride, bool add, matmul_panel& panel, float* kept) noexcept {
   for (index first = r0; first < r1; first += kept_rows)
     for (index k0 = 0; k0 < columns || k0 == 0; k0 += chunk_columns) {
       index const k1 = k0 + chunk_columns < columns ? k0 + chunk_columns : columns, steps = divide_up(k1 - k0, Products::step);
       index const rows = first + kept_rows < r1 ? kept_rows : r1 - first;
       for (index n = n0; n < n1; n += panel_rows) {
         index const width = n + panel_rows < n1 ? panel_rows : n1 - n;
-        pack_weights(job.w, n, n + width, k0, k1, panel);
+        auto const* const weights = Products::fill(job.w, n, n + width, k0, k1, panel);
         piece_rows const sums(job.y + first * job.y_stride + n, job.y_stride, kept + (n - n0) / panel_rows * kept_size(r1 - r0), add,
                               k0 == 0, k1 == columns);
         auto const tile = [&]<int Rows>(index r) TERN_LAMBDA {
-          multiply_tile<Products, Rows>(panel.weights, steps, x + (first + r) * x_stride + k0, x_stride, sums, r, width);
+          multiply_tile<Products, Rows>(weights, steps, x + (first + r) * x_stride + k0, x_stride, sums, r, width);
         };
         index r = 0;
         for (; r + tile_rows <= rows; r += tile_rows) tile.template operator()<tile_rows>(r);
@@ -248,8 +137,6 @@ inline void multiply_stripe(matmul_job const& job, index n0, index n1, index r0,
 
 /// What follows when the piece of y has its sums.
 inline void finish_piece(matmul_split::piece const& p, std::byte* memory) noexcept {
-  auto& panel = *reinterpret_cast<float_panel<f32_products>*>(memory);
-  float* const kept = reinterpret_cast<float*>(memory + panel_bytes);
   if (p.job->finish == nullptr) return;
   matmul_finish const& finish = *p.job->finish;
   for (index s = 0; s < finish.side_count; ++s) {
@@ -257,7 +144,7 @@ inline void finish_piece(matmul_split::piece const& p, std::byte* memory) noexce
     matmul_job const job{side.b, p.job->y, p.job->y_stride};
     for (index n = p.n0; n < p.n1; n += panels_at_once * panel_rows)
       multiply_stripe<f32_products>(job, n, least(n + panels_at_once * panel_rows, p.n1), p.r0, p.r1, side.b.columns, side.t, side.t_stride,
-                                    true, panel, kept);
+                                    true, panel_at(memory), kept_at(memory));
   }
   for (index e = 0; e < finish.epilogue_count; ++e)
     for (index r = p.r0; r < p.r1; ++r)
@@ -280,7 +167,7 @@ TERN_INLINE index panels_of(cpu_policy const& policy, index weight_rows, index r
   return rows < 64 || panels < 1 ? 1 : least(panels, panels_at_once);
 }
 
-/// All jobs, with weights decoded to f32 (or bf16). x: (rows, columns) elements of Products; scratch: a float_panel a slot.
+/// All jobs, with weights decoded to f32 (or bf16). x: (rows, columns) elements of Products; scratch: slot_bytes a slot.
 template <class Products>
 inline void multiply_float(cpu_policy const& policy, matmul_job const* jobs, index count, typename Products::element const* x,
                            index x_stride, index rows, index columns, bool add, std::byte* scratch) {
@@ -294,10 +181,9 @@ inline void multiply_float(cpu_policy const& policy, matmul_job const* jobs, ind
   parallel_for(policy, split.items, [&](index item, index slot) TERN_LAMBDA {
     auto const piece = split.at(item, jobs, rows);
     std::byte* const memory = scratch + slot * slot_bytes(rows);
-    auto& panel = *reinterpret_cast<float_panel<Products>*>(memory);
     for (index n = piece.n0; n < piece.n1; n += panels_at_once * panel_rows)
       multiply_stripe<Products>(*piece.job, n, least(n + panels_at_once * panel_rows, piece.n1), piece.r0, piece.r1, columns, x, x_stride,
-                                add, panel, reinterpret_cast<float*>(memory + panel_bytes));
+                                add, panel_at(memory), kept_at(memory));
     finish_piece(piece, memory);
   });
 }

@@ -118,7 +118,7 @@ inline void stream_stripe_float(Source const& source, matmul_job const& job, ind
     }
 }
 
-/// All jobs, whose weights are streamed. x: (rows, k) elements X; scratch: a float_panel a slot.
+/// All jobs, whose weights are streamed. x: (rows, k) elements X; scratch: slot_bytes a slot.
 template <class X>
 inline void stream_float(cpu_policy const& policy, matmul_job const* jobs, index count, X const* x, index x_stride, index rows, bool add,
                          std::byte* scratch) {
@@ -129,7 +129,7 @@ inline void stream_float(cpu_policy const& policy, matmul_job const* jobs, index
   parallel_for(policy, split.items, [&](index item, index slot) TERN_LAMBDA {
     auto const p = split.at(item, jobs, rows);
     std::byte* const memory = scratch + slot * slot_bytes(rows);
-    auto& panel = *reinterpret_cast<float_panel<f32_products>*>(memory);
+    matmul_panel& panel = panel_at(memory);
     if constexpr (std::is_same_v<X, bf16>)
       p.job->w.operations->stream_bf16(*p.job, p.n0, p.n1, x, x_stride, rows, add, panel);
     else

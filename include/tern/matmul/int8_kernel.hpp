@@ -1,12 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 /// @file matmul/int8_kernel.hpp
-/// y = x w^T for many rows of quantized x: `panel_rows` weight rows are unpacked to bytes in a panel whose lanes run over them,
-/// then each row of x is broadcast against it, four bytes at a time.
-///
-///     codes:  [k / 4][panel_rows][4]            u8, an element is scale * (u - offset) + min
-///     scales: [k / granule][panel_rows]         f32
-///     mins:   [k / granule][panel_rows]         f32, formats with a minimum
+/// y = x w^T for many rows of quantized x: `panel_rows` weight rows are unpacked to bytes in a panel (code_panel.hpp), then each row of
+/// x is broadcast against it, four bytes at a time.
 ///
 /// Each y(r, n) is the sum over groups of 32 columns, in order, of what `add_group` adds: as in int8_stream.hpp, to the bit.
 
@@ -15,72 +11,6 @@
 
 namespace tern::detail {
 inline namespace TERN_ABI {
-
-/// Groups of 32 columns in a panel.
-inline constexpr index panel_groups = 16;
-
-/// A thread's scratch.
-struct int8_panel {
-  alignas(64) std::uint8_t codes[panel_groups * 32 * panel_rows];
-  alignas(64) float scales[2 * panel_groups * panel_rows];
-  alignas(64) float mins[2 * panel_groups * panel_rows];
-};
-static_assert(sizeof(int8_panel) <= panel_bytes && sizeof(float_panel<bf16_products>) <= panel_bytes);
-
-/// `lanes` weight rows from row n on to lanes first, first + 1, ... of a panel, through registers; rows from `end` on count as the last.
-template <class W>
-TERN_INLINE void pack_lanes(W const& weights, index n, index end, index g0, index groups, index first, int8_panel& panel) {
-  constexpr index granules = 32 / W::granule;
-  bool const whole = n + simd::lanes <= end;
-  prefetch_rows next(weights, n, whole && g0 == 0 ? groups : 0);
-  auto rows = walk_rows(weights, n);
-  for (index g = 0; g < groups; ++g) {
-    row_group<W::granule> w;
-    if (whole)
-      rows.load(g0 + g, w);
-    else
-      load_rows(weights, n, end, g0 + g, w);
-    next.step();
-    for (index h = 0; h < 2; ++h) {
-      simd::transpose_quads(w.u[h]);
-      for (index j = 0; j < 4; ++j) simd::store(panel.codes + 4 * ((8 * g + 4 * h + j) * panel_rows + first), w.u[h][j]);
-    }
-    for (index j = 0; j < granules; ++j) {
-      index const at = (g * granules + j) * panel_rows + first;
-      simd::store(panel.scales + at, w.scale[j]);
-      if constexpr (W::has_min) simd::store(panel.mins + at, w.min[j]);
-    }
-  }
-}
-/// One weight row to one lane.
-template <class W>
-TERN_INLINE void pack_lane(W const& weights, index n, index g0, index groups, index lane, int8_panel& panel) {
-  constexpr index granules = 32 / W::granule;
-  for (index g = 0; g < groups; ++g) {
-    std::uint8_t u[32];
-    float scale[granules], min[granules];
-    weights.unpack(n, g0 + g, u);
-    weights.scales(n, g0 + g, scale, min);
-    for (index j = 0; j < 8; ++j) __builtin_memcpy(panel.codes + 4 * ((8 * g + j) * panel_rows + lane), u + 4 * j, 4);
-    for (index j = 0; j < granules; ++j) {
-      index const at = (g * granules + j) * panel_rows + lane;
-      panel.scales[at] = scale[j];
-      if constexpr (W::has_min) panel.mins[at] = min[j];
-    }
-  }
-}
-/// Unpacks groups [g0, g1) of weight rows [n0, n1); lanes beyond repeat the last row, and nobody stores what comes of them.
-template <class W>
-inline void pack_codes(W const& w, index n0, index n1, index g0, index g1, int8_panel& panel) noexcept {
-  constexpr index L = simd::lanes;
-  auto const last = [&](index n) TERN_LAMBDA { return n < n1 ? n : n1 - 1; };
-  for (index first = 0; first < panel_rows; first += L) {
-    if constexpr (L % 4 == 0)
-      pack_lanes(w, last(n0 + first), n1, g0, g1 - g0, first, panel);
-    else
-      for (index lane = first; lane < first + L; ++lane) pack_lane(w, last(n0 + lane), g0, g1 - g0, lane, panel);
-  }
-}
 
 /// Rows of x in a register tile: 2 integer and 2 float sums each.
 #if defined(TERN_SIMD_AVX512) || defined(TERN_SIMD_NEON)
@@ -91,7 +21,7 @@ inline constexpr int int8_tile_rows = 2;
 
 /// `Rows` rows of x against a panel whose elements are scale * (u - offset) + min.
 template <class Shape, int Rows>
-inline void multiply_codes(int8_panel const& panel, std::int32_t offset, index groups, std::int8_t const* x, index x_stride,
+inline void multiply_codes(code_panel const& panel, std::int32_t offset, index groups, std::int8_t const* x, index x_stride,
                            q8_scales const* scales, index blocks, piece_rows const& sums, index row, index n) noexcept {
   using simd::pack;
   constexpr index W = simd::lanes, granules = 32 / Shape::granule;
@@ -156,47 +86,45 @@ inline void multiply_codes(int8_panel const& panel, std::int32_t offset, index g
   }
 }
 
+/// `rows` rows of x from row r on against a panel of `width` weight rows.
+template <class Shape>
+inline void multiply_panel(code_panel const& panel, std::int32_t offset, index groups, q8_rows const& x, index g0, index first, index rows,
+                           piece_rows const& sums, index width) noexcept {
+  auto const tile = [&]<int Rows>(index r) TERN_LAMBDA {
+    index const at = first + r;
+    multiply_codes<Shape, Rows>(panel, offset, groups, x.q + at * x.stride + 32 * g0, x.stride, x.scales + at * x.blocks + g0, x.blocks,
+                                sums, r, width);
+  };
+  index r = 0;
+  for (; r + int8_tile_rows <= rows; r += int8_tile_rows) tile.template operator()<int8_tile_rows>(r);
+  if constexpr (int8_tile_rows > 3)
+    for (; r + 3 <= rows; r += 3) tile.template operator()<3>(r);
+  for (; r < rows; ++r) tile.template operator()<1>(r);
+}
+
 /// Weight rows [n0, n1) of a job (at most panels_at_once panels) times rows [r0, r1) of x. kept: sums between chunks, as in
 /// float_kernel.hpp.
-template <class W>
-inline void multiply_stripe_int8(W const& w, matmul_job const& job, index n0, index n1, index r0, index r1, q8_rows const& x, bool add,
-                                 int8_panel& panel, float* kept) noexcept {
+inline void multiply_stripe_int8(matmul_job const& job, index n0, index n1, index r0, index r1, q8_rows const& x, bool add,
+                                 code_panel& panel, float* kept) noexcept {
   for (index first = r0; first < r1; first += kept_rows)
     for (index g0 = 0; g0 < x.blocks || g0 == 0; g0 += panel_groups) {
       index const g1 = least(g0 + panel_groups, x.blocks), rows = least(kept_rows, r1 - first);
       for (index n = n0; n < n1; n += panel_rows) {
         index const width = least(panel_rows, n1 - n);
-        pack_codes(w, n, n + width, g0, g1, panel);
+        job.w.operations->pack_codes(job.w.object, n, n + width, g0, g1, panel);
         piece_rows const sums(job.y + first * job.y_stride + n, job.y_stride, kept + (n - n0) / panel_rows * kept_size(r1 - r0), add,
                               g0 == 0, g1 == x.blocks);
-        auto const tile = [&]<int Rows>(index r) TERN_LAMBDA {
-          index const at = first + r;
-          multiply_codes<code_shape_of<W>, Rows>(panel, W::offset, g1 - g0, x.q + at * x.stride + 32 * g0, x.stride,
-                                                 x.scales + at * x.blocks + g0, x.blocks, sums, r, width);
-        };
-        index r = 0;
-        for (; r + int8_tile_rows <= rows; r += int8_tile_rows) tile.template operator()<int8_tile_rows>(r);
-        if constexpr (int8_tile_rows > 3)
-          for (; r + 3 <= rows; r += 3) tile.template operator()<3>(r);
-        for (; r < rows; ++r) tile.template operator()<1>(r);
+        with_shape(job.w.codes, [&]<class Shape>(Shape) TERN_LAMBDA {
+          multiply_panel<Shape>(panel, job.w.codes.offset, g1 - g0, x, g0, first, rows, sums, width);
+        });
       }
     }
-}
-
-template <class W>
-inline void run_stripe_int8(W const& w, matmul_job const& job, index n0, index n1, index r0, index r1, q8_rows const& x, bool add,
-                            bool stream, std::byte* memory) noexcept {
-  if constexpr (simd::lanes % 4 == 0)
-    if (stream) return stream_stripe(w, job, n0, n1, r0, r1, x, add);
-  for (index n = n0; n < n1; n += panels_at_once * panel_rows)
-    multiply_stripe_int8(w, job, n, least(n + panels_at_once * panel_rows, n1), r0, r1, x, add, *reinterpret_cast<int8_panel*>(memory),
-                         reinterpret_cast<float*>(memory + panel_bytes));
 }
 
 /// Up to this many rows of x, the weights are streamed; beyond, unpacking them pays.
 inline constexpr index most_streamed_rows = 2;
 
-/// All jobs, whose weights are codes. scratch: an int8_panel a slot.
+/// All jobs, whose weights are codes. scratch: slot_bytes a slot.
 inline void multiply_int8(cpu_policy const& policy, matmul_job const* jobs, index count, index rows, q8_rows const& x, bool add,
                           std::byte* scratch) {
   bool const stream = simd::lanes % 4 == 0 && rows <= most_streamed_rows;
@@ -209,7 +137,12 @@ inline void multiply_int8(cpu_policy const& policy, matmul_job const* jobs, inde
   parallel_for(policy, split.items, [&](index item, index slot) TERN_LAMBDA {
     auto const p = split.at(item, jobs, rows);
     std::byte* const memory = scratch + slot * slot_bytes(rows);
-    p.job->w.operations->int8(*p.job, p.n0, p.n1, p.r0, p.r1, x, add, stream, memory);
+    if (stream)
+      p.job->w.operations->stream_codes(*p.job, p.n0, p.n1, p.r0, p.r1, x, add);
+    else
+      for (index n = p.n0; n < p.n1; n += panels_at_once * panel_rows)
+        multiply_stripe_int8(*p.job, n, least(n + panels_at_once * panel_rows, p.n1), p.r0, p.r1, x, add, panel_at(memory).codes,
+                             kept_at(memory));
     finish_piece(p, memory);
   });
 }

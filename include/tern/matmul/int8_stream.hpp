@@ -7,30 +7,14 @@
 /// of bytes leave four partial sums a row, and `sum_quads` makes one lane a row of four registers. From there on all is done
 /// by the lane, in the order that int8_kernel.hpp keeps too.
 
+#include <tern/matmul/code_panel.hpp>
 #include <tern/matmul/quantize.hpp>
-#include <tern/matmul/super_blocks.hpp>
-#include <tern/simd/dot.hpp>
 
 namespace tern::detail {
 inline namespace TERN_ABI {
 
-/// What integer products depend on in a format. Formats that agree share their code; offsets are known at run time.
-template <index Granule, bool HasMin, bool Wide>
-struct code_shape {
-  static constexpr index granule = Granule;
-  static constexpr bool has_min = HasMin;  // and no offset
-  static constexpr bool wide = Wide;       // codes of eight bits, not seven
-};
 template <class W>
-using code_shape_of = code_shape<W::granule, W::has_min, W::offset == 128>;
-
-template <class Shape>
-TERN_INLINE simd::pack<std::int32_t> dot_codes(simd::pack<std::int32_t> sum, simd::pack<std::uint8_t> u, simd::pack<std::int8_t> x) {
-  if constexpr (Shape::wide)
-    return simd::dot(sum, u, x);
-  else
-    return simd::dot7(sum, u, x);
-}
+using code_shape_of = code_shape<W::granule, W::has_min, W::offset == 128 && !simd::dot7_takes_bytes>;
 
 /// What 32 columns add to a sum. part: the integer dot products with each half of the columns.
 template <class W>

@@ -79,13 +79,18 @@ inline void multiply_all_integers(cpu_policy const& policy, W const& w, integer_
                                   Store const& store) {
   index const stripe = panels_of(policy, w.rows, rows) * panel_rows, items = divide_up(w.rows, stripe);
   index const groups = divide_up(w.columns, 32);
+  code_source const source{&w,
+                           [](void const* o, index n0, index n1, index g0, index g1, code_panel& panel) noexcept {
+                             pack_codes<false>(*static_cast<W const*>(o), n0, n1, g0, g1, panel);
+                           },
+                           code_kind_of<W>};
   parallel_for(policy, items, [&](index item, index slot) TERN_LAMBDA {
     std::byte* const memory = scratch + slot * slot_bytes(rows);
     auto* const sums = reinterpret_cast<std::int32_t*>(memory + panel_bytes);
     index const n0 = item * stripe, n1 = least(n0 + stripe, w.rows);
     for (index first = 0; first < rows; first += kept_rows) {
       index const last = least(first + kept_rows, rows);
-      sum_integers(w, n0, n1, x.q, x.stride, first, last, groups, sums, *reinterpret_cast<integer_panel*>(memory));
+      sum_integers(source, n0, n1, x.q, x.stride, first, last, groups, sums, panel_at(memory).codes);
       for (index r = first; r < last; ++r)
         for (index n = n0; n < n1; ++n) {
           index const panel = (n - n0) / panel_rows * panel_rows;

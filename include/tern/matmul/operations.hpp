@@ -19,19 +19,17 @@ struct plain_weights {
     decode_plain<T>(m.row(row) + k0 * index{sizeof(T)}, k1 - k0, out);
   }
 };
-/// Calls f(weights) with what a matrix's type, known when the program runs, stands for.
+/// Calls f(weights) with what a matrix of numbers, or any matrix, stands for: its type is known when the program runs.
+template <class F>
+TERN_INLINE void with_plain_weights(block_matrix const& m, F&& f) {
+  if (m.type == weight_type::f32) return f(plain_weights<float>{m});
+  if (m.type == weight_type::f16) return f(plain_weights<f16>{m});
+  f(plain_weights<bf16>{m});
+}
 template <class F>
 TERN_INLINE void with_block_weights(block_matrix const& m, F&& f) {
-  switch (m.type) {
-    case weight_type::f32:
-      return f(plain_weights<float>{m});
-    case weight_type::f16:
-      return f(plain_weights<f16>{m});
-    case weight_type::bf16:
-      return f(plain_weights<bf16>{m});
-    default:
-      with_block_format(m.type, [&]<class Format>(Format) TERN_LAMBDA { f(block_rows<Format>{m}); });
-  }
+  if (info(m.type).elements == 1) return with_plain_weights(m, f);
+  with_block_format(m.type, [&]<class Format>(Format) TERN_LAMBDA { f(block_rows<Format>{m}); });
 }
 template <class F>
 TERN_INLINE void with_plain_rows(block_matrix const& m, F&& f) {
@@ -45,50 +43,77 @@ struct block_operations {
   static void decode(void const* w, index row, index k0, index k1, float* out) noexcept {
     decode_columns(of(w).type, of(w).row(row), k0, k1, out);
   }
-  template <class Products>
-  static void pack(void const* w, index n0, index n1, index k0, index k1, float_panel<Products>& panel) noexcept {
-    with_block_weights(of(w), [&](auto const& weights) TERN_LAMBDA { pack_panel(weights, n0, n1, k0, k1, panel); });
+  static void pack_floats(void const* w, index n0, index n1, index k0, index k1, matmul_panel& panel) noexcept {
+    with_plain_weights(of(w), [&](auto const& weights) TERN_LAMBDA { detail::pack_floats(weights, n0, n1, k0, k1, panel); });
   }
-  static void int8(matmul_job const& job, index n0, index n1, index r0, index r1, q8_rows const& x, bool add, bool stream,
-                   std::byte* memory) noexcept {
+  static void pack_halves(void const* w, index n0, index n1, index k0, index k1, matmul_panel& panel) noexcept {
+    detail::pack_halves(of(w), n0, n1, k0, k1, panel);
+  }
+  static void pack_codes(void const* w, index n0, index n1, index g0, index g1, code_panel& panel) noexcept {
+    block_matrix const& m = of(w);
+    with_block_format(m.type,
+                      [&]<class Format>(Format) TERN_LAMBDA { detail::pack_codes<true>(block_rows<Format>{m}, n0, n1, g0, g1, panel); });
+  }
+  static void stream_codes(matmul_job const& job, index n0, index n1, index r0, index r1, q8_rows const& x, bool add) noexcept {
     block_matrix const& m = of(job.w.object);
-    with_block_format(m.type, [&]<class Format>(Format)
-                                  TERN_LAMBDA { run_stripe_int8(block_rows<Format>{m}, job, n0, n1, r0, r1, x, add, stream, memory); });
+    with_block_format(m.type, [&]<class Format>(Format) TERN_LAMBDA { stream_stripe(block_rows<Format>{m}, job, n0, n1, r0, r1, x, add); });
   }
   template <class X>
-  static void stream(matmul_job const& job, index n0, index n1, X const* x, index x_stride, index rows, bool add,
-                     float_panel<f32_products>&) noexcept {
+  static void stream(matmul_job const& job, index n0, index n1, X const* x, index x_stride, index rows, bool add, matmul_panel&) noexcept {
     auto const run = [&](auto const& source) TERN_LAMBDA { stream_stripe_float(source, job, n0, n1, x, x_stride, rows, add); };
     if constexpr (std::is_same_v<X, bf16>)
       run(plain_rows<bf16>{of(job.w.object)});
     else
       with_plain_rows(of(job.w.object), run);
   }
-  static constexpr weight_operations table{&decode, &pack<f32_products>, &pack<bf16_products>, &int8,
-                                           nullptr, &stream<float>,      &stream<bf16>};
+  static constexpr weight_operations table{&decode, &pack_floats,  &pack_halves,   &pack_codes,
+                                           nullptr, &stream_codes, &stream<float>, &stream<bf16>};
+};
+
+/// What the table's entries are for weights of one type.
+template <class W>
+struct operations_on {
+  static void pack_floats(W const& w, index n0, index n1, index k0, index k1, matmul_panel& panel) noexcept {
+    if constexpr (!coded_weights<W>) detail::pack_floats(w, n0, n1, k0, k1, panel);
+  }
+  static void pack_codes(W const& w, index n0, index n1, index g0, index g1, code_panel& panel) noexcept {
+    if constexpr (coded_weights<W>) detail::pack_codes<true>(w, n0, n1, g0, g1, panel);
+  }
+  static void pack_integers(W const& w, index n0, index n1, index g0, index g1, code_panel& panel) noexcept {
+    if constexpr (row_scaled_weights<W>) detail::pack_codes<false>(w, n0, n1, g0, g1, panel);
+  }
+  static void stream_codes(W const& w, matmul_job const& job, index n0, index n1, index r0, index r1, q8_rows const& x, bool add) noexcept {
+    if constexpr (coded_weights<W>) stream_stripe(w, job, n0, n1, r0, r1, x, add);
+  }
+  static void stream_floats(W const& w, matmul_job const& job, index n0, index n1, float const* x, index x_stride, index rows, bool add,
+                            matmul_panel& panel) noexcept {
+    if constexpr (!coded_weights<W>) stream_stripe_float(decoded_rows<W>{w, panel.floats}, job, n0, n1, x, x_stride, rows, add);
+  }
 };
 
 template <class W>
 struct custom_operations {
+  using on = operations_on<W>;
   static W const& of(void const* w) { return *static_cast<W const*>(w); }
   static void decode(void const* w, index row, index k0, index k1, float* out) noexcept { decode_row(of(w), row, k0, k1, out); }
-  template <class Products>
-  static void pack(void const* w, index n0, index n1, index k0, index k1, float_panel<Products>& panel) noexcept {
-    pack_panel(of(w), n0, n1, k0, k1, panel);
+  static void pack_floats(void const* w, index n0, index n1, index k0, index k1, matmul_panel& panel) noexcept {
+    on::pack_floats(of(w), n0, n1, k0, k1, panel);
   }
-  static void int8(matmul_job const& job, index n0, index n1, index r0, index r1, q8_rows const& x, bool add, bool stream,
-                   std::byte* memory) noexcept {
-    if constexpr (coded_weights<W>) run_stripe_int8(of(job.w.object), job, n0, n1, r0, r1, x, add, stream, memory);
+  static void pack_codes(void const* w, index n0, index n1, index g0, index g1, code_panel& panel) noexcept {
+    on::pack_codes(of(w), n0, n1, g0, g1, panel);
   }
-  static void int8_tokens(matmul_job const& job, index n0, index n1, index r0, index r1, q8_rows const& x, bool add,
-                          std::byte* memory) noexcept {
-    if constexpr (row_scaled_weights<W>) run_stripe_rows(of(job.w.object), job, n0, n1, r0, r1, x, add, memory);
+  static void pack_integers(void const* w, index n0, index n1, index g0, index g1, code_panel& panel) noexcept {
+    on::pack_integers(of(w), n0, n1, g0, g1, panel);
   }
-  static void stream(matmul_job const& job, index n0, index n1, float const* x, index x_stride, index rows, bool add,
-                     float_panel<f32_products>& panel) noexcept {
-    stream_stripe_float(decoded_rows<W>{of(job.w.object), panel.weights}, job, n0, n1, x, x_stride, rows, add);
+  static void stream_codes(matmul_job const& job, index n0, index n1, index r0, index r1, q8_rows const& x, bool add) noexcept {
+    on::stream_codes(of(job.w.object), job, n0, n1, r0, r1, x, add);
   }
-  static constexpr weight_operations table{&decode, &pack<f32_products>, &pack<bf16_products>, &int8, &int8_tokens, &stream, nullptr};
+  static void stream_floats(matmul_job const& job, index n0, index n1, float const* x, index x_stride, index rows, bool add,
+                            matmul_panel& panel) noexcept {
+    on::stream_floats(of(job.w.object), job, n0, n1, x, x_stride, rows, add, panel);
+  }
+  static constexpr weight_operations table{&decode,        &pack_floats,  nullptr,        &pack_codes,
+                                           &pack_integers, &stream_codes, &stream_floats, nullptr};
 };
 
 /// Chosen rows of a matrix whose type is known when the program runs.
@@ -98,36 +123,42 @@ struct chosen_block_operations {
   TERN_INLINE static void with_weights(void const* w, F&& f) {
     chosen_blocks const& c = of(w);
     with_block_weights(c.m, [&](auto const& weights) TERN_LAMBDA {
-      f(chosen_weights<std::remove_cvref_t<decltype(weights)>>{weights, c.ids, c.rows, c.columns});
+      using W = chosen_weights<std::remove_cvref_t<decltype(weights)>>;
+      f(operations_on<W>{}, W{weights, c.ids, c.rows, c.columns});
     });
   }
   static void decode(void const* w, index row, index k0, index k1, float* out) noexcept {
     block_operations::decode(&of(w).m, of(w).ids[row], k0, k1, out);
   }
-  template <class Products>
-  static void pack(void const* w, index n0, index n1, index k0, index k1, float_panel<Products>& panel) noexcept {
-    with_weights(w, [&](auto const& weights) TERN_LAMBDA { pack_panel(weights, n0, n1, k0, k1, panel); });
+  static void pack_floats(void const* w, index n0, index n1, index k0, index k1, matmul_panel& panel) noexcept {
+    with_weights(w, [&](auto on, auto const& weights) TERN_LAMBDA { on.pack_floats(weights, n0, n1, k0, k1, panel); });
   }
-  static void int8(matmul_job const& job, index n0, index n1, index r0, index r1, q8_rows const& x, bool add, bool stream,
-                   std::byte* memory) noexcept {
-    with_weights(job.w.object, [&]<class W>(W const& weights) TERN_LAMBDA {
-      if constexpr (coded_weights<W>) run_stripe_int8(weights, job, n0, n1, r0, r1, x, add, stream, memory);
-    });
+  static void pack_codes(void const* w, index n0, index n1, index g0, index g1, code_panel& panel) noexcept {
+    with_weights(w, [&](auto on, auto const& weights) TERN_LAMBDA { on.pack_codes(weights, n0, n1, g0, g1, panel); });
   }
-  static void stream(matmul_job const& job, index n0, index n1, float const* x, index x_stride, index rows, bool add,
-                     float_panel<f32_products>& panel) noexcept {
-    with_weights(job.w.object, [&]<class W>(W const& weights) TERN_LAMBDA {
-      if constexpr (!coded_weights<W>) stream_stripe_float(decoded_rows<W>{weights, panel.weights}, job, n0, n1, x, x_stride, rows, add);
-    });
+  static void stream_codes(matmul_job const& job, index n0, index n1, index r0, index r1, q8_rows const& x, bool add) noexcept {
+    with_weights(job.w.object, [&](auto on, auto const& weights) TERN_LAMBDA { on.stream_codes(weights, job, n0, n1, r0, r1, x, add); });
   }
-  static constexpr weight_operations table{&decode, &pack<f32_products>, &pack<bf16_products>, &int8, nullptr, &stream, nullptr};
+  static void stream_floats(matmul_job const& job, index n0, index n1, float const* x, index x_stride, index rows, bool add,
+                            matmul_panel& panel) noexcept {
+    with_weights(job.w.object,
+                 [&](auto on, auto const& weights) TERN_LAMBDA { on.stream_floats(weights, job, n0, n1, x, x_stride, rows, add, panel); });
+  }
+  static constexpr weight_operations table{&decode, &pack_floats, nullptr, &pack_codes, nullptr, &stream_codes, &stream_floats, nullptr};
 };
+
+/// What a matrix's blocks hold, if not numbers.
+TERN_INLINE code_kind code_kind_of_blocks(weight_type type) {
+  code_kind kind;
+  if (info(type).elements > 1) with_block_format(type, [&]<class Format>(Format) TERN_LAMBDA { kind = code_kind_of<Format>; });
+  return kind;
+}
 
 /// The weights of a job: what `w` refers to must live as long as the job, so that no view is converted on the way.
 template <std::same_as<block_matrix> W>
 TERN_INLINE any_weights weights_of(W const& w) {
   bool const numbers = info(w.type).elements == 1;
-  return {&w,      &block_operations::table,    w.rows, w.columns,        info(w.type).elements, !numbers,
+  return {&w,      &block_operations::table,    w.rows, w.columns,        info(w.type).elements, code_kind_of_blocks(w.type),
           numbers, w.type == weight_type::bf16, false,  w.data != nullptr};
 }
 TERN_INLINE any_weights weights_of(chosen_blocks const& w) {
@@ -137,7 +168,7 @@ TERN_INLINE any_weights weights_of(chosen_blocks const& w) {
           w.rows,
           w.columns,
           info(w.m.type).elements,
-          !numbers,
+          code_kind_of_blocks(w.m.type),
           numbers,
           false,
           false,
@@ -145,14 +176,16 @@ TERN_INLINE any_weights weights_of(chosen_blocks const& w) {
 }
 template <custom_weights W>
 TERN_INLINE any_weights weights_of(W const& w) {
+  code_kind codes;
   if constexpr (coded_weights<W>) {
+    codes = code_kind_of<W>;
     static_assert(W::granule == 16 || W::granule == 32, "tern: weights' granule is 16 or 32");
     static_assert(!W::has_min || W::offset == 0, "tern: weights with a minimum have no offset");
     static_assert(!row_scaled_weights<W> || (W::granule == 32 && !W::has_min),
                   "tern: weights with a scale a row have granule 32 and no minimum");
     expect(w.columns % 32 == 0, "matmul", "w.columns", w.columns, "a multiple of 32");
   }
-  return {&w, &custom_operations<W>::table, w.rows, w.columns, 32, coded_weights<W>, !coded_weights<W>, false, row_scaled_weights<W>};
+  return {&w, &custom_operations<W>::table, w.rows, w.columns, 32, codes, !coded_weights<W>, false, row_scaled_weights<W>};
 }
 
 /// Types that weights_of takes as they are; others are views that become a block_matrix first.

@@ -103,7 +103,7 @@ inline void multiply_jobs(cpu_policy const& policy, matmul_job* jobs, index coun
     jobs += whole;
     count -= whole;
   }
-  index const integers = mode != compute::f32 ? partition_jobs(jobs, count, [](any_weights const& w) { return w.integers; }) : 0;
+  index const integers = mode != compute::f32 ? partition_jobs(jobs, count, [](any_weights const& w) { return w.codes.granule > 0; }) : 0;
   if (integers > 0) multiply_int8(policy, jobs, integers, p.in.rows, p.x_q8, add, memory.panels());
   multiply_as_f32(policy, jobs + integers, count - integers, p.in, add, memory);
 }

@@ -25,28 +25,37 @@ struct accumulate {};
 namespace detail {
 inline namespace TERN_ABI {
 
-struct f32_products;
-struct bf16_products;
-template <class Products>
-struct float_panel;
+struct matmul_panel;
+struct code_panel;
 struct q8_rows;
 struct matmul_job;
 struct matmul_finish;
 
-/// What a kernel does with weights of a type that only the caller knows: one call for a panel or for an item of work.
+/// What the engine does with weights of a type that only the caller knows: a call for a panel or for an item of work.
 struct weight_operations {
   void (*decode)(void const* w, index row, index k0, index k1, float* out) noexcept;
-  void (*pack_f32)(void const* w, index n0, index n1, index k0, index k1, float_panel<f32_products>& panel) noexcept;
-  void (*pack_bf16)(void const* w, index n0, index n1, index k0, index k1, float_panel<bf16_products>& panel) noexcept;
-  void (*int8)(matmul_job const& job, index n0, index n1, index r0, index r1, q8_rows const& x, bool add, bool stream,
-               std::byte* memory) noexcept;
-  void (*int8_tokens)(matmul_job const& job, index n0, index n1, index r0, index r1, q8_rows const& x, bool add,
-                      std::byte* memory) noexcept;
+  // numbers to panel.floats, or to panel.halves if they are bf16
+  void (*pack_floats)(void const* w, index n0, index n1, index k0, index k1, matmul_panel& panel) noexcept;
+  void (*pack_halves)(void const* w, index n0, index n1, index k0, index k1, matmul_panel& panel) noexcept;
+  // codes with their scales, or alone
+  void (*pack_codes)(void const* w, index n0, index n1, index g0, index g1, code_panel& panel) noexcept;
+  void (*pack_integers)(void const* w, index n0, index n1, index g0, index g1, code_panel& panel) noexcept;
+  // few rows of x
+  void (*stream_codes)(matmul_job const& job, index n0, index n1, index r0, index r1, q8_rows const& x, bool add) noexcept;
   void (*stream_f32)(matmul_job const& job, index n0, index n1, float const* x, index x_stride, index rows, bool add,
-                     float_panel<f32_products>& panel) noexcept;
+                     matmul_panel& panel) noexcept;
   void (*stream_bf16)(matmul_job const& job, index n0, index n1, bf16 const* x, index x_stride, index rows, bool add,
-                      float_panel<f32_products>& panel) noexcept;
+                      matmul_panel& panel) noexcept;
 };
+
+/// What integers stand for: scale (u - offset) + min. granule 0: there are none.
+struct code_kind {
+  index granule = 0;
+  std::int32_t offset = 0;
+  bool has_min = false;
+};
+template <class W>
+inline constexpr code_kind code_kind_of{W::granule, W::offset, W::has_min};
 
 /// Weights of any type: what they are, and how a kernel gets at them.
 struct any_weights {
@@ -54,7 +63,7 @@ struct any_weights {
   weight_operations const* operations = nullptr;
   index rows = 0, columns = 0;  // (n, k)
   index block = 32;             // columns that are decoded together
-  bool integers = false;        // compute::int8 multiplies codes
+  code_kind codes{};            // what compute::int8 multiplies
   bool streamed = false;        // numbers that a few rows of x meet one after the other
   bool bf16 = false;            // numbers that bf16 products take as they lie
   bool row_scale = false;       // codes with one scale a row

@@ -139,15 +139,20 @@ TERN_INLINE pack<std::int32_t> dot(pack<std::int32_t> acc, pack<std::int8_t> a, 
 #endif
 }
 
+#if !defined(TERN_SIMD_NEON) && (defined(TERN_SIMD_VNNI) || defined(TERN_SIMD_EMULATED) || !defined(__SSSE3__))
+/// Whether dot7 is dot, and so takes all bytes.
+inline constexpr bool dot7_takes_bytes = true;
+TERN_INLINE pack<std::int32_t> dot7(pack<std::int32_t> acc, pack<std::uint8_t> a, pack<std::int8_t> b) { return dot(acc, a, b); }
+#else
+inline constexpr bool dot7_takes_bytes = false;
 TERN_INLINE pack<std::int32_t> dot7(pack<std::int32_t> acc, pack<std::uint8_t> a, pack<std::int8_t> b) {
 #if defined(TERN_SIMD_NEON)
   return dot(acc, bit_cast<std::int8_t>(a), b);
-#elif defined(TERN_SIMD_VNNI) || defined(TERN_SIMD_EMULATED) || !defined(__SSSE3__)
-  return dot(acc, a, b);
 #else
   return pack<std::int32_t>(detail::add32(detail::native(acc), detail::pairs_i16(detail::pairs_u8s8(a.v, b.v), 1)));
 #endif
 }
+#endif
 
 TERN_INLINE pack<std::int32_t> dot127(pack<std::int32_t> acc, pack<std::int8_t> a, pack<std::int8_t> b) {
 #if defined(TERN_SIMD_AVX2)

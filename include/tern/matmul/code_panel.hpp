@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// @file matmul/code_panel.hpp
+/// Weights as integers in a panel whose lanes run over weight rows: what all products of a batch start from, whatever the format. Only
+/// the packing is compiled for each format.
+///
+///     codes:  [k / 4][panel_rows][4]            u8, an element is scale * (u - offset) + min
+///     scales: [k / granule][panel_rows]         f32
+///     mins:   [k / granule][panel_rows]         f32, formats with a minimum
+
+#include <tern/matmul/super_blocks.hpp>
+#include <tern/simd/dot.hpp>
+
+namespace tern::detail {
+inline namespace TERN_ABI {
+
+/// Groups of 32 columns in a panel: with their scales, and without.
+inline constexpr index panel_groups = 16, integer_groups = 32;
+
+/// A thread's scratch.
+struct code_panel {
+  alignas(64) std::uint8_t codes[integer_groups * 32 * panel_rows];
+  alignas(64) float scales[2 * panel_groups * panel_rows];
+  alignas(64) float mins[2 * panel_groups * panel_rows];
+};
+
+/// `lanes` weight rows from row n on to lanes first, first + 1, ... of a panel, through registers; rows from `end` on count as the last.
+template <bool Scales, class W>
+TERN_INLINE void pack_lanes(W const& weights, index n, index end, index g0, index groups, index first, code_panel& panel) {
+  constexpr index granules = 32 / W::granule;
+  bool const whole = n + simd::lanes <= end;
+  prefetch_rows next(weights, n, whole && g0 == 0 ? groups : 0);
+  auto rows = walk_rows(weights, n);
+  for (index g = 0; g < groups; ++g) {
+    row_group<W::granule> w;
+    if (whole)
+      rows.load(g0 + g, w);
+    else
+      load_rows(weights, n, end, g0 + g, w);
+    next.step();
+    for (index h = 0; h < 2; ++h) {
+      simd::transpose_quads(w.u[h]);
+      for (index j = 0; j < 4; ++j) simd::store(panel.codes + 4 * ((8 * g + 4 * h + j) * panel_rows + first), w.u[h][j]);
+    }
+    for (index j = 0; Scales && j < granules; ++j) {
+      index const at = (g * granules + j) * panel_rows + first;
+      simd::store(panel.scales + at, w.scale[j]);
+      if constexpr (W::has_min) simd::store(panel.mins + at, w.min[j]);
+    }
+  }
+}
+/// One weight row to one lane.
+template <bool Scales, class W>
+TERN_INLINE void pack_lane(W const& weights, index n, index g0, index groups, index lane, code_panel& panel) {
+  constexpr index granules = 32 / W::granule;
+  for (index g = 0; g < groups; ++g) {
+    std::uint8_t u[32];
+    weights.unpack(n, g0 + g, u);
+    for (index j = 0; j < 8; ++j) __builtin_memcpy(panel.codes + 4 * ((8 * g + j) * panel_rows + lane), u + 4 * j, 4);
+    if constexpr (!Scales) continue;
+    float scale[granules], min[granules];
+    weights.scales(n, g0 + g, scale, min);
+    for (index j = 0; j < granules; ++j) {
+      index const at = (g * granules + j) * panel_rows + lane;
+      panel.scales[at] = scale[j];
+      if constexpr (W::has_min) panel.mins[at] = min[j];
+    }
+  }
+}
+/// Unpacks groups [g0, g1) of weight rows [n0, n1), g1 - g0 <= panel_groups with their scales, integer_groups without. Lanes beyond
+/// repeat the last row, and nobody stores what comes of them.
+template <bool Scales, class W>
+inline void pack_codes(W const& w, index n0, index n1, index g0, index g1, code_panel& panel) noexcept {
+  constexpr index L = simd::lanes;
+  auto const last = [&](index n) TERN_LAMBDA { return n < n1 ? n : n1 - 1; };
+  for (index first = 0; first < panel_rows; first += L) {
+    if constexpr (L % 4 == 0)
+      pack_lanes<Scales>(w, last(n0 + first), n1, g0, g1 - g0, first, panel);
+    else
+      for (index lane = first; lane < first + L; ++lane) pack_lane<Scales>(w, last(n0 + lane), g0, g1 - g0, lane, panel);
+  }
+}
+
+/// What products depend on in a format. Formats that agree share their code; offsets are known at run time.
+template <index Granule, bool HasMin, bool Wide>
+struct code_shape {
+  static constexpr index granule = Granule;
+  static constexpr bool has_min = HasMin;  // and no offset
+  static constexpr bool wide = Wide;       // codes of eight bits, not seven, where the instructions differ
+};
+/// Calls f(code_shape) with that of codes.
+template <class F>
+TERN_INLINE void with_shape(code_kind const& codes, F&& f) {
+  bool const wide = !simd::dot7_takes_bytes && codes.offset == 128;
+  if (codes.granule == 32) {
+    if (codes.has_min) return f(code_shape<32, true, false>{});
+    if (wide) return f(code_shape<32, false, !simd::dot7_takes_bytes>{});
+    return f(code_shape<32, false, false>{});
+  }
+  if (codes.has_min) return f(code_shape<16, true, false>{});
+  if (wide) return f(code_shape<16, false, !simd::dot7_takes_bytes>{});
+  return f(code_shape<16, false, false>{});
+}
+
+template <class Shape>
+TERN_INLINE simd::pack<std::int32_t> dot_codes(simd::pack<std::int32_t> sum, simd::pack<std::uint8_t> u, simd::pack<std::int8_t> x) {
+  if constexpr (Shape::wide)
+    return simd::dot(sum, u, x);
+  else
+    return simd::dot7(sum, u, x);
+}
+
+}  // namespace TERN_ABI
+}  // namespace tern::detail

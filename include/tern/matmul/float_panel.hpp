@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// @file matmul/float_panel.hpp
+/// Weights as numbers in a panel whose lanes run over weight rows: what products in f32 and bf16 start from.
+///
+///     [k / step][panel_rows][step]      step: elements of k that one lane takes, 1 (f32) or 2 (bf16)
+
+#include <tern/formats/decode.hpp>
+#include <tern/matmul/code_panel.hpp>
+#include <tern/simd/narrow.hpp>
+#include <tern/simd/shuffle.hpp>
+
+namespace tern::detail {
+inline namespace TERN_ABI {
+
+/// Columns that are summed before they are added to y: bounds both the panel, which fits L1, and the rounding error.
+inline constexpr index chunk_columns = 256;
+
+/// A thread's scratch, whatever it computes.
+struct matmul_panel {
+  alignas(64) float floats[chunk_columns * panel_rows];
+  alignas(64) bf16 halves[chunk_columns * panel_rows];
+  alignas(64) float rows[simd::lanes * chunk_columns];
+  code_panel codes;
+};
+
+/// `lanes` rows of 32-bit words, `stride` bytes apart, become columns of `lanes` words, `out_stride` bytes apart.
+/// words: a multiple of `lanes`.
+TERN_INLINE void transpose_words(std::uint8_t const* rows, index stride, index words, std::uint8_t* out, index out_stride) {
+  using simd::pack;
+  constexpr index W = simd::lanes;
+  for (index k = 0; k < words; k += W) {
+    pack<float> tile[W];
+    TERN_UNROLL
+    for (index i = 0; i < W; ++i) tile[i] = simd::bit_cast<float>(simd::load(rows + i * stride + 4 * k));
+    simd::transpose(tile);
+    TERN_UNROLL
+    for (index i = 0; i < W; ++i) simd::store(out + (k + i) * out_stride, simd::bit_cast<std::uint8_t>(tile[i]));
+  }
+}
+
+/// Columns [k0, k1) of `lanes` weight rows from row n on, fewer at n1, row by row through `rows` and transposed; what is missing is
+/// zero. Element: what they are decoded to by `decode(row, k0, k1, out)`.
+template <class Element, class Decode>
+TERN_INLINE void pack_rows(Decode const& decode, index n, index n1, index k0, index k1, Element* rows, Element* out) {
+  constexpr index W = simd::lanes, step = 4 / index{sizeof(Element)}, stride = chunk_columns * step;
+  index const columns = round_to_multiple(k1 - k0, W * step);
+  for (index i = 0; i < W; ++i, ++n) {
+    Element* const row = rows + i * stride;
+    if (n < n1) decode(n, k0, k1, row);
+    for (index k = n < n1 ? k1 - k0 : 0; k < columns; ++k) row[k] = Element(0.f);
+  }
+  transpose_words(reinterpret_cast<std::uint8_t const*>(rows), stride * index{sizeof(Element)}, columns / step,
+                  reinterpret_cast<std::uint8_t*>(out), panel_rows * 4);
+}
+
+/// Decodes columns [k0, k1) of weight rows [n0, n1), n1 - n0 <= panel_rows, into a panel; rows and columns beyond are zero.
+template <class Weights>
+inline void pack_floats(Weights const& w, index n0, index n1, index k0, index k1, matmul_panel& panel) noexcept {
+  auto const decode = [&](index n, index from, index to, float* out) TERN_LAMBDA { decode_row(w, n, from, to, out); };
+  for (index first = 0; first < panel_rows; first += simd::lanes)
+    pack_rows(decode, n0 + first, n1, k0, k1, panel.rows, panel.floats + first);
+}
+/// The same for weights that are bf16, into a panel of bf16.
+inline void pack_halves(block_matrix const& w, index n0, index n1, index k0, index k1, matmul_panel& panel) noexcept {
+  auto const copy = [&](index n, index from, index to, bf16* out) TERN_LAMBDA {
+    __builtin_memcpy(static_cast<void*>(out), w.row(n) + 2 * from, static_cast<std::size_t>(2 * (to - from)));
+  };
+  alignas(64) bf16 rows[simd::lanes * 2 * chunk_columns];
+  for (index first = 0; first < panel_rows; first += simd::lanes)
+    pack_rows(copy, n0 + first, n1, k0, k1, static_cast<bf16*>(rows), panel.halves + 2 * first);
+}
+
+/// A panel's codes as numbers. The same bits as `decode`: products of a scale and a code are exact, or rounded once as there.
+template <class Shape>
+inline void decode_panel(code_panel const& panel, std::int32_t offset, index groups, float* out) noexcept {
+  using simd::pack;
+  constexpr index W = simd::lanes, parts = 32 / Shape::granule, quads = Shape::granule / 4;
+  pack<std::int32_t> const low(255), taken(offset);
+  for (index part = 0; part < groups * parts; ++part)
+    for (index lane = 0; lane < panel_rows; lane += W) {
+      index const at = part * panel_rows + lane;
+      pack<float> const scale = simd::load(panel.scales + at);
+      for (index quad = part * quads; quad < (part + 1) * quads; ++quad) {
+        auto const codes = simd::bit_cast<std::int32_t>(simd::load(panel.codes + 4 * (quad * panel_rows + lane)));
+        pack<std::int32_t> const u[4] = {codes & low, simd::shift_right<8>(codes) & low, simd::shift_right<16>(codes) & low,
+                                         simd::shift_right<24>(codes) & low};
+        TERN_UNROLL
+        for (index k = 0; k < 4; ++k) {
+          pack<float> const q = simd::to_float(u[k] - taken);
+          float* const to = out + (4 * quad + k) * panel_rows + lane;
+          if constexpr (Shape::has_min)
+            simd::store(to, simd::fma(q, scale, simd::load(panel.mins + at)));
+          else
+            simd::store(to, q * scale);
+        }
+      }
+    }
+}
+/// A panel of f32 rounded to bf16. columns: what there is; after an odd number there is a column of zeros.
+inline void narrow_panel(float const* floats, index columns, bf16* out) noexcept {
+  for (index k = 0; k < columns; k += 2)
+    for (index lane = 0; lane < panel_rows; lane += simd::lanes) {
+      float const* const from = floats + k * panel_rows + lane;
+      simd::store(out + k * panel_rows + 2 * lane, simd::narrow_pairs(simd::load(from), simd::load(from + panel_rows)));
+    }
+}
+
+/// Columns [k0, k1) of weight rows [n0, n1) to panel.floats.
+TERN_INLINE void fill_floats(any_weights const& w, index n0, index n1, index k0, index k1, matmul_panel& panel) {
+  if (w.codes.granule == 0) return w.operations->pack_floats(w.object, n0, n1, k0, k1, panel);
+  w.operations->pack_codes(w.object, n0, n1, k0 / 32, k1 / 32, panel.codes);
+  with_shape(w.codes, [&]<class Shape>(Shape) TERN_LAMBDA {
+    decode_panel<code_shape<Shape::granule, Shape::has_min, false>>(panel.codes, w.codes.offset, (k1 - k0) / 32, panel.floats);
+  });
+}
+/// The same to panel.halves.
+TERN_INLINE void fill_halves(any_weights const& w, index n0, index n1, index k0, index k1, matmul_panel& panel) {
+  if (w.operations->pack_halves != nullptr && w.bf16) return w.operations->pack_halves(w.object, n0, n1, k0, k1, panel);
+  fill_floats(w, n0, n1, k0, k1, panel);
+  narrow_panel(panel.floats, k1 - k0, panel.halves);
+}
+
+}  // namespace TERN_ABI
+}  // namespace tern::detail
