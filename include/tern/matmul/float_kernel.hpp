@@ -7,8 +7,8 @@
 /// Each y(r, n) is the sum over chunks of 256 columns, in order, of the sum over k within the chunk, in order: the same
 /// operations whatever else is in the batch.
 
-#include <tern/matmul/float_panel.hpp>
 #include <tern/matmul/options.hpp>
+#include <tern/matmul/tile_kernel.hpp>
 #include <tern/simd/dot.hpp>
 
 namespace tern::detail {
@@ -39,37 +39,10 @@ struct bf16_products {
   TERN_INLINE static simd::pack<float> multiply_add(operand w, operand x, simd::pack<float> sum) { return simd::dot(sum, w, x); }
 };
 
-/// Rows of x whose sums are kept while all chunks of columns pass, and panels that a chunk of them meets one after the other: a chunk
-/// of 512 rows stays in the second cache meanwhile, where all of x would not.
-inline constexpr index kept_rows = 512, panels_at_once = 4;
-/// Sums of a panel, as elements.
-TERN_INLINE constexpr index kept_size(index rows) { return (rows < kept_rows ? rows : kept_rows) * panel_rows; }
-
-/// Scratch memory of a thread, whatever it computes: a panel and sums.
-inline constexpr index panel_bytes = round_to_multiple(sizeof(matmul_panel), 64);
-TERN_INLINE constexpr index slot_bytes(index rows) { return panel_bytes + panels_at_once * kept_size(rows) * index{sizeof(float)}; }
-TERN_INLINE matmul_panel& panel_at(std::byte* memory) { return *reinterpret_cast<matmul_panel*>(memory); }
-TERN_INLINE float* kept_at(std::byte* memory) { return reinterpret_cast<float*>(memory + panel_bytes); }
-
-/// Where a piece of y takes its sums from and puts them: y itself at the first and last chunk, memory of `panel_rows` a row between.
-struct piece_rows {
-  float const* from;
-  float* to;
-  index from_stride, to_stride;
-  TERN_INLINE piece_rows(float* y, index y_stride, float* kept, bool add, bool first, bool last)
-      : from(!first ? kept
-             : add  ? y
-                    : nullptr),
-        to(last ? y : kept),
-        from_stride(first ? y_stride : panel_rows),
-        to_stride(last ? y_stride : panel_rows) {}
-};
-
-/// `Rows` rows of x against a panel: to = from + x panel. from may be null, and may be `to`; n: columns that exist.
+/// `Rows` rows of x against a panel, added to the sums of rows r, r + 1, ...
 template <class Products, int Rows>
 TERN_INLINE void multiply_tile(typename Products::element const* TERN_RESTRICT panel, index steps,
-                               typename Products::element const* TERN_RESTRICT x, index x_stride, piece_rows const& sums, index r,
-                               index n) {
+                               typename Products::element const* TERN_RESTRICT x, index x_stride, piece_rows const& sums, index r) {
   using simd::pack;
   constexpr index W = simd::lanes;
   pack<float> sum[Rows][2];
@@ -90,16 +63,8 @@ TERN_INLINE void multiply_tile(typename Products::element const* TERN_RESTRICT p
   }
   TERN_UNROLL
   for (int i = 0; i < Rows; ++i) {
-    float const* const from = sums.from == nullptr ? nullptr : sums.from + (r + i) * sums.from_stride;
-    float* const to = sums.to + (r + i) * sums.to_stride;
-    TERN_UNROLL
-    for (index half = 0; half < 2; ++half) {
-      index const left = n - half * W, at = half * W;
-      if (left >= W)
-        simd::store(to + at, from != nullptr ? simd::load(from + at) + sum[i][half] : sum[i][half]);
-      else if (left > 0)
-        simd::store_n(to + at, from != nullptr ? simd::load_n(from + at, left) + sum[i][half] : sum[i][half], left);
-    }
+    sums.add(r + i, 0, sum[i][0]);
+    sums.add(r + i, 1, sum[i][1]);
   }
 }
 
@@ -123,9 +88,14 @@ inline void multiply_stripe(matmul_job const& job, index n0, index n1, index r0,
         index const width = n + panel_rows < n1 ? panel_rows : n1 - n;
         auto const* const weights = Products::fill(job.w, n, n + width, k0, k1, panel);
         piece_rows const sums(job.y + first * job.y_stride + n, job.y_stride, kept + (n - n0) / panel_rows * kept_size(r1 - r0), add,
-                              k0 == 0, k1 == columns);
+                              k0 == 0, k1 == columns, width);
+        if constexpr (std::is_same_v<Products, bf16_products>)
+          if (simd::tiles::ready()) {
+            multiply_halves(weights, divide_up(k1 - k0, 32), x + first * x_stride + k0, x_stride, rows, sums, panel.tiles.sums);
+            continue;
+          }
         auto const tile = [&]<int Rows>(index r) TERN_LAMBDA {
-          multiply_tile<Products, Rows>(weights, steps, x + (first + r) * x_stride + k0, x_stride, sums, r, width);
+          multiply_tile<Products, Rows>(weights, steps, x + (first + r) * x_stride + k0, x_stride, sums, r);
         };
         index r = 0;
         for (; r + tile_rows <= rows; r += tile_rows) tile.template operator()<tile_rows>(r);

@@ -22,16 +22,14 @@ inline constexpr int int8_tile_rows = 2;
 /// `Rows` rows of x against a panel whose elements are scale * (u - offset) + min.
 template <class Shape, int Rows>
 inline void multiply_codes(code_panel const& panel, std::int32_t offset, index groups, std::int8_t const* x, index x_stride,
-                           q8_scales const* scales, index blocks, piece_rows const& sums, index row, index n) noexcept {
+                           q8_scales const* scales, index blocks, piece_rows const& sums, index row) noexcept {
   using simd::pack;
   constexpr index W = simd::lanes, granules = 32 / Shape::granule;
-  index const left = n < W ? n : W, right = n - left;
   pack<float> sum[Rows][2];
   TERN_UNROLL
   for (int r = 0; r < Rows; ++r) {
-    float const* const from = sums.from == nullptr ? nullptr : sums.from + (row + r) * sums.from_stride;
-    sum[r][0] = from != nullptr ? simd::load_n(from, left) : pack<float>(0.f);
-    sum[r][1] = from != nullptr ? simd::load_n(from + W, right) : pack<float>(0.f);
+    sum[r][0] = sums.load(row + r, 0);
+    sum[r][1] = sums.load(row + r, 1);
   }
   std::uint8_t const* w = panel.codes;
   for (index g = 0; g < groups; ++g) {
@@ -80,20 +78,26 @@ inline void multiply_codes(code_panel const& panel, std::int32_t offset, index g
   }
   TERN_UNROLL
   for (int r = 0; r < Rows; ++r) {
-    float* const to = sums.to + (row + r) * sums.to_stride;
-    simd::store_n(to, sum[r][0], left);
-    if (right > 0) simd::store_n(to + W, sum[r][1], right);
+    sums.store(row + r, 0, sum[r][0]);
+    sums.store(row + r, 1, sum[r][1]);
   }
 }
 
-/// `rows` rows of x from row r on against a panel of `width` weight rows.
+/// Groups g0, g0 + 1, ... of `rows` rows of x from row `first` on against a panel.
 template <class Shape>
-inline void multiply_panel(code_panel const& panel, std::int32_t offset, index groups, q8_rows const& x, index g0, index first, index rows,
-                           piece_rows const& sums, index width) noexcept {
+inline void multiply_panel(matmul_panel& memory, std::int32_t offset, index groups, q8_rows const& x, index g0, index first, index rows,
+                           piece_rows const& sums) noexcept {
+  code_panel& panel = memory.codes;
+  if constexpr (simd::tiles::exist)
+    if (simd::tiles::ready()) {
+      sign_codes(panel, offset, groups);
+      return multiply_code_tiles<Shape>(panel, groups, x.q + first * x.stride + 32 * g0, x.stride, x.scales + first * x.blocks + g0, x.blocks,
+                                        rows, sums, memory.tiles);
+    }
   auto const tile = [&]<int Rows>(index r) TERN_LAMBDA {
     index const at = first + r;
     multiply_codes<Shape, Rows>(panel, offset, groups, x.q + at * x.stride + 32 * g0, x.stride, x.scales + at * x.blocks + g0, x.blocks,
-                                sums, r, width);
+                                sums, r);
   };
   index r = 0;
   for (; r + int8_tile_rows <= rows; r += int8_tile_rows) tile.template operator()<int8_tile_rows>(r);
@@ -105,17 +109,17 @@ inline void multiply_panel(code_panel const& panel, std::int32_t offset, index g
 /// Weight rows [n0, n1) of a job (at most panels_at_once panels) times rows [r0, r1) of x. kept: sums between chunks, as in
 /// float_kernel.hpp.
 inline void multiply_stripe_int8(matmul_job const& job, index n0, index n1, index r0, index r1, q8_rows const& x, bool add,
-                                 code_panel& panel, float* kept) noexcept {
+                                 matmul_panel& panel, float* kept) noexcept {
   for (index first = r0; first < r1; first += kept_rows)
     for (index g0 = 0; g0 < x.blocks || g0 == 0; g0 += panel_groups) {
       index const g1 = least(g0 + panel_groups, x.blocks), rows = least(kept_rows, r1 - first);
       for (index n = n0; n < n1; n += panel_rows) {
         index const width = least(panel_rows, n1 - n);
-        job.w.operations->pack_codes(job.w.object, n, n + width, g0, g1, panel);
+        job.w.operations->pack_codes(job.w.object, n, n + width, g0, g1, panel.codes);
         piece_rows const sums(job.y + first * job.y_stride + n, job.y_stride, kept + (n - n0) / panel_rows * kept_size(r1 - r0), add,
-                              g0 == 0, g1 == x.blocks);
+                              g0 == 0, g1 == x.blocks, width);
         with_shape(job.w.codes, [&]<class Shape>(Shape) TERN_LAMBDA {
-          multiply_panel<Shape>(panel, job.w.codes.offset, g1 - g0, x, g0, first, rows, sums, width);
+          multiply_panel<Shape>(panel, job.w.codes.offset, g1 - g0, x, g0, first, rows, sums);
         });
       }
     }
@@ -141,7 +145,7 @@ inline void multiply_int8(cpu_policy const& policy, matmul_job const* jobs, inde
       p.job->w.operations->stream_codes(*p.job, p.n0, p.n1, p.r0, p.r1, x, add);
     else
       for (index n = p.n0; n < p.n1; n += panels_at_once * panel_rows)
-        multiply_stripe_int8(*p.job, n, least(n + panels_at_once * panel_rows, p.n1), p.r0, p.r1, x, add, panel_at(memory).codes,
+        multiply_stripe_int8(*p.job, n, least(n + panels_at_once * panel_rows, p.n1), p.r0, p.r1, x, add, panel_at(memory),
                              kept_at(memory));
     finish_piece(p, memory);
   });

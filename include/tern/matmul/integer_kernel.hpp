@@ -71,6 +71,10 @@ inline void sum_integers(code_source const& w, index n0, index n1, std::int8_t c
       index const g1 = least(g0 + integer_groups, groups);
       w.pack(w.object, n, least(n + panel_rows, n1), g0, g1, panel);
       std::int32_t* const to = sums + (n - n0) * (r1 - r0);
+      if (simd::tiles::ready()) {
+        multiply_integer_tiles(panel, g1 - g0, x + r0 * x_stride + 32 * g0, x_stride, r1 - r0, to, g0 == 0);
+        continue;
+      }
       with_shape({32, w.kind.offset, false}, [&]<class Shape>(Shape) TERN_LAMBDA {
         auto const tile = [&]<int Rows>(index r) TERN_LAMBDA {
           multiply_integers<Shape, Rows>(panel.codes, 8 * (g1 - g0), x + r * x_stride + 32 * g0, x_stride, to + (r - r0) * panel_rows,

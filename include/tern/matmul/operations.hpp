@@ -180,6 +180,7 @@ TERN_INLINE any_weights weights_of(W const& w) {
   if constexpr (coded_weights<W>) {
     codes = code_kind_of<W>;
     static_assert(W::granule == 16 || W::granule == 32, "tern: weights' granule is 16 or 32");
+    static_assert(W::offset >= 0 && W::offset <= 128, "tern: weights' offset is 0 to 128");
     static_assert(!W::has_min || W::offset == 0, "tern: weights with a minimum have no offset");
     static_assert(!row_scaled_weights<W> || (W::granule == 32 && !W::has_min),
                   "tern: weights with a scale a row have granule 32 and no minimum");

@@ -26,16 +26,16 @@ inline void copy_rows(cpu_policy const& policy, tensor_view<T, 2> const& x, matm
     for (index p = 0; p < request.prologue_count; ++p) request.prologues[p].prepare(request.prologues[p].object, row, r, x.extent(1));
   });
 }
-/// x as bf16, with a zero behind an odd row.
-inline void round_rows(matmul_input const& in, bf16* out, index stride) noexcept {
-  for (index r = 0; r < in.rows; ++r) {
+/// x as bf16, with zeros behind a row.
+inline void round_rows(cpu_policy const& policy, matmul_input const& in, bf16* out, index stride) {
+  for_rows(policy, in.rows, in.columns, [&](index r) TERN_LAMBDA {
     float const* const x = in.x + r * in.x_stride;
     bf16* const row = out + r * stride;
     index k = 0;
     for (; k + simd::lanes <= in.columns; k += simd::lanes) simd::store(row + k, simd::load(x + k));
     for (; k < in.columns; ++k) row[k] = bf16(x[k]);
-    if (k < stride) row[k] = bf16::from_bits(0);
-  }
+    for (; k < stride; ++k) row[k] = bf16::from_bits(0);
+  });
 }
 
 /// Moves the jobs whose weights fit to the front, and returns how many these are.
@@ -86,7 +86,7 @@ inline prepared_input prepare_input(cpu_policy const& policy, matmul_input const
   prepared_input p{in};
   if (mode == compute::bf16) {
     auto* const x = memory.at<bf16>(memory.plan.x_bf16);
-    round_rows(in, x, memory.plan.stride);
+    round_rows(policy, in, x, memory.plan.stride);
     p.x_bf16 = x;
   } else if (mode != compute::f32) {
     p.x_q8 = {memory.at<std::int8_t>(memory.plan.x_q8), memory.at<q8_scales>(memory.plan.x_scales), memory.plan.stride, in.columns / 32};

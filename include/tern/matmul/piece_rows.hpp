@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// @file matmul/piece_rows.hpp
+/// Where the sums of a panel's products come from and go to.
+
+#include <tern/matmul/float_panel.hpp>
+
+namespace tern::detail {
+inline namespace TERN_ABI {
+
+/// Rows of x whose sums are kept while all chunks of columns pass, and panels that a chunk of them meets one after the other: a chunk
+/// of 512 rows stays in the second cache meanwhile, where all of x would not.
+inline constexpr index kept_rows = 512, panels_at_once = 4;
+/// Sums of a panel, as elements.
+TERN_INLINE constexpr index kept_size(index rows) { return (rows < kept_rows ? rows : kept_rows) * panel_rows; }
+
+/// Scratch memory of a thread, whatever it computes: a panel and sums.
+inline constexpr index panel_bytes = round_to_multiple(sizeof(matmul_panel), 64);
+TERN_INLINE constexpr index slot_bytes(index rows) { return panel_bytes + panels_at_once * kept_size(rows) * index{sizeof(float)}; }
+TERN_INLINE matmul_panel& panel_at(std::byte* memory) { return *reinterpret_cast<matmul_panel*>(memory); }
+TERN_INLINE float* kept_at(std::byte* memory) { return reinterpret_cast<float*>(memory + panel_bytes); }
+
+/// Sums of rows against a panel of `width` weight rows. They come from and go to y itself at the first and last chunk of columns, and
+/// memory of `panel_rows` a row between.
+struct piece_rows {
+  float const* from;  // none: zeros
+  float* to;
+  index from_stride, to_stride, width;
+  TERN_INLINE piece_rows(float* y, index y_stride, float* kept, bool add, bool first, bool last, index n)
+      : from(!first ? kept
+             : add  ? y
+                    : nullptr),
+        to(last ? y : kept),
+        from_stride(first ? y_stride : panel_rows),
+        to_stride(last ? y_stride : panel_rows),
+        width(n) {}
+
+  /// Register `half`, 0 or 1, of a row.
+  TERN_INLINE simd::pack<float> load(index row, index half) const {
+    index const at = half * simd::lanes, left = width - at;
+    if (from == nullptr || left <= 0) return simd::pack<float>(0.f);
+    float const* const p = from + row * from_stride + at;
+    return left >= simd::lanes ? simd::load(p) : simd::load_n(p, left);
+  }
+  TERN_INLINE void store(index row, index half, simd::pack<float> sum) const {
+    index const at = half * simd::lanes, left = width - at;
+    float* const p = to + row * to_stride + at;
+    if (left >= simd::lanes)
+      simd::store(p, sum);
+    else if (left > 0)
+      simd::store_n(p, sum, left);
+  }
+  TERN_INLINE void add(index row, index half, simd::pack<float> sum) const { store(row, half, load(row, half) + sum); }
+};
+
+}  // namespace TERN_ABI
+}  // namespace tern::detail

@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// @file simd/tiles.hpp
+/// Matrix registers: eight of up to 16 rows of 64 bytes, and one instruction that multiplies two of them and adds to a third (Intel AMX).
+///
+///     dot_s8<C, A, B>()      C(i, j) += sum over k of A(i, k) B(k, j)        A (rows, k) s8, B (k / 4, 16, 4) s8, C (rows, 16) s32
+///     dot_s8u8<C, A, B>()    the same, B u8
+///     dot_bf16<C, A, B>()    the same, A (rows, k) bf16, B (k / 2, 16, 2) bf16, C (rows, 16) f32
+///
+/// bf16: exact products, each sum rounded to nearest; subnormal numbers count as zero. `tiles::ready()` says whether there are such
+/// registers and the system lets this process have them; the rest may be called only then.
+///
+/// Cost: a product takes a cycle for each row of A, a load half of one for each of its rows.
+
+#include <tern/core/config.hpp>
+
+#if defined(__AMX_TILE__) && defined(__AMX_INT8__) && defined(__AMX_BF16__) && defined(__linux__) && !defined(TERN_EMULATE_LANES)
+#define TERN_SIMD_TILES 1
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
+#include <cstdint>
+
+namespace tern {
+inline namespace TERN_ABI {
+namespace simd {
+namespace tiles {
+
+/// The shapes of the registers. Tiles C: 0 to 3, A: 4 and 5, B: 6 and 7; tiles 0, 1 and 4 have `upper` rows, tiles 2, 3 and 5 `lower`.
+struct shape {
+  std::uint8_t palette = 1, start = 0, reserved[14] = {};
+  std::uint16_t column_bytes[16] = {};
+  std::uint8_t row_count[16] = {};
+  /// depth: bytes of a row of A, a multiple of 4.
+  TERN_INLINE shape(index upper, index lower, index depth) {
+    for (int t : {0, 1, 4}) row_count[t] = static_cast<std::uint8_t>(upper);
+    for (int t : {2, 3, 5}) row_count[t] = static_cast<std::uint8_t>(lower);
+    for (int t : {6, 7}) row_count[t] = static_cast<std::uint8_t>(depth / 4);
+    for (int t = 0; t < 8; ++t) column_bytes[t] = static_cast<std::uint16_t>(row_count[t] == 0 ? 0 : t == 4 || t == 5 ? depth : 64);
+  }
+};
+static_assert(sizeof(shape) == 64);
+
+#if defined(TERN_SIMD_TILES)
+inline constexpr bool exist = true;
+inline bool ready() noexcept {
+  // ARCH_REQ_XCOMP_PERM for the state of tile data, once a process.
+  static bool const granted = ::syscall(SYS_arch_prctl, 0x1023, 18) == 0;
+  return granted;
+}
+
+// Of the compilers' own intrinsics gcc 12's lose stores to the shape, so the instructions are written out.
+
+TERN_INLINE void configure(shape const& s) { asm volatile("ldtilecfg %0" ::"m"(s)); }
+/// After the last use in a function: the registers cost a thread's switches time while they are in use.
+TERN_INLINE void release() { asm volatile("tilerelease"); }
+template <int T>
+TERN_INLINE void zero() {
+  asm volatile("tilezero %%tmm%c0" ::"i"(T));
+}
+template <int T>
+TERN_INLINE void load(void const* p, index stride) {
+  asm volatile("tileloadd (%0,%1,1), %%tmm%c2" ::"r"(p), "r"(stride), "i"(T) : "memory");
+}
+template <int T>
+TERN_INLINE void store(void* p, index stride) {
+  asm volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(p), "r"(stride), "i"(T) : "memory");
+}
+template <int C, int A, int B>
+TERN_INLINE void dot_s8() {
+  asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B));
+}
+template <int C, int A, int B>
+TERN_INLINE void dot_s8u8() {
+  asm volatile("tdpbsud %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B));
+}
+template <int C, int A, int B>
+TERN_INLINE void dot_bf16() {
+  asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B));
+}
+#else
+inline constexpr bool exist = false;
+inline constexpr bool ready() noexcept { return false; }
+TERN_INLINE void configure(shape const&) {}
+TERN_INLINE void release() {}
+template <int T>
+TERN_INLINE void zero() {}
+template <int T>
+TERN_INLINE void load(void const*, index) {}
+template <int T>
+TERN_INLINE void store(void*, index) {}
+template <int C, int A, int B>
+TERN_INLINE void dot_s8() {}
+template <int C, int A, int B>
+TERN_INLINE void dot_s8u8() {}
+template <int C, int A, int B>
+TERN_INLINE void dot_bf16() {}
+#endif
+
+}  // namespace tiles
+}  // namespace simd
+}  // namespace TERN_ABI
+}  // namespace tern
