@@ -110,6 +110,11 @@
 #else
 #define TERN_ABI_FP16
 #endif
+#if defined(__AMX_TILE__) && defined(__AMX_INT8__) && defined(__AMX_BF16__)
+#define TERN_ABI_AMX _amx
+#else
+#define TERN_ABI_AMX
+#endif
 #if defined(__ARM_FEATURE_DOTPROD)
 #define TERN_ABI_DOTPROD _dotprod
 #else
@@ -233,15 +238,15 @@
 #define TERN_ABI_LETTERS                                                                                                         \
   TERN_ABI_LETTERS__(TERN_ABI_A, TERN_ABI_B, TERN_ABI_C, TERN_ABI_D, TERN_ABI_E, TERN_ABI_F, TERN_ABI_G, TERN_ABI_H, TERN_ABI_I, \
                      TERN_ABI_J, TERN_ABI_K, TERN_ABI_L, TERN_ABI_M, TERN_ABI_N, TERN_ABI_O, TERN_ABI_P, TERN_ABI_Q, TERN_ABI_R)
-#define TERN_ABI_PASTE_(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t) \
-  abi_##a##b##c##d##e##f##g##h##i##j##k##l##m##n##o##p##q##r##s##t
-#define TERN_ABI_PASTE(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t) \
-  TERN_ABI_PASTE_(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t)
+#define TERN_ABI_PASTE_(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t, u) \
+  abi_##a##b##c##d##e##f##g##h##i##j##k##l##m##n##o##p##q##r##s##t##u
+#define TERN_ABI_PASTE(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t, u) \
+  TERN_ABI_PASTE_(a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s, t, u)
 /// The namespace of everything that depends on flags, e.g. `abi_x86_64_sse42_avx_avx2_fma_f16c_bmi2_abcdefg`.
 #define TERN_ABI                                                                                                                           \
   TERN_ABI_PASTE(TERN_ABI_BASE, TERN_ABI_SSE42, TERN_ABI_AVX, TERN_ABI_AVX2, TERN_ABI_FMA, TERN_ABI_F16C, TERN_ABI_BMI2, TERN_ABI_AVXVNNI, \
-                 TERN_ABI_AVX512F, TERN_ABI_AVX512BW, TERN_ABI_VBMI, TERN_ABI_VNNI, TERN_ABI_BF16, TERN_ABI_FP16, TERN_ABI_DOTPROD,        \
-                 TERN_ABI_SVE, TERN_ABI_FAST, TERN_ABI_EXCEPTIONS, TERN_ABI_LETTERS, TERN_ABI_OBJECT)
+                 TERN_ABI_AVX512F, TERN_ABI_AVX512BW, TERN_ABI_VBMI, TERN_ABI_VNNI, TERN_ABI_BF16, TERN_ABI_FP16, TERN_ABI_AMX,            \
+                 TERN_ABI_DOTPROD, TERN_ABI_SVE, TERN_ABI_FAST, TERN_ABI_EXCEPTIONS, TERN_ABI_LETTERS, TERN_ABI_OBJECT)
 
 #include <cstddef>
 

@@ -91,7 +91,7 @@ inline void multiply_stripe(matmul_job const& job, index n0, index n1, index r0,
                               k0 == 0, k1 == columns, width);
         if constexpr (std::is_same_v<Products, bf16_products>)
           if (simd::tiles::ready()) {
-            multiply_halves(weights, divide_up(k1 - k0, 32), x + first * x_stride + k0, x_stride, rows, sums, panel.tiles.sums);
+            multiply_halves(weights, divide_up(k1 - k0, 32), x + first * x_stride + k0, x_stride, rows, sums, panel.floats);
             continue;
           }
         auto const tile = [&]<int Rows>(index r) TERN_LAMBDA {

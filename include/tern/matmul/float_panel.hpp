@@ -9,9 +9,6 @@
 #include <tern/matmul/code_panel.hpp>
 #include <tern/simd/narrow.hpp>
 #include <tern/simd/shuffle.hpp>
-#include <tern/simd/tiles.hpp>
-
-#include <type_traits>
 
 namespace tern::detail {
 inline namespace TERN_ABI {
@@ -19,24 +16,12 @@ inline namespace TERN_ABI {
 /// Columns that are summed before they are added to y: bounds both the panel, which fits L1, and the rounding error.
 inline constexpr index chunk_columns = 256;
 
-/// Parts of columns whose integer products are kept before they are scaled, and rows of x that are multiplied at once, in tile_kernel.hpp.
-inline constexpr index tile_parts = 8, tile_block_rows = 32;
-/// Scratch for these products, and for sums.
-struct tile_memory {
-  alignas(64) std::int32_t products[tile_parts * tile_block_rows * panel_rows];
-  alignas(64) float sums[tile_block_rows * panel_rows];
-};
-struct no_tile_memory {
-  float* sums = nullptr;
-};
-
 /// A thread's scratch, whatever it computes.
 struct matmul_panel {
   alignas(64) float floats[chunk_columns * panel_rows];
   alignas(64) bf16 halves[chunk_columns * panel_rows];
   alignas(64) float rows[simd::lanes * chunk_columns];
   code_panel codes;
-  std::conditional_t<simd::tiles::exist, tile_memory, no_tile_memory> tiles;
 };
 
 /// `lanes` rows of 32-bit words, `stride` bytes apart, become columns of `lanes` words, `out_stride` bytes apart.

@@ -85,15 +85,8 @@ inline void multiply_codes(code_panel const& panel, std::int32_t offset, index g
 
 /// Groups g0, g0 + 1, ... of `rows` rows of x from row `first` on against a panel.
 template <class Shape>
-inline void multiply_panel(matmul_panel& memory, std::int32_t offset, index groups, q8_rows const& x, index g0, index first, index rows,
+inline void multiply_panel(code_panel const& panel, std::int32_t offset, index groups, q8_rows const& x, index g0, index first, index rows,
                            piece_rows const& sums) noexcept {
-  code_panel& panel = memory.codes;
-  if constexpr (simd::tiles::exist)
-    if (simd::tiles::ready()) {
-      sign_codes(panel, offset, groups);
-      return multiply_code_tiles<Shape>(panel, groups, x.q + first * x.stride + 32 * g0, x.stride, x.scales + first * x.blocks + g0, x.blocks,
-                                        rows, sums, memory.tiles);
-    }
   auto const tile = [&]<int Rows>(index r) TERN_LAMBDA {
     index const at = first + r;
     multiply_codes<Shape, Rows>(panel, offset, groups, x.q + at * x.stride + 32 * g0, x.stride, x.scales + at * x.blocks + g0, x.blocks,
@@ -109,18 +102,17 @@ inline void multiply_panel(matmul_panel& memory, std::int32_t offset, index grou
 /// Weight rows [n0, n1) of a job (at most panels_at_once panels) times rows [r0, r1) of x. kept: sums between chunks, as in
 /// float_kernel.hpp.
 inline void multiply_stripe_int8(matmul_job const& job, index n0, index n1, index r0, index r1, q8_rows const& x, bool add,
-                                 matmul_panel& panel, float* kept) noexcept {
+                                 code_panel& panel, float* kept) noexcept {
   for (index first = r0; first < r1; first += kept_rows)
     for (index g0 = 0; g0 < x.blocks || g0 == 0; g0 += panel_groups) {
       index const g1 = least(g0 + panel_groups, x.blocks), rows = least(kept_rows, r1 - first);
       for (index n = n0; n < n1; n += panel_rows) {
         index const width = least(panel_rows, n1 - n);
-        job.w.operations->pack_codes(job.w.object, n, n + width, g0, g1, panel.codes);
+        job.w.operations->pack_codes(job.w.object, n, n + width, g0, g1, panel);
         piece_rows const sums(job.y + first * job.y_stride + n, job.y_stride, kept + (n - n0) / panel_rows * kept_size(r1 - r0), add,
                               g0 == 0, g1 == x.blocks, width);
-        with_shape(job.w.codes, [&]<class Shape>(Shape) TERN_LAMBDA {
-          multiply_panel<Shape>(panel, job.w.codes.offset, g1 - g0, x, g0, first, rows, sums);
-        });
+        with_shape(job.w.codes, [&]<class Shape>(Shape)
+                                    TERN_LAMBDA { multiply_panel<Shape>(panel, job.w.codes.offset, g1 - g0, x, g0, first, rows, sums); });
       }
     }
 }
@@ -145,7 +137,7 @@ inline void multiply_int8(cpu_policy const& policy, matmul_job const* jobs, inde
       p.job->w.operations->stream_codes(*p.job, p.n0, p.n1, p.r0, p.r1, x, add);
     else
       for (index n = p.n0; n < p.n1; n += panels_at_once * panel_rows)
-        multiply_stripe_int8(*p.job, n, least(n + panels_at_once * panel_rows, p.n1), p.r0, p.r1, x, add, panel_at(memory),
+        multiply_stripe_int8(*p.job, n, least(n + panels_at_once * panel_rows, p.n1), p.r0, p.r1, x, add, panel_at(memory).codes,
                              kept_at(memory));
     finish_piece(p, memory);
   });

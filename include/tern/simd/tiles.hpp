@@ -3,9 +3,8 @@
 /// @file simd/tiles.hpp
 /// Matrix registers: eight of up to 16 rows of 64 bytes, and one instruction that multiplies two of them and adds to a third (Intel AMX).
 ///
-///     dot_s8<C, A, B>()      C(i, j) += sum over k of A(i, k) B(k, j)        A (rows, k) s8, B (k / 4, 16, 4) s8, C (rows, 16) s32
-///     dot_s8u8<C, A, B>()    the same, B u8
-///     dot_bf16<C, A, B>()    the same, A (rows, k) bf16, B (k / 2, 16, 2) bf16, C (rows, 16) f32
+///     dot_bytes<C, A, B>()   C(i, j) += sum over k of A(i, k) B(k, j)        A (rows, 64) s8, B (16, 16, 4) u8, C (rows, 16) s32
+///     dot_bf16<C, A, B>()    the same                                        A (rows, 32) bf16, B (16, 16, 2) bf16, C (rows, 16) f32
 ///
 /// bf16: exact products, each sum rounded to nearest; subnormal numbers count as zero. `tiles::ready()` says whether there are such
 /// registers and the system lets this process have them; the rest may be called only then.
@@ -27,23 +26,24 @@ inline namespace TERN_ABI {
 namespace simd {
 namespace tiles {
 
+/// Rows of a tile.
+inline constexpr index rows = 16;
+
 /// The shapes of the registers. Tiles C: 0 to 3, A: 4 and 5, B: 6 and 7; tiles 0, 1 and 4 have `upper` rows, tiles 2, 3 and 5 `lower`.
 struct shape {
   std::uint8_t palette = 1, start = 0, reserved[14] = {};
   std::uint16_t column_bytes[16] = {};
   std::uint8_t row_count[16] = {};
-  /// depth: bytes of a row of A, a multiple of 4.
-  TERN_INLINE shape(index upper, index lower, index depth) {
+  TERN_INLINE shape(index upper, index lower) {
     for (int t : {0, 1, 4}) row_count[t] = static_cast<std::uint8_t>(upper);
     for (int t : {2, 3, 5}) row_count[t] = static_cast<std::uint8_t>(lower);
-    for (int t : {6, 7}) row_count[t] = static_cast<std::uint8_t>(depth / 4);
-    for (int t = 0; t < 8; ++t) column_bytes[t] = static_cast<std::uint16_t>(row_count[t] == 0 ? 0 : t == 4 || t == 5 ? depth : 64);
+    for (int t : {6, 7}) row_count[t] = rows;
+    for (int t = 0; t < 8; ++t) column_bytes[t] = row_count[t] == 0 ? 0 : 64;
   }
 };
 static_assert(sizeof(shape) == 64);
 
 #if defined(TERN_SIMD_TILES)
-inline constexpr bool exist = true;
 inline bool ready() noexcept {
   // ARCH_REQ_XCOMP_PERM for the state of tile data, once a process.
   static bool const granted = ::syscall(SYS_arch_prctl, 0x1023, 18) == 0;
@@ -68,11 +68,7 @@ TERN_INLINE void store(void* p, index stride) {
   asm volatile("tilestored %%tmm%c2, (%0,%1,1)" ::"r"(p), "r"(stride), "i"(T) : "memory");
 }
 template <int C, int A, int B>
-TERN_INLINE void dot_s8() {
-  asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B));
-}
-template <int C, int A, int B>
-TERN_INLINE void dot_s8u8() {
+TERN_INLINE void dot_bytes() {
   asm volatile("tdpbsud %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B));
 }
 template <int C, int A, int B>
@@ -80,7 +76,6 @@ TERN_INLINE void dot_bf16() {
   asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B));
 }
 #else
-inline constexpr bool exist = false;
 inline constexpr bool ready() noexcept { return false; }
 TERN_INLINE void configure(shape const&) {}
 TERN_INLINE void release() {}
@@ -91,9 +86,7 @@ TERN_INLINE void load(void const*, index) {}
 template <int T>
 TERN_INLINE void store(void*, index) {}
 template <int C, int A, int B>
-TERN_INLINE void dot_s8() {}
-template <int C, int A, int B>
-TERN_INLINE void dot_s8u8() {}
+TERN_INLINE void dot_bytes() {}
 template <int C, int A, int B>
 TERN_INLINE void dot_bf16() {}
 #endif
