@@ -18,6 +18,7 @@
 #include <tern/formats/gptq.hpp>
 #include <tern/formats/group_int4.hpp>
 #include <tern/formats/int8_rows.hpp>
+#include <tern/formats/interleaved.hpp>
 #include <tern/formats/iq4.hpp>
 #include <tern/formats/k_quants.hpp>
 #include <tern/formats/mid_rise.hpp>

@@ -39,7 +39,7 @@ TERN_INLINE void pack_lanes(W const& weights, index n, index end, index g0, inde
       load_rows(weights, n, end, g0 + g, w);
     next.step();
     for (index h = 0; h < 2; ++h) {
-      simd::transpose_quads(w.u[h]);
+      if constexpr (!loads_quads<W>) simd::transpose_quads(w.u[h]);
       for (index j = 0; j < 4; ++j) simd::store(panel.codes + 4 * ((8 * g + 4 * h + j) * panel_rows + first), w.u[h][j]);
     }
     for (index j = 0; Scales && j < granules; ++j) {

@@ -41,12 +41,38 @@ TERN_INLINE simd::pack<float> add_group(simd::pack<float> sum, simd::pack<std::i
   }
 }
 
+/// The integer dot products of `lanes` weight rows with 32 columns of x: of each half, or of both in part[0] where they share a scale.
+template <class W>
+TERN_INLINE void multiply_group(row_group<W::granule> const& w, std::int8_t const* q, simd::pack<std::int32_t> (&part)[2]) {
+  using simd::pack;
+  using shape = code_shape_of<W>;
+  constexpr bool one = W::granule == 32;
+  if constexpr (loads_quads<W>) {
+    part[0] = part[1] = pack<std::int32_t>(0);
+    TERN_UNROLL
+    for (index j = 0; j < 4; ++j) {
+      part[0] = dot_codes<shape>(part[0], w.u[0][j], simd::splat4(q + 4 * j));
+      part[1] = dot_codes<shape>(part[1], w.u[1][j], simd::splat4(q + 16 + 4 * j));
+    }
+    if constexpr (one) part[0] = part[0] + part[1];
+  } else {
+    auto const x0 = simd::repeat16(q), x1 = simd::repeat16(q + 16);
+    pack<std::int32_t> first[4], second[4];
+    TERN_UNROLL
+    for (index r = 0; r < 4; ++r) {
+      first[r] = dot_codes<shape>(pack<std::int32_t>(0), w.u[0][r], x0);
+      second[r] = dot_codes<shape>(one ? first[r] : pack<std::int32_t>(0), w.u[1][r], x1);
+    }
+    part[0] = simd::sum_quads(one ? second : first);
+    if constexpr (!one) part[1] = simd::sum_quads(second);
+  }
+}
+
 /// `lanes` weight rows from row n on times one row of x, added to `sum`; rows from `end` on count as the last one.
 template <class W>
 TERN_INLINE simd::pack<float> stream_rows(W const& weights, index n, index end, std::int8_t const* q, q8_scales const* scales, index groups,
                                           simd::pack<float> sum) {
   using simd::pack;
-  using shape = code_shape_of<W>;
   bool const whole = n + simd::lanes <= end;
   prefetch_rows next(weights, n, whole ? groups : 0);
   auto rows = walk_rows(weights, n);
@@ -57,15 +83,8 @@ TERN_INLINE simd::pack<float> stream_rows(W const& weights, index n, index end, 
     else
       load_rows(weights, n, end, g, w);
     next.step();
-    auto const x0 = simd::repeat16(q + 32 * g), x1 = simd::repeat16(q + 32 * g + 16);
-    pack<std::int32_t> first[4], second[4], part[2];
-    TERN_UNROLL
-    for (index r = 0; r < 4; ++r) {
-      first[r] = dot_codes<shape>(pack<std::int32_t>(0), w.u[0][r], x0);
-      second[r] = dot_codes<shape>(W::granule == 32 ? first[r] : pack<std::int32_t>(0), w.u[1][r], x1);
-    }
-    part[0] = simd::sum_quads(W::granule == 32 ? second : first);
-    if constexpr (W::granule != 32) part[1] = simd::sum_quads(second);
+    pack<std::int32_t> part[2];
+    multiply_group<W>(w, q + 32 * g, part);
     sum = add_group<W>(sum, part, scales[g], w.scale, w.min);
   }
   return sum;

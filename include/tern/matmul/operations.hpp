@@ -4,6 +4,7 @@
 /// From weights of any type to what the kernels call: a table of functions for each type (formats/weights.hpp says what is asked of it), so
 /// that the engine is compiled once, and a call with new weights adds only their own unpacking.
 
+#include <tern/formats/interleaved.hpp>
 #include <tern/matmul/float_stream.hpp>
 #include <tern/matmul/gather.hpp>
 #include <tern/matmul/integer_kernel.hpp>
@@ -191,7 +192,8 @@ TERN_INLINE any_weights weights_of(W const& w) {
 
 /// Types that weights_of takes as they are; others are views that become a block_matrix first.
 template <class W>
-inline constexpr bool is_weights = custom_weights<W> || std::is_same_v<W, block_matrix> || std::is_same_v<W, chosen_blocks>;
+inline constexpr bool is_weights =
+    custom_weights<W> || std::is_same_v<W, block_matrix> || std::is_same_v<W, chosen_blocks> || std::is_same_v<W, interleaved_matrix>;
 template <class W>
 using held_weights = std::conditional_t<is_weights<W>, W, block_matrix>;
 template <class W>

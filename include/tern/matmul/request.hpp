@@ -6,8 +6,8 @@
 #include <tern/matmul/activation.hpp>
 #include <tern/matmul/bias.hpp>
 #include <tern/matmul/gather.hpp>
+#include <tern/matmul/interleaved.hpp>
 #include <tern/matmul/low_rank.hpp>
-#include <tern/matmul/operations.hpp>
 #include <tern/matmul/outliers.hpp>
 
 namespace tern::detail {

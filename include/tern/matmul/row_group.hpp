@@ -11,7 +11,8 @@
 namespace tern::detail {
 inline namespace TERN_ABI {
 
-/// 32 columns of `lanes` weight rows: u[h][r] has bytes 16 h to 16 h + 15 of rows r, r + 4, r + 8, ...
+/// 32 columns of `lanes` weight rows: u[h][r] has bytes 16 h to 16 h + 15 of rows r, r + 4, r + 8, ... Or, where the weights' `quads` says
+/// so, u[h][j] has columns 16 h + 4 j to 16 h + 4 j + 3 of every row, a row a lane: what transpose_quads makes of the former.
 /// Granule: columns that share a scale (and a minimum, in formats that have one), 16 or 32.
 template <index Granule>
 struct row_group {
@@ -19,6 +20,10 @@ struct row_group {
   simd::pack<std::uint8_t> u[2][4];
   simd::pack<float> scale[granules], min[granules];
 };
+
+/// Whether weights load groups by quads.
+template <class W>
+inline constexpr bool loads_quads = requires { requires W::quads; };
 
 /// The block of 32 columns in the row at `row`.
 template <class Format>
@@ -42,8 +47,10 @@ TERN_INLINE void load_rows(W const& w, index n, index end, index g, row_group<W:
       min[j][i] = m[j];
     }
   }
-  for (index h = 0; h < 2; ++h)
+  for (index h = 0; h < 2; ++h) {
     for (index r = 0; r < 4; ++r) out.u[h][r] = simd::load_rows16(bytes + 32 * r + 16 * h, 4 * 32);
+    if constexpr (loads_quads<W>) simd::transpose_quads(out.u[h]);
+  }
   for (index j = 0; j < granules; ++j) {
     out.scale[j] = simd::load(scale[j]);
     if constexpr (W::has_min) out.min[j] = simd::load(min[j]);
@@ -58,14 +65,48 @@ TERN_INLINE void load_rows(W const& w, index n, index g, row_group<W::granule>& 
     load_rows(w, n, n + simd::lanes, g, out);
 }
 
-/// Scales and minima of blocks, row by row.
+using row_words = simd::pack<std::int32_t>;  // one a row
+
+/// A block of each of `lanes` rows that lie where the file has them, row_bytes apart. Offsets are within the block.
 template <class Format>
-TERN_INLINE void load_scales(Format, std::uint8_t const* rows, index row_bytes, index g, row_group<Format::granule>& out) {
-  constexpr index W = simd::lanes, granules = 32 / Format::granule;
-  float scale[granules][W], min[granules][W];
-  for (index i = 0; i < W; ++i) {
+struct strided_blocks {
+  static constexpr bool quads = false;
+  static constexpr index bytes = sizeof(typename Format::block);
+  std::uint8_t const* p;
+  index row_bytes;
+  /// 16 bytes of each row, as u[h] of a row_group.
+  TERN_INLINE void codes(index at, simd::pack<std::uint8_t> (&u)[4]) const {
+    TERN_UNROLL
+    for (index r = 0; r < 4; ++r) u[r] = simd::load_rows16(p + at + r * row_bytes, 4 * row_bytes);
+  }
+  /// The same as four words a row.
+  TERN_INLINE void words(index at, row_words (&out)[4]) const {
+    simd::pack<std::uint8_t> t[4];
+    codes(at, t);
+    simd::transpose_quads(t);
+    TERN_UNROLL
+    for (index r = 0; r < 4; ++r) out[r] = simd::bit_cast<std::int32_t>(t[r]);
+  }
+  TERN_INLINE row_words word(index at) const { return simd::gather_rows32(p + at, row_bytes); }
+  /// The f16 that a block starts or ends with.
+  TERN_INLINE simd::pack<float> first_f16() const { return simd::low_f16(word(0)); }
+  TERN_INLINE simd::pack<float> last_f16() const { return simd::high_f16(word(bytes - 4)); }
+  /// The last 16 bytes.
+  TERN_INLINE void last_words(row_words (&out)[4]) const { words(bytes - 16, out); }
+  TERN_INLINE typename Format::block const& block(index row) const {
+    return *reinterpret_cast<typename Format::block const*>(p + row * row_bytes);
+  }
+};
+
+/// Scales and minima, row by row.
+template <class Format, class Blocks>
+TERN_INLINE void load_scales(Format, Blocks const& b, index part, row_group<Format::granule>& out) {
+  constexpr index L = simd::lanes, granules = 32 / Format::granule;
+  float scale[granules][L], min[granules][L];
+  for (index i = 0; i < L; ++i) {
     float s[granules], m[granules];
-    Format::scales(block_of<Format>(rows + i * row_bytes, g), g % (Format::elements / 32), s, m);
+    auto const& block = b.block(i);
+    Format::scales(block, part, s, m);
     for (index j = 0; j < granules; ++j) {
       scale[j][i] = s[j];
       if constexpr (Format::has_min) min[j][i] = m[j];
@@ -77,68 +118,74 @@ TERN_INLINE void load_scales(Format, std::uint8_t const* rows, index row_bytes, 
   }
 }
 
-/// Any blocks, through memory.
-template <class Format>
-TERN_INLINE void load_group(Format, std::uint8_t const* rows, index row_bytes, index g, row_group<Format::granule>& out) {
-  constexpr index W = simd::lanes, parts = Format::elements / 32;
-  std::uint8_t bytes[W * 32];
-  for (index i = 0; i < W; ++i) Format::unpack(block_of<Format>(rows + i * row_bytes, g), g % parts, bytes + 32 * i);
-  for (index h = 0; h < 2; ++h)
+/// Any blocks, through memory. part: of 32 columns.
+template <class Format, class Blocks>
+TERN_INLINE void load_group(Format, Blocks const& b, index part, row_group<Format::granule>& out) {
+  constexpr index L = simd::lanes;
+  std::uint8_t bytes[L * 32];
+  for (index i = 0; i < L; ++i) {
+    auto const& block = b.block(i);
+    Format::unpack(block, part, bytes + 32 * i);
+  }
+  for (index h = 0; h < 2; ++h) {
     for (index r = 0; r < 4; ++r) out.u[h][r] = simd::load_rows16(bytes + 32 * r + 16 * h, 4 * 32);
-  load_scales(Format{}, rows, row_bytes, g, out);
+    if constexpr (Blocks::quads) simd::transpose_quads(out.u[h]);
+  }
+  load_scales(Format{}, b, part, out);
 }
 
-/// The halves of 16 bytes at q in each row: codes, or choices among the format's levels.
-template <class Format>
-TERN_INLINE void load_halves(Format, std::uint8_t const* q, index row_bytes, row_group<Format::granule>& out) {
+/// The halves of 16 bytes: codes, or choices among the format's levels.
+template <class Format, class Blocks>
+TERN_INLINE void load_halves(Format, Blocks const& b, index at, simd::pack<std::uint8_t> (&u)[2][4]) {
   simd::pack<std::uint8_t> const low(std::uint8_t{15});
+  simd::pack<std::uint8_t> v[4];
+  b.codes(at, v);
   TERN_UNROLL
   for (index r = 0; r < 4; ++r) {
-    auto const v = simd::load_rows16(q + r * row_bytes, 4 * row_bytes);
-    out.u[0][r] = v & low;
-    out.u[1][r] = simd::shift_right<4>(v);
+    u[0][r] = v[r] & low;
+    u[1][r] = simd::shift_right<4>(v[r]);
   }
   if constexpr (requires { Format::levels; }) {
     auto const table = simd::load_table(reinterpret_cast<std::int8_t const*>(Format::levels));
     TERN_UNROLL
-    for (index r = 0; r < 4; ++r) {
-      out.u[0][r] = simd::bit_cast<std::uint8_t>(simd::lookup(table, out.u[0][r]));
-      out.u[1][r] = simd::bit_cast<std::uint8_t>(simd::lookup(table, out.u[1][r]));
+    for (index h = 0; h < 2; ++h) {
+      TERN_UNROLL
+      for (index r = 0; r < 4; ++r) u[h][r] = simd::bit_cast<std::uint8_t>(simd::lookup(table, u[h][r]));
     }
   }
 }
-/// Such halves after one or two f16.
-template <class Format>
-TERN_INLINE void load_f16_halves(Format, std::uint8_t const* rows, index row_bytes, index g, row_group<Format::granule>& out) {
-  using block = typename Format::block;
-  std::uint8_t const* const p = rows + g * static_cast<index>(sizeof(block));
-  load_halves(Format{}, p + static_cast<index>(offsetof(block, q)), row_bytes, out);
-  auto const head = simd::gather_rows32(p, row_bytes);
+template <class Blocks>
+TERN_INLINE void load_group(formats::q4_0 f, Blocks const& b, index, row_group<formats::q4_0::granule>& out) {
+  load_halves(f, b, 2, out.u);
+  out.scale[0] = b.first_f16();
+}
+template <class Blocks>
+TERN_INLINE void load_group(formats::iq4_nl f, Blocks const& b, index, row_group<formats::iq4_nl::granule>& out) {
+  load_halves(f, b, 2, out.u);
+  out.scale[0] = b.first_f16();
+}
+template <class Blocks>
+TERN_INLINE void load_group(formats::q4_1 f, Blocks const& b, index, row_group<formats::q4_1::granule>& out) {
+  load_halves(f, b, 4, out.u);
+  row_words const head = b.word(0);
   out.scale[0] = simd::low_f16(head);
-  if constexpr (Format::has_min) out.min[0] = simd::high_f16(head);
+  out.min[0] = simd::high_f16(head);
 }
-TERN_INLINE void load_group(formats::q4_0, std::uint8_t const* rows, index row_bytes, index g, row_group<formats::q4_0::granule>& out) {
-  load_f16_halves(formats::q4_0{}, rows, row_bytes, g, out);
+template <class Blocks>
+TERN_INLINE void load_group(formats::mxfp4 f, Blocks const& b, index, row_group<formats::mxfp4::granule>& out) {
+  load_halves(f, b, 1, out.u);
+  load_scales(f, b, 0, out);
 }
-TERN_INLINE void load_group(formats::q4_1, std::uint8_t const* rows, index row_bytes, index g, row_group<formats::q4_1::granule>& out) {
-  load_f16_halves(formats::q4_1{}, rows, row_bytes, g, out);
-}
-TERN_INLINE void load_group(formats::iq4_nl, std::uint8_t const* rows, index row_bytes, index g, row_group<formats::iq4_nl::granule>& out) {
-  load_f16_halves(formats::iq4_nl{}, rows, row_bytes, g, out);
-}
-TERN_INLINE void load_group(formats::mxfp4, std::uint8_t const* rows, index row_bytes, index g, row_group<formats::mxfp4::granule>& out) {
-  load_halves(formats::mxfp4{}, block_of<formats::mxfp4>(rows, g).q, row_bytes, out);
-  load_scales(formats::mxfp4{}, rows, row_bytes, g, out);
-}
-TERN_INLINE void load_group(formats::q8_0, std::uint8_t const* rows, index row_bytes, index g, row_group<formats::q8_0::granule>& out) {
-  std::uint8_t const* const p = rows + g * 34;
+template <class Blocks>
+TERN_INLINE void load_group(formats::q8_0, Blocks const& b, index, row_group<formats::q8_0::granule>& out) {
   simd::pack<std::uint8_t> const top(std::uint8_t{0x80});
   TERN_UNROLL
-  for (index r = 0; r < 4; ++r) {
-    out.u[0][r] = simd::load_rows16(p + 2 + r * row_bytes, 4 * row_bytes) ^ top;
-    out.u[1][r] = simd::load_rows16(p + 18 + r * row_bytes, 4 * row_bytes) ^ top;
+  for (index h = 0; h < 2; ++h) {
+    b.codes(2 + 16 * h, out.u[h]);
+    TERN_UNROLL
+    for (index r = 0; r < 4; ++r) out.u[h][r] = out.u[h][r] ^ top;
   }
-  out.scale[0] = simd::low_f16(simd::gather_rows32(p, row_bytes));
+  out.scale[0] = b.first_f16();
 }
 
 /// Short rows give the machine's own prefetcher nothing to go by: while `lanes` rows are walked, the next ones are asked for, in

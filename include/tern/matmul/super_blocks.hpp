@@ -9,8 +9,6 @@
 namespace tern::detail {
 inline namespace TERN_ABI {
 
-using row_words = simd::pack<std::int32_t>;  // one a row
-
 /// The bits [shift, shift + n) of every lane, mask = 2^n - 1.
 TERN_INLINE row_words bits_of(row_words a, int shift, std::int32_t mask) { return simd::shift_right(a, shift) & row_words(mask); }
 TERN_INLINE row_words byte_of(row_words a, int i) { return bits_of(a, 8 * i, 255); }
@@ -18,32 +16,23 @@ TERN_INLINE row_words signed_byte_of(row_words a, int i) {
   return simd::shift_right<24>(simd::shift_left<24>(simd::shift_right(a, 8 * i)));
 }
 
-/// 16 bytes at p of each row as four words a row.
-TERN_INLINE void load_words(std::uint8_t const* p, index row_bytes, row_words (&out)[4]) {
-  simd::pack<std::uint8_t> t[4];
-  TERN_UNROLL
-  for (index r = 0; r < 4; ++r) t[r] = simd::load_rows16(p + r * row_bytes, 4 * row_bytes);
-  simd::transpose_quads(t);
-  TERN_UNROLL
-  for (index r = 0; r < 4; ++r) out[r] = simd::bit_cast<std::int32_t>(t[r]);
-}
-
-/// Codes of 32 columns: u = bits of the 32 bytes at p of each row.
-TERN_INLINE void take_codes(std::uint8_t const* p, index row_bytes, int shift, std::uint8_t mask, simd::pack<std::uint8_t> (&u)[2][4]) {
+/// Codes of 32 columns: u = bits of 32 bytes of each row.
+template <class Blocks>
+TERN_INLINE void take_codes(Blocks const& b, index at, int shift, std::uint8_t mask, simd::pack<std::uint8_t> (&u)[2][4]) {
   TERN_UNROLL
   for (index h = 0; h < 2; ++h) {
+    b.codes(at + 16 * h, u[h]);
     TERN_UNROLL
-    for (index r = 0; r < 4; ++r) {
-      auto const v = simd::bit_cast<std::int32_t>(simd::load_rows16(p + 16 * h + r * row_bytes, 4 * row_bytes));
-      u[h][r] = simd::bit_cast<std::uint8_t>(simd::shift_right(v, shift)) & simd::pack<std::uint8_t>(mask);
-    }
+    for (index r = 0; r < 4; ++r)
+      u[h][r] =
+          simd::bit_cast<std::uint8_t>(simd::shift_right(simd::bit_cast<std::int32_t>(u[h][r]), shift)) & simd::pack<std::uint8_t>(mask);
   }
 }
 /// u |= such bits << left, where none leaves its byte.
-template <int left>
-TERN_INLINE void add_codes(std::uint8_t const* p, index row_bytes, int shift, std::uint8_t mask, simd::pack<std::uint8_t> (&u)[2][4]) {
+template <int left, class Blocks>
+TERN_INLINE void add_codes(Blocks const& b, index at, int shift, std::uint8_t mask, simd::pack<std::uint8_t> (&u)[2][4]) {
   simd::pack<std::uint8_t> v[2][4];
-  take_codes(p, row_bytes, shift, mask, v);
+  take_codes(b, at, shift, mask, v);
   TERN_UNROLL
   for (index h = 0; h < 2; ++h) {
     TERN_UNROLL
@@ -64,14 +53,14 @@ struct super_scales {
   }
 };
 
-// For each format: `find_scales` for a block that lies at p in each row, and `find_codes` for its group g. The layouts are those of
+// For each format: `find_scales` for a block of each row, and `find_codes` for its group g. The layouts are those of
 // formats/k_quants.hpp and its neighbours.
 
 /// d, e and twelve bytes of six-bit scales and minima: q4_k and q5_k.
-template <class Format>
-TERN_INLINE void find_six_bits(std::uint8_t const* p, index row_bytes, super_scales<Format>& out) {
+template <class Format, class Blocks>
+TERN_INLINE void find_six_bits(Blocks const& b, super_scales<Format>& out) {
   row_words w[4];
-  load_words(p, row_bytes, w);
+  b.words(0, w);
   auto const d = simd::low_f16(w[0]), e = simd::high_f16(w[0]);
   TERN_UNROLL
   for (int g = 0; g < 8; ++g) {
@@ -82,25 +71,30 @@ TERN_INLINE void find_six_bits(std::uint8_t const* p, index row_bytes, super_sca
     out.set(g, d * simd::to_float(s), -(e * simd::to_float(t)));
   }
 }
-TERN_INLINE void find_scales(formats::q4_k, std::uint8_t const* p, index row_bytes, super_scales<formats::q4_k>& out) {
-  find_six_bits(p, row_bytes, out);
+template <class Blocks>
+TERN_INLINE void find_scales(formats::q4_k, Blocks const& b, super_scales<formats::q4_k>& out) {
+  find_six_bits(b, out);
 }
-TERN_INLINE void find_codes(formats::q4_k, std::uint8_t const* p, index row_bytes, index g, simd::pack<std::uint8_t> (&u)[2][4]) {
-  take_codes(p + 16 + g / 2 * 32, row_bytes, static_cast<int>(g % 2 * 4), 15, u);
-}
-
-TERN_INLINE void find_scales(formats::q5_k, std::uint8_t const* p, index row_bytes, super_scales<formats::q5_k>& out) {
-  find_six_bits(p, row_bytes, out);
-}
-TERN_INLINE void find_codes(formats::q5_k, std::uint8_t const* p, index row_bytes, index g, simd::pack<std::uint8_t> (&u)[2][4]) {
-  take_codes(p + 48 + g / 2 * 32, row_bytes, static_cast<int>(g % 2 * 4), 15, u);
-  add_codes<4>(p + 16, row_bytes, static_cast<int>(g), 1, u);
+template <class Blocks>
+TERN_INLINE void find_codes(formats::q4_k, Blocks const& b, index g, simd::pack<std::uint8_t> (&u)[2][4]) {
+  take_codes(b, 16 + g / 2 * 32, static_cast<int>(g % 2 * 4), 15, u);
 }
 
-TERN_INLINE void find_scales(formats::q2_k, std::uint8_t const* p, index row_bytes, super_scales<formats::q2_k>& out) {
+template <class Blocks>
+TERN_INLINE void find_scales(formats::q5_k, Blocks const& b, super_scales<formats::q5_k>& out) {
+  find_six_bits(b, out);
+}
+template <class Blocks>
+TERN_INLINE void find_codes(formats::q5_k, Blocks const& b, index g, simd::pack<std::uint8_t> (&u)[2][4]) {
+  take_codes(b, 48 + g / 2 * 32, static_cast<int>(g % 2 * 4), 15, u);
+  add_codes<4>(b, 16, static_cast<int>(g), 1, u);
+}
+
+template <class Blocks>
+TERN_INLINE void find_scales(formats::q2_k, Blocks const& b, super_scales<formats::q2_k>& out) {
   row_words w[4];
-  load_words(p, row_bytes, w);
-  row_words const head = simd::gather_rows32(p + 80, row_bytes);
+  b.words(0, w);
+  row_words const head = b.word(80);
   auto const d = simd::low_f16(head), e = simd::high_f16(head);
   TERN_UNROLL
   for (int part = 0; part < 16; ++part) {
@@ -108,14 +102,16 @@ TERN_INLINE void find_scales(formats::q2_k, std::uint8_t const* p, index row_byt
     out.set(part, d * simd::to_float(s), -(e * simd::to_float(t)));
   }
 }
-TERN_INLINE void find_codes(formats::q2_k, std::uint8_t const* p, index row_bytes, index g, simd::pack<std::uint8_t> (&u)[2][4]) {
-  take_codes(p + 16 + g / 4 * 32, row_bytes, static_cast<int>(g % 4 * 2), 3, u);
+template <class Blocks>
+TERN_INLINE void find_codes(formats::q2_k, Blocks const& b, index g, simd::pack<std::uint8_t> (&u)[2][4]) {
+  take_codes(b, 16 + g / 4 * 32, static_cast<int>(g % 4 * 2), 3, u);
 }
 
-TERN_INLINE void find_scales(formats::q3_k, std::uint8_t const* p, index row_bytes, super_scales<formats::q3_k>& out) {
+template <class Blocks>
+TERN_INLINE void find_scales(formats::q3_k, Blocks const& b, super_scales<formats::q3_k>& out) {
   row_words w[4];
-  load_words(p + 94, row_bytes, w);  // the last two bytes of q, twelve of scales, d
-  auto const d = simd::high_f16(w[3]);
+  b.last_words(w);  // the last two bytes of q, twelve of scales, d
+  auto const d = b.last_f16();
   auto const c = [&](int i) TERN_LAMBDA { return byte_of(w[(i + 2) / 4], (i + 2) % 4); };
   TERN_UNROLL
   for (int part = 0; part < 16; ++part) {
@@ -123,26 +119,30 @@ TERN_INLINE void find_scales(formats::q3_k, std::uint8_t const* p, index row_byt
     out.set(part, d * simd::to_float(s - row_words(32)));
   }
 }
-TERN_INLINE void find_codes(formats::q3_k, std::uint8_t const* p, index row_bytes, index g, simd::pack<std::uint8_t> (&u)[2][4]) {
-  take_codes(p + 32 + g / 4 * 32, row_bytes, static_cast<int>(g % 4 * 2), 3, u);
-  add_codes<2>(p, row_bytes, static_cast<int>(g), 1, u);
+template <class Blocks>
+TERN_INLINE void find_codes(formats::q3_k, Blocks const& b, index g, simd::pack<std::uint8_t> (&u)[2][4]) {
+  take_codes(b, 32 + g / 4 * 32, static_cast<int>(g % 4 * 2), 3, u);
+  add_codes<2>(b, 0, static_cast<int>(g), 1, u);
 }
 
-TERN_INLINE void find_scales(formats::q6_k, std::uint8_t const* p, index row_bytes, super_scales<formats::q6_k>& out) {
+template <class Blocks>
+TERN_INLINE void find_scales(formats::q6_k, Blocks const& b, super_scales<formats::q6_k>& out) {
   row_words w[4];
-  load_words(p + 192, row_bytes, w);
-  auto const d = simd::high_f16(simd::gather_rows32(p + 206, row_bytes));
+  b.words(192, w);
+  auto const d = b.last_f16();
   TERN_UNROLL
   for (int part = 0; part < 16; ++part) out.set(part, d * simd::to_float(signed_byte_of(w[part / 4], part % 4)));
 }
-TERN_INLINE void find_codes(formats::q6_k, std::uint8_t const* p, index row_bytes, index g, simd::pack<std::uint8_t> (&u)[2][4]) {
-  take_codes(p + g / 4 * 64 + g % 2 * 32, row_bytes, static_cast<int>(g % 4 / 2 * 4), 15, u);
-  add_codes<4>(p + 128 + g / 4 * 32, row_bytes, static_cast<int>(g % 4 * 2), 3, u);
+template <class Blocks>
+TERN_INLINE void find_codes(formats::q6_k, Blocks const& b, index g, simd::pack<std::uint8_t> (&u)[2][4]) {
+  take_codes(b, g / 4 * 64 + g % 2 * 32, static_cast<int>(g % 4 / 2 * 4), 15, u);
+  add_codes<4>(b, 128 + g / 4 * 32, static_cast<int>(g % 4 * 2), 3, u);
 }
 
-TERN_INLINE void find_scales(formats::iq4_xs, std::uint8_t const* p, index row_bytes, super_scales<formats::iq4_xs>& out) {
+template <class Blocks>
+TERN_INLINE void find_scales(formats::iq4_xs, Blocks const& b, super_scales<formats::iq4_xs>& out) {
   row_words w[4];
-  load_words(p, row_bytes, w);  // d, a; four bytes c; codes
+  b.words(0, w);  // d, a; four bytes c; codes
   auto const d = simd::low_f16(w[0]);
   TERN_UNROLL
   for (int g = 0; g < 8; ++g) {
@@ -150,48 +150,51 @@ TERN_INLINE void find_scales(formats::iq4_xs, std::uint8_t const* p, index row_b
     out.set(g, d * simd::to_float(s - row_words(32)));
   }
 }
-TERN_INLINE void find_codes(formats::iq4_xs, std::uint8_t const* p, index row_bytes, index g, simd::pack<std::uint8_t> (&u)[2][4]) {
-  row_group<formats::iq4_xs::granule> out;
-  load_halves(formats::iq4_xs{}, p + 8 + 16 * g, row_bytes, out);
-  TERN_UNROLL
-  for (index h = 0; h < 2; ++h) {
-    TERN_UNROLL
-    for (index r = 0; r < 4; ++r) u[h][r] = out.u[h][r];
-  }
+template <class Blocks>
+TERN_INLINE void find_codes(formats::iq4_xs, Blocks const& b, index g, simd::pack<std::uint8_t> (&u)[2][4]) {
+  load_halves(formats::iq4_xs{}, b, 8 + 16 * g, u);
 }
 
-TERN_INLINE void find_scales(formats::tq2_0, std::uint8_t const* p, index row_bytes, super_scales<formats::tq2_0>& out) {
-  auto const d = simd::high_f16(simd::gather_rows32(p + 62, row_bytes));
+template <class Blocks>
+TERN_INLINE void find_scales(formats::tq2_0, Blocks const& b, super_scales<formats::tq2_0>& out) {
+  auto const d = b.last_f16();
   for (index part = 0; part < super_scales<formats::tq2_0>::parts; ++part) out.set(part, d);
 }
-TERN_INLINE void find_codes(formats::tq2_0, std::uint8_t const* p, index row_bytes, index g, simd::pack<std::uint8_t> (&u)[2][4]) {
-  take_codes(p + g / 4 * 32, row_bytes, static_cast<int>(g % 4 * 2), 3, u);
+template <class Blocks>
+TERN_INLINE void find_codes(formats::tq2_0, Blocks const& b, index g, simd::pack<std::uint8_t> (&u)[2][4]) {
+  take_codes(b, g / 4 * 32, static_cast<int>(g % 4 * 2), 3, u);
 }
 
-/// `lanes` rows of blocks, group after group.
-template <class Format>
+/// Blocks of 256 whose scales are found for all rows together.
+template <class Format, class Blocks>
+concept super_block = Format::elements == 256 && requires(Blocks const& b, super_scales<Format>& s) { find_scales(Format{}, b, s); };
+
+/// `lanes` rows of blocks, group after group. Rows: at(b) is block b of each row.
+template <class Format, class Rows>
 struct block_walk {
-  std::uint8_t const* rows;
-  index row_bytes;
-  TERN_INLINE void load(index g, row_group<Format::granule>& out) { load_group(Format{}, rows, row_bytes, g, out); }
+  Rows rows;
+  TERN_INLINE explicit block_walk(Rows const& r) : rows(r) {}
+  TERN_INLINE void load(index g, row_group<Format::granule>& out) {
+    constexpr index parts = Format::elements / 32;
+    load_group(Format{}, rows.at(g / parts), g % parts, out);
+  }
 };
-template <class Format>
-  requires(Format::elements == 256) && requires(super_scales<Format>& s) { find_scales(Format{}, nullptr, index{}, s); }
-struct block_walk<Format> {
-  std::uint8_t const* rows;
-  index row_bytes;
+template <class Format, class Rows>
+  requires super_block<Format, typename Rows::blocks>
+struct block_walk<Format, Rows> {
+  Rows rows;
   index block = -1;
   super_scales<Format> kept;
 
-  TERN_INLINE block_walk(std::uint8_t const* p, index bytes) : rows(p), row_bytes(bytes) {}
+  TERN_INLINE explicit block_walk(Rows const& r) : rows(r) {}
   TERN_INLINE void load(index g, row_group<Format::granule>& out) {
     constexpr index granules = 32 / Format::granule;
-    std::uint8_t const* const p = rows + g / 8 * static_cast<index>(sizeof(typename Format::block));
+    auto const b = rows.at(g / 8);
     if (g / 8 != block) {
-      find_scales(Format{}, p, row_bytes, kept);
+      find_scales(Format{}, b, kept);
       block = g / 8;
     }
-    find_codes(Format{}, p, row_bytes, g % 8, out.u);
+    find_codes(Format{}, b, g % 8, out.u);
     TERN_UNROLL
     for (index j = 0; j < granules; ++j) {
       out.scale[j] = simd::load(kept.scale[g % 8 * granules + j]);
@@ -207,9 +210,17 @@ struct plain_walk {
   index n;
   TERN_INLINE void load(index g, row_group<W::granule>& out) { load_rows(w, n, g, out); }
 };
+/// Rows as the file has them.
 template <class Format>
-TERN_INLINE block_walk<Format> walk_rows(block_rows<Format> const& w, index n) {
-  return {w.row(n), w.row_bytes()};
+struct strided_rows {
+  using blocks = strided_blocks<Format>;
+  std::uint8_t const* p;
+  index row_bytes;
+  TERN_INLINE blocks at(index b) const { return {p + b * blocks::bytes, row_bytes}; }
+};
+template <class Format>
+TERN_INLINE block_walk<Format, strided_rows<Format>> walk_rows(block_rows<Format> const& w, index n) {
+  return block_walk<Format, strided_rows<Format>>(strided_rows<Format>{w.row(n), w.row_bytes()});
 }
 template <class W>
 TERN_INLINE plain_walk<W> walk_rows(W const& w, index n) {

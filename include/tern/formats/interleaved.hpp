@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// @file formats/interleaved.hpp
+/// A block_matrix repacked for products: as many neighboring rows as a register has lanes lie side by side, so that one load takes four
+/// bytes of each. Same bytes in number, same values; a product with one row of x then keeps up with memory.
+///
+///     interleaved_matrix fast = interleave(policy, w, memory);    // w.rows * (bytes of a row) of them; may be where w lies
+///     matmul(policy, x, fast, y, compute::int8);
+///
+///     a tile of `lanes` rows:   words  [blocks][bytes of a block / 4][lanes][4]
+///                               rest   [blocks][lanes][what is left, 0 to 2 bytes: the scale that blocks of these formats begin or end
+///                               with]
+///     the last rows, fewer than `lanes`, lie as before
+///
+/// Cost: each byte is read and written once, a tile at a time through scratch memory: repacking in place needs `lanes` rows more.
+
+#include <tern/core/parallel_for.hpp>
+#include <tern/formats/block_formats.hpp>
+#include <tern/simd/register.hpp>
+
+namespace tern {
+
+/// A read-only interleaved matrix (rows, columns) that somebody else owns, made by `interleave`.
+struct interleaved_matrix {
+  void const* data = nullptr;
+  weight_type type = weight_type::q4_0;
+  index rows = 0;
+  index columns = 0;
+  index lanes = 0;  // of the code that made it; only code with as many reads it
+};
+
+namespace detail {
+inline namespace TERN_ABI {
+
+/// Where a block's words begin: after the scale, where the rest comes first.
+TERN_INLINE constexpr index interleaved_head(weight_type type) {
+  bool const first = type == weight_type::q4_0 || type == weight_type::q5_0 || type == weight_type::q8_0 || type == weight_type::iq4_nl ||
+                     type == weight_type::mxfp4;
+  return first ? info(type).bytes % 4 : 0;
+}
+
+/// The pieces of a matrix's tiles.
+struct interleaved_layout {
+  index blocks, bytes, words, rest, head, rest_at;
+  TERN_INLINE interleaved_layout(weight_type type, index columns)
+      : blocks(columns / info(type).elements),
+        bytes(info(type).bytes),
+        words(bytes / 4),
+        rest(bytes % 4),
+        head(interleaved_head(type)),
+        rest_at(head > 0 ? 0 : 4 * words) {}
+  /// Of a row.
+  TERN_INLINE index row_bytes() const { return blocks * bytes; }
+  /// From the start of a tile to word w of a block in a lane, and to the block's rest.
+  TERN_INLINE index word(index block, index w, index lane) const { return 4 * ((block * words + w) * simd::lanes + lane); }
+  TERN_INLINE index rest_of(index block, index lane) const {
+    return 4 * blocks * words * simd::lanes + (block * simd::lanes + lane) * rest;
+  }
+
+  /// A block of a tile's row, as it was.
+  TERN_INLINE void gather(std::uint8_t const* tile, index block, index lane, std::uint8_t* out) const {
+    for (index w = 0; w < words; ++w) __builtin_memcpy(out + head + 4 * w, tile + word(block, w, lane), 4);
+    for (index i = 0; i < rest; ++i) out[rest_at + i] = tile[rest_of(block, lane) + i];
+  }
+  TERN_INLINE void scatter(std::uint8_t const* in, index block, index lane, std::uint8_t* tile) const {
+    for (index w = 0; w < words; ++w) __builtin_memcpy(tile + word(block, w, lane), in + head + 4 * w, 4);
+    for (index i = 0; i < rest; ++i) tile[rest_of(block, lane) + i] = in[rest_at + i];
+  }
+};
+
+}  // namespace TERN_ABI
+}  // namespace detail
+
+inline namespace TERN_ABI {
+
+/// `tern::interleave(policy, w, to)`: see the top of formats/interleaved.hpp. Fails if w holds numbers (which gain nothing), if `to` is
+/// null, or where w lies with gaps between its rows.
+inline constexpr struct interleave_fn {
+  interleaved_matrix operator()(cpu_policy const& policy, block_matrix const& w, void* to) const {
+    detail::interleaved_layout const layout(w.type, w.columns);
+    index const row = layout.row_bytes(), tile = simd::lanes * row;
+    detail::expect(info(w.type).elements > 1, "interleave", "w.type", static_cast<index>(w.type), "a format of blocks");
+    detail::expect(to != nullptr || w.rows * row == 0, "interleave", "to", 0, "not null");
+    detail::expect(to != w.data || w.row_bytes == row, "interleave", "w.row_bytes", w.row_bytes, "no gaps, where it is repacked in place");
+    auto const misaligned = static_cast<index>(reinterpret_cast<std::uintptr_t>(to) % static_cast<std::uintptr_t>(info(w.type).alignment));
+    detail::expect(misaligned == 0, "interleave", "to's misalignment", misaligned, "0");
+    auto* const out = static_cast<std::uint8_t*>(to);
+    workspace::lease const scratch(policy.scratch(), static_cast<std::size_t>(policy.concurrency() * tile));
+    detail::parallel_for(policy, detail::divide_up(w.rows, simd::lanes), [&](index item, index slot) TERN_LAMBDA {
+      auto* const rows = reinterpret_cast<std::uint8_t*>(scratch.data()) + slot * tile;
+      index const n = item * simd::lanes, count = n + simd::lanes <= w.rows ? simd::lanes : w.rows - n;
+      for (index i = 0; i < count; ++i) __builtin_memcpy(rows + i * row, w.row(n + i), static_cast<std::size_t>(row));
+      if (count < simd::lanes) {
+        __builtin_memcpy(out + n * row, rows, static_cast<std::size_t>(count * row));
+        return;
+      }
+      for (index b = 0; b < layout.blocks; ++b)
+        for (index i = 0; i < count; ++i) layout.scatter(rows + i * row + b * layout.bytes, b, i, out + n * row);
+    });
+    return {to, w.type, w.rows, w.columns, simd::lanes};
+  }
+} interleave{};
+
+}  // namespace TERN_ABI
+}  // namespace tern

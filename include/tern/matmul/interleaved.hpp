@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// @file matmul/interleaved.hpp
+/// Products with an interleaved_matrix (formats/interleaved.hpp): what matmul/row_group.hpp gathers from rows is one load each.
+
+#include <tern/formats/interleaved.hpp>
+#include <tern/matmul/operations.hpp>
+
+namespace tern::detail {
+inline namespace TERN_ABI {
+
+/// A block of each row of a tile: what strided_blocks is to rows that lie apart.
+template <class Format>
+struct tile_blocks {
+  static constexpr bool quads = true;
+  interleaved_layout const& layout;
+  std::uint8_t const* tile;
+  index b;
+
+  TERN_INLINE std::uint8_t const* at(index offset) const { return tile + layout.word(b, 0, 0) + (offset - layout.head) * simd::lanes; }
+  TERN_INLINE void codes(index offset, simd::pack<std::uint8_t> (&u)[4]) const {
+    TERN_UNROLL
+    for (index j = 0; j < 4; ++j) u[j] = simd::load(at(offset + 4 * j));
+  }
+  TERN_INLINE void words(index offset, row_words (&out)[4]) const {
+    TERN_UNROLL
+    for (index j = 0; j < 4; ++j) out[j] = word(offset + 4 * j);
+  }
+  TERN_INLINE row_words word(index offset) const { return simd::bit_cast<std::int32_t>(simd::load(at(offset))); }
+  TERN_INLINE simd::pack<float> first_f16() const { return simd::load(reinterpret_cast<f16 const*>(tile + layout.rest_of(b, 0))); }
+  TERN_INLINE simd::pack<float> last_f16() const { return first_f16(); }
+  /// All but the last two of the last 16 bytes, which begin within a word.
+  TERN_INLINE void last_words(row_words (&out)[4]) const {
+    index const first = 4 * layout.words - 16;
+    TERN_UNROLL
+    for (index j = 0; j < 4; ++j) {
+      out[j] = simd::shift_right<16>(word(first + 4 * j)) & row_words(0xffff);
+      if (j < 3) out[j] = out[j] | simd::shift_left<16>(word(first + 4 * j + 4));
+    }
+  }
+  TERN_INLINE typename Format::block block(index row) const {
+    typename Format::block one;
+    layout.gather(tile, b, row, reinterpret_cast<std::uint8_t*>(&one));
+    return one;
+  }
+};
+
+/// Five bits: the fifth ones of 32 columns lie in a word of their own.
+template <class Format>
+TERN_INLINE void load_five_bits(Format f, tile_blocks<Format> const& b, index at, row_group<Format::granule>& out) {
+  load_halves(f, b, at + 4, out.u);
+  row_words const top = b.word(at);
+  TERN_UNROLL
+  for (int quad = 0; quad < 8; ++quad) {
+    row_words const four = bits_of(top, 4 * quad, 15);
+    row_words const spread = four | simd::shift_left<7>(four) | simd::shift_left<14>(four) | simd::shift_left<21>(four);
+    auto& u = out.u[quad / 4][quad % 4];
+    u = u | simd::bit_cast<std::uint8_t>(simd::shift_left<4>(spread & row_words(0x01010101)));
+  }
+}
+TERN_INLINE void load_group(formats::q5_0 f, tile_blocks<formats::q5_0> const& b, index, row_group<formats::q5_0::granule>& out) {
+  load_five_bits(f, b, 2, out);
+  out.scale[0] = b.first_f16();
+}
+TERN_INLINE void load_group(formats::q5_1 f, tile_blocks<formats::q5_1> const& b, index, row_group<formats::q5_1::granule>& out) {
+  load_five_bits(f, b, 4, out);
+  row_words const head = b.word(0);
+  out.scale[0] = simd::low_f16(head);
+  out.min[0] = simd::high_f16(head);
+}
+
+/// A tile's rows, block after block.
+template <class Format>
+struct tile_rows_of {
+  using blocks = tile_blocks<Format>;
+  interleaved_layout const& layout;
+  std::uint8_t const* tile;
+  TERN_INLINE blocks at(index b) const { return {layout, tile, b}; }
+};
+
+/// An interleaved matrix as weights whose elements are integers with scales (formats/weights.hpp).
+template <class Format>
+struct interleaved_rows {
+  static constexpr index granule = Format::granule, parts = Format::elements / 32;
+  static constexpr int offset = Format::offset;
+  static constexpr bool has_min = Format::has_min;
+  static constexpr bool quads = true;
+  interleaved_matrix const& m;
+  interleaved_layout layout{m.type, m.columns};
+
+  /// Where the tile of a row starts.
+  TERN_INLINE std::uint8_t const* tile(index row) const {
+    return static_cast<std::uint8_t const*>(m.data) + row / simd::lanes * simd::lanes * layout.row_bytes();
+  }
+  TERN_INLINE typename Format::block block(index row, index b) const {
+    typename Format::block one;
+    auto* const bytes = reinterpret_cast<std::uint8_t*>(&one);
+    if (row / simd::lanes * simd::lanes + simd::lanes <= m.rows)
+      layout.gather(tile(row), b, row % simd::lanes, bytes);
+    else
+      __builtin_memcpy(bytes, tile(row) + row % simd::lanes * layout.row_bytes() + b * layout.bytes, sizeof(one));
+    return one;
+  }
+  TERN_INLINE void unpack(index row, index g, std::uint8_t* u) const { Format::unpack(block(row, g / parts), g % parts, u); }
+  TERN_INLINE void scales(index row, index g, float* scale, float* min) const {
+    Format::scales(block(row, g / parts), g % parts, scale, min);
+  }
+  TERN_INLINE void decode(index row, index k0, index k1, float* out) const {
+    for (index k = k0; k < k1; k += Format::elements) Format::decode(block(row, k / Format::elements), out + (k - k0));
+  }
+};
+template <class Format>
+TERN_INLINE block_walk<Format, tile_rows_of<Format>> walk_rows(interleaved_rows<Format> const& w, index n) {
+  return block_walk<Format, tile_rows_of<Format>>(tile_rows_of<Format>{w.layout, w.tile(n)});
+}
+
+struct interleaved_operations {
+  template <class F>
+  TERN_INLINE static void with_rows(void const* w, F&& f) {
+    interleaved_matrix const& m = *static_cast<interleaved_matrix const*>(w);
+    with_block_format(m.type, [&]<class Format>(Format) TERN_LAMBDA { f(interleaved_rows<Format>{m}); });
+  }
+  static void decode(void const* w, index row, index k0, index k1, float* out) noexcept {
+    with_rows(w, [&](auto const& rows) TERN_LAMBDA { rows.decode(row, k0, k1, out); });
+  }
+  static void pack_codes(void const* w, index n0, index n1, index g0, index g1, code_panel& panel) noexcept {
+    with_rows(w, [&](auto const& rows) TERN_LAMBDA { detail::pack_codes<true>(rows, n0, n1, g0, g1, panel); });
+  }
+  static void stream_codes(matmul_job const& job, index n0, index n1, index r0, index r1, q8_rows const& x, bool add) noexcept {
+    with_rows(job.w.object, [&](auto const& rows) TERN_LAMBDA { stream_stripe(rows, job, n0, n1, r0, r1, x, add); });
+  }
+  static constexpr weight_operations table{&decode, nullptr, nullptr, &pack_codes, nullptr, &stream_codes, nullptr, nullptr};
+};
+TERN_INLINE any_weights weights_of(interleaved_matrix const& w) {
+  expect_equal("matmul", "the lanes of the interleaved w", w.lanes, "the lanes of this code", simd::lanes);
+  return {&w,
+          &interleaved_operations::table,
+          w.rows,
+          w.columns,
+          info(w.type).elements,
+          code_kind_of_blocks(w.type),
+          false,
+          false,
+          false,
+          w.data != nullptr};
+}
+
+}  // namespace TERN_ABI
+}  // namespace tern::detail

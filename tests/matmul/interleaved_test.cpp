@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: Apache-2.0
+// A repacked matrix gives the products of the matrix that it was made of, to the bit.
+#include "catch.hpp"
+#include "message.hpp"
+#include "random_weights.hpp"
+
+#include <cstring>
+
+namespace tern::test::repacked {
+namespace {
+
+constexpr weight_type formats[] = {weight_type::q4_0,   weight_type::q4_1,   weight_type::q5_0,  weight_type::q5_1,  weight_type::q8_0,
+                                   weight_type::q2_k,   weight_type::q3_k,   weight_type::q4_k,  weight_type::q5_k,  weight_type::q6_k,
+                                   weight_type::iq4_nl, weight_type::iq4_xs, weight_type::tq1_0, weight_type::tq2_0, weight_type::mxfp4};
+
+template <class W>
+std::vector<float> product(std::vector<float> const& x, index rows, W const& w, compute mode) {
+  std::vector<float> y(static_cast<std::size_t>(rows * w.rows), -1.f);
+  matmul(cpu, view(x.data(), rows, w.columns), w, view(y.data(), rows, w.rows), mode);
+  return y;
+}
+bool same_bits(std::vector<float> const& a, std::vector<float> const& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+}  // namespace
+
+TEST_CASE("an interleaved matrix gives the same products, to the bit") {
+  rng r(181);
+  constexpr index n = 2 * simd::lanes * 3 + 5, k = 768;
+  for (weight_type type : formats) {
+    INFO(info(type).name);
+    auto const weights = random_weights(r, type, n, k);
+    block_matrix const& w = weights.m;
+    std::vector<std::uint8_t> memory(static_cast<std::size_t>(n * w.row_bytes) + 1, 0xa5);
+    interleaved_matrix const fast = interleave(cpu, w, memory.data());
+    CHECK(memory.back() == 0xa5);
+    for (index rows : {1, 2, 3, 19}) {
+      auto const x = r.normal(rows * k);
+      for (compute mode : {compute::f32, compute::bf16, compute::int8}) {
+        INFO("rows " << rows << " mode " << static_cast<int>(mode));
+        CHECK(same_bits(product(x, rows, fast, mode), product(x, rows, w, mode)));
+      }
+    }
+  }
+}
+
+TEST_CASE("interleaving in place, as a gate, and what it refuses") {
+  rng r(182);
+  constexpr index n = 3 * simd::lanes + 1, k = 256;
+  auto const weights = random_weights(r, weight_type::q4_k, n, k);
+  block_matrix const& w = weights.m;
+  auto const bytes = static_cast<std::size_t>(n * w.row_bytes);
+  std::vector<std::uint8_t> apart(bytes), same(bytes);
+  std::memcpy(same.data(), w.data, bytes);
+  interleaved_matrix const a = interleave(cpu, w, apart.data());
+  interleaved_matrix const b = interleave(cpu, block_matrix(same.data(), w.type, n, k), same.data());
+  CHECK(apart == same);
+  auto const x = r.normal(4 * k);
+  CHECK(same_bits(product(x, 4, a, compute::int8), product(x, 4, b, compute::int8)));
+
+  std::vector<float> y(4 * n), z(4 * n);
+  matmul(cpu, view(x.data(), 4, k), a, view(y.data(), 4, n), compute::int8, gate{b, act::silu{}});
+  matmul(cpu, view(x.data(), 4, k), w, view(z.data(), 4, n), compute::int8, gate{w, act::silu{}});
+  CHECK(same_bits(y, z));
+
+#if TERN_EXCEPTIONS
+  float numbers[4] = {};
+  CHECK(message_of([&] { interleave(cpu, block_matrix(numbers, weight_type::f32, 1, 4), numbers); }).find("w.type") != std::string::npos);
+  CHECK(message_of([&] { interleave(cpu, w, nullptr); }).find("to") != std::string::npos);
+  interleaved_matrix other = a;
+  other.lanes = simd::lanes + 1;
+  CHECK(message_of([&] { product(x, 4, other, compute::int8); }).find("lanes") != std::string::npos);
+#endif
+}
+
+}  // namespace tern::test::repacked
