@@ -54,6 +54,28 @@ workload add_matmul(format const& f, shape s, index rows, Data data) {
   return w;
 }
 
+/// The same with repacked weights.
+template <class Data>
+void add_interleaved(workload const& w, format const& f, index rows, Data data) {
+  w.add("tern_interleaved", [data, f, rows](run& r) {
+    auto& p = data();
+    auto& copies = p.packed.get("interleaved", [&] {
+      std::vector<buffer<std::uint8_t>> made;
+      for (index c = 0; c < p.w.copies(); ++c) {
+        made.emplace_back(p.m * p.w[c].row_bytes);
+        interleave(cpu, p.w[c], made.back().data());
+      }
+      return made;
+    });
+    tensor_view<float const, 2> const x(p.x.data(), {rows, p.k});
+    tensor_view<float, 2> const y(p.y.data(), {rows, p.m});
+    check_and_time(r, p, rows, f.rounded, [&](index i) {
+      auto const& bytes = copies[static_cast<std::size_t>(copy_of(i, rows)) % copies.size()];
+      matmul(r.policy(), x, interleaved_matrix{bytes.data(), p.w.type(), p.m, p.k, simd::lanes}, y, f.mode);
+    });
+  });
+}
+
 void add_block_format(weight_type type, shape s) {
   weight_info const i = info(type);
   if (s.k % i.elements != 0) return;
@@ -67,7 +89,11 @@ void add_block_format(weight_type type, shape s) {
                             : is_bf16 ? factors::bf16
                                       : factors::exact};
   auto const data = problem_of(f, s, [type](index m, index k) { return block_weights(type, m, k); });
-  for (index rows : {1, 4, 32, 512}) add_block_peers(add_matmul(f, s, rows, data), type, s.m, s.k, rows, data);
+  for (index rows : {1, 4, 32, 512}) {
+    workload const w = add_matmul(f, s, rows, data);
+    if (integers) add_interleaved(w, f, rows, data);
+    add_block_peers(w, type, s.m, s.k, rows, data);
+  }
 }
 
 /// Weights of other kinds: what their bytes are, in copies enough to leave the caches, shown as views.

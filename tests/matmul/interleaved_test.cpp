@@ -30,8 +30,11 @@ TEST_CASE("an interleaved matrix gives the same products, to the bit") {
   constexpr index n = 2 * simd::lanes * 3 + 5, k = 768;
   for (weight_type type : formats) {
     INFO(info(type).name);
-    auto const weights = random_weights(r, type, n, k);
+    auto weights = random_weights(r, type, n, k);
     block_matrix const& w = weights.m;
+    if (type == weight_type::mxfp4)  // the smallest scales too
+      for (index i = 0; i < 3 * 2 * simd::lanes; ++i)
+        weights.bytes.data()[17 * 24 * (i % n) + 17 * (i % 24)] = static_cast<std::uint8_t>(i % 3);
     std::vector<std::uint8_t> memory(static_cast<std::size_t>(n * w.row_bytes) + 1, 0xa5);
     interleaved_matrix const fast = interleave(cpu, w, memory.data());
     CHECK(memory.back() == 0xa5);
@@ -63,6 +66,13 @@ TEST_CASE("interleaving in place, as a gate, and what it refuses") {
   matmul(cpu, view(x.data(), 4, k), a, view(y.data(), 4, n), compute::int8, gate{b, act::silu{}});
   matmul(cpu, view(x.data(), 4, k), w, view(z.data(), 4, n), compute::int8, gate{w, act::silu{}});
   CHECK(same_bits(y, z));
+
+  // Several kinds in one call.
+  std::vector<float> ya(4 * n), yw(4 * n);
+  weights_ref const both[] = {a, w};
+  matmul(cpu, view(x.data(), 4, k), both, {view(ya.data(), 4, n), view(yw.data(), 4, n)}, compute::int8);
+  CHECK(same_bits(ya, product(x, 4, w, compute::int8)));
+  CHECK(same_bits(yw, ya));
 
 #if TERN_EXCEPTIONS
   float numbers[4] = {};

@@ -69,6 +69,13 @@ TERN_INLINE void load_group(formats::q5_1 f, tile_blocks<formats::q5_1> const& b
   out.min[0] = simd::high_f16(head);
 }
 
+/// A power of two is an exponent's bits: 2^(e - 128), below 2^-126 those of f32's subnormals.
+TERN_INLINE void load_scales(formats::mxfp4, tile_blocks<formats::mxfp4> const& b, index, row_group<formats::mxfp4::granule>& out) {
+  row_words const e = simd::load_widened(b.tile + b.layout.rest_of(b.b, 0));
+  row_words const subnormal = simd::select(e == row_words(0), row_words(0x200000), row_words(0x400000));
+  out.scale[0] = simd::bit_cast<float>(simd::select(e < row_words(2), subnormal, simd::shift_left<23>(e - row_words(1))));
+}
+
 /// A tile's rows, block after block.
 template <class Format>
 struct tile_rows_of {
@@ -88,10 +95,10 @@ struct interleaved_rows {
   interleaved_matrix const& m;
   interleaved_layout layout{m.type, m.columns};
 
+  TERN_INLINE index row_bytes() const { return layout.row_bytes(); }
+  TERN_INLINE std::uint8_t const* row(index i) const { return static_cast<std::uint8_t const*>(m.data) + i * row_bytes(); }
   /// Where the tile of a row starts.
-  TERN_INLINE std::uint8_t const* tile(index row) const {
-    return static_cast<std::uint8_t const*>(m.data) + row / simd::lanes * simd::lanes * layout.row_bytes();
-  }
+  TERN_INLINE std::uint8_t const* tile(index i) const { return row(i / simd::lanes * simd::lanes); }
   TERN_INLINE typename Format::block block(index row, index b) const {
     typename Format::block one;
     auto* const bytes = reinterpret_cast<std::uint8_t*>(&one);

@@ -11,8 +11,8 @@
 ///     matmul(policy, x, w, y, compute::int8)                     what the products are made of (matmul/types.hpp)
 ///     matmul(policy, x, w, y, compute::int8, accumulate{})       y += x w^T
 ///     matmul(policy, x, w, y, rms_norm_in{g}, bias{b}, act::gelu{})  prologues and epilogues, fused (matmul/options.hpp)
-///     matmul(policy, x, {q, k, v}, {yq, yk, yv}, compute::int8)  several matrices (block_matrix) that share x: one pass over the
-///                                                                threads, and x is prepared once
+///     matmul(policy, x, {q, k, v}, {yq, yk, yv}, compute::int8)  several matrices that share x (block_matrix, or an array of weights_ref
+///                                                                for any kinds): one pass over the threads, and x is prepared once
 ///
 /// Prologues: rms_norm_in, layer_norm_in, scale_in, clip_in (norm_in.hpp), hadamard_in, split_outliers (outliers.hpp).
 /// Epilogues: bias, residual, act::*, each (activation.hpp), gate, low_rank, and gather, scatter, chosen_rows (gather.hpp). With
@@ -76,13 +76,12 @@ inline constexpr struct matmul_fn {
   template <tensor_like X, std::size_t N, detail::matmul_option... Options>
   void operator()(cpu_policy const& policy, X&& x, block_matrix const (&w)[N], tensor_view<float, 2> const (&y)[N],
                   Options const&... options) const {
-    static_assert(N <= most, "tern: one call of matmul takes at most 16 matrices");
-    detail::any_weights erased[N];
-    for (std::size_t j = 0; j < N; ++j) erased[j] = detail::weights_of(w[j]);
-    detail::matmul_request request;
-    (request.set(options), ...);
-    if (!request.single()) detail::fail("matmul: epilogues, low_rank, scatter and split_outliers take one matrix a call");
-    run(policy, tern::view(x), erased, y, static_cast<index>(N), request);
+    run_all(policy, tern::view(x), w, y, options...);
+  }
+  template <tensor_like X, std::size_t N, detail::matmul_option... Options>
+  void operator()(cpu_policy const& policy, X&& x, weights_ref const (&w)[N], tensor_view<float, 2> const (&y)[N],
+                  Options const&... options) const {
+    run_all(policy, tern::view(x), w, y, options...);
   }
 
   template <tensor_like X, class W, tensor_like Y, detail::matmul_option... Options>
@@ -92,8 +91,8 @@ inline constexpr struct matmul_fn {
     (request.set(options), ...);
     return static_cast<std::size_t>(plan(policy, tern::view(x), results, 1, request).bytes);
   }
-  template <tensor_like X, std::size_t N, detail::matmul_option... Options>
-  std::size_t workspace_size(cpu_policy const& policy, X const& x, block_matrix const (&)[N], tensor_view<float, 2> const (&y)[N],
+  template <tensor_like X, class W, std::size_t N, detail::matmul_option... Options>
+  std::size_t workspace_size(cpu_policy const& policy, X const& x, W const (&)[N], tensor_view<float, 2> const (&y)[N],
                              Options const&... options) const {
     detail::matmul_request request;
     (request.set(options), ...);
@@ -103,6 +102,18 @@ inline constexpr struct matmul_fn {
  private:
   /// As many matrices as one call takes: what lets the engine keep its list of jobs on the stack.
   static constexpr std::size_t most = 16;
+
+  template <class T, class W, std::size_t N, class... Options>
+  static void run_all(cpu_policy const& policy, tensor_view<T, 2> const& x, W const (&w)[N], tensor_view<float, 2> const (&y)[N],
+                      Options const&... options) {
+    static_assert(N <= most, "tern: one call of matmul takes at most 16 matrices");
+    detail::any_weights erased[N];
+    for (std::size_t j = 0; j < N; ++j) erased[j] = detail::weights_of(w[j]);
+    detail::matmul_request request;
+    (request.set(options), ...);
+    if (!request.single()) detail::fail("matmul: epilogues, low_rank, scatter and split_outliers take one matrix a call");
+    run(policy, x, erased, y, static_cast<index>(N), request);
+  }
 
   template <class X, class Y>
   static constexpr void check_types() {

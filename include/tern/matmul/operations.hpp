@@ -9,6 +9,12 @@
 #include <tern/matmul/gather.hpp>
 #include <tern/matmul/integer_kernel.hpp>
 
+namespace tern {
+inline namespace TERN_ABI {
+class weights_ref;
+}  // namespace TERN_ABI
+}  // namespace tern
+
 namespace tern::detail {
 inline namespace TERN_ABI {
 

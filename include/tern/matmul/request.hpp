@@ -6,9 +6,9 @@
 #include <tern/matmul/activation.hpp>
 #include <tern/matmul/bias.hpp>
 #include <tern/matmul/gather.hpp>
-#include <tern/matmul/interleaved.hpp>
 #include <tern/matmul/low_rank.hpp>
 #include <tern/matmul/outliers.hpp>
+#include <tern/matmul/weights_ref.hpp>
 
 namespace tern::detail {
 inline namespace TERN_ABI {
