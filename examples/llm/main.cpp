@@ -41,6 +41,7 @@ constexpr char const* usage = R"(usage: llm MODEL.gguf [options]
   --measure P,G      time a prompt of P tokens and the generation of G more
   --threads N        (one a core)   --context N (2048)
   --compute TYPE     int8 (default): activations in blocks of 8-bit numbers; f32: exact, slower; bf16
+  --in-place         multiply with the file's weights where they lie: half the memory, slower
   --steps FILE       write each token's number, its logit, the runner-up's number and its logit
   --json             results of --perplexity and --measure for programs, as the last line
 )";
@@ -48,7 +49,7 @@ constexpr char const* usage = R"(usage: llm MODEL.gguf [options]
 struct options {
   std::string model, prompt, system = "You are a helpful AI assistant named SmolLM, trained by Hugging Face";
   std::string perplexity, requantize, measure, steps;
-  bool has_prompt = false, chat = true, greedy = false, ignore_end = false, json = false;
+  bool has_prompt = false, chat = true, greedy = false, ignore_end = false, in_place = false, json = false;
   index count = 256, threads = 0, context = 2048;
   tern::compute compute = tern::compute::int8;
   tern::sampling sampling{.temperature = 0.7F, .top_k = 40, .top_p = 0.95F};
@@ -109,6 +110,8 @@ options parse(std::span<char* const> arguments) {
       o.threads = number<index>(a, value());
     else if (a == "--context")
       o.context = number<index>(a, value());
+    else if (a == "--in-place")
+      o.in_place = true;
     else if (a == "--compute")
       o.compute = compute_type(value());
     else if (a == "--steps")
@@ -245,6 +248,7 @@ int run(options const& o) {
   if (network.vocabulary() != words.size())
     throw tern::error("llm: the embedding has " + std::to_string(network.vocabulary()) + " rows, expected one for each of the " +
                       std::to_string(words.size()) + " tokens");
+  if (!o.in_place && o.requantize.empty()) network.repack();
   if (!o.requantize.empty())
     requantize(file, words, network, tern::cpu.on(threads), o.requantize, o.perplexity);
   else if (!o.perplexity.empty())

@@ -34,7 +34,7 @@ tern::gguf_tensor const& tensor_of_shape(tern::gguf_file const& file, std::strin
                       std::to_string(rows) + " x " + std::to_string(columns));
   return t;
 }
-tern::block_matrix weight(tern::gguf_file const& file, std::string const& name, index rows, index columns) {
+tern::block_matrix matrix(tern::gguf_file const& file, std::string const& name, index rows, index columns) {
   return tern::block_matrix(tensor_of_shape(file, name, rows, columns));
 }
 tern::tensor_view<float const, 1> vector(tern::gguf_file const& file, std::string const& name, index width) {
@@ -70,8 +70,8 @@ model::model(tern::gguf_file const& file, tern::cpu_policy const& policy, tern::
   context_ = context > 0 ? std::min(context, trained) : trained;
 
   auto const vocabulary = file.tensor("token_embd.weight").rows();
-  embedding_ = weight(file, "token_embd.weight", vocabulary, width_);
-  output_ = file.find_tensor("output.weight") != nullptr ? weight(file, "output.weight", vocabulary, width_) : embedding_;
+  embedding_ = matrix(file, "token_embd.weight", vocabulary, width_);
+  output_ = file.find_tensor("output.weight") != nullptr ? matrix(file, "output.weight", vocabulary, width_) : embedding_;
   output_norm_ = vector(file, "output_norm.weight", width_);
   auto const count = positive(file, "llama.block_count", 1 << 10);
   for (index i = 0; i < count; ++i) layers_.push_back(load_layer(file, "blk." + std::to_string(i) + "."));
@@ -87,17 +87,29 @@ model::model(tern::gguf_file const& file, tern::cpu_policy const& policy, tern::
   up_.resize(elements(hidden_));
 }
 
+void model::repack() {
+  auto const take = [&](weight& w) {
+    if (tern::info(w.matrix.type).elements == 1) return;
+    repacked_.emplace_back(static_cast<std::size_t>(w.matrix.rows * w.matrix.row_bytes));
+    w.fast = tern::interleave(policy_, w.matrix, repacked_.back().data());
+  };
+  for (layer& l : layers_)
+    for (weight* w : {&l.weights.query, &l.weights.key, &l.weights.value, &l.weights.out, &l.weights.gate, &l.weights.up, &l.weights.down})
+      take(*w);
+  take(output_);
+}
+
 model::layer model::load_layer(tern::gguf_file const& file, std::string const& prefix) const {
   layer l;
   l.attention_norm = vector(file, prefix + "attn_norm.weight", width_);
-  l.weights.query = weight(file, prefix + "attn_q.weight", heads_ * dim_, width_);
-  l.weights.key = weight(file, prefix + "attn_k.weight", kv_heads_ * dim_, width_);
-  l.weights.value = weight(file, prefix + "attn_v.weight", kv_heads_ * dim_, width_);
-  l.weights.out = weight(file, prefix + "attn_output.weight", width_, heads_ * dim_);
+  l.weights.query = matrix(file, prefix + "attn_q.weight", heads_ * dim_, width_);
+  l.weights.key = matrix(file, prefix + "attn_k.weight", kv_heads_ * dim_, width_);
+  l.weights.value = matrix(file, prefix + "attn_v.weight", kv_heads_ * dim_, width_);
+  l.weights.out = matrix(file, prefix + "attn_output.weight", width_, heads_ * dim_);
   l.feed_forward_norm = vector(file, prefix + "ffn_norm.weight", width_);
-  l.weights.gate = weight(file, prefix + "ffn_gate.weight", hidden_, width_);
-  l.weights.up = weight(file, prefix + "ffn_up.weight", hidden_, width_);
-  l.weights.down = weight(file, prefix + "ffn_down.weight", width_, hidden_);
+  l.weights.gate = matrix(file, prefix + "ffn_gate.weight", hidden_, width_);
+  l.weights.up = matrix(file, prefix + "ffn_up.weight", hidden_, width_);
+  l.weights.down = matrix(file, prefix + "ffn_down.weight", width_, hidden_);
   l.keys.resize(static_cast<std::size_t>(kv_heads_ * context_ * dim_));
   l.values.resize(l.keys.size());
   return l;
@@ -133,7 +145,7 @@ void model::forward(std::span<token const> tokens, rows logits) {
   if (logits.extent(0) == 0) return;
   rows const last = x.slice(0, n - logits.extent(0), n);
   tern::rms_norm(policy_, last, output_norm_, last, epsilon_);
-  tern::matmul(policy_, last, output_, logits, compute_);
+  tern::matmul(policy_, last, output_.ref(), logits, compute_);
 }
 
 /// x += attention(rope(h Wq^T), rope(h Wk^T), h Wv^T) Wo^T with h = rms_norm(x)
@@ -146,13 +158,13 @@ void model::attend(layer& l, index n) {
 
   tern::rms_norm(policy_, x, l.attention_norm, h, epsilon_);
   show(l, input::attention, h);
-  tern::matmul(policy_, h, {l.weights.query, l.weights.key, l.weights.value}, {q, k, v}, compute_);
+  tern::matmul(policy_, h, {l.weights.query.ref(), l.weights.key.ref(), l.weights.value.ref()}, {q, k, v}, compute_);
   tern::rope(policy_, by_head(q, dim_), angles);
   tern::rope(policy_, by_head(k, dim_), keys.slice(1, length_, length_ + n), angles);
   tern::convert(policy_, by_head(v, dim_), values.slice(1, length_, length_ + n));
   tern::attention(policy_, by_head(q, dim_), keys, values, by_head(q, dim_), tern::causal{});
   show(l, input::out, q);
-  tern::matmul(policy_, q, l.weights.out, x, compute_, tern::accumulate{});
+  tern::matmul(policy_, q, l.weights.out.ref(), x, compute_, tern::accumulate{});
 }
 
 /// x += (silu(h Wgate^T) * (h Wup^T)) Wdown^T with h = rms_norm(x)
@@ -162,10 +174,10 @@ void model::feed_forward(layer& l, index n) {
 
   tern::rms_norm(policy_, x, l.feed_forward_norm, h, epsilon_);
   show(l, input::feed_forward, h);
-  tern::matmul(policy_, h, {l.weights.gate, l.weights.up}, {gate, up}, compute_);
+  tern::matmul(policy_, h, {l.weights.gate.ref(), l.weights.up.ref()}, {gate, up}, compute_);
   tern::swiglu(policy_, gate, up, gate);
   show(l, input::down, gate);
-  tern::matmul(policy_, gate, l.weights.down, x, compute_, tern::accumulate{});
+  tern::matmul(policy_, gate, l.weights.down.ref(), x, compute_, tern::accumulate{});
 }
 
 }  // namespace llm

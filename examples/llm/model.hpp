@@ -42,11 +42,20 @@ class model {
   tern::index context() const { return context_; }
   tern::index vocabulary() const { return embedding_.rows; }
 
+  /// A matrix as the file has it, and repacked once `repack` was called: products take that.
+  struct weight {
+    tern::block_matrix matrix;
+    tern::interleaved_matrix fast;
+    weight(tern::block_matrix const& m = {}) : matrix(m) {}
+    tern::weights_ref ref() const { return fast.data != nullptr ? tern::weights_ref(fast) : tern::weights_ref(matrix); }
+  };
   /// The matrices of a layer, which may be exchanged for others of the same shapes.
   struct matrices {
-    tern::block_matrix query, key, value, out;
-    tern::block_matrix gate, up, down;
+    weight query, key, value, out;
+    weight gate, up, down;
   };
+  /// Copies all matrices of blocks into the layout that products are fastest with.
+  void repack();
   tern::index layers() const { return static_cast<tern::index>(layers_.size()); }
   matrices& layer_matrices(tern::index i) { return layers_[static_cast<std::size_t>(i)].weights; }
   tern::block_matrix const& embedding() const { return embedding_; }
@@ -79,9 +88,11 @@ class model {
   tern::index width_, hidden_, heads_, kv_heads_, dim_, context_;
   float epsilon_;
   tern::rope_options rope_;  // interleaved pairs: GGUF files of this family have their weights permuted for it
-  tern::block_matrix embedding_, output_;
+  tern::block_matrix embedding_;
+  weight output_;
   tern::tensor_view<float const, 1> output_norm_;
   std::vector<layer> layers_;
+  std::vector<std::vector<std::uint8_t>> repacked_;
   tern::index length_ = 0;
   observer observer_;
 

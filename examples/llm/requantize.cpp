@@ -87,7 +87,7 @@ feedbacks calibrate(model& network, tern::cpu_policy const& policy, std::vector<
 
 /// A matrix of a layer, and which inputs it multiplies.
 struct place {
-  tern::block_matrix model::matrices::*matrix;
+  model::weight model::matrices::*weight;
   model::input input;
 };
 constexpr place places[] = {{&model::matrices::query, model::input::attention},   {&model::matrices::key, model::input::attention},
@@ -105,7 +105,7 @@ struct quantized_layers {
       : substitute(type) {
     for (std::size_t l = 0; l < originals.size(); ++l)
       for (place const& p : places) {
-        tern::block_matrix const& from = originals[l].*p.matrix;
+        tern::block_matrix const& from = (originals[l].*p.weight).matrix;
         std::vector<float> w(static_cast<std::size_t>(from.rows * from.columns));
         for (index i = 0; i < from.rows; ++i) tern::decode(from, i, w.data() + i * from.columns);
         auto const view = tern::view(w.data(), from.rows, from.columns);
@@ -119,7 +119,8 @@ struct quantized_layers {
   }
   void put_into(model& network) const {
     for (std::size_t i = 0; i < arrays.size(); ++i)
-      network.layer_matrices(static_cast<index>(i / std::size(places))).*places[i % std::size(places)].matrix = arrays[i];
+      network.layer_matrices(static_cast<index>(i / std::size(places))).*places[i % std::size(places)].weight =
+          tern::block_matrix(arrays[i]);
   }
 };
 
@@ -182,8 +183,8 @@ void requantize(tern::gguf_file const& file, tokenizer const& words, model& netw
   for (index l = 0; l < network.layers(); ++l) {
     originals.push_back(network.layer_matrices(l));
     for (place const& p : places) {
-      bytes += static_cast<double>((originals.back().*p.matrix).row_bytes * (originals.back().*p.matrix).rows);
-      weights += static_cast<double>((originals.back().*p.matrix).columns * (originals.back().*p.matrix).rows);
+      bytes += static_cast<double>((originals.back().*p.weight).matrix.row_bytes * (originals.back().*p.weight).matrix.rows);
+      weights += static_cast<double>((originals.back().*p.weight).matrix.columns * (originals.back().*p.weight).matrix.rows);
     }
   }
   std::vector<table_row> rows{{"as in the file", "", bytes / weights, wanted.of(network), best_rates(network)}};

@@ -198,8 +198,8 @@ TERN_INLINE any_weights weights_of(W const& w) {
 
 /// Types that weights_of takes as they are; others are views that become a block_matrix first.
 template <class W>
-inline constexpr bool is_weights =
-    custom_weights<W> || std::is_same_v<W, block_matrix> || std::is_same_v<W, chosen_blocks> || std::is_same_v<W, interleaved_matrix>;
+inline constexpr bool is_weights = custom_weights<W> || std::is_same_v<W, block_matrix> || std::is_same_v<W, chosen_blocks> ||
+                                   std::is_same_v<W, interleaved_matrix> || std::is_same_v<W, weights_ref>;
 template <class W>
 using held_weights = std::conditional_t<is_weights<W>, W, block_matrix>;
 template <class W>
