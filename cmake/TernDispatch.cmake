@@ -22,7 +22,8 @@ set(TERN_DISPATCH_avx2       x86   3 -march=x86-64-v3 CACHE INTERNAL "")
 set(TERN_DISPATCH_avxvnni    x86   4 -march=x86-64-v3 -mavxvnni CACHE INTERNAL "")
 set(TERN_DISPATCH_avx512     x86   5 -march=x86-64-v4 CACHE INTERNAL "")
 set(TERN_DISPATCH_avx512vnni x86   6 -march=x86-64-v4 -mavx512vnni CACHE INTERNAL "")
-set(TERN_DISPATCH_avx512bf16 x86   7 -march=x86-64-v4 -mavx512vnni -mavx512bf16 CACHE INTERNAL "")
+# Matrix registers are asked for at run time (simd/tiles.hpp), and no compiler uses them on its own.
+set(TERN_DISPATCH_avx512bf16 x86   7 -march=x86-64-v4 -mavx512vnni -mavx512bf16 -mamx-tile -mamx-int8 -mamx-bf16 CACHE INTERNAL "")
 set(TERN_DISPATCH_dotprod    arm64 8 -march=armv8.2-a+dotprod CACHE INTERNAL "")
 
 function(tern_dispatch_processor result)

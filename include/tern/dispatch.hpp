@@ -43,7 +43,7 @@ enum class architecture : int {
   avxvnni,     // and int8 dot products at 256 bits
   avx512,      // x86-64-v4: F, BW, CD, DQ, VL
   avx512vnni,  // and int8 dot products
-  avx512bf16,  // and those of bf16
+  avx512bf16,  // and those of bf16; AMX where the system grants it
   dotprod,     // AArch64 with int8 dot products
 };
 
