@@ -4,13 +4,15 @@
 /// Where the sums of a panel's products come from and go to.
 
 #include <tern/matmul/float_panel.hpp>
+#include <tern/simd/tiles.hpp>
 
 namespace tern::detail {
 inline namespace TERN_ABI {
 
 /// Rows of x whose sums are kept while all chunks of columns pass, and panels that a chunk of them meets one after the other: a chunk
-/// of 512 rows stays in the second cache meanwhile, where all of x would not.
-inline constexpr index kept_rows = 512, panels_at_once = 4;
+/// of 512 rows stays in the second cache meanwhile, where all of x would not. Tiles are so fast that reading x for each few panels
+/// would bound them, and CPUs that have them have second caches of 2 MB.
+inline constexpr index kept_rows = 512, panels_at_once = simd::tiles::exist ? 8 : 4;
 /// Sums of a panel, as elements.
 TERN_INLINE constexpr index kept_size(index rows) { return (rows < kept_rows ? rows : kept_rows) * panel_rows; }
 

@@ -44,6 +44,8 @@ struct shape {
 static_assert(sizeof(shape) == 64);
 
 #if defined(TERN_SIMD_TILES)
+/// Whether this code may use them.
+inline constexpr bool exist = true;
 inline bool ready() noexcept {
   // ARCH_REQ_XCOMP_PERM for the state of tile data, once a process.
   static bool const granted = ::syscall(SYS_arch_prctl, 0x1023, 18) == 0;
@@ -76,6 +78,7 @@ TERN_INLINE void dot_bf16() {
   asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B));
 }
 #else
+inline constexpr bool exist = false;
 inline constexpr bool ready() noexcept { return false; }
 TERN_INLINE void configure(shape const&) {}
 TERN_INLINE void release() {}
