@@ -38,6 +38,12 @@ struct cache {
   }
 };
 
+/// Paths: few queries, many queries, and both over several ranges of keys.
+struct path {
+  index tokens, keys;
+};
+inline constexpr path paths[] = {{3, 50}, {40, 150}, {3, 1200}, {40, 1300}};
+
 struct case_of {
   index heads = 2, kv_heads = 2, tokens = 5, keys = 7, dim = 16, dim_v = 16;
   double spread = 1;  // of q

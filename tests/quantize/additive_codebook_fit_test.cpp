@@ -6,7 +6,7 @@
 #include <tern/formats/decode.hpp>
 #include <tern/quantize/additive_codebook_fit.hpp>
 
-namespace tern::test {
+namespace tern::test::codebook_fit {
 namespace {
 
 template <class Code>
@@ -114,4 +114,4 @@ TEST_CASE("fitting additive codebooks: zeros, and what is wrong") {
         "fit_additive_codebook: w: a row that holds NaN or infinity is 1, expected finite weights");
 }
 
-}  // namespace tern::test
+}  // namespace tern::test::codebook_fit

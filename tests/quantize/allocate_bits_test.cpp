@@ -4,7 +4,7 @@
 
 #include <tern/quantize/allocate_bits.hpp>
 
-namespace tern::test {
+namespace tern::test::bit_budget {
 namespace {
 
 struct problem {
@@ -119,4 +119,4 @@ TEST_CASE("a format of infinite cost is never chosen, and wrong tables are refus
   CHECK(allocate_bits(view(costs, 0, 2), view(sizes, 0, 2), 0).formats.empty());
 }
 
-}  // namespace tern::test
+}  // namespace tern::test::bit_budget

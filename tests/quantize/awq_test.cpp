@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "layer.hpp"
 
-namespace tern::test {
+namespace tern::test::awq_scales {
 
 TEST_CASE("awq is never worse than rounding, its error is that of the folded layer, and large channels gain") {
   rng r(111);
@@ -52,4 +52,4 @@ TEST_CASE("without inputs awq is rounding; it does not depend on threads, and ch
   CHECK_THROWS_WITH(awq(cpu, l.weights(), l.inputs(), type), "awq: w: a row that holds NaN or infinity is 0, expected finite weights");
 }
 
-}  // namespace tern::test
+}  // namespace tern::test::awq_scales

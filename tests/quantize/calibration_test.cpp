@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "layer.hpp"
 
-namespace tern::test {
+namespace tern::test::sums_of_products {
 
 TEST_CASE("a calibration holds the sums of products, squares and magnitudes") {
   rng r(71);
@@ -77,4 +77,4 @@ TEST_CASE("calibrations check what they are shown") {
                     "layer_error: q's rows is 2, expected w.extent(0) = 1");
 }
 
-}  // namespace tern::test
+}  // namespace tern::test::sums_of_products

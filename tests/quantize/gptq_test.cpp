@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "layer.hpp"
 
-namespace tern::test {
+namespace tern::test::gptq_recursion {
 namespace {
 
 constexpr weight_type gptq_types[] = {weight_type::q4_0, weight_type::q4_1, weight_type::q5_0, weight_type::q8_0, weight_type::q2_k,
@@ -187,4 +187,4 @@ TEST_CASE("gptq checks its arguments") {
   CHECK_THROWS_WITH(gptq(cpu, w, x, q4), "gptq: w: a row that holds NaN or infinity is 1, expected finite weights");
 }
 
-}  // namespace tern::test
+}  // namespace tern::test::gptq_recursion

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "layer.hpp"
 
-namespace tern::test {
+namespace tern::test::learned_codes {
 namespace {
 
 /// The error with one element of the layer's first row replaced, for all single flips.
@@ -67,4 +67,4 @@ TEST_CASE("learned rounding does not depend on threads, and checks its arguments
                     "learned_rounding: w: a row that holds NaN or infinity is 0, expected finite weights");
 }
 
-}  // namespace tern::test
+}  // namespace tern::test::learned_codes

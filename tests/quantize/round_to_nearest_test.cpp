@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "layer.hpp"
 
-namespace tern::test {
+namespace tern::test::nearest_codes {
 namespace {
 
 /// sum of h (w - q)^2 over all rows
@@ -135,4 +135,4 @@ TEST_CASE("rounding checks its arguments") {
                     "round_to_nearest: w: a row that holds NaN or infinity is 1, expected finite weights");
 }
 
-}  // namespace tern::test
+}  // namespace tern::test::nearest_codes

@@ -12,12 +12,20 @@
 #define TERN_VERSION_PATCH 0
 
 #if defined(__GNUC__) || defined(__clang__)
+// For sanitizers there is TERN_NO_FORCED_INLINE: an engine inlined into one function and instrumented there compiles for minutes. A
+// program defines it in all files or in none, as the types of `tern` then have symbols.
+#if defined(TERN_NO_FORCED_INLINE)
+#define TERN_INLINE inline
+#define TERN_LAMBDA
+#define TERN_UNROLL
+#else
 #define TERN_INLINE [[gnu::always_inline]] inline
 #define TERN_LAMBDA __attribute__((always_inline))
+#define TERN_UNROLL _Pragma("GCC unroll 16")
+#endif
 #define TERN_COLD [[gnu::cold, gnu::noinline]]
 #define TERN_RESTRICT __restrict
 #define TERN_TRAP() __builtin_trap()
-#define TERN_UNROLL _Pragma("GCC unroll 16")
 #elif defined(_MSC_VER)
 #define TERN_INLINE __forceinline
 #define TERN_LAMBDA

@@ -201,7 +201,12 @@ TERN_INLINE pack<T> select(mask<T> m, pack<T> a, pack<T> b) {
 #if defined(TERN_SIMD_EMULATED)
   return lanewise<T>([&](index i) { return m.v[i] ? a.v[i] : b.v[i]; });
 #else
-  return pack<T>(xsimd::select(m.v, a.v, b.v));
+#if defined(TERN_SIMD_AVX512)
+  if constexpr (std::is_same_v<T, std::int32_t>)  // xsimd 8.1's does not compile without optimization
+    return pack<T>(_mm512_mask_blend_epi32(m.v, b.v, a.v));
+  else
+#endif
+    return pack<T>(xsimd::select(m.v, a.v, b.v));
 #endif
 }
 /// |a|, by clearing the sign.

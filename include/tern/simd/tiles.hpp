@@ -15,8 +15,6 @@
 
 #if defined(__AMX_TILE__) && defined(__AMX_INT8__) && defined(__AMX_BF16__) && defined(__linux__) && !defined(TERN_EMULATE_LANES)
 #define TERN_SIMD_TILES 1
-#include <sys/syscall.h>
-#include <unistd.h>
 #endif
 
 #include <cstdint>
@@ -47,13 +45,18 @@ static_assert(sizeof(shape) == 64);
 /// Whether this code may use them.
 inline constexpr bool exist = true;
 inline bool ready() noexcept {
-  // ARCH_REQ_XCOMP_PERM for the state of tile data, once a process.
-  static bool const granted = ::syscall(SYS_arch_prctl, 0x1023, 18) == 0;
+  // arch_prctl(ARCH_REQ_XCOMP_PERM, the state of tile data), once a process; kernels and CPUs that have no such thing refuse.
+  static bool const granted = [] {
+    long result;
+    asm volatile("syscall" : "=a"(result) : "a"(158L), "D"(0x1023L), "S"(18L) : "rcx", "r11", "memory");
+    return result == 0;
+  }();
   return granted;
 }
 
 // Of the compilers' own intrinsics gcc 12's lose stores to the shape, so the instructions are written out.
 
+/// Before the first use in a function; the registers are zero then.
 TERN_INLINE void configure(shape const& s) { asm volatile("ldtilecfg %0" ::"m"(s)); }
 /// After the last use in a function: the registers cost a thread's switches time while they are in use.
 TERN_INLINE void release() { asm volatile("tilerelease"); }
