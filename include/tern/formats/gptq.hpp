@@ -112,6 +112,58 @@ struct gptq_weights {
     for (index i = 0; i < 4; ++i) formats::detail::store8(u + 8 * i, parts.codes(row, 4 * g + i) + shift);
   }
   TERN_INLINE void scales(index row, index g, float* s, float*) const { s[0] = scale(row, g); }
+
+  /// For matmul: a word of each of `lanes` rows is one load, so that groups come by quads. Scales and zeros are kept for a group.
+  static constexpr bool quads = true;
+  struct lane_walk {
+    gptq_weights const& w;
+    index n, at = -1;
+    simd::pack<float> scale{0.f};
+    simd::pack<std::int32_t> shift{0};
+
+    TERN_INLINE lane_walk(gptq_weights const& weights, index row) : w(weights), n(row) {}
+    template <class Group>
+    TERN_INLINE void load(index g, Group& out) {
+      if (32 * g / w.group != at) enter(32 * g / w.group);
+      TERN_UNROLL
+      for (index i = 0; i < 4; ++i) {
+        simd::pack<std::int32_t> const words = load_words(4 * g + i), low(0xffff);
+        out.u[i / 2][i % 2 * 2] = spread(words & low);
+        out.u[i / 2][i % 2 * 2 + 1] = spread(simd::shift_right<16>(words) & low);
+      }
+      out.scale[0] = scale;
+    }
+
+   private:
+    static constexpr index ahead = 16;  // words of a column of qweight: each lies in a page of its own
+    void enter(index group) {
+      at = group;
+      f16 parts[simd::lanes];
+      std::int32_t shifts[simd::lanes];
+      for (index i = 0; i < simd::lanes; ++i) {
+        parts[i] = w.parts.scales(group, n + i);
+        shifts[i] = (offset - w.parts.zero(n + i, group)) * 0x01010101;
+      }
+      scale = simd::load(static_cast<f16 const*>(parts));
+      shift = simd::load(static_cast<std::int32_t const*>(shifts));
+    }
+    TERN_INLINE simd::pack<std::int32_t> load_words(index i) const {
+      auto const& q = w.parts.qweight;
+      std::int32_t const* const from = q.data() + i * q.stride(0) + n * q.stride(1);
+      if (i + ahead < q.extent(0)) __builtin_prefetch(from + ahead * q.stride(0), 0, 2);
+      if (q.stride(1) == 1) return simd::load(from);
+      std::int32_t words[simd::lanes];
+      for (index j = 0; j < simd::lanes; ++j) words[j] = from[j * q.stride(1)];
+      return simd::load(static_cast<std::int32_t const*>(words));
+    }
+    /// Four halves of bytes in a word become its bytes, and the shift is added: all stays below 32.
+    TERN_INLINE simd::pack<std::uint8_t> spread(simd::pack<std::int32_t> x) const {
+      x = (x | simd::shift_left<8>(x)) & simd::pack<std::int32_t>(0x00ff00ff);
+      x = (x | simd::shift_left<4>(x)) & simd::pack<std::int32_t>(0x0f0f0f0f);
+      return simd::bit_cast<std::uint8_t>(x + shift);
+    }
+  };
+  TERN_INLINE lane_walk walk(index n) const { return {*this, n}; }
 };
 
 /// GPTQ's weights whose columns were taken in the order of activations ("act_order", "desc_act"): each column names its group.

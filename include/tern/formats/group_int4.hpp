@@ -21,6 +21,8 @@
 /// criterion is the range of a group, here it is the error itself.)
 
 #include <tern/formats/float_rows.hpp>
+#include <tern/simd/convert.hpp>
+#include <tern/simd/rows.hpp>
 
 namespace tern {
 
@@ -219,6 +221,55 @@ struct basic_group_int4 {
     s[0] = scale(row, g * 32 / group);
     if constexpr (has_min) min[0] = zero(row, g * 32 / group);
   }
+
+  /// For matmul: `lanes` rows from n on in registers, scales and zeros kept for a group.
+  struct lane_walk {
+    basic_group_int4 const& w;
+    index n, at = -1;
+    simd::pack<float> scale{0.f}, min{0.f};
+    simd::pack<std::uint8_t> shift[4];
+
+    TERN_INLINE lane_walk(basic_group_int4 const& weights, index row) : w(weights), n(row) {}
+    template <class Group>
+    TERN_INLINE void load(index g, Group& out) {
+      if (32 * g / w.group != at) enter(32 * g / w.group);
+      index const stride = w.codes.stride(0);
+      std::uint8_t const* const from = w.codes.data() + n * stride + 16 * g;
+      simd::pack<std::uint8_t> const low(std::uint8_t{15});
+      TERN_UNROLL
+      for (index r = 0; r < 4; ++r) {
+        auto const v = simd::load_rows16(from + r * stride, 4 * stride);
+        out.u[0][r] = shifted(v & low, r);
+        out.u[1][r] = shifted(simd::shift_right<4>(v), r);
+      }
+      out.scale[0] = scale;
+      if constexpr (has_min) out.min[0] = min;
+    }
+
+   private:
+    void enter(index group) {
+      at = group;
+      f16 parts[simd::lanes];
+      for (index i = 0; i < simd::lanes; ++i) parts[i] = w.scale(n + i, group);
+      scale = simd::load(static_cast<f16 const*>(parts));
+      if constexpr (has_min) {
+        for (index i = 0; i < simd::lanes; ++i) parts[i] = w.zero(n + i, group);
+        min = simd::load(static_cast<f16 const*>(parts));
+      }
+      if constexpr (kind == group_zero::integer)
+        for (index r = 0; r < 4; ++r) {
+          std::uint8_t bytes[4 * simd::lanes];
+          for (index i = 0; i < 4 * simd::lanes; ++i) bytes[i] = static_cast<std::uint8_t>(16 - w.zero(n + r + i / 16 * 4, group));
+          shift[r] = simd::load(static_cast<std::uint8_t const*>(bytes));
+        }
+    }
+    /// Codes and what is added to them stay below 32.
+    TERN_INLINE simd::pack<std::uint8_t> shifted(simd::pack<std::uint8_t> u, index r) const {
+      if constexpr (kind != group_zero::integer) return u;
+      return simd::bit_cast<std::uint8_t>(simd::bit_cast<std::int32_t>(u) + simd::bit_cast<std::int32_t>(shift[r]));
+    }
+  };
+  TERN_INLINE lane_walk walk(index n) const { return {*this, n}; }
 
   /// Rounds w (n, k) into codes (n, k / 2) and scales (n, k / group).
   template <tensor_like W>

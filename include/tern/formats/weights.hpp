@@ -21,7 +21,7 @@
 ///
 /// Integers with scales multiply in f32, bf16 and int8; other numbers in f32 and bf16, and as f32 with compute::int8. The engine calls
 /// from several threads. Where unpacking through memory is too slow, `load(n, g, out)` fills a row_group with `lanes` rows at once
-/// (matmul/row_group.hpp).
+/// (matmul/row_group.hpp), or `walk(n)` returns what keeps the scales of `lanes` rows and has `load(g, out)`.
 
 #include <tern/core/config.hpp>
 #include <tern/core/tensor_view.hpp>

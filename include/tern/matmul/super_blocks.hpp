@@ -223,8 +223,11 @@ TERN_INLINE block_walk<Format, strided_rows<Format>> walk_rows(block_rows<Format
   return block_walk<Format, strided_rows<Format>>(strided_rows<Format>{w.row(n), w.row_bytes()});
 }
 template <class W>
-TERN_INLINE plain_walk<W> walk_rows(W const& w, index n) {
-  return {w, n};
+TERN_INLINE auto walk_rows(W const& w, index n) {
+  if constexpr (requires { w.walk(n); })
+    return w.walk(n);
+  else
+    return plain_walk<W>{w, n};
 }
 
 }  // namespace TERN_ABI
