@@ -136,15 +136,15 @@ struct gptq_weights {
 
    private:
     static constexpr index ahead = 16;  // words of a column of qweight: each lies in a page of its own
-    void enter(index group) {
-      at = group;
-      f16 parts[simd::lanes];
+    void enter(index next) {
+      at = next;
+      f16 halves[simd::lanes];
       std::int32_t shifts[simd::lanes];
       for (index i = 0; i < simd::lanes; ++i) {
-        parts[i] = w.parts.scales(group, n + i);
-        shifts[i] = (offset - w.parts.zero(n + i, group)) * 0x01010101;
+        halves[i] = w.parts.scales(next, n + i);
+        shifts[i] = (offset - w.parts.zero(n + i, next)) * 0x01010101;
       }
-      scale = simd::load(static_cast<f16 const*>(parts));
+      scale = simd::load(static_cast<f16 const*>(halves));
       shift = simd::load(static_cast<std::int32_t const*>(shifts));
     }
     TERN_INLINE simd::pack<std::int32_t> load_words(index i) const {

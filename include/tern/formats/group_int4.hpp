@@ -247,19 +247,19 @@ struct basic_group_int4 {
     }
 
    private:
-    void enter(index group) {
-      at = group;
+    void enter(index next) {
+      at = next;
       f16 parts[simd::lanes];
-      for (index i = 0; i < simd::lanes; ++i) parts[i] = w.scale(n + i, group);
+      for (index i = 0; i < simd::lanes; ++i) parts[i] = w.scale(n + i, next);
       scale = simd::load(static_cast<f16 const*>(parts));
       if constexpr (has_min) {
-        for (index i = 0; i < simd::lanes; ++i) parts[i] = w.zero(n + i, group);
+        for (index i = 0; i < simd::lanes; ++i) parts[i] = w.zero(n + i, next);
         min = simd::load(static_cast<f16 const*>(parts));
       }
       if constexpr (kind == group_zero::integer)
         for (index r = 0; r < 4; ++r) {
           std::uint8_t bytes[4 * simd::lanes];
-          for (index i = 0; i < 4 * simd::lanes; ++i) bytes[i] = static_cast<std::uint8_t>(16 - w.zero(n + r + i / 16 * 4, group));
+          for (index i = 0; i < 4 * simd::lanes; ++i) bytes[i] = static_cast<std::uint8_t>(16 - w.zero(n + r + i / 16 * 4, next));
           shift[r] = simd::load(static_cast<std::uint8_t const*>(bytes));
         }
     }
