@@ -15,6 +15,7 @@
 /// Cost: each byte is read and written once, a tile at a time through scratch memory: repacking in place needs `lanes` rows more.
 
 #include <tern/core/parallel_for.hpp>
+#include <tern/core/rounding.hpp>
 #include <tern/formats/block_formats.hpp>
 #include <tern/simd/register.hpp>
 
