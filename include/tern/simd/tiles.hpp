@@ -33,9 +33,9 @@ struct shape {
   std::uint16_t column_bytes[16] = {};
   std::uint8_t row_count[16] = {};
   TERN_INLINE shape(index upper, index lower) {
-    for (int t : {0, 1, 4}) row_count[t] = static_cast<std::uint8_t>(upper);
-    for (int t : {2, 3, 5}) row_count[t] = static_cast<std::uint8_t>(lower);
-    for (int t : {6, 7}) row_count[t] = rows;
+    row_count[0] = row_count[1] = row_count[4] = static_cast<std::uint8_t>(upper);
+    row_count[2] = row_count[3] = row_count[5] = static_cast<std::uint8_t>(lower);
+    row_count[6] = row_count[7] = rows;
     for (int t = 0; t < 8; ++t) column_bytes[t] = row_count[t] == 0 ? 0 : 64;
   }
 };
