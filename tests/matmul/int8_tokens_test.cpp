@@ -2,6 +2,7 @@
 #include "catch.hpp"
 #include "random_weights.hpp"
 
+#include <algorithm>
 #include <cmath>
 
 namespace tern::test::tokens {
@@ -33,6 +34,16 @@ std::vector<double> rounded_tokens(std::vector<float> const& x, index k) {
   return out;
 }
 }  // namespace
+
+TEST_CASE("int8_tokens without columns: zeros, whatever the scratch holds") {
+  std::vector<std::byte> memory(1 << 22, std::byte{0xff});
+  workspace scratch(memory.data(), memory.size());
+  std::vector<std::uint8_t> const none(1);
+  std::vector<float> const scales(40, 1.f), x(1);
+  std::vector<float> y(3 * 40, 7.f);
+  matmul(cpu.with(scratch), view(x.data(), 3, 0), row_codes{40, 0, none, scales}, view(y.data(), 3, 40), compute::int8_tokens);
+  CHECK(std::all_of(y.begin(), y.end(), [](float v) { return v == 0.f; }));
+}
 
 TEST_CASE("int8_tokens: whole rows in integers") {
   rng r(17);

@@ -75,6 +75,26 @@ TEST_CASE("matmul of GPTQ and AWQ files") {
   check_products(awq_weights(view(vectors::awq_qweight + 0, 64, 2), view(vectors::awq_qzeros + 0, 2, 2), s), floats(vectors::int4_decoded));
 }
 
+TEST_CASE("matmul of GPTQ's words: groups of 128, more rows than lanes, columns apart") {
+  rng r(124);
+  constexpr index rows = 40, columns = 1152, group = 128;
+  auto const random_words = [&](index n, index stride) {
+    std::vector<std::int32_t> words(static_cast<std::size_t>(n * stride));
+    for (auto& e : words) e = static_cast<std::int32_t>(static_cast<std::uint32_t>(r.bits()));
+    return words;
+  };
+  std::vector<f16> scales;
+  for (index i = 0; i < columns / group * rows; ++i) scales.push_back(f16(static_cast<float>(r.normal())));
+  auto const zeros = random_words(columns / group, rows / 8);
+  for (index step : {1, 2}) {
+    auto const words = random_words(columns / 8, rows * step);
+    tensor_view<std::int32_t const, 2> const w(words.data(), {columns / 8, rows}, {rows * step, step});
+    gptq_weights const weights(w, view(zeros.data(), columns / group, rows / 8), view(std::as_const(scales).data(), columns / group, rows),
+                               gptq_version::v1);
+    check_products(weights, decoded(weights));
+  }
+}
+
 TEST_CASE("matmul of four bits in groups") {
   rng r(122);
   auto const x = r.normal(n * k);

@@ -48,6 +48,46 @@ TEST_CASE("an interleaved matrix gives the same products, to the bit") {
   }
 }
 
+TEST_CASE("interleaved matrices of few rows, of none, and by several threads") {
+  rng r(183);
+  constexpr index k = 256;
+  for (index n : {index{0}, index{1}, simd::lanes - 1, simd::lanes, 9 * simd::lanes + 3}) {
+    INFO("rows of w " << n);
+    auto const weights = random_weights(r, weight_type::q5_1, n, k);
+    std::vector<std::uint8_t> memory(static_cast<std::size_t>(n * weights.m.row_bytes) + 2);
+    std::memcpy(memory.data(), weights.m.data, memory.size() - 2);
+    thread_pool pool(3);
+    interleaved_matrix const fast = interleave(cpu.on(pool), block_matrix(memory.data(), weights.m.type, n, k), memory.data());
+    auto const x = r.normal(3 * k);
+    CHECK(same_bits(product(x, 3, fast, compute::int8), product(x, 3, weights.m, compute::int8)));
+    std::vector<float> row(k), same(k);
+    for (index i = 0; i < n; ++i) {
+      decode(fast, i, row.data());
+      decode(weights.m, i, same.data());
+      REQUIRE(same_bits(row, same));
+    }
+  }
+}
+
+TEST_CASE("interleaved matrices in low-rank paths and beside outliers") {
+  rng r(184);
+  constexpr index n = 6 * simd::lanes, k = 96, rank = 64;
+  auto const w = r.normal(n * k), a = r.normal(rank * k);
+  auto const b = random_weights(r, weight_type::q8_0, n, rank), c = random_weights(r, weight_type::q4_0, n, k);
+  std::vector<std::uint8_t> memory_b(b.bytes.size()), memory_c(c.bytes.size());
+  interleaved_matrix const fast_b = interleave(cpu, b.m, memory_b.data()), fast_c = interleave(cpu, c.m, memory_c.data());
+  auto x = r.normal(5 * k);
+  x[7] = 40.f;
+  auto const to = [&](std::vector<float>& y) { return view(y.data(), 5, n); };
+  std::vector<float> plain(5 * n), fast(5 * n);
+  matmul(cpu.on(serial), view(x.data(), 5, k), view(w.data(), n, k), to(plain), low_rank{view(a.data(), rank, k), b.m});
+  matmul(cpu.on(serial), view(x.data(), 5, k), view(w.data(), n, k), to(fast), low_rank{view(a.data(), rank, k), fast_b});
+  CHECK(same_bits(plain, fast));
+  matmul(cpu, view(x.data(), 5, k), c.m, to(plain), compute::int8, split_outliers{6.f});
+  matmul(cpu, view(x.data(), 5, k), fast_c, to(fast), compute::int8, split_outliers{6.f});
+  CHECK(same_bits(plain, fast));
+}
+
 TEST_CASE("interleaving in place, as a gate, and what it refuses") {
   rng r(182);
   constexpr index n = 3 * simd::lanes + 1, k = 256;
@@ -78,7 +118,16 @@ TEST_CASE("interleaving in place, as a gate, and what it refuses") {
   float numbers[4] = {};
   CHECK(message_of([&] { interleave(cpu, block_matrix(numbers, weight_type::f32, 1, 4), numbers); }).find("w.type") != std::string::npos);
   CHECK(message_of([&] { interleave(cpu, w, nullptr); }).find("to") != std::string::npos);
+  CHECK(message_of([&] { interleave(cpu, block_matrix(nullptr, w.type, n, k), apart.data()); }).find("w.data") != std::string::npos);
+  block_matrix const there(same.data(), w.type, n - 1, k);
+  CHECK(message_of([&] { interleave(cpu, there, same.data() + w.row_bytes); }).find("overlaps") != std::string::npos);
   interleaved_matrix other = a;
+  other.type = weight_type::f32;
+  CHECK(message_of([&] { product(x, 4, other, compute::int8); }).find("type") != std::string::npos);
+  other = a;
+  other.columns = 100;
+  CHECK(message_of([&] { matmul(cpu, view(x.data(), 4, 100), other, view(y.data(), 4, n)); }).find("columns") != std::string::npos);
+  other = a;
   other.lanes = simd::lanes + 1;
   CHECK(message_of([&] { product(x, 4, other, compute::int8); }).find("lanes") != std::string::npos);
 #endif

@@ -6,6 +6,7 @@
 ///     decode(weights, row, out)    out: weights.columns floats
 
 #include <tern/formats/block_formats.hpp>
+#include <tern/formats/interleaved.hpp>
 #include <tern/formats/weights.hpp>
 #include <tern/simd/convert.hpp>
 
@@ -47,6 +48,11 @@ inline constexpr struct decode_fn {
   TERN_INLINE void operator()(block_matrix const& m, index row, float* out) const {
     detail::expect(row >= 0 && row < m.rows, "decode", "row", row, "at least 0 and less than the matrix's rows");
     detail::decode_columns(m.type, m.row(row), 0, m.columns, out);
+  }
+  void operator()(interleaved_matrix const& m, index row, float* out) const {
+    detail::expect(row >= 0 && row < m.rows, "decode", "row", row, "at least 0 and less than the matrix's rows");
+    detail::expect_equal("decode", "the lanes of the interleaved matrix", m.lanes, "the lanes of this code", simd::lanes);
+    detail::decode_interleaved(m, row, 0, m.columns, out);
   }
   template <custom_weights W>
   TERN_INLINE void operator()(W const& w, index row, float* out) const {

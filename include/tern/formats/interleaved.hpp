@@ -12,7 +12,9 @@
 ///                               with]
 ///     the last rows, fewer than `lanes`, lie as before
 ///
-/// Cost: each byte is read and written once, a tile at a time through scratch memory: repacking in place needs `lanes` rows more.
+/// A matrix that is repacked where it lies is no block_matrix any more: only the interleaved_matrix may be used then.
+///
+/// Cost: each byte is read and written once, a tile at a time through scratch memory: `lanes` rows for each thread.
 
 #include <tern/core/parallel_for.hpp>
 #include <tern/core/rounding.hpp>
@@ -69,6 +71,27 @@ struct interleaved_layout {
   }
 };
 
+/// A block of an interleaved matrix as it was: out of a tile, or of the last rows.
+TERN_INLINE void gather_block(interleaved_matrix const& m, interleaved_layout const& layout, index row, index block, std::uint8_t* out) {
+  index const first = row / simd::lanes * simd::lanes;
+  auto const* const tile = static_cast<std::uint8_t const*>(m.data) + first * layout.row_bytes();
+  if (first + simd::lanes <= m.rows)
+    layout.gather(tile, block, row - first, out);
+  else
+    __builtin_memcpy(out, tile + (row - first) * layout.row_bytes() + block * layout.bytes, static_cast<std::size_t>(layout.bytes));
+}
+/// Columns [k0, k1), whole blocks, of a row.
+inline void decode_interleaved(interleaved_matrix const& m, index row, index k0, index k1, float* out) noexcept {
+  interleaved_layout const layout(m.type, m.columns);
+  with_block_format(m.type, [&]<class Format>(Format) TERN_LAMBDA {
+    for (index k = k0; k < k1; k += Format::elements) {
+      typename Format::block one;
+      gather_block(m, layout, row, k / Format::elements, reinterpret_cast<std::uint8_t*>(&one));
+      Format::decode(one, out + (k - k0));
+    }
+  });
+}
+
 }  // namespace TERN_ABI
 }  // namespace detail
 
@@ -78,11 +101,13 @@ inline namespace TERN_ABI {
 /// null, or where w lies with gaps between its rows.
 inline constexpr struct interleave_fn {
   interleaved_matrix operator()(cpu_policy const& policy, block_matrix const& w, void* to) const {
+    detail::expect(info(w.type).elements > 1, "interleave", "w.type", static_cast<index>(w.type), "a format of blocks");
     detail::interleaved_layout const layout(w.type, w.columns);
     index const row = layout.row_bytes(), tile = simd::lanes * row;
-    detail::expect(info(w.type).elements > 1, "interleave", "w.type", static_cast<index>(w.type), "a format of blocks");
     detail::expect(to != nullptr || w.rows * row == 0, "interleave", "to", 0, "not null");
+    detail::expect(w.data != nullptr || w.rows * row == 0, "interleave", "w.data", 0, "not null");
     detail::expect(to != w.data || w.row_bytes == row, "interleave", "w.row_bytes", w.row_bytes, "no gaps, where it is repacked in place");
+    if (to != w.data && overlap(w, to, w.rows * row)) detail::fail("interleave: `to` overlaps w, expected the place of w or other memory");
     auto const misaligned = static_cast<index>(reinterpret_cast<std::uintptr_t>(to) % static_cast<std::uintptr_t>(info(w.type).alignment));
     detail::expect(misaligned == 0, "interleave", "to's misalignment", misaligned, "0");
     auto* const out = static_cast<std::uint8_t*>(to);
@@ -99,6 +124,17 @@ inline constexpr struct interleave_fn {
         for (index i = 0; i < count; ++i) layout.scatter(rows + i * row + b * layout.bytes, b, i, out + n * row);
     });
     return {to, w.type, w.rows, w.columns, simd::lanes};
+  }
+  std::size_t workspace_size(cpu_policy const& policy, block_matrix const& w, void*) const {
+    return static_cast<std::size_t>(policy.concurrency() * simd::lanes * detail::interleaved_layout(w.type, w.columns).row_bytes());
+  }
+
+ private:
+  static bool overlap(block_matrix const& w, void const* to, index bytes) {
+    if (w.rows == 0) return false;
+    auto const at = reinterpret_cast<std::uintptr_t>(to), from = reinterpret_cast<std::uintptr_t>(w.row(0));
+    return at < reinterpret_cast<std::uintptr_t>(w.row(w.rows - 1)) + static_cast<std::uintptr_t>(bytes / w.rows) &&
+           from < at + static_cast<std::uintptr_t>(bytes);
   }
 } interleave{};
 

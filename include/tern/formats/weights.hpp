@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 /// @file formats/weights.hpp
-/// What matmul takes as weights (n, k): a block_matrix (a GGUF tensor), a view of numbers, or any type of this shape, which is a view
-/// and owns nothing:
+/// What matmul takes as weights (n, k): a block_matrix (a GGUF tensor), an interleaved_matrix, a view of numbers, a weights_ref to any of
+/// these, or any type of this shape, which is a view and owns nothing:
 ///
 ///     struct my_weights {
 ///       index rows, columns;
@@ -21,7 +21,8 @@
 ///
 /// Integers with scales multiply in f32, bf16 and int8; other numbers in f32 and bf16, and as f32 with compute::int8. The engine calls
 /// from several threads. Where unpacking through memory is too slow, `load(n, g, out)` fills a row_group with `lanes` rows at once
-/// (matmul/row_group.hpp), or `walk(n)` returns what keeps the scales of `lanes` rows and has `load(g, out)`.
+/// (matmul/row_group.hpp), or `walk(n)` returns what keeps the scales of `lanes` rows and has `load(g, out)`; n is a multiple of the lanes.
+/// With `quads` = true both fill groups a row a lane.
 
 #include <tern/core/config.hpp>
 #include <tern/core/tensor_view.hpp>

@@ -67,8 +67,8 @@ TERN_INLINE void pack_lane(W const& weights, index n, index g0, index groups, in
     }
   }
 }
-/// Unpacks groups [g0, g1) of weight rows [n0, n1), g1 - g0 <= panel_groups with their scales, integer_groups without. Lanes beyond
-/// repeat the last row, and nobody stores what comes of them.
+/// Unpacks groups [g0, g1) of weight rows [n0, n1), n0 a multiple of the lanes, g1 - g0 <= panel_groups with their scales, integer_groups
+/// without. Lanes beyond repeat the last row, and nobody stores what comes of them.
 template <bool Scales, class W>
 inline void pack_codes(W const& w, index n0, index n1, index g0, index g1, code_panel& panel) noexcept {
   constexpr index L = simd::lanes;

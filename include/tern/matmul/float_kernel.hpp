@@ -4,8 +4,8 @@
 /// y = x w^T in f32 or with bf16 products: `panel_rows` weight rows are decoded into a panel (float_panel.hpp), then each row of x is
 /// broadcast against it.
 ///
-/// Each y(r, n) is the sum over chunks of 256 columns, in order, of the sum over k within the chunk, in order: the same
-/// operations whatever else is in the batch.
+/// Each y(r, n) is the sum over chunks of 256 columns, in order, of the sum over k within the chunk, in order (in matrix registers, in
+/// theirs): the same operations whatever else is in the batch.
 
 #include <tern/matmul/options.hpp>
 #include <tern/matmul/tile_kernel.hpp>

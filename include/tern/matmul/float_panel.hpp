@@ -21,6 +21,7 @@ struct matmul_panel {
   alignas(64) float floats[chunk_columns * panel_rows];
   alignas(64) bf16 halves[chunk_columns * panel_rows];
   alignas(64) float rows[simd::lanes * chunk_columns];
+  alignas(64) bf16 half_rows[simd::lanes * 2 * chunk_columns];
   code_panel codes;
 };
 
@@ -66,12 +67,12 @@ inline void pack_halves(block_matrix const& w, index n0, index n1, index k0, ind
   auto const copy = [&](index n, index from, index to, bf16* out) TERN_LAMBDA {
     __builtin_memcpy(static_cast<void*>(out), w.row(n) + 2 * from, static_cast<std::size_t>(2 * (to - from)));
   };
-  alignas(64) bf16 rows[simd::lanes * 2 * chunk_columns];
   for (index first = 0; first < panel_rows; first += simd::lanes)
-    pack_rows(copy, n0 + first, n1, k0, k1, static_cast<bf16*>(rows), panel.halves + 2 * first);
+    pack_rows(copy, n0 + first, n1, k0, k1, panel.half_rows, panel.halves + 2 * first);
 }
 
-/// A panel's codes as numbers. The same bits as `decode`: products of a scale and a code are exact, or rounded once as there.
+/// A panel's codes as numbers. The same bits as `decode` where scales have no more bits than f16: products of a scale and a code are exact,
+/// or rounded once as there. Other scales beside a minimum may differ by that rounding.
 template <class Shape>
 inline void decode_panel(code_panel const& panel, std::int32_t offset, index groups, float* out) noexcept {
   using simd::pack;
@@ -118,7 +119,7 @@ TERN_INLINE void fill_floats(any_weights const& w, index n0, index n1, index k0,
 }
 /// The same to panel.halves.
 TERN_INLINE void fill_halves(any_weights const& w, index n0, index n1, index k0, index k1, matmul_panel& panel) {
-  if (w.operations->pack_halves != nullptr && w.bf16) return w.operations->pack_halves(w.object, n0, n1, k0, k1, panel);
+  if (w.bf16) return w.operations->pack_halves(w.object, n0, n1, k0, k1, panel);
   fill_floats(w, n0, n1, k0, k1, panel);
   narrow_panel(panel.floats, k1 - k0, panel.halves);
 }

@@ -124,7 +124,8 @@ inline void stream_float(cpu_policy const& policy, matmul_job const* jobs, index
                          std::byte* scratch) {
   index total = 0;
   for (index j = 0; j < count; ++j) total += jobs[j].w.rows;
-  index const stripe = round_to_multiple(divide_up(total, 4 * policy.concurrency()), stream_rows_at_once);
+  // Whole panels too: side products that finish a piece start where it does.
+  index const stripe = round_to_multiple(divide_up(total, 4 * policy.concurrency()), panel_rows);
   matmul_split const split(jobs, count, rows, stripe > 0 ? stripe : 1, rows);
   parallel_for(policy, split.items, [&](index item, index slot) TERN_LAMBDA {
     auto const p = split.at(item, jobs, rows);

@@ -95,14 +95,15 @@ template <class W>
 inline void stream_stripe(W const& w, matmul_job const& job, index n0, index n1, index r0, index r1, q8_rows const& x, bool add) noexcept {
   using simd::pack;
   constexpr index L = simd::lanes;
-  for (index n = n0; n < n1; n += L) {
-    index const left = n1 - n < L ? n1 - n : L;
-    for (index r = r0; r < r1; ++r) {
-      float* const y = job.y + r * job.y_stride + n;
-      pack<float> const start = add ? simd::load_n(y, left) : pack<float>(0.f);
-      simd::store_n(y, stream_rows(w, n, n1, x.q + r * x.stride, x.scales + r * x.blocks, x.blocks, start), left);
+  if constexpr (L % 4 == 0)  // others are never streamed
+    for (index n = n0; n < n1; n += L) {
+      index const left = n1 - n < L ? n1 - n : L;
+      for (index r = r0; r < r1; ++r) {
+        float* const y = job.y + r * job.y_stride + n;
+        pack<float> const start = add ? simd::load_n(y, left) : pack<float>(0.f);
+        simd::store_n(y, stream_rows(w, n, n1, x.q + r * x.stride, x.scales + r * x.blocks, x.blocks, start), left);
+      }
     }
-  }
 }
 
 }  // namespace TERN_ABI

@@ -109,7 +109,10 @@ inline void multiply_stripe_rows(matmul_job const& job, index n0, index n1, inde
   sum_integers({job.w.object, job.w.operations->pack_integers, job.w.codes}, n0, n1, x.q, x.stride, r0, r1, x.blocks, sums, panel);
   for (index n = n0; n < n1; n += panel_rows) {
     index const end = least(n + panel_rows, n1);
-    if (x.blocks > 0) job.w.operations->pack_codes(job.w.object, n, end, 0, 1, panel);
+    if (x.blocks > 0)
+      job.w.operations->pack_codes(job.w.object, n, end, 0, 1, panel);
+    else
+      for (index i = 0; i < panel_rows; ++i) panel.scales[i] = 0.f;
     for (index r = r0; r < r1; ++r) {
       q8_scales const* const s = x.scales + r * x.blocks;
       std::int32_t total = 0;

@@ -101,19 +101,12 @@ struct interleaved_rows {
   TERN_INLINE std::uint8_t const* tile(index i) const { return row(i / simd::lanes * simd::lanes); }
   TERN_INLINE typename Format::block block(index row, index b) const {
     typename Format::block one;
-    auto* const bytes = reinterpret_cast<std::uint8_t*>(&one);
-    if (row / simd::lanes * simd::lanes + simd::lanes <= m.rows)
-      layout.gather(tile(row), b, row % simd::lanes, bytes);
-    else
-      __builtin_memcpy(bytes, tile(row) + row % simd::lanes * layout.row_bytes() + b * layout.bytes, sizeof(one));
+    gather_block(m, layout, row, b, reinterpret_cast<std::uint8_t*>(&one));
     return one;
   }
   TERN_INLINE void unpack(index row, index g, std::uint8_t* u) const { Format::unpack(block(row, g / parts), g % parts, u); }
   TERN_INLINE void scales(index row, index g, float* scale, float* min) const {
     Format::scales(block(row, g / parts), g % parts, scale, min);
-  }
-  TERN_INLINE void decode(index row, index k0, index k1, float* out) const {
-    for (index k = k0; k < k1; k += Format::elements) Format::decode(block(row, k / Format::elements), out + (k - k0));
   }
 };
 template <class Format>
@@ -128,7 +121,7 @@ struct interleaved_operations {
     with_block_format(m.type, [&]<class Format>(Format) TERN_LAMBDA { f(interleaved_rows<Format>{m}); });
   }
   static void decode(void const* w, index row, index k0, index k1, float* out) noexcept {
-    with_rows(w, [&](auto const& rows) TERN_LAMBDA { rows.decode(row, k0, k1, out); });
+    decode_interleaved(*static_cast<interleaved_matrix const*>(w), row, k0, k1, out);
   }
   static void pack_codes(void const* w, index n0, index n1, index g0, index g1, code_panel& panel) noexcept {
     with_rows(w, [&](auto const& rows) TERN_LAMBDA { detail::pack_codes<true>(rows, n0, n1, g0, g1, panel); });
@@ -139,17 +132,13 @@ struct interleaved_operations {
   static constexpr weight_operations table{&decode, nullptr, nullptr, &pack_codes, nullptr, &stream_codes, nullptr, nullptr};
 };
 TERN_INLINE any_weights weights_of(interleaved_matrix const& w) {
+  index const elements = info(w.type).elements;
+  expect(elements > 1, "matmul", "the interleaved w.type", static_cast<index>(w.type), "a format of blocks");
+  expect(w.rows >= 0, "matmul", "the interleaved w.rows", w.rows, "at least 0");
+  expect(w.columns >= 0 && w.columns % elements == 0, "matmul", "the interleaved w.columns", w.columns, "a whole number of blocks");
   expect_equal("matmul", "the lanes of the interleaved w", w.lanes, "the lanes of this code", simd::lanes);
-  return {&w,
-          &interleaved_operations::table,
-          w.rows,
-          w.columns,
-          info(w.type).elements,
-          code_kind_of_blocks(w.type),
-          false,
-          false,
-          false,
-          w.data != nullptr};
+  return {
+      &w, &interleaved_operations::table, w.rows, w.columns, elements, code_kind_of_blocks(w.type), false, false, false, w.data != nullptr};
 }
 
 }  // namespace TERN_ABI

@@ -4,7 +4,8 @@
 /// y = x w^T, with weights in any format, used where they lie.
 ///
 ///     x (rows, k)   activations: f32, f16 or bf16, any strides
-///     w (n, k)      weights: a block_matrix, a view of f32, f16 or bf16 whose rows are contiguous, or any others (formats/weights.hpp)
+///     w (n, k)      weights: a block_matrix, an interleaved_matrix, a view of f32, f16 or bf16 whose rows are contiguous, or any others
+///                   (formats/weights.hpp)
 ///     y (rows, n)   f32, any strides; may not overlap x or w
 ///
 ///     matmul(policy, x, w, y)
@@ -21,10 +22,10 @@
 ///
 /// Fails if x.extent(1) is not w's columns, y.extent(0) not x.extent(0), or y.extent(1) not w's rows. k may be 0: y is then 0.
 ///
-/// On one architecture every y(r, i) has the same bits whatever the number of threads, and whatever else x holds. With weights of f32,
+/// On one machine every y(r, i) has the same bits whatever the number of threads, and whatever else x holds. With weights of f32,
 /// f16 and bf16, up to 32 rows (16 in bf16) are added up in another order than more; otherwise their number does not matter either.
-/// Cost: rows n k multiply-adds; one pass over the weights, which is what one to a few rows cost.
-/// Error: `accuracy` below.
+/// Machines differ in compute::bf16: matrix registers (simd/tiles.hpp) have an order of their own. Cost: rows n k multiply-adds; one pass
+/// over the weights, which is what one to a few rows cost. Error: `accuracy` below.
 
 #include <tern/matmul/bias.hpp>
 #include <tern/matmul/hadamard_in.hpp>
@@ -91,12 +92,15 @@ inline constexpr struct matmul_fn {
     (request.set(options), ...);
     return static_cast<std::size_t>(plan(policy, tern::view(x), results, 1, request).bytes);
   }
-  template <tensor_like X, class W, std::size_t N, detail::matmul_option... Options>
-  std::size_t workspace_size(cpu_policy const& policy, X const& x, W const (&)[N], tensor_view<float, 2> const (&y)[N],
+  template <tensor_like X, std::size_t N, detail::matmul_option... Options>
+  std::size_t workspace_size(cpu_policy const& policy, X const& x, block_matrix const (&)[N], tensor_view<float, 2> const (&y)[N],
                              Options const&... options) const {
-    detail::matmul_request request;
-    (request.set(options), ...);
-    return static_cast<std::size_t>(plan(policy, tern::view(x), y, static_cast<index>(N), request).bytes);
+    return size_of_all(policy, tern::view(x), y, options...);
+  }
+  template <tensor_like X, std::size_t N, detail::matmul_option... Options>
+  std::size_t workspace_size(cpu_policy const& policy, X const& x, weights_ref const (&)[N], tensor_view<float, 2> const (&y)[N],
+                             Options const&... options) const {
+    return size_of_all(policy, tern::view(x), y, options...);
   }
 
  private:
@@ -113,6 +117,14 @@ inline constexpr struct matmul_fn {
     (request.set(options), ...);
     if (!request.single()) detail::fail("matmul: epilogues, low_rank, scatter and split_outliers take one matrix a call");
     run(policy, x, erased, y, static_cast<index>(N), request);
+  }
+
+  template <class T, std::size_t N, class... Options>
+  static std::size_t size_of_all(cpu_policy const& policy, tensor_view<T, 2> const& x, tensor_view<float, 2> const (&y)[N],
+                                 Options const&... options) {
+    detail::matmul_request request;
+    (request.set(options), ...);
+    return static_cast<std::size_t>(plan(policy, x, y, static_cast<index>(N), request).bytes);
   }
 
   template <class X, class Y>

@@ -119,8 +119,15 @@ struct custom_operations {
                             matmul_panel& panel) noexcept {
     on::stream_floats(of(job.w.object), job, n0, n1, x, x_stride, rows, add, panel);
   }
-  static constexpr weight_operations table{&decode,        &pack_floats,  nullptr,        &pack_codes,
-                                           &pack_integers, &stream_codes, &stream_floats, nullptr};
+  static constexpr bool coded = coded_weights<W>;
+  static constexpr weight_operations table{&decode,
+                                           coded ? nullptr : &pack_floats,
+                                           nullptr,
+                                           coded ? &pack_codes : nullptr,
+                                           row_scaled_weights<W> ? &pack_integers : nullptr,
+                                           coded ? &stream_codes : nullptr,
+                                           coded ? nullptr : &stream_floats,
+                                           nullptr};
 };
 
 /// Chosen rows of a matrix whose type is known when the program runs.

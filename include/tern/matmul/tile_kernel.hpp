@@ -10,6 +10,8 @@
 namespace tern::detail {
 inline namespace TERN_ABI {
 
+static_assert(!simd::tiles::exist || simd::lanes == simd::tiles::rows);
+
 /// Rows of x that are multiplied at once, and bytes of a row of a panel.
 inline constexpr index tile_block_rows = 32, panel_row_bytes = 4 * panel_rows;
 

@@ -11,12 +11,16 @@
 namespace tern {
 inline namespace TERN_ABI {
 
-/// Refers to weights that must outlive it. Views of numbers become a block_matrix first.
+/// Refers to weights that must outlive it, so to no temporary ones. Views of numbers become a block_matrix first.
 class weights_ref {
  public:
   template <class W>
     requires(detail::is_weights<W> && !std::is_same_v<W, weights_ref>)
   TERN_INLINE weights_ref(W const& w) : any_(detail::weights_of(w)) {}
+  /// Nothing would be left to refer to.
+  template <class W>
+    requires(detail::is_weights<W> && !std::is_same_v<W, weights_ref>)
+  weights_ref(W const&& w) = delete;
   TERN_INLINE index rows() const { return any_.rows; }
   TERN_INLINE index columns() const { return any_.columns; }
   TERN_INLINE detail::any_weights const& any() const { return any_; }

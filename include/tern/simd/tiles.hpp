@@ -9,11 +9,13 @@
 /// bf16: exact products, each sum rounded to nearest; subnormal numbers count as zero. `tiles::ready()` says whether there are such
 /// registers and the system lets this process have them; the rest may be called only then.
 ///
+/// The permission is the process's: its signal frames grow by 8 KB, and alternate signal stacks must have room for that.
+///
 /// Cost: a product takes a cycle for each row of A, a load half of one for each of its rows.
 
-#include <tern/core/config.hpp>
+#include <tern/simd/arch.hpp>
 
-#if defined(__AMX_TILE__) && defined(__AMX_INT8__) && defined(__AMX_BF16__) && defined(__linux__) && !defined(TERN_EMULATE_LANES)
+#if defined(TERN_SIMD_AVX512) && defined(__AMX_TILE__) && defined(__AMX_INT8__) && defined(__AMX_BF16__) && defined(__linux__)
 #define TERN_SIMD_TILES 1
 #endif
 
@@ -45,8 +47,12 @@ static_assert(sizeof(shape) == 64);
 /// Whether this code may use them.
 inline constexpr bool exist = true;
 inline bool ready() noexcept {
-  // arch_prctl(ARCH_REQ_XCOMP_PERM, the state of tile data), once a process; kernels and CPUs that have no such thing refuse.
   static bool const granted = [] {
+    std::uint32_t eax = 7, ebx, ecx = 0, edx;
+    asm volatile("cpuid" : "+a"(eax), "=b"(ebx), "+c"(ecx), "=d"(edx));
+    constexpr std::uint32_t needed = 1u << 22 | 1u << 24 | 1u << 25;  // AMX-BF16, AMX-TILE, AMX-INT8
+    if ((edx & needed) != needed) return false;
+    // arch_prctl(ARCH_REQ_XCOMP_PERM, the state of tile data), once a process; kernels that have no such thing refuse.
     long result;
     asm volatile("syscall" : "=a"(result) : "a"(158L), "D"(0x1023L), "S"(18L) : "rcx", "r11", "memory");
     return result == 0;
