@@ -78,8 +78,8 @@ TEST_CASE("matmul of GPTQ and AWQ files") {
 TEST_CASE("matmul of GPTQ's words: groups of 128, more rows than lanes, columns apart") {
   rng r(124);
   constexpr index rows = 40, columns = 1152, group = 128;
-  auto const random_words = [&](index n, index stride) {
-    std::vector<std::int32_t> words(static_cast<std::size_t>(n * stride));
+  auto const random_words = [&](index count, index stride) {
+    std::vector<std::int32_t> words(static_cast<std::size_t>(count * stride));
     for (auto& e : words) e = static_cast<std::int32_t>(static_cast<std::uint32_t>(r.bits()));
     return words;
   };
