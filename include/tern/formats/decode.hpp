@@ -51,7 +51,7 @@ inline constexpr struct decode_fn {
   }
   void operator()(interleaved_matrix const& m, index row, float* out) const {
     detail::expect(row >= 0 && row < m.rows, "decode", "row", row, "at least 0 and less than the matrix's rows");
-    detail::expect_equal("decode", "the lanes of the interleaved matrix", m.lanes, "the lanes of this code", simd::lanes);
+    if (m.lanes != simd::lanes) detail::fail("decode: m was interleaved for another number of lanes, expected code for the same CPU");
     detail::decode_interleaved(m, row, 0, m.columns, out);
   }
   template <custom_weights W>

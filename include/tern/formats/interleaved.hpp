@@ -101,7 +101,7 @@ inline namespace TERN_ABI {
 /// null, or where w lies with gaps between its rows.
 inline constexpr struct interleave_fn {
   interleaved_matrix operator()(cpu_policy const& policy, block_matrix const& w, void* to) const {
-    detail::expect(info(w.type).elements > 1, "interleave", "w.type", static_cast<index>(w.type), "a format of blocks");
+    if (info(w.type).elements <= 1) detail::fail("interleave: w holds numbers, expected a format of blocks");
     detail::interleaved_layout const layout(w.type, w.columns);
     index const row = layout.row_bytes(), tile = simd::lanes * row;
     detail::expect(to != nullptr || w.rows * row == 0, "interleave", "to", 0, "not null");

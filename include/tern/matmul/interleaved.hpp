@@ -133,10 +133,11 @@ struct interleaved_operations {
 };
 TERN_INLINE any_weights weights_of(interleaved_matrix const& w) {
   index const elements = info(w.type).elements;
-  expect(elements > 1, "matmul", "the interleaved w.type", static_cast<index>(w.type), "a format of blocks");
+  if (elements <= 1) fail("matmul: the interleaved w has no type of blocks, expected what tern::interleave returned");
   expect(w.rows >= 0, "matmul", "the interleaved w.rows", w.rows, "at least 0");
   expect(w.columns >= 0 && w.columns % elements == 0, "matmul", "the interleaved w.columns", w.columns, "a whole number of blocks");
-  expect_equal("matmul", "the lanes of the interleaved w", w.lanes, "the lanes of this code", simd::lanes);
+  if (w.lanes != simd::lanes)
+    fail("matmul: w was interleaved for another number of lanes, expected tern::interleave by code for the same CPU");
   return {
       &w, &interleaved_operations::table, w.rows, w.columns, elements, code_kind_of_blocks(w.type), false, false, false, w.data != nullptr};
 }

@@ -82,6 +82,7 @@ dense_matrix dense_weights(char const* op, W const& w, weight_type type) {
   expect(block > 1, op, "type", static_cast<index>(type), "a block format");
   expect(v.extent(1) % block == 0, op, "w.extent(1)", v.extent(1),
          block == 32 ? "a multiple of the format's 32" : "a multiple of the format's 256");
+  expect(v.data() != nullptr || v.size() == 0, op, "w.data()", 0, "not null");
   dense_matrix m = dense(v);
   for (index i = 0; i < m.rows; ++i)
     expect(all_finite(m.row(i), m.columns), op, "w: a row that holds NaN or infinity", i, "finite weights");
