@@ -116,7 +116,8 @@ TEST_CASE("interleaving in place, as a gate, and what it refuses") {
 
 #if TERN_EXCEPTIONS
   float numbers[4] = {};
-  CHECK(message_of([&] { interleave(cpu, block_matrix(numbers, weight_type::f32, 1, 4), numbers); }).find("holds numbers") != std::string::npos);
+  CHECK(message_of([&] { interleave(cpu, block_matrix(numbers, weight_type::f32, 1, 4), numbers); }).find("holds numbers") !=
+        std::string::npos);
   CHECK(message_of([&] { interleave(cpu, w, nullptr); }).find("to") != std::string::npos);
   CHECK(message_of([&] { interleave(cpu, block_matrix(nullptr, w.type, n, k), apart.data()); }).find("w.data") != std::string::npos);
   block_matrix const there(same.data(), w.type, n - 1, k);
