@@ -50,8 +50,8 @@ inline constexpr struct decode_fn {
     detail::decode_columns(m.type, m.row(row), 0, m.columns, out);
   }
   void operator()(interleaved_matrix const& m, index row, float* out) const {
+    detail::expect_interleaved("decode", m);
     detail::expect(row >= 0 && row < m.rows, "decode", "row", row, "at least 0 and less than the matrix's rows");
-    if (m.lanes != simd::lanes) detail::fail("decode: m was interleaved for another number of lanes, expected code for the same CPU");
     detail::decode_interleaved(m, row, 0, m.columns, out);
   }
   template <custom_weights W>

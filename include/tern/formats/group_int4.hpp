@@ -233,14 +233,13 @@ struct basic_group_int4 {
     template <class Group>
     TERN_INLINE void load(index g, Group& out) {
       if (32 * g / w.group != at) enter(32 * g / w.group);
-      index const stride = w.codes.stride(0);
-      std::uint8_t const* const from = w.codes.data() + n * stride + 16 * g;
       simd::pack<std::uint8_t> const low(std::uint8_t{15});
+      simd::pack<std::uint8_t> v[4];
+      simd::load_rows16(w.codes.data() + n * w.codes.stride(0) + 16 * g, w.codes.stride(0), v);
       TERN_UNROLL
       for (index r = 0; r < 4; ++r) {
-        auto const v = simd::load_rows16(from + r * stride, 4 * stride);
-        out.u[0][r] = shifted(v & low, r);
-        out.u[1][r] = shifted(simd::shift_right<4>(v), r);
+        out.u[0][r] = shifted(v[r] & low, r);
+        out.u[1][r] = shifted(simd::shift_right<4>(v[r]), r);
       }
       out.scale[0] = scale;
       if constexpr (has_min) out.min[0] = min;

@@ -71,9 +71,10 @@ struct int8_rows {
     simd::pack<std::uint8_t> const top(std::uint8_t{0x80});
     auto const* const from = reinterpret_cast<std::uint8_t const*>(q.data() + n * q.stride(0) + 32 * g);
     TERN_UNROLL
-    for (index r = 0; r < 4; ++r) {
-      out.u[0][r] = simd::load_rows16(from + r * q.stride(0), 4 * q.stride(0)) ^ top;
-      out.u[1][r] = simd::load_rows16(from + r * q.stride(0) + 16, 4 * q.stride(0)) ^ top;
+    for (index h = 0; h < 2; ++h) {
+      simd::load_rows16(from + 16 * h, q.stride(0), out.u[h]);
+      TERN_UNROLL
+      for (index r = 0; r < 4; ++r) out.u[h][r] = out.u[h][r] ^ top;
     }
     out.scale[0] = simd::load(row_scales.data() + n);
   }

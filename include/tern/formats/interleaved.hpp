@@ -35,6 +35,17 @@ struct interleaved_matrix {
 namespace detail {
 inline namespace TERN_ABI {
 
+/// Fails unless m is what `interleave` returned to code with as many lanes.
+inline void expect_interleaved(char const* op, interleaved_matrix const& m) {
+  index const elements = info(m.type).elements;
+  if (elements <= 1) (message() << op << ": the interleaved matrix has no type of blocks, expected what tern::interleave returned").fail();
+  expect(m.rows >= 0, op, "the interleaved matrix's rows", m.rows, "at least 0");
+  expect(m.columns >= 0 && m.columns % elements == 0, op, "the interleaved matrix's columns", m.columns, "a whole number of blocks");
+  if (m.lanes != simd::lanes)
+    (message() << op << ": the matrix was interleaved for another number of lanes, expected tern::interleave by code for the same CPU")
+        .fail();
+}
+
 /// Where a block's words begin: after the scale, where the rest comes first.
 TERN_INLINE constexpr index interleaved_head(weight_type type) {
   bool const first = type == weight_type::q4_0 || type == weight_type::q5_0 || type == weight_type::q8_0 || type == weight_type::iq4_nl ||

@@ -7,7 +7,6 @@
 
 #include <tern/formats/decode.hpp>
 #include <tern/matmul/code_panel.hpp>
-#include <tern/simd/narrow.hpp>
 #include <tern/simd/shuffle.hpp>
 
 namespace tern::detail {

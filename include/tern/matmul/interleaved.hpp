@@ -132,14 +132,17 @@ struct interleaved_operations {
   static constexpr weight_operations table{&decode, nullptr, nullptr, &pack_codes, nullptr, &stream_codes, nullptr, nullptr};
 };
 TERN_INLINE any_weights weights_of(interleaved_matrix const& w) {
-  index const elements = info(w.type).elements;
-  if (elements <= 1) fail("matmul: the interleaved w has no type of blocks, expected what tern::interleave returned");
-  expect(w.rows >= 0, "matmul", "the interleaved w.rows", w.rows, "at least 0");
-  expect(w.columns >= 0 && w.columns % elements == 0, "matmul", "the interleaved w.columns", w.columns, "a whole number of blocks");
-  if (w.lanes != simd::lanes)
-    fail("matmul: w was interleaved for another number of lanes, expected tern::interleave by code for the same CPU");
-  return {
-      &w, &interleaved_operations::table, w.rows, w.columns, elements, code_kind_of_blocks(w.type), false, false, false, w.data != nullptr};
+  expect_interleaved("matmul", w);
+  return {&w,
+          &interleaved_operations::table,
+          w.rows,
+          w.columns,
+          info(w.type).elements,
+          code_kind_of_blocks(w.type),
+          false,
+          false,
+          false,
+          w.data != nullptr};
 }
 
 }  // namespace TERN_ABI

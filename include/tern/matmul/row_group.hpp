@@ -48,7 +48,7 @@ TERN_INLINE void load_rows(W const& w, index n, index end, index g, row_group<W:
     }
   }
   for (index h = 0; h < 2; ++h) {
-    for (index r = 0; r < 4; ++r) out.u[h][r] = simd::load_rows16(bytes + 32 * r + 16 * h, 4 * 32);
+    simd::load_rows16(bytes + 16 * h, 32, out.u[h]);
     if constexpr (loads_quads<W>) simd::transpose_quads(out.u[h]);
   }
   for (index j = 0; j < granules; ++j) {
@@ -75,10 +75,7 @@ struct strided_blocks {
   std::uint8_t const* p;
   index row_bytes;
   /// 16 bytes of each row, as u[h] of a row_group.
-  TERN_INLINE void codes(index at, simd::pack<std::uint8_t> (&u)[4]) const {
-    TERN_UNROLL
-    for (index r = 0; r < 4; ++r) u[r] = simd::load_rows16(p + at + r * row_bytes, 4 * row_bytes);
-  }
+  TERN_INLINE void codes(index at, simd::pack<std::uint8_t> (&u)[4]) const { simd::load_rows16(p + at, row_bytes, u); }
   /// The same as four words a row.
   TERN_INLINE void words(index at, row_words (&out)[4]) const {
     simd::pack<std::uint8_t> t[4];
@@ -128,7 +125,7 @@ TERN_INLINE void load_group(Format, Blocks const& b, index part, row_group<Forma
     Format::unpack(block, part, bytes + 32 * i);
   }
   for (index h = 0; h < 2; ++h) {
-    for (index r = 0; r < 4; ++r) out.u[h][r] = simd::load_rows16(bytes + 32 * r + 16 * h, 4 * 32);
+    simd::load_rows16(bytes + 16 * h, 32, out.u[h]);
     if constexpr (Blocks::quads) simd::transpose_quads(out.u[h]);
   }
   load_scales(Format{}, b, part, out);

@@ -28,6 +28,12 @@ TERN_INLINE pack<std::uint8_t> load_rows16(std::uint8_t const* p, index stride) 
 #endif
 }
 
+/// 16 bytes of each of `lanes` rows: u[r] takes those of rows r, r + 4, r + 8, ...
+TERN_INLINE void load_rows16(std::uint8_t const* p, index stride, pack<std::uint8_t> (&u)[4]) {
+  TERN_UNROLL
+  for (index r = 0; r < 4; ++r) u[r] = load_rows16(p + r * stride, 4 * stride);
+}
+
 /// The same 16 bytes in each 128-bit part.
 TERN_INLINE pack<std::int8_t> repeat16(std::int8_t const* p) {
 #if defined(TERN_SIMD_AVX512)
