@@ -235,7 +235,7 @@ struct basic_group_int4 {
       if (32 * g / w.group != at) enter(32 * g / w.group);
       simd::pack<std::uint8_t> const low(std::uint8_t{15});
       simd::pack<std::uint8_t> v[4];
-      simd::load_rows16(w.codes.data() + n * w.codes.stride(0) + 16 * g, w.codes.stride(0), v);
+      simd::load_rows16(w.row(n) + 16 * g, w.row_bytes(), v);
       TERN_UNROLL
       for (index r = 0; r < 4; ++r) {
         out.u[0][r] = shifted(v[r] & low, r);
@@ -269,6 +269,8 @@ struct basic_group_int4 {
     }
   };
   TERN_INLINE lane_walk walk(index n) const { return {*this, n}; }
+  TERN_INLINE std::uint8_t const* row(index i) const { return codes.data() + i * codes.stride(0); }
+  TERN_INLINE index row_bytes() const { return codes.stride(0); }
 
   /// Rounds w (n, k) into codes (n, k / 2) and scales (n, k / group).
   template <tensor_like W>

@@ -93,6 +93,7 @@ struct interleaved_rows {
   static constexpr bool has_min = Format::has_min;
   static constexpr bool quads = true;
   interleaved_matrix const& m;
+  index columns = m.columns;
   interleaved_layout layout{m.type, m.columns};
 
   TERN_INLINE index row_bytes() const { return layout.row_bytes(); }

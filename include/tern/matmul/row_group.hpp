@@ -185,18 +185,19 @@ TERN_INLINE void load_group(formats::q8_0, Blocks const& b, index, row_group<for
   out.scale[0] = b.first_f16();
 }
 
-/// Short rows give the machine's own prefetcher nothing to go by: while `lanes` rows are walked, the next ones are asked for, in
-/// the order of memory. Past the end of a matrix nothing happens. Weights that do not lie in rows of bytes are left to the machine.
+/// Short rows give the machine's own prefetcher nothing to go by: while `lanes` rows are walked, others that follow are asked for, in
+/// the order of memory, as many bytes a step as a step takes. Past the end of a matrix nothing happens. Weights that do not lie in rows
+/// of bytes are left to the machine.
 struct prefetch_rows {
   std::uintptr_t at = 0;
   index bytes = 0;
-  /// The walk from row n on has `groups` steps.
+  /// Rows row, row + 1, ... from their group g on.
   template <class W>
-  TERN_INLINE prefetch_rows(W const& w, index n, index groups) {
+  TERN_INLINE prefetch_rows(W const& w, index row, index g) {
     if constexpr (requires { w.row_bytes(); }) {
-      if (groups <= 0 || w.row_bytes() <= 0) return;
-      bytes = simd::lanes * w.row_bytes() / groups;
-      at = reinterpret_cast<std::uintptr_t>(w.row(n)) + static_cast<std::uintptr_t>(bytes * groups);
+      if (w.row_bytes() <= 0 || w.columns <= 0) return;
+      bytes = simd::lanes * w.row_bytes() * 32 / w.columns;
+      at = reinterpret_cast<std::uintptr_t>(w.row(0)) + static_cast<std::uintptr_t>(row * w.row_bytes() + bytes * g);
     }
   }
   TERN_INLINE void step() {
@@ -213,6 +214,7 @@ struct block_rows {
   static constexpr bool has_min = Format::has_min;
   static constexpr index parts = Format::elements / 32;
   block_matrix const& m;
+  index columns = m.columns;
 
   TERN_INLINE std::uint8_t const* row(index i) const { return m.row(i); }
   TERN_INLINE index row_bytes() const { return m.row_bytes; }
