@@ -94,8 +94,16 @@ inline void multiply_panel(code_panel const& panel, std::int32_t offset, index g
   };
   index r = 0;
   for (; r + int8_tile_rows <= rows; r += int8_tile_rows) tile.template operator()<int8_tile_rows>(r);
-  if constexpr (int8_tile_rows > 3)
-    for (; r + 3 <= rows; r += 3) tile.template operator()<3>(r);
+  if constexpr (int8_tile_rows > 4)
+    if (r + 4 <= rows) {
+      tile.template operator()<4>(r);
+      r += 4;
+    }
+  if constexpr (int8_tile_rows > 2)
+    if (r + 2 <= rows) {
+      tile.template operator()<2>(r);
+      r += 2;
+    }
   for (; r < rows; ++r) tile.template operator()<1>(r);
 }
 
