@@ -68,12 +68,81 @@ TERN_INLINE void multiply_tile(typename Products::element const* TERN_RESTRICT p
   }
 }
 
+/// The same in f32 with the numbers of a panel's codes, `groups` times 32 columns.
+template <class Shape, int Rows>
+inline void multiply_decoded(code_panel const& panel, std::int32_t offset, index groups, float const* x, index x_stride,
+                             piece_rows const& sums, index r) noexcept {
+  using simd::pack;
+  constexpr index L = simd::lanes;
+  pack<float> sum[Rows][2];
+  TERN_UNROLL
+  for (int i = 0; i < Rows; ++i) sum[i][0] = sum[i][1] = pack<float>(0.f);
+  std::uint8_t const* codes = panel.codes;
+  for (index part = 0; part < groups * 32 / Shape::granule; ++part) {
+    code_decoder<Shape> const first(panel, offset, part, 0), second(panel, offset, part, L);
+    for (index k = 0; k < Shape::granule; k += 4, x += 4, codes += 4 * panel_rows) {
+      pack<float> w[2][4];
+      first.decode(codes, w[0]);
+      second.decode(codes + 4 * L, w[1]);
+      TERN_UNROLL
+      for (int i = 0; i < Rows; ++i) {
+        TERN_UNROLL
+        for (int j = 0; j < 4; ++j) {
+          pack<float> const broadcast(x[i * x_stride + j]);
+          sum[i][0] = simd::fma(w[0][j], broadcast, sum[i][0]);
+          sum[i][1] = simd::fma(w[1][j], broadcast, sum[i][1]);
+        }
+      }
+    }
+  }
+  TERN_UNROLL
+  for (int i = 0; i < Rows; ++i) {
+    sums.add(r + i, 0, sum[i][0]);
+    sums.add(r + i, 1, sum[i][1]);
+  }
+}
+/// Up to this many rows of x in f32, codes are decoded where they are multiplied; beyond, it pays to keep the numbers. With bf16 products
+/// it does at once: rounding takes longer, and matrix registers read memory.
+inline constexpr index most_decoded_rows = 4;
+
+/// `rows` rows of x, up to most_decoded_rows, times columns [k0, k1) of weight rows [n, n + width), whose elements are codes.
+inline void multiply_few(any_weights const& w, index n, index width, index k0, index k1, float const* x, index x_stride, index rows,
+                         code_panel& panel, piece_rows const& sums) noexcept {
+  w.operations->pack_codes(w.object, n, n + width, k0 / 32, k1 / 32, panel);
+  with_decoded_shape(w.codes, [&]<class Shape>(Shape) TERN_LAMBDA {
+    auto const take = [&]<int Rows>(index r) TERN_LAMBDA {
+      multiply_decoded<Shape, Rows>(panel, w.codes.offset, (k1 - k0) / 32, x + r * x_stride, x_stride, sums, r);
+    };
+    if (rows == most_decoded_rows) return take.template operator()<most_decoded_rows>(0);
+    for (index r = 0; r < rows; ++r) take.template operator()<1>(r);
+  });
+}
+
 /// Rows of x in a register tile: 2 sums each, beside 2 registers of weights and 1 of x.
 #if defined(TERN_SIMD_AVX512) || defined(TERN_SIMD_NEON)
 inline constexpr int tile_rows = 12;
 #else
 inline constexpr int tile_rows = 6;
 #endif
+
+/// `rows` rows of x times columns [k0, k1) of weight rows [n, n + width), at most a panel's, added to sums. x: at column k0.
+template <class Products>
+inline void multiply_chunk(any_weights const& w, index n, index width, index k0, index k1, typename Products::element const* x,
+                           index x_stride, index rows, matmul_panel& panel, piece_rows const& sums) noexcept {
+  if constexpr (std::is_same_v<Products, f32_products>)
+    if (w.codes.granule > 0 && rows <= most_decoded_rows)
+      return multiply_few(w, n, width, k0, k1, x, x_stride, rows, panel.codes, sums);
+  auto const* const weights = Products::fill(w, n, n + width, k0, k1, panel);
+  if constexpr (std::is_same_v<Products, bf16_products>)
+    if (simd::tiles::ready()) return multiply_halves(weights, divide_up(k1 - k0, 32), x, x_stride, rows, sums, panel.floats);
+  index const steps = divide_up(k1 - k0, Products::step);
+  auto const tile = [&]<int Rows>(index r)
+                        TERN_LAMBDA { multiply_tile<Products, Rows>(weights, steps, x + r * x_stride, x_stride, sums, r); };
+  index r = 0;
+  for (; r + tile_rows <= rows; r += tile_rows) tile.template operator()<tile_rows>(r);
+  for (; r + 3 <= rows; r += 3) tile.template operator()<3>(r);
+  for (; r < rows; ++r) tile.template operator()<1>(r);
+}
 
 /// Weight rows [n0, n1) of a job (at most panels_at_once panels) times rows [r0, r1) of x. Sums are kept aside until the last chunk: rows
 /// of y are often a multiple of the page apart, and would push each other out of the caches. kept: panels_at_once * kept_size(r1 - r0).
@@ -82,25 +151,12 @@ inline void multiply_stripe(matmul_job const& job, index n0, index n1, index r0,
                             typename Products::element const* x, index x_stride, bool add, matmul_panel& panel, float* kept) noexcept {
   for (index first = r0; first < r1; first += kept_rows)
     for (index k0 = 0; k0 < columns || k0 == 0; k0 += chunk_columns) {
-      index const k1 = k0 + chunk_columns < columns ? k0 + chunk_columns : columns, steps = divide_up(k1 - k0, Products::step);
-      index const rows = first + kept_rows < r1 ? kept_rows : r1 - first;
+      index const k1 = least(k0 + chunk_columns, columns), rows = least(kept_rows, r1 - first);
       for (index n = n0; n < n1; n += panel_rows) {
-        index const width = n + panel_rows < n1 ? panel_rows : n1 - n;
-        auto const* const weights = Products::fill(job.w, n, n + width, k0, k1, panel);
+        index const width = least(panel_rows, n1 - n);
         piece_rows const sums(job.y + first * job.y_stride + n, job.y_stride, kept + (n - n0) / panel_rows * kept_size(r1 - r0), add,
                               k0 == 0, k1 == columns, width);
-        if constexpr (std::is_same_v<Products, bf16_products>)
-          if (simd::tiles::ready()) {
-            multiply_halves(weights, divide_up(k1 - k0, 32), x + first * x_stride + k0, x_stride, rows, sums, panel.floats);
-            continue;
-          }
-        auto const tile = [&]<int Rows>(index r) TERN_LAMBDA {
-          multiply_tile<Products, Rows>(weights, steps, x + (first + r) * x_stride + k0, x_stride, sums, r);
-        };
-        index r = 0;
-        for (; r + tile_rows <= rows; r += tile_rows) tile.template operator()<tile_rows>(r);
-        for (; r + 3 <= rows; r += 3) tile.template operator()<3>(r);
-        for (; r < rows; ++r) tile.template operator()<1>(r);
+        multiply_chunk<Products>(job.w, n, width, k0, k1, x + first * x_stride + k0, x_stride, rows, panel, sums);
       }
     }
 }

@@ -7,6 +7,7 @@
 
 #include <tern/formats/decode.hpp>
 #include <tern/matmul/code_panel.hpp>
+#include <tern/simd/narrow.hpp>
 #include <tern/simd/shuffle.hpp>
 
 namespace tern::detail {
@@ -70,32 +71,57 @@ inline void pack_halves(block_matrix const& w, index n0, index n1, index k0, ind
     pack_rows(copy, n0 + first, n1, k0, k1, panel.half_rows, panel.halves + 2 * first);
 }
 
-/// A panel's codes as numbers. The same bits as `decode` where scales have no more bits than f16: products of a scale and a code are exact,
-/// or rounded once as there. Other scales beside a minimum may differ by that rounding.
+/// Scales and minima of `lanes` weight rows of a panel, and their codes of four columns as numbers. The same bits as `decode` where scales
+/// have no more bits than f16: products of a scale and a code are exact, or rounded once as there. Other scales beside a minimum may
+/// differ by that rounding.
 template <class Shape>
-inline void decode_panel(code_panel const& panel, std::int32_t offset, index groups, float* out) noexcept {
-  using simd::pack;
-  constexpr index W = simd::lanes, parts = 32 / Shape::granule, quads = Shape::granule / 4;
-  pack<std::int32_t> const low(255), taken(offset);
+struct code_decoder {
+  simd::pack<std::int32_t> offset;
+  simd::pack<float> scale, min;
+  TERN_INLINE code_decoder(code_panel const& panel, std::int32_t taken, index part, index lane)
+      : offset(taken), scale(simd::load(panel.scales + part * panel_rows + lane)), min(0.f) {
+    if constexpr (Shape::has_min) min = simd::load(panel.mins + part * panel_rows + lane);
+  }
+  TERN_INLINE void decode(std::uint8_t const* codes, simd::pack<float> (&w)[4]) const {
+    using simd::pack;
+    pack<std::int32_t> const low(255), c = simd::bit_cast<std::int32_t>(simd::load(codes));
+    pack<std::int32_t> const u[4] = {c & low, simd::shift_right<8>(c) & low, simd::shift_right<16>(c) & low, simd::shift_right<24>(c) & low};
+    TERN_UNROLL
+    for (index k = 0; k < 4; ++k) {
+      pack<float> const q = simd::to_float(Shape::has_min ? u[k] : u[k] - offset);
+      w[k] = Shape::has_min ? simd::fma(q, scale, min) : q * scale;
+    }
+  }
+};
+/// Calls f(quad, lane, w) with all numbers of a panel, w: columns 4 quad to 4 quad + 3 of weight rows lane, lane + 1, ...
+template <class Shape, class F>
+TERN_INLINE void for_each_quad(code_panel const& panel, std::int32_t offset, index groups, F&& f) {
+  constexpr index parts = 32 / Shape::granule, quads = Shape::granule / 4;
   for (index part = 0; part < groups * parts; ++part)
-    for (index lane = 0; lane < panel_rows; lane += W) {
-      index const at = part * panel_rows + lane;
-      pack<float> const scale = simd::load(panel.scales + at);
+    for (index lane = 0; lane < panel_rows; lane += simd::lanes) {
+      code_decoder<Shape> const decoder(panel, offset, part, lane);
       for (index quad = part * quads; quad < (part + 1) * quads; ++quad) {
-        auto const codes = simd::bit_cast<std::int32_t>(simd::load(panel.codes + 4 * (quad * panel_rows + lane)));
-        pack<std::int32_t> const u[4] = {codes & low, simd::shift_right<8>(codes) & low, simd::shift_right<16>(codes) & low,
-                                         simd::shift_right<24>(codes) & low};
-        TERN_UNROLL
-        for (index k = 0; k < 4; ++k) {
-          pack<float> const q = simd::to_float(u[k] - taken);
-          float* const to = out + (4 * quad + k) * panel_rows + lane;
-          if constexpr (Shape::has_min)
-            simd::store(to, simd::fma(q, scale, simd::load(panel.mins + at)));
-          else
-            simd::store(to, q * scale);
-        }
+        simd::pack<float> w[4];
+        decoder.decode(panel.codes + 4 * (quad * panel_rows + lane), w);
+        f(quad, lane, w);
       }
     }
+}
+template <class Shape>
+inline void decode_panel(code_panel const& panel, std::int32_t offset, index groups, float* out) noexcept {
+  for_each_quad<Shape>(panel, offset, groups, [&](index quad, index lane, simd::pack<float> const (&w)[4]) TERN_LAMBDA {
+    TERN_UNROLL
+    for (index k = 0; k < 4; ++k) simd::store(out + (4 * quad + k) * panel_rows + lane, w[k]);
+  });
+}
+/// Rounded to bf16, columns in pairs.
+template <class Shape>
+inline void decode_panel(code_panel const& panel, std::int32_t offset, index groups, bf16* out) noexcept {
+  for_each_quad<Shape>(panel, offset, groups, [&](index quad, index lane, simd::pack<float> const (&w)[4]) TERN_LAMBDA {
+    TERN_UNROLL
+    for (index k = 0; k < 4; k += 2)
+      simd::store(out + (4 * quad + k) * panel_rows + 2 * lane, simd::narrow_pairs(w[k], w[k + 1]));
+  });
 }
 /// A panel of f32 rounded to bf16. columns: what there is; zeros follow up to 32.
 inline void narrow_panel(float const* floats, index columns, bf16* out) noexcept {
@@ -108,18 +134,28 @@ inline void narrow_panel(float const* floats, index columns, bf16* out) noexcept
   for (index i = whole * panel_rows; i < round_to_multiple(columns, 32) * panel_rows; ++i) out[i] = bf16::from_bits(0);
 }
 
+/// Calls f(shape) with what decoding depends on.
+template <class F>
+TERN_INLINE void with_decoded_shape(code_kind const& codes, F&& f) {
+  with_shape(codes, [&]<class Shape>(Shape) TERN_LAMBDA { f(code_shape<Shape::granule, Shape::has_min, false>{}); });
+}
+/// Columns [k0, k1) of weight rows [n0, n1), whose elements are codes, to `out`, of f32 or bf16.
+template <class T>
+TERN_INLINE void fill_from_codes(any_weights const& w, index n0, index n1, index k0, index k1, code_panel& codes, T* out) {
+  w.operations->pack_codes(w.object, n0, n1, k0 / 32, k1 / 32, codes);
+  with_decoded_shape(w.codes, [&]<class Shape>(Shape)
+                                  TERN_LAMBDA { decode_panel<Shape>(codes, w.codes.offset, (k1 - k0) / 32, out); });
+}
 /// Columns [k0, k1) of weight rows [n0, n1) to panel.floats.
 TERN_INLINE void fill_floats(any_weights const& w, index n0, index n1, index k0, index k1, matmul_panel& panel) {
   if (w.codes.granule == 0) return w.operations->pack_floats(w.object, n0, n1, k0, k1, panel);
-  w.operations->pack_codes(w.object, n0, n1, k0 / 32, k1 / 32, panel.codes);
-  with_shape(w.codes, [&]<class Shape>(Shape) TERN_LAMBDA {
-    decode_panel<code_shape<Shape::granule, Shape::has_min, false>>(panel.codes, w.codes.offset, (k1 - k0) / 32, panel.floats);
-  });
+  fill_from_codes(w, n0, n1, k0, k1, panel.codes, panel.floats);
 }
 /// The same to panel.halves.
 TERN_INLINE void fill_halves(any_weights const& w, index n0, index n1, index k0, index k1, matmul_panel& panel) {
   if (w.bf16) return w.operations->pack_halves(w.object, n0, n1, k0, k1, panel);
-  fill_floats(w, n0, n1, k0, k1, panel);
+  if (w.codes.granule > 0) return fill_from_codes(w, n0, n1, k0, k1, panel.codes, panel.halves);
+  w.operations->pack_floats(w.object, n0, n1, k0, k1, panel);
   narrow_panel(panel.floats, k1 - k0, panel.halves);
 }
 

@@ -125,13 +125,10 @@ inline void multiply_stripe_int8(matmul_job const& job, index n0, index n1, inde
     }
 }
 
-/// Up to this many rows of x, the weights are streamed; beyond, unpacking them pays.
-inline constexpr index most_streamed_rows = 2;
-
-/// All jobs, whose weights are codes. scratch: slot_bytes a slot.
+/// All jobs, whose weights are codes. One row of x streams them; for more, unpacking pays. scratch: slot_bytes a slot.
 inline void multiply_int8(cpu_policy const& policy, matmul_job const* jobs, index count, index rows, q8_rows const& x, bool add,
                           std::byte* scratch) {
-  bool const stream = simd::lanes % 4 == 0 && rows <= most_streamed_rows;
+  bool const stream = simd::lanes % 4 == 0 && rows == 1;
   index total = 0;
   for (index j = 0; j < count; ++j) total += jobs[j].w.rows;
   index const stripe =
@@ -142,7 +139,7 @@ inline void multiply_int8(cpu_policy const& policy, matmul_job const* jobs, inde
     auto const p = split.at(item, jobs, rows);
     std::byte* const memory = scratch + slot * slot_bytes(rows);
     if (stream)
-      p.job->w.operations->stream_codes(*p.job, p.n0, p.n1, p.r0, p.r1, x, add);
+      p.job->w.operations->stream_codes(*p.job, p.n0, p.n1, x, add);
     else
       for (index n = p.n0; n < p.n1; n += panels_at_once * panel_rows)
         multiply_stripe_int8(*p.job, n, least(n + panels_at_once * panel_rows, p.n1), p.r0, p.r1, x, add, panel_at(memory).codes,

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 /// @file matmul/int8_stream.hpp
-/// y = x w^T for one or a few rows of quantized x: the weights are read once, from their blocks, as they lie.
+/// y = x w^T for one row of quantized x: the weights are read once, from their blocks, as they lie.
 ///
 /// `lanes` weight rows are walked side by side, 32 columns at a time. A register takes 16 bytes of lanes / 4 rows; dot products
 /// of bytes leave four partial sums a row, and `sum_quads` makes one lane a row of four registers. From there on all is done
@@ -90,19 +90,16 @@ TERN_INLINE simd::pack<float> stream_rows(W const& weights, index n, index end, 
   return sum;
 }
 
-/// Weight rows [n0, n1) of a job times rows [r0, r1) of x.
+/// Weight rows [n0, n1) of a job times the one row of x.
 template <class W>
-inline void stream_stripe(W const& w, matmul_job const& job, index n0, index n1, index r0, index r1, q8_rows const& x, bool add) noexcept {
+inline void stream_stripe(W const& w, matmul_job const& job, index n0, index n1, q8_rows const& x, bool add) noexcept {
   using simd::pack;
   constexpr index L = simd::lanes;
   if constexpr (L % 4 == 0)  // others are never streamed
     for (index n = n0; n < n1; n += L) {
       index const left = n1 - n < L ? n1 - n : L;
-      for (index r = r0; r < r1; ++r) {
-        float* const y = job.y + r * job.y_stride + n;
-        pack<float> const start = add ? simd::load_n(y, left) : pack<float>(0.f);
-        simd::store_n(y, stream_rows(w, n, n1, x.q + r * x.stride, x.scales + r * x.blocks, x.blocks, start), left);
-      }
+      pack<float> const start = add ? simd::load_n(job.y + n, left) : pack<float>(0.f);
+      simd::store_n(job.y + n, stream_rows(w, n, n1, x.q, x.scales, x.blocks, start), left);
     }
 }
 

@@ -27,6 +27,7 @@ struct tile_blocks {
     for (index j = 0; j < 4; ++j) out[j] = word(offset + 4 * j);
   }
   TERN_INLINE row_words word(index offset) const { return simd::bit_cast<std::int32_t>(simd::load(at(offset))); }
+  TERN_INLINE row_words first_byte() const { return simd::load_widened(tile + layout.rest_of(b, 0)); }
   TERN_INLINE simd::pack<float> first_f16() const { return simd::load(reinterpret_cast<f16 const*>(tile + layout.rest_of(b, 0))); }
   TERN_INLINE simd::pack<float> last_f16() const { return first_f16(); }
   /// All but the last two of the last 16 bytes, which begin within a word.
@@ -38,43 +39,7 @@ struct tile_blocks {
       if (j < 3) out[j] = out[j] | simd::shift_left<16>(word(first + 4 * j + 4));
     }
   }
-  TERN_INLINE typename Format::block block(index row) const {
-    typename Format::block one;
-    layout.gather(tile, b, row, reinterpret_cast<std::uint8_t*>(&one));
-    return one;
-  }
 };
-
-/// Five bits: the fifth ones of 32 columns lie in a word of their own.
-template <class Format>
-TERN_INLINE void load_five_bits(Format f, tile_blocks<Format> const& b, index at, row_group<Format::granule>& out) {
-  load_halves(f, b, at + 4, out.u);
-  row_words const top = b.word(at);
-  TERN_UNROLL
-  for (int quad = 0; quad < 8; ++quad) {
-    row_words const four = bits_of(top, 4 * quad, 15);
-    row_words const spread = four | simd::shift_left<7>(four) | simd::shift_left<14>(four) | simd::shift_left<21>(four);
-    auto& u = out.u[quad / 4][quad % 4];
-    u = u | simd::bit_cast<std::uint8_t>(simd::shift_left<4>(spread & row_words(0x01010101)));
-  }
-}
-TERN_INLINE void load_group(formats::q5_0 f, tile_blocks<formats::q5_0> const& b, index, row_group<formats::q5_0::granule>& out) {
-  load_five_bits(f, b, 2, out);
-  out.scale[0] = b.first_f16();
-}
-TERN_INLINE void load_group(formats::q5_1 f, tile_blocks<formats::q5_1> const& b, index, row_group<formats::q5_1::granule>& out) {
-  load_five_bits(f, b, 4, out);
-  row_words const head = b.word(0);
-  out.scale[0] = simd::low_f16(head);
-  out.min[0] = simd::high_f16(head);
-}
-
-/// A power of two is an exponent's bits: 2^(e - 128), below 2^-126 those of f32's subnormals.
-TERN_INLINE void load_scales(formats::mxfp4, tile_blocks<formats::mxfp4> const& b, index, row_group<formats::mxfp4::granule>& out) {
-  row_words const e = simd::load_widened(b.tile + b.layout.rest_of(b.b, 0));
-  row_words const subnormal = simd::select(e == row_words(0), row_words(0x200000), row_words(0x400000));
-  out.scale[0] = simd::bit_cast<float>(simd::select(e < row_words(2), subnormal, simd::shift_left<23>(e - row_words(1))));
-}
 
 /// A tile's rows, block after block.
 template <class Format>
@@ -127,8 +92,8 @@ struct interleaved_operations {
   static void pack_codes(void const* w, index n0, index n1, index g0, index g1, code_panel& panel) noexcept {
     with_rows(w, [&](auto const& rows) TERN_LAMBDA { detail::pack_codes<true>(rows, n0, n1, g0, g1, panel); });
   }
-  static void stream_codes(matmul_job const& job, index n0, index n1, index r0, index r1, q8_rows const& x, bool add) noexcept {
-    with_rows(job.w.object, [&](auto const& rows) TERN_LAMBDA { stream_stripe(rows, job, n0, n1, r0, r1, x, add); });
+  static void stream_codes(matmul_job const& job, index n0, index n1, q8_rows const& x, bool add) noexcept {
+    with_rows(job.w.object, [&](auto const& rows) TERN_LAMBDA { stream_stripe(rows, job, n0, n1, x, add); });
   }
   static constexpr weight_operations table{&decode, nullptr, nullptr, &pack_codes, nullptr, &stream_codes, nullptr, nullptr};
 };

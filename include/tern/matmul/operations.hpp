@@ -61,9 +61,9 @@ struct block_operations {
     with_block_format(m.type,
                       [&]<class Format>(Format) TERN_LAMBDA { detail::pack_codes<true>(block_rows<Format>{m}, n0, n1, g0, g1, panel); });
   }
-  static void stream_codes(matmul_job const& job, index n0, index n1, index r0, index r1, q8_rows const& x, bool add) noexcept {
+  static void stream_codes(matmul_job const& job, index n0, index n1, q8_rows const& x, bool add) noexcept {
     block_matrix const& m = of(job.w.object);
-    with_block_format(m.type, [&]<class Format>(Format) TERN_LAMBDA { stream_stripe(block_rows<Format>{m}, job, n0, n1, r0, r1, x, add); });
+    with_block_format(m.type, [&]<class Format>(Format) TERN_LAMBDA { stream_stripe(block_rows<Format>{m}, job, n0, n1, x, add); });
   }
   template <class X>
   static void stream(matmul_job const& job, index n0, index n1, X const* x, index x_stride, index rows, bool add, matmul_panel&) noexcept {
@@ -89,8 +89,8 @@ struct operations_on {
   static void pack_integers(W const& w, index n0, index n1, index g0, index g1, code_panel& panel) noexcept {
     if constexpr (row_scaled_weights<W>) detail::pack_codes<false>(w, n0, n1, g0, g1, panel);
   }
-  static void stream_codes(W const& w, matmul_job const& job, index n0, index n1, index r0, index r1, q8_rows const& x, bool add) noexcept {
-    if constexpr (coded_weights<W>) stream_stripe(w, job, n0, n1, r0, r1, x, add);
+  static void stream_codes(W const& w, matmul_job const& job, index n0, index n1, q8_rows const& x, bool add) noexcept {
+    if constexpr (coded_weights<W>) stream_stripe(w, job, n0, n1, x, add);
   }
   static void stream_floats(W const& w, matmul_job const& job, index n0, index n1, float const* x, index x_stride, index rows, bool add,
                             matmul_panel& panel) noexcept {
@@ -112,8 +112,8 @@ struct custom_operations {
   static void pack_integers(void const* w, index n0, index n1, index g0, index g1, code_panel& panel) noexcept {
     on::pack_integers(of(w), n0, n1, g0, g1, panel);
   }
-  static void stream_codes(matmul_job const& job, index n0, index n1, index r0, index r1, q8_rows const& x, bool add) noexcept {
-    on::stream_codes(of(job.w.object), job, n0, n1, r0, r1, x, add);
+  static void stream_codes(matmul_job const& job, index n0, index n1, q8_rows const& x, bool add) noexcept {
+    on::stream_codes(of(job.w.object), job, n0, n1, x, add);
   }
   static void stream_floats(matmul_job const& job, index n0, index n1, float const* x, index x_stride, index rows, bool add,
                             matmul_panel& panel) noexcept {
@@ -150,8 +150,8 @@ struct chosen_block_operations {
   static void pack_codes(void const* w, index n0, index n1, index g0, index g1, code_panel& panel) noexcept {
     with_weights(w, [&](auto on, auto const& weights) TERN_LAMBDA { on.pack_codes(weights, n0, n1, g0, g1, panel); });
   }
-  static void stream_codes(matmul_job const& job, index n0, index n1, index r0, index r1, q8_rows const& x, bool add) noexcept {
-    with_weights(job.w.object, [&](auto on, auto const& weights) TERN_LAMBDA { on.stream_codes(weights, job, n0, n1, r0, r1, x, add); });
+  static void stream_codes(matmul_job const& job, index n0, index n1, q8_rows const& x, bool add) noexcept {
+    with_weights(job.w.object, [&](auto on, auto const& weights) TERN_LAMBDA { on.stream_codes(weights, job, n0, n1, x, add); });
   }
   static void stream_floats(matmul_job const& job, index n0, index n1, float const* x, index x_stride, index rows, bool add,
                             matmul_panel& panel) noexcept {

@@ -85,51 +85,13 @@ struct strided_blocks {
     for (index r = 0; r < 4; ++r) out[r] = simd::bit_cast<std::int32_t>(t[r]);
   }
   TERN_INLINE row_words word(index at) const { return simd::gather_rows32(p + at, row_bytes); }
-  /// The f16 that a block starts or ends with.
+  /// What a block starts with, or the f16 that it ends with.
+  TERN_INLINE row_words first_byte() const { return word(0) & row_words(255); }
   TERN_INLINE simd::pack<float> first_f16() const { return simd::low_f16(word(0)); }
   TERN_INLINE simd::pack<float> last_f16() const { return simd::high_f16(word(bytes - 4)); }
   /// The last 16 bytes.
   TERN_INLINE void last_words(row_words (&out)[4]) const { words(bytes - 16, out); }
-  TERN_INLINE typename Format::block const& block(index row) const {
-    return *reinterpret_cast<typename Format::block const*>(p + row * row_bytes);
-  }
 };
-
-/// Scales and minima, row by row.
-template <class Format, class Blocks>
-TERN_INLINE void load_scales(Format, Blocks const& b, index part, row_group<Format::granule>& out) {
-  constexpr index L = simd::lanes, granules = 32 / Format::granule;
-  float scale[granules][L], min[granules][L];
-  for (index i = 0; i < L; ++i) {
-    float s[granules], m[granules];
-    auto const& block = b.block(i);
-    Format::scales(block, part, s, m);
-    for (index j = 0; j < granules; ++j) {
-      scale[j][i] = s[j];
-      if constexpr (Format::has_min) min[j][i] = m[j];
-    }
-  }
-  for (index j = 0; j < granules; ++j) {
-    out.scale[j] = simd::load(scale[j]);
-    if constexpr (Format::has_min) out.min[j] = simd::load(min[j]);
-  }
-}
-
-/// Any blocks, through memory. part: of 32 columns.
-template <class Format, class Blocks>
-TERN_INLINE void load_group(Format, Blocks const& b, index part, row_group<Format::granule>& out) {
-  constexpr index L = simd::lanes;
-  std::uint8_t bytes[L * 32];
-  for (index i = 0; i < L; ++i) {
-    auto const& block = b.block(i);
-    Format::unpack(block, part, bytes + 32 * i);
-  }
-  for (index h = 0; h < 2; ++h) {
-    simd::load_rows16(bytes + 16 * h, 32, out.u[h]);
-    if constexpr (Blocks::quads) simd::transpose_quads(out.u[h]);
-  }
-  load_scales(Format{}, b, part, out);
-}
 
 /// The halves of 16 bytes: codes, or choices among the format's levels.
 template <class Format, class Blocks>
@@ -171,7 +133,10 @@ TERN_INLINE void load_group(formats::q4_1 f, Blocks const& b, index, row_group<f
 template <class Blocks>
 TERN_INLINE void load_group(formats::mxfp4 f, Blocks const& b, index, row_group<formats::mxfp4::granule>& out) {
   load_halves(f, b, 1, out.u);
-  load_scales(f, b, 0, out);
+  // A power of two is an exponent's bits: 2^(e - 128), below 2^-126 those of f32's subnormals.
+  row_words const e = b.first_byte();
+  row_words const subnormal = simd::select(e == row_words(0), row_words(0x200000), row_words(0x400000));
+  out.scale[0] = simd::bit_cast<float>(simd::select(e < row_words(2), subnormal, simd::shift_left<23>(e - row_words(1))));
 }
 template <class Blocks>
 TERN_INLINE void load_group(formats::q8_0, Blocks const& b, index, row_group<formats::q8_0::granule>& out) {
@@ -183,6 +148,43 @@ TERN_INLINE void load_group(formats::q8_0, Blocks const& b, index, row_group<for
     for (index r = 0; r < 4; ++r) out.u[h][r] = out.u[h][r] ^ top;
   }
   out.scale[0] = b.first_f16();
+}
+
+/// Quads as these blocks' groups have them.
+template <class Blocks>
+TERN_INLINE void from_quads(simd::pack<std::uint8_t> (&u)[4]) {
+  if constexpr (!Blocks::quads) simd::transpose_quads(u);  // and back
+}
+/// Five bits: four as halves behind a word of the fifth ones of 32 columns.
+template <class Format, class Blocks>
+TERN_INLINE void load_five_bits(Format f, Blocks const& b, index at, row_group<Format::granule>& out) {
+  load_halves(f, b, at + 4, out.u);
+  row_words const top = b.word(at);
+  TERN_UNROLL
+  for (index h = 0; h < 2; ++h) {
+    simd::pack<std::uint8_t> fifth[4];
+    TERN_UNROLL
+    for (int j = 0; j < 4; ++j) {
+      row_words const four = simd::shift_right(top, static_cast<int>(16 * h) + 4 * j) & row_words(15);
+      row_words const spread = four | simd::shift_left<7>(four) | simd::shift_left<14>(four) | simd::shift_left<21>(four);
+      fifth[j] = simd::bit_cast<std::uint8_t>(simd::shift_left<4>(spread & row_words(0x01010101)));
+    }
+    from_quads<Blocks>(fifth);
+    TERN_UNROLL
+    for (index j = 0; j < 4; ++j) out.u[h][j] = out.u[h][j] | fifth[j];
+  }
+}
+template <class Blocks>
+TERN_INLINE void load_group(formats::q5_0 f, Blocks const& b, index, row_group<formats::q5_0::granule>& out) {
+  load_five_bits(f, b, 2, out);
+  out.scale[0] = b.first_f16();
+}
+template <class Blocks>
+TERN_INLINE void load_group(formats::q5_1 f, Blocks const& b, index, row_group<formats::q5_1::granule>& out) {
+  load_five_bits(f, b, 4, out);
+  row_words const head = b.word(0);
+  out.scale[0] = simd::low_f16(head);
+  out.min[0] = simd::high_f16(head);
 }
 
 /// Short rows give the machine's own prefetcher nothing to go by: while `lanes` rows are walked, others that follow are asked for, in

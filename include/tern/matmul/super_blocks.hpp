@@ -165,6 +165,39 @@ TERN_INLINE void find_codes(formats::tq2_0, Blocks const& b, index g, simd::pack
   take_codes(b, g / 4 * 32, static_cast<int>(g % 4 * 2), 3, u);
 }
 
+/// Ternary codes, five to a byte p: digit n is the integer part of 3 (p 3^n mod 256) / 256. Bytes are taken by twos.
+TERN_INLINE void take_digit(index n, simd::pack<std::uint8_t>& bytes) {
+  constexpr std::int32_t power[5] = {1, 3, 9, 27, 81};
+  row_words const words = simd::bit_cast<std::int32_t>(bytes), low(0x00ff00ff);
+  auto const thrice = [&](row_words two) TERN_LAMBDA { return (two * row_words(power[n]) & low) * row_words(3); };
+  row_words const even = thrice(words & low), odd = thrice(simd::shift_right<8>(words) & low);
+  bytes = simd::bit_cast<std::uint8_t>((simd::shift_right<8>(even) & row_words(0x00030003)) | (odd & row_words(0x03000300)));
+}
+TERN_INLINE void take_digit(index n, simd::pack<std::uint8_t> (&u)[4]) {
+  TERN_UNROLL
+  for (index r = 0; r < 4; ++r) take_digit(n, u[r]);
+}
+template <class Blocks>
+TERN_INLINE void find_scales(formats::tq1_0, Blocks const& b, super_scales<formats::tq1_0>& out) {
+  auto const d = b.last_f16();
+  for (index part = 0; part < super_scales<formats::tq1_0>::parts; ++part) out.set(part, d);
+}
+template <class Blocks>
+TERN_INLINE void find_codes(formats::tq1_0, Blocks const& b, index g, simd::pack<std::uint8_t> (&u)[2][4]) {
+  b.codes(g < 5 ? 0 : 32, u[0]);
+  take_digit(g < 5 ? g : 2 * g - 10, u[0]);
+  if (g < 7) {
+    b.codes(g < 5 ? 16 : 32, u[1]);
+    return take_digit(g < 5 ? g : 2 * g - 9, u[1]);
+  }
+  row_words const last = b.word(48);
+  for (index n = 0; n < 4; ++n) {
+    u[1][n] = simd::bit_cast<std::uint8_t>(last);
+    take_digit(n, u[1][n]);
+  }
+  from_quads<Blocks>(u[1]);
+}
+
 /// Blocks of 256 whose scales are found for all rows together.
 template <class Format, class Blocks>
 concept super_block = Format::elements == 256 && requires(Blocks const& b, super_scales<Format>& s) { find_scales(Format{}, b, s); };

@@ -186,18 +186,6 @@ TERN_INLINE pack<float> odd(pack<bf16> a) {
 #endif
 }
 
-/// The pack whose `even` is a and whose `odd` is b, each rounded to nearest, ties to even; NaN stays NaN.
-TERN_INLINE pack<bf16> narrow_pairs(pack<float> a, pack<float> b) {
-  auto const round_bits = [](pack<float> x) TERN_LAMBDA {
-    pack<std::int32_t> const bits = bit_cast<std::int32_t>(x);
-    pack<std::int32_t> const rounded = bits + (shift_right<16>(bits) & pack<std::int32_t>(1)) + pack<std::int32_t>(0x7fff);
-    pack<float> const quiet = bit_cast<float>(bits | pack<std::int32_t>(0x400000));
-    return bit_cast<std::int32_t>(select(x == x, bit_cast<float>(rounded), quiet));
-  };
-  pack<std::int32_t> const low = shift_right<16>(round_bits(a)) & pack<std::int32_t>(0xffff);
-  return bit_cast<bf16>(low | (round_bits(b) & pack<std::int32_t>(-65536)));
-}
-
 // ---- bits --------------------------------------------------------------------------------------------------------------
 
 #if defined(TERN_SIMD_EMULATED)

@@ -36,6 +36,25 @@ TERN_INLINE pack<bf16> narrow(pack<float> a, pack<float> b) {
 #endif
 }
 
+/// The pack whose `even` is a and whose `odd` is b, rounded as `narrow` does.
+TERN_INLINE pack<bf16> narrow_pairs(pack<float> a, pack<float> b) {
+#if defined(TERN_SIMD_AVX512) && defined(__AVX512BF16__)
+  // Words 0 and 16, 1 and 17, ...
+  __m512i const order = _mm512_setr_epi32(0x100000, 0x110001, 0x120002, 0x130003, 0x140004, 0x150005, 0x160006, 0x170007, 0x180008,
+                                          0x190009, 0x1a000a, 0x1b000b, 0x1c000c, 0x1d000d, 0x1e000e, 0x1f000f);
+  return pack<bf16>(_mm512_permutexvar_epi16(order, narrow(a, b).v));
+#else
+  auto const round_bits = [](pack<float> x) TERN_LAMBDA {
+    pack<std::int32_t> const bits = bit_cast<std::int32_t>(x);
+    pack<std::int32_t> const rounded = bits + (shift_right<16>(bits) & pack<std::int32_t>(1)) + pack<std::int32_t>(0x7fff);
+    pack<float> const quiet = bit_cast<float>(bits | pack<std::int32_t>(0x400000));
+    return bit_cast<std::int32_t>(select(x == x, bit_cast<float>(rounded), quiet));
+  };
+  pack<std::int32_t> const low = shift_right<16>(round_bits(a)) & pack<std::int32_t>(0xffff);
+  return bit_cast<bf16>(low | (round_bits(b) & pack<std::int32_t>(-65536)));
+#endif
+}
+
 /// The pack whose `even` is a and whose `odd` is b, which must be bf16 already: their low halves are dropped.
 TERN_INLINE pack<bf16> join_pairs(pack<float> a, pack<float> b) {
   pack<std::int32_t> const high(-65536);
