@@ -35,6 +35,17 @@ TEST_CASE("shuffle: byte tables", "[simd]") {
   }
 }
 
+TEST_CASE("shuffle: each part of a register looks up in its own table", "[simd]") {
+  if constexpr (lanes % 4 == 0) {
+    auto const entries = make_pack<std::int8_t>([](size i) { return 7 * i - 100; });
+    for (size start = 0; start < 16; ++start) {
+      auto const which = make_pack<std::uint8_t>([&](size i) { return (start + 5 * i) % 16; });
+      auto const found = lanes_of(simd::lookup(entries, which));
+      for (std::size_t i = 0; i < found.size(); ++i) CHECK(found[i] == lanes_of(entries)[i / 16 * 16 + lanes_of(which)[i]]);
+    }
+  }
+}
+
 TEST_CASE("shuffle: float tables", "[simd]") {
   at_page_end<float> entries(16);
   for (size i = 0; i < 16; ++i) entries.data()[i] = static_cast<float>(i) * 0.25f - 1.f;

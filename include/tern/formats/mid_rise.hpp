@@ -14,6 +14,7 @@
 /// Source: "Oscillation-free Quantization for Low-bit Vision Transformers" (OFQ; the formula was read in public code after it).
 
 #include <tern/formats/packed_bits.hpp>
+#include <tern/formats/q4.hpp>
 
 namespace tern::formats {
 inline namespace TERN_ABI {
@@ -41,7 +42,8 @@ class mid_rise_weights {
     requires(bits <= 7)
   {
     codes_.unpack(row, g, u);
-    for (int j = 0; j < 32; ++j) u[j] = static_cast<std::uint8_t>(2 * u[j] + (1 - (1 << bits) + offset));
+    constexpr auto shift = static_cast<std::uint64_t>(1 - (1 << bits) + offset) * detail::each_byte;
+    for (int j = 0; j < 32; j += 8) detail::store8(u + j, 2 * detail::load8(u + j) + shift);  // all stay below 256
   }
   TERN_INLINE void scales(index row, index, float* scale, float*) const
     requires(bits <= 7)

@@ -22,6 +22,7 @@
 #include <tern/formats/packed_bits.hpp>
 #include <tern/formats/scale_grid.hpp>
 #include <tern/simd/convert.hpp>
+#include <tern/simd/shuffle.hpp>
 
 namespace tern::formats {
 inline namespace TERN_ABI {
@@ -56,10 +57,12 @@ class power_of_two_weights {
   TERN_INLINE void unpack(index row, index g, std::uint8_t* u) const
     requires(bits <= 4)
   {
+    using packb = simd::pack<std::uint8_t>;
     codes_.unpack(row, g, u);
-    for (int j = 0; j < 32; ++j) {
-      int const magnitude = 1 << (u[j] & top) >> 1;  // 0 for m = 0
-      u[j] = static_cast<std::uint8_t>(offset + ((u[j] & sign) != 0 ? -magnitude : magnitude));
+    auto const table = simd::load_table(integers.of);
+    for (index j = 0; j < 32; j += packb::size) {
+      index const n = 32 - j < packb::size ? 32 - j : packb::size;
+      simd::store_n(u + j, simd::bit_cast<std::uint8_t>(simd::lookup(table, simd::load_n(static_cast<std::uint8_t const*>(u + j), n))), n);
     }
   }
   TERN_INLINE void scales(index row, index g, float* scale, float*) const
@@ -87,6 +90,18 @@ class power_of_two_weights {
   }
 
  private:
+  /// offset +- 2^(m - 1), and offset for m = 0, as bytes.
+  struct integer_table {
+    std::int8_t of[16] = {};
+    constexpr integer_table() {
+      for (int code = 0; code < 2 * sign && bits <= 4; ++code) {
+        int const magnitude = 1 << (code & top) >> 1;
+        of[code] = static_cast<std::int8_t>(static_cast<std::uint8_t>(offset + (code >= sign ? -magnitude : magnitude)));
+      }
+    }
+  };
+  static constexpr integer_table integers{};
+
   detail::packed_rows<bits> codes_;
   detail::scale_grid<Scale> scales_;
 };

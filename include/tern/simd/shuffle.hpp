@@ -121,22 +121,36 @@ TERN_INLINE byte_table load_table(std::int8_t const* entries) {
 #endif
 }
 
+/// Lane by lane the entry of its 128-bit part: byte 16 i + j is entries[16 i + which[16 i + j]]; `which` must be below 16. Only for lane
+/// counts that are a multiple of 4.
+TERN_INLINE pack<std::int8_t> lookup(pack<std::int8_t> entries, pack<std::uint8_t> which) {
+#if defined(TERN_SIMD_AVX512)
+  return _mm512_shuffle_epi8(entries.v, which.v);
+#elif defined(TERN_SIMD_AVX2)
+  return _mm256_shuffle_epi8(entries.v, which.v);
+#elif defined(TERN_SIMD_SSE) && defined(__SSSE3__)
+  return _mm_shuffle_epi8(entries.v, which.v);
+#elif defined(TERN_SIMD_NEON)
+  return vqtbl1q_s8(entries.v, which.v);
+#else
+  std::uint8_t at[pack<std::uint8_t>::size];
+  std::int8_t from[pack<std::uint8_t>::size], found[pack<std::uint8_t>::size];
+  store(static_cast<std::uint8_t*>(at), which);
+  store(static_cast<std::int8_t*>(from), entries);
+  for (index i = 0; i < which.size; ++i) found[i] = from[i / 16 * 16 + at[i] % 16];
+  return load(static_cast<std::int8_t const*>(found));
+#endif
+}
 /// Lane by lane: entries[which]; `which` must be below 16.
 TERN_INLINE pack<std::int8_t> lookup(byte_table const& table, pack<std::uint8_t> which) {
-#if defined(TERN_SIMD_AVX512)
-  return _mm512_shuffle_epi8(table.entry.v, which.v);
-#elif defined(TERN_SIMD_AVX2)
-  return _mm256_shuffle_epi8(table.entry.v, which.v);
-#elif defined(TERN_SIMD_SSE) && defined(__SSSE3__)
-  return _mm_shuffle_epi8(table.entry.v, which.v);
-#elif defined(TERN_SIMD_NEON)
-  return vqtbl1q_s8(table.entry.v, which.v);
-#else
+#if defined(TERN_SIMD_EMULATED) || (defined(TERN_SIMD_SSE) && !defined(__SSSE3__))
   std::uint8_t at[pack<std::uint8_t>::size];
   std::int8_t found[pack<std::uint8_t>::size];
   store(static_cast<std::uint8_t*>(at), which);
   for (index i = 0; i < which.size; ++i) found[i] = table.entry[at[i] & 15];
   return load(static_cast<std::int8_t const*>(found));
+#else
+  return lookup(table.entry, which);
 #endif
 }
 
