@@ -171,7 +171,8 @@ TEST_CASE("bytes: groups repeat in memory order, pairs of bf16 split", "[simd]")
 
 TEST_CASE("narrow: narrow_pairs rounds each half as bf16 does, subnormals perhaps to zero", "[simd]") {
   auto const rounds = [](bf16 to, float from) {
-    bool const zero = std::abs(from) < std::numeric_limits<float>::min() && float{to} == 0.f && std::signbit(float{to}) == std::signbit(from);
+    bool const zero =
+        std::abs(from) < std::numeric_limits<float>::min() && float{to} == 0.f && std::signbit(float{to}) == std::signbit(from);
     return to.bits == bf16(from).bits || zero;
   };
   // Ties, carries into the exponent, subnormals, infinity, and NaN whose payload is in the bits that are dropped.

@@ -130,8 +130,7 @@ template <class Products>
 inline void multiply_chunk(any_weights const& w, index n, index width, index k0, index k1, typename Products::element const* x,
                            index x_stride, index rows, matmul_panel& panel, piece_rows const& sums) noexcept {
   if constexpr (std::is_same_v<Products, f32_products>)
-    if (w.codes.granule > 0 && rows <= most_decoded_rows)
-      return multiply_few(w, n, width, k0, k1, x, x_stride, rows, panel.codes, sums);
+    if (w.codes.granule > 0 && rows <= most_decoded_rows) return multiply_few(w, n, width, k0, k1, x, x_stride, rows, panel.codes, sums);
   auto const* const weights = Products::fill(w, n, n + width, k0, k1, panel);
   if constexpr (std::is_same_v<Products, bf16_products>)
     if (simd::tiles::ready()) return multiply_halves(weights, divide_up(k1 - k0, 32), x, x_stride, rows, sums, panel.floats);

@@ -85,7 +85,8 @@ struct code_decoder {
   TERN_INLINE void decode(std::uint8_t const* codes, simd::pack<float> (&w)[4]) const {
     using simd::pack;
     pack<std::int32_t> const low(255), c = simd::bit_cast<std::int32_t>(simd::load(codes));
-    pack<std::int32_t> const u[4] = {c & low, simd::shift_right<8>(c) & low, simd::shift_right<16>(c) & low, simd::shift_right<24>(c) & low};
+    pack<std::int32_t> const u[4] = {c & low, simd::shift_right<8>(c) & low, simd::shift_right<16>(c) & low,
+                                     simd::shift_right<24>(c) & low};
     TERN_UNROLL
     for (index k = 0; k < 4; ++k) {
       pack<float> const q = simd::to_float(Shape::has_min ? u[k] : u[k] - offset);
@@ -109,7 +110,7 @@ TERN_INLINE void for_each_quad(code_panel const& panel, std::int32_t offset, ind
 }
 template <class Shape>
 inline void decode_panel(code_panel const& panel, std::int32_t offset, index groups, float* out) noexcept {
-  for_each_quad<Shape>(panel, offset, groups, [&](index quad, index lane, simd::pack<float> const (&w)[4]) TERN_LAMBDA {
+  for_each_quad<Shape>(panel, offset, groups, [&](index quad, index lane, simd::pack<float> const(&w)[4]) TERN_LAMBDA {
     TERN_UNROLL
     for (index k = 0; k < 4; ++k) simd::store(out + (4 * quad + k) * panel_rows + lane, w[k]);
   });
@@ -117,10 +118,9 @@ inline void decode_panel(code_panel const& panel, std::int32_t offset, index gro
 /// Rounded to bf16, columns in pairs.
 template <class Shape>
 inline void decode_panel(code_panel const& panel, std::int32_t offset, index groups, bf16* out) noexcept {
-  for_each_quad<Shape>(panel, offset, groups, [&](index quad, index lane, simd::pack<float> const (&w)[4]) TERN_LAMBDA {
+  for_each_quad<Shape>(panel, offset, groups, [&](index quad, index lane, simd::pack<float> const(&w)[4]) TERN_LAMBDA {
     TERN_UNROLL
-    for (index k = 0; k < 4; k += 2)
-      simd::store(out + (4 * quad + k) * panel_rows + 2 * lane, simd::narrow_pairs(w[k], w[k + 1]));
+    for (index k = 0; k < 4; k += 2) simd::store(out + (4 * quad + k) * panel_rows + 2 * lane, simd::narrow_pairs(w[k], w[k + 1]));
   });
 }
 /// A panel of f32 rounded to bf16. columns: what there is; zeros follow up to 32.
@@ -143,8 +143,7 @@ TERN_INLINE void with_decoded_shape(code_kind const& codes, F&& f) {
 template <class T>
 TERN_INLINE void fill_from_codes(any_weights const& w, index n0, index n1, index k0, index k1, code_panel& codes, T* out) {
   w.operations->pack_codes(w.object, n0, n1, k0 / 32, k1 / 32, codes);
-  with_decoded_shape(w.codes, [&]<class Shape>(Shape)
-                                  TERN_LAMBDA { decode_panel<Shape>(codes, w.codes.offset, (k1 - k0) / 32, out); });
+  with_decoded_shape(w.codes, [&]<class Shape>(Shape) TERN_LAMBDA { decode_panel<Shape>(codes, w.codes.offset, (k1 - k0) / 32, out); });
 }
 /// Columns [k0, k1) of weight rows [n0, n1) to panel.floats.
 TERN_INLINE void fill_floats(any_weights const& w, index n0, index n1, index k0, index k1, matmul_panel& panel) {
