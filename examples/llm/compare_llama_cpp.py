@@ -107,7 +107,9 @@ class Llama:
     def __init__(self, path, threads, flash, window=2048):
         lc.llama_log_set(Llama.quiet, None)
         lc.llama_backend_init()
-        self.model = lc.llama_model_load_from_file(path.encode(), lc.llama_model_default_params())
+        params = lc.llama_model_default_params()
+        params.use_extra_bufts = Llama.extra_buffers
+        self.model = lc.llama_model_load_from_file(path.encode(), params)
         params = lc.llama_context_default_params()
         params.n_ctx, params.n_batch, params.n_ubatch = window, window, 512
         params.n_threads = params.n_threads_batch = threads
@@ -117,6 +119,7 @@ class Llama:
         self.size = lc.llama_vocab_n_tokens(self.vocab)
         self.batch = lc.llama_batch_init(window, 0, 1)
 
+    extra_buffers = True
     quiet = lc.llama_log_callback(lambda level, text, data: None)
 
     def tokens(self, text, special):
@@ -265,8 +268,11 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--prompt-length", type=int, default=512)
     parser.add_argument("--generate", type=int, default=64)
+    parser.add_argument("--no-extra-buffers", action="store_true",
+                        help="weights in llama.cpp's plain buffers: neither repacked nor for AMX, with which some builds die")
     parser.add_argument("--only", choices=["tokens", "perplexity", "speed"])
     args = parser.parse_args()
+    Llama.extra_buffers = not args.no_extra_buffers
     plain, flash = (Llama(args.model, args.threads, flash=f) for f in (False, True))
     passed = True
     if args.only in (None, "tokens"):
