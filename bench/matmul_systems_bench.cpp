@@ -316,7 +316,8 @@ void add_hawq() {
 
 /// Bipolar-INT: both sides in planes of bits, products by counts of ones. The integers are exact, their scales are f32.
 void add_bipolar() {
-  for (auto [bits_x, bits_w] : {std::pair{2, 2}, {4, 4}}) {
+  for (auto const& [x_bits, w_bits] : {std::pair{2, 2}, {4, 4}}) {
+    int const bits_x = x_bits, bits_w = w_bits;  // clang 14 captures no bindings
     auto const data = lazy([=] {
       auto const x = fast_normal(128 * k, 1, 2);
       return std::pair(plane_bytes(x, 128, bits_x), plane_bytes(normal_weights(), m, bits_w));

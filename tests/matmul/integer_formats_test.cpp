@@ -31,14 +31,14 @@ std::vector<double> minima_of(W const& w) {
     }
   return minima;
 }
-/// Rows of x that are streamed, tiled, and neither; `elements` (n, k) is what the weights stand for.
+/// Rows of x that are streamed, decoded on the way, and tiled; `elements` (n, k) is what the weights stand for.
 template <class W>
 void check_products(W const& w, std::vector<float> const& elements) {
   index const n = w.rows, k = w.columns;
   double const tolerance = matmul_fn::accuracy(k) * 0x1p-24;
   auto const exact = widened(elements);
   rng r(121);
-  for (index rows : {1, 2, 3, 19}) {
+  for (index rows : {1, 3, 4, 19}) {
     INFO("rows " << rows);
     auto const x = r.normal(rows * k);
     auto const check = [&](compute mode, oracle::product const& want) {

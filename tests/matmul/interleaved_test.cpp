@@ -38,7 +38,7 @@ TEST_CASE("an interleaved matrix gives the same products, to the bit") {
     std::vector<std::uint8_t> memory(static_cast<std::size_t>(n * w.row_bytes) + 1, 0xa5);
     interleaved_matrix const fast = interleave(cpu, w, memory.data());
     CHECK(memory.back() == 0xa5);
-    for (index rows : {1, 2, 3, 19}) {
+    for (index rows : {1, 3, 4, 19}) {
       auto const x = r.normal(rows * k);
       for (compute mode : {compute::f32, compute::bf16, compute::int8}) {
         INFO("rows " << rows << " mode " << static_cast<int>(mode));

@@ -39,6 +39,23 @@ TEST_CASE("every format, compute type and number of rows") {
   }
 }
 
+TEST_CASE("mxfp4's scales, the smallest too, to the bit") {
+  constexpr index n = 3 * simd::lanes, k = 32;
+  rng r(12);
+  random_weights w(r, weight_type::mxfp4, n, k);
+  auto* const blocks = const_cast<std::uint8_t*>(static_cast<std::uint8_t const*>(w.m.data));
+  std::vector<float> eye(k * k), y(k * n), row(k);
+  for (index i = 0; i < k; ++i) eye[static_cast<std::size_t>(i * k + i)] = 1.f;
+  for (index e = 0; e < 250; e += simd::lanes) {
+    for (index i = 0; i < n; ++i) blocks[i * w.m.row_bytes] = static_cast<std::uint8_t>(e + i < 250 ? e + i : 250);  // all finite
+    matmul(cpu, view(eye.data(), k, k), w.m, view(y.data(), k, n));
+    for (index i = 0; i < n; ++i) {
+      decode(w.m, i, row.data());
+      for (index j = 0; j < k; ++j) CHECK(y[static_cast<std::size_t>(j * n + i)] == row[static_cast<std::size_t>(j)]);
+    }
+  }
+}
+
 TEST_CASE("activations are rounded as ggml rounds them") {
   for (index b = 0; b < 8; ++b) {
     float x[32];
@@ -131,7 +148,7 @@ TEST_CASE("a result is the same bits whatever the threads and whatever else is i
           one_by_one.insert(one_by_one.end(), row.begin(), row.end());
         }
         if (info(type).elements != 1) REQUIRE(std::memcmp(one_by_one.data(), whole.data(), whole.size() * 4) == 0);
-        for (index count : {1, 2, 3, 5, 11, 16})
+        for (index count : {1, 2, 3, 4, 5, 11, 16})
           for (index from : {index{0}, rows - count}) {
             auto const part = run(cpu.on(many), from, count);
             REQUIRE(std::memcmp(part.data(), one_by_one.data() + from * n, part.size() * 4) == 0);

@@ -3,13 +3,12 @@
 #include "catch.hpp"
 #include "lanes.hpp"
 
-#include <tern/simd/narrow.hpp>
+#include <tern/simd/dot.hpp>
 
 #include <bit>
 #include <cmath>
 #include <cstring>
 #include <iterator>
-#include <limits>
 #include <vector>
 
 namespace {
@@ -166,26 +165,6 @@ TEST_CASE("bytes: groups repeat in memory order, pairs of bf16 split", "[simd]")
     CHECK(odd[i] == float{lanes_of(values)[2 * i + 1]});
     CHECK(float{twice[2 * i]} == 1.5f);
     CHECK(float{twice[2 * i + 1]} == -2.f);
-  }
-}
-
-TEST_CASE("narrow: narrow_pairs rounds each half as bf16 does, subnormals perhaps to zero", "[simd]") {
-  auto const rounds = [](bf16 to, float from) {
-    bool const zero =
-        std::abs(from) < std::numeric_limits<float>::min() && float{to} == 0.f && std::signbit(float{to}) == std::signbit(from);
-    return to.bits == bf16(from).bits || zero;
-  };
-  // Ties, carries into the exponent, subnormals, infinity, and NaN whose payload is in the bits that are dropped.
-  std::uint32_t const bits[] = {0x3f808000, 0x3f818000, 0x3f7fffff, 0x7f7fffff, 0x00000001, 0x007fffff, 0x7f800000, 0xff800000,
-                                0x7f800001, 0xffffffff, 0x7fffe000, 0x80000000, 0x3f807fff, 0xbf808001, 0x00018000, 0x42280000};
-  for (std::size_t shift = 0; shift < std::size(bits); ++shift) {
-    auto const at = [&](size i) { return std::bit_cast<float>(bits[(static_cast<std::size_t>(i) + shift) % std::size(bits)]); };
-    auto const a = make_pack<float>(at), b = make_pack<float>([&](size i) { return at(3 * i + 1); });
-    auto const pairs = lanes_of(simd::narrow_pairs(a, b));
-    for (size i = 0; i < lanes; ++i) {
-      CHECK(rounds(pairs[static_cast<std::size_t>(2 * i)], at(i)));
-      CHECK(rounds(pairs[static_cast<std::size_t>(2 * i + 1)], at(3 * i + 1)));
-    }
   }
 }
 

@@ -8,6 +8,8 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <iterator>
+#include <limits>
 #include <vector>
 
 namespace {
@@ -32,6 +34,26 @@ std::vector<float> inputs() {
 }
 bool same(bf16 a, float x) { return std::isnan(x) ? std::isnan(static_cast<float>(a)) : a.bits == bf16(x).bits; }
 }  // namespace
+
+TEST_CASE("narrow_pairs rounds each half as bf16 does", "[simd]") {
+  auto const rounds = [](bf16 to, float from) {
+    bool const zero = simd::has_bf16_dot && std::abs(from) < std::numeric_limits<float>::min() && float{to} == 0.f &&
+                      std::signbit(float{to}) == std::signbit(from);
+    return to.bits == bf16(from).bits || zero;
+  };
+  // Ties, carries into the exponent, subnormals, infinity, and NaN whose payload is in the bits that are dropped.
+  std::uint32_t const bits[] = {0x3f808000, 0x3f818000, 0x3f7fffff, 0x7f7fffff, 0x00000001, 0x007fffff, 0x7f800000, 0xff800000,
+                                0x7f800001, 0xffffffff, 0x7fffe000, 0x80000000, 0x3f807fff, 0xbf808001, 0x00018000, 0x42280000};
+  for (std::size_t shift = 0; shift < std::size(bits); ++shift) {
+    auto const at = [&](tern::index i) { return std::bit_cast<float>(bits[(static_cast<std::size_t>(i) + shift) % std::size(bits)]); };
+    auto const a = make_pack<float>(at), b = make_pack<float>([&](tern::index i) { return at(3 * i + 1); });
+    auto const pairs = lanes_of(simd::narrow_pairs(a, b));
+    for (tern::index i = 0; i < lanes; ++i) {
+      CHECK(rounds(pairs[static_cast<std::size_t>(2 * i)], at(i)));
+      CHECK(rounds(pairs[static_cast<std::size_t>(2 * i + 1)], at(3 * i + 1)));
+    }
+  }
+}
 
 TEST_CASE("narrow rounds two packs in order", "[simd]") {
   auto const x = inputs();

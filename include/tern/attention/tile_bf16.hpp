@@ -9,6 +9,7 @@
 /// Infinity and NaN act as in f32 arithmetic; so do values that round to infinity, beyond 2^128 (1 - u).
 
 #include <tern/attention/tile_f32.hpp>
+#include <tern/simd/narrow.hpp>
 
 namespace tern::detail {
 inline namespace TERN_ABI {

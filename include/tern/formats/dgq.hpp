@@ -104,32 +104,27 @@ struct dgq_weights {
 
   /// The 32 integers of columns 32 g to 32 g + 31: an element is scale (u - offset).
   TERN_INLINE void unpack(index row, index g, std::uint8_t* u) const {
-    formats::detail::unpack_halves(this->row(row) + 16 * g, u);
+    formats::detail::unpack_halves(memory(row).data + 16 * g, u);
     int const step = steps(row, 32 * g / group), shift = offset - step * zeros(row, 32 * g / group);
     for (int j = 0; j < 32; ++j) u[j] = static_cast<std::uint8_t>(u[j] * step + shift);
   }
   TERN_INLINE void scales(index row, index, float* s, float*) const { s[0] = row_scales[row]; }
 
-  TERN_INLINE std::uint8_t const* row(index i) const { return codes.data() + i * codes.stride(0); }
-  TERN_INLINE index row_bytes() const { return codes.stride(0); }
+  TERN_INLINE row_memory memory(index row) const { return detail::int4_memory(codes, row); }
   /// For matmul: `lanes` rows from n on in registers. In a group, each row looks its 16 integers up in a table of its own.
   struct lane_walk {
     dgq_weights const& w;
     index n, at = -1;
-    simd::pack<float> scale;
+    simd::pack<float> scale{0.f};
     simd::pack<std::int8_t> table[4];
 
-    TERN_INLINE lane_walk(dgq_weights const& weights, index row) : w(weights), n(row) {
-      float s[simd::lanes];
-      for (index i = 0; i < simd::lanes; ++i) s[i] = w.row_scales[n + i];
-      scale = simd::load(static_cast<float const*>(s));
-    }
+    TERN_INLINE lane_walk(dgq_weights const& weights, index row) : w(weights), n(row) {}
     template <class Group>
     TERN_INLINE void load(index g, Group& out) {
       if (32 * g / w.group != at) enter(32 * g / w.group);
       simd::pack<std::uint8_t> const low(std::uint8_t{15});
       simd::pack<std::uint8_t> v[4];
-      simd::load_rows16(w.row(n) + 16 * g, w.row_bytes(), v);
+      simd::load_rows16(w.memory(n).data + 16 * g, w.codes.stride(0), v);
       TERN_UNROLL
       for (index r = 0; r < 4; ++r) {
         out.u[0][r] = simd::bit_cast<std::uint8_t>(simd::lookup(table[r], v[r] & low));
@@ -142,11 +137,14 @@ struct dgq_weights {
     void enter(index next) {
       at = next;
       using words = simd::pack<std::int32_t>;
+      float own[simd::lanes];
       std::int32_t step[simd::lanes], shift[simd::lanes];
       for (index i = 0; i < simd::lanes; ++i) {
+        own[i] = w.row_scales[n + i];
         step[i] = w.steps(n + i, next);
         shift[i] = ((offset - step[i] * w.zeros(n + i, next)) & 255) * 0x00010001;
       }
+      scale = simd::load(static_cast<float const*>(own));
       words const by = simd::load(static_cast<std::int32_t const*>(step)), from = simd::load(static_cast<std::int32_t const*>(shift));
       words const low(0x00ff00ff);
       // The bytes of q = 4 j to 4 j + 3 by twos, a row a lane; then a row's 16 side by side.

@@ -135,10 +135,7 @@ inline constexpr exmy_level_table<F> exmy_levels{};
 template <class F>
 TERN_INLINE void choose_levels(std::uint8_t* u) {
   if constexpr (F::bits <= 4) {
-    constexpr index step = simd::pack<std::uint8_t>::size < 32 ? simd::pack<std::uint8_t>::size : 32;
-    simd::byte_table const table = simd::load_table(reinterpret_cast<std::int8_t const*>(exmy_levels<F>.u));
-    for (index j = 0; j < 32; j += step)
-      simd::store_n(reinterpret_cast<std::int8_t*>(u + j), simd::lookup(table, simd::load_narrow_n(u + j, step)), step);
+    simd::look_up_32(simd::load_table(reinterpret_cast<std::int8_t const*>(exmy_levels<F>.u)), u);
   } else {
     for (int j = 0; j < 32; ++j) u[j] = exmy_levels<F>.u[u[j]];
   }

@@ -21,6 +21,7 @@
 /// criterion is the range of a group, here it is the error itself.)
 
 #include <tern/formats/float_rows.hpp>
+#include <tern/formats/weights.hpp>
 #include <tern/simd/convert.hpp>
 #include <tern/simd/rows.hpp>
 
@@ -154,6 +155,10 @@ double int4_error(cpu_policy const& policy, tensor_view<T, 2> const& w, index gr
   }
   return square > 0 ? __builtin_sqrt(error / square) : 0;
 }
+/// A row of codes, two a byte.
+TERN_INLINE row_memory int4_memory(tensor_view<std::uint8_t const, 2> const& codes, index row) {
+  return {codes.data() + row * codes.stride(0), codes.extent(1), codes.stride(0)};
+}
 inline void expect_int4_columns(char const* op, index columns) {
   expect(columns % 32 == 0, op, "the number of columns", columns, "a multiple of 32");
 }
@@ -211,7 +216,7 @@ struct basic_group_int4 {
 
   /// The 32 integers of columns 32 g to 32 g + 31: an element is scale (u - offset) + min.
   TERN_INLINE void unpack(index row, index g, std::uint8_t* u) const {
-    formats::detail::unpack_halves(codes.data() + row * codes.stride(0) + 16 * g, u);
+    formats::detail::unpack_halves(memory(row).data + 16 * g, u);
     if constexpr (kind == group_zero::integer) {
       auto const shift = static_cast<std::uint64_t>(16 - zero(row, g * 32 / group)) * formats::detail::each_byte;
       for (int j = 0; j < 32; j += 8) formats::detail::store8(u + j, formats::detail::load8(u + j) + shift);
@@ -235,7 +240,7 @@ struct basic_group_int4 {
       if (32 * g / w.group != at) enter(32 * g / w.group);
       simd::pack<std::uint8_t> const low(std::uint8_t{15});
       simd::pack<std::uint8_t> v[4];
-      simd::load_rows16(w.row(n) + 16 * g, w.row_bytes(), v);
+      simd::load_rows16(w.memory(n).data + 16 * g, w.codes.stride(0), v);
       TERN_UNROLL
       for (index r = 0; r < 4; ++r) {
         out.u[0][r] = shifted(v[r] & low, r);
@@ -269,8 +274,7 @@ struct basic_group_int4 {
     }
   };
   TERN_INLINE lane_walk walk(index n) const { return {*this, n}; }
-  TERN_INLINE std::uint8_t const* row(index i) const { return codes.data() + i * codes.stride(0); }
-  TERN_INLINE index row_bytes() const { return codes.stride(0); }
+  TERN_INLINE row_memory memory(index row) const { return detail::int4_memory(codes, row); }
 
   /// Rounds w (n, k) into codes (n, k / 2) and scales (n, k / group).
   template <tensor_like W>

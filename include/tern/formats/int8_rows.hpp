@@ -17,6 +17,7 @@
 /// most r / 2 and a rounding. f32, f16 or bf16 weights of any strides; NaN becomes 0. Source: the formulas are as commonly known.
 
 #include <tern/formats/float_rows.hpp>
+#include <tern/formats/weights.hpp>
 #include <tern/simd/rows.hpp>
 
 namespace tern {
@@ -61,20 +62,21 @@ struct int8_rows {
 
   /// The 32 integers of columns 32 g to 32 g + 31: an element is scale (u - offset).
   TERN_INLINE void unpack(index row, index g, std::uint8_t* u) const {
-    std::int8_t const* const from = q.data() + row * q.stride(0) + 32 * g;
+    std::uint8_t const* const from = memory(row).data + 32 * g;
     for (int j = 0; j < 32; j += 8) formats::detail::store8(u + j, formats::detail::load8(from + j) ^ 128 * formats::detail::each_byte);
   }
   TERN_INLINE void scales(index row, index, float* s, float*) const { s[0] = row_scales[row]; }
-  TERN_INLINE std::uint8_t const* row(index i) const { return reinterpret_cast<std::uint8_t const*>(q.data() + i * q.stride(0)); }
-  TERN_INLINE index row_bytes() const { return q.stride(0); }
+  TERN_INLINE row_memory memory(index row) const {
+    return {reinterpret_cast<std::uint8_t const*>(q.data() + row * q.stride(0)), columns, q.stride(0)};
+  }
   /// For matmul: `lanes` rows in registers.
   template <class Group>
   TERN_INLINE void load(index n, index g, Group& out) const {
     simd::pack<std::uint8_t> const top(std::uint8_t{0x80});
-    std::uint8_t const* const from = row(n) + 32 * g;
+    std::uint8_t const* const from = memory(n).data + 32 * g;
     TERN_UNROLL
     for (index h = 0; h < 2; ++h) {
-      simd::load_rows16(from + 16 * h, row_bytes(), out.u[h]);
+      simd::load_rows16(from + 16 * h, q.stride(0), out.u[h]);
       TERN_UNROLL
       for (index r = 0; r < 4; ++r) out.u[h][r] = out.u[h][r] ^ top;
     }

@@ -33,6 +33,24 @@ TERN_INLINE constexpr int nearest_power(float x) {
   std::uint32_t const fraction = __builtin_bit_cast(std::uint32_t, x) & 0x7fffffu;
   return exponent_of(x) + (fraction > 0x3504f3u);
 }
+
+/// What integers up to 4 bits stand for are among bytes.
+template <int bits>
+inline constexpr int power_offset = bits <= 3 ? 1 << ((1 << (bits - 1)) - 2) : 128;
+/// power_offset +- 2^(m - 1), or itself for m = 0, of each code.
+template <int bits>
+struct power_levels {
+  std::int8_t of[16] = {};
+  constexpr power_levels() {
+    constexpr int sign = 1 << (bits - 1);
+    for (int code = 0; code < 2 * sign; ++code) {
+      int const magnitude = 1 << (code % sign) >> 1;
+      of[code] = static_cast<std::int8_t>(static_cast<std::uint8_t>(power_offset<bits> + (code >= sign ? -magnitude : magnitude)));
+    }
+  }
+};
+template <int bits>
+inline constexpr power_levels<bits> power_table{};
 }  // namespace detail
 
 /// Weights (rows, columns) that are powers of two with scales, owned by somebody else.
@@ -44,7 +62,7 @@ class power_of_two_weights {
  public:
   index rows, columns;
   static constexpr index granule = 32;
-  static constexpr int offset = bits <= 3 ? 1 << (top - 1) : 128;
+  static constexpr int offset = bits <= 4 ? detail::power_offset<bits> : 128;
   static constexpr bool has_min = false;
 
   TERN_INLINE power_of_two_weights(tensor_view<std::uint8_t const, 2> const& codes, tensor_view<Scale const, 2> const& scales)
@@ -57,13 +75,8 @@ class power_of_two_weights {
   TERN_INLINE void unpack(index row, index g, std::uint8_t* u) const
     requires(bits <= 4)
   {
-    using packb = simd::pack<std::uint8_t>;
     codes_.unpack(row, g, u);
-    auto const table = simd::load_table(integers.of);
-    for (index j = 0; j < 32; j += packb::size) {
-      index const n = 32 - j < packb::size ? 32 - j : packb::size;
-      simd::store_n(u + j, simd::bit_cast<std::uint8_t>(simd::lookup(table, simd::load_n(static_cast<std::uint8_t const*>(u + j), n))), n);
-    }
+    simd::look_up_32(simd::load_table(detail::power_table<bits>.of), u);
   }
   TERN_INLINE void scales(index row, index g, float* scale, float*) const
     requires(bits <= 4)
@@ -90,18 +103,6 @@ class power_of_two_weights {
   }
 
  private:
-  /// offset +- 2^(m - 1), and offset for m = 0, as bytes.
-  struct integer_table {
-    std::int8_t of[16] = {};
-    constexpr integer_table() {
-      for (int code = 0; code < 2 * sign && bits <= 4; ++code) {
-        int const magnitude = 1 << (code & top) >> 1;
-        of[code] = static_cast<std::int8_t>(static_cast<std::uint8_t>(offset + (code >= sign ? -magnitude : magnitude)));
-      }
-    }
-  };
-  static constexpr integer_table integers{};
-
   detail::packed_rows<bits> codes_;
   detail::scale_grid<Scale> scales_;
 };

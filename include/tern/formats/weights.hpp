@@ -21,8 +21,9 @@
 ///
 /// Integers with scales multiply in f32, bf16 and int8; other numbers in f32 and bf16, and as f32 with compute::int8. The engine calls
 /// from several threads. Where unpacking through memory is too slow, `load(n, g, out)` fills a row_group with `lanes` rows at once
-/// (matmul/row_group.hpp), or `walk(n)` returns what keeps the scales of `lanes` rows and has `load(g, out)`; n is a multiple of the lanes.
-/// With `quads` = true both fill groups a row a lane.
+/// (matmul/row_group.hpp), or `walk(n)` returns what keeps the scales of `lanes` rows and has `load(g, out)`. `load` is called where there
+/// are n + lanes rows; `walk` itself, which may be called where there are fewer, reads nothing. With `quads` = true both fill groups a row
+/// a lane. Where codes lie in rows, `memory(row)` returns a row_memory, and what follows is asked for ahead of time.
 
 #include <tern/core/config.hpp>
 #include <tern/core/tensor_view.hpp>
@@ -31,6 +32,13 @@
 #include <cstdint>
 
 namespace tern {
+
+/// Where a row's codes lie.
+struct row_memory {
+  std::uint8_t const* data;
+  index bytes;   ///< of the row
+  index stride;  ///< bytes to the next one
+};
 
 /// Weights whose elements are integers with scales.
 template <class W>

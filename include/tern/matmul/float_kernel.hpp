@@ -2,7 +2,7 @@
 #pragma once
 /// @file matmul/float_kernel.hpp
 /// y = x w^T in f32 or with bf16 products: `panel_rows` weight rows are decoded into a panel (float_panel.hpp), then each row of x is
-/// broadcast against it.
+/// broadcast against it. Up to four rows of f32 meet codes that are decoded on the way.
 ///
 /// Each y(r, n) is the sum over chunks of 256 columns, in order, of the sum over k within the chunk, in order (in matrix registers, in
 /// theirs): the same operations whatever else is in the batch.
@@ -101,8 +101,8 @@ inline void multiply_decoded(code_panel const& panel, std::int32_t offset, index
     sums.add(r + i, 1, sum[i][1]);
   }
 }
-/// Up to this many rows of x in f32, codes are decoded where they are multiplied; beyond, it pays to keep the numbers. With bf16 products
-/// it does at once: rounding takes longer, and matrix registers read memory.
+/// Up to this many rows of x in f32, codes are decoded where they are multiplied, once for four rows and for each of fewer; beyond, it
+/// pays to keep the numbers. With bf16 products it does at once: rounding takes longer, and matrix registers read memory.
 inline constexpr index most_decoded_rows = 4;
 
 /// `rows` rows of x, up to most_decoded_rows, times columns [k0, k1) of weight rows [n, n + width), whose elements are codes.

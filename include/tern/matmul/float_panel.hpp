@@ -78,8 +78,8 @@ template <class Shape>
 struct code_decoder {
   simd::pack<std::int32_t> offset;
   simd::pack<float> scale, min;
-  TERN_INLINE code_decoder(code_panel const& panel, std::int32_t taken, index part, index lane)
-      : offset(taken), scale(simd::load(panel.scales + part * panel_rows + lane)), min(0.f) {
+  TERN_INLINE code_decoder(code_panel const& panel, std::int32_t code_offset, index part, index lane)
+      : offset(code_offset), scale(simd::load(panel.scales + part * panel_rows + lane)), min(0.f) {
     if constexpr (Shape::has_min) min = simd::load(panel.mins + part * panel_rows + lane);
   }
   TERN_INLINE void decode(std::uint8_t const* codes, simd::pack<float> (&w)[4]) const {

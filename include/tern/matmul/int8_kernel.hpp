@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 /// @file matmul/int8_kernel.hpp
-/// y = x w^T for many rows of quantized x: `panel_rows` weight rows are unpacked to bytes in a panel (code_panel.hpp), then each row of
-/// x is broadcast against it, four bytes at a time.
+/// y = x w^T for two and more rows of quantized x: `panel_rows` weight rows are unpacked to bytes in a panel (code_panel.hpp), then each
+/// row of x is broadcast against it, four bytes at a time.
 ///
 /// Each y(r, n) is the sum over groups of 32 columns, in order, of what `add_group` adds: as in int8_stream.hpp, to the bit.
 
@@ -95,15 +95,9 @@ inline void multiply_panel(code_panel const& panel, std::int32_t offset, index g
   index r = 0;
   for (; r + int8_tile_rows <= rows; r += int8_tile_rows) tile.template operator()<int8_tile_rows>(r);
   if constexpr (int8_tile_rows > 4)
-    if (r + 4 <= rows) {
-      tile.template operator()<4>(r);
-      r += 4;
-    }
+    for (; r + 4 <= rows; r += 4) tile.template operator()<4>(r);
   if constexpr (int8_tile_rows > 2)
-    if (r + 2 <= rows) {
-      tile.template operator()<2>(r);
-      r += 2;
-    }
+    for (; r + 2 <= rows; r += 2) tile.template operator()<2>(r);
   for (; r < rows; ++r) tile.template operator()<1>(r);
 }
 

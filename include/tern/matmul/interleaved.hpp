@@ -61,10 +61,12 @@ struct interleaved_rows {
   index columns = m.columns;
   interleaved_layout layout{m.type, m.columns};
 
-  TERN_INLINE index row_bytes() const { return layout.row_bytes(); }
-  TERN_INLINE std::uint8_t const* row(index i) const { return static_cast<std::uint8_t const*>(m.data) + i * row_bytes(); }
+  /// Rows of a tile share its memory.
+  TERN_INLINE row_memory memory(index i) const {
+    return {static_cast<std::uint8_t const*>(m.data) + i * layout.row_bytes(), layout.row_bytes(), layout.row_bytes()};
+  }
   /// Where the tile of a row starts.
-  TERN_INLINE std::uint8_t const* tile(index i) const { return row(i / simd::lanes * simd::lanes); }
+  TERN_INLINE std::uint8_t const* tile(index i) const { return memory(i / simd::lanes * simd::lanes).data; }
   TERN_INLINE typename Format::block block(index row, index b) const {
     typename Format::block one;
     gather_block(m, layout, row, b, reinterpret_cast<std::uint8_t*>(&one));

@@ -67,6 +67,9 @@ TERN_INLINE void load_rows(W const& w, index n, index g, row_group<W::granule>& 
 
 using row_words = simd::pack<std::int32_t>;  // one a row
 
+/// The bits [shift, shift + n) of every lane, mask = 2^n - 1.
+TERN_INLINE row_words bits_of(row_words a, int shift, std::int32_t mask) { return simd::shift_right(a, shift) & row_words(mask); }
+
 /// A block of each of `lanes` rows that lie where the file has them, row_bytes apart. Offsets are within the block.
 template <class Format>
 struct strided_blocks {
@@ -114,24 +117,24 @@ TERN_INLINE void load_halves(Format, Blocks const& b, index at, simd::pack<std::
   }
 }
 template <class Blocks>
-TERN_INLINE void load_group(formats::q4_0 f, Blocks const& b, index, row_group<formats::q4_0::granule>& out) {
+TERN_INLINE void load_group(formats::q4_0 f, Blocks const& b, row_group<formats::q4_0::granule>& out) {
   load_halves(f, b, 2, out.u);
   out.scale[0] = b.first_f16();
 }
 template <class Blocks>
-TERN_INLINE void load_group(formats::iq4_nl f, Blocks const& b, index, row_group<formats::iq4_nl::granule>& out) {
+TERN_INLINE void load_group(formats::iq4_nl f, Blocks const& b, row_group<formats::iq4_nl::granule>& out) {
   load_halves(f, b, 2, out.u);
   out.scale[0] = b.first_f16();
 }
 template <class Blocks>
-TERN_INLINE void load_group(formats::q4_1 f, Blocks const& b, index, row_group<formats::q4_1::granule>& out) {
+TERN_INLINE void load_group(formats::q4_1 f, Blocks const& b, row_group<formats::q4_1::granule>& out) {
   load_halves(f, b, 4, out.u);
   row_words const head = b.word(0);
   out.scale[0] = simd::low_f16(head);
   out.min[0] = simd::high_f16(head);
 }
 template <class Blocks>
-TERN_INLINE void load_group(formats::mxfp4 f, Blocks const& b, index, row_group<formats::mxfp4::granule>& out) {
+TERN_INLINE void load_group(formats::mxfp4 f, Blocks const& b, row_group<formats::mxfp4::granule>& out) {
   load_halves(f, b, 1, out.u);
   // A power of two is an exponent's bits: 2^(e - 128), below 2^-126 those of f32's subnormals.
   row_words const e = b.first_byte();
@@ -139,7 +142,7 @@ TERN_INLINE void load_group(formats::mxfp4 f, Blocks const& b, index, row_group<
   out.scale[0] = simd::bit_cast<float>(simd::select(e < row_words(2), subnormal, simd::shift_left<23>(e - row_words(1))));
 }
 template <class Blocks>
-TERN_INLINE void load_group(formats::q8_0, Blocks const& b, index, row_group<formats::q8_0::granule>& out) {
+TERN_INLINE void load_group(formats::q8_0, Blocks const& b, row_group<formats::q8_0::granule>& out) {
   simd::pack<std::uint8_t> const top(std::uint8_t{0x80});
   TERN_UNROLL
   for (index h = 0; h < 2; ++h) {
@@ -150,10 +153,10 @@ TERN_INLINE void load_group(formats::q8_0, Blocks const& b, index, row_group<for
   out.scale[0] = b.first_f16();
 }
 
-/// Quads as these blocks' groups have them.
+/// From a row a lane to how these blocks fill a row_group: the transposition is its own inverse.
 template <class Blocks>
 TERN_INLINE void from_quads(simd::pack<std::uint8_t> (&u)[4]) {
-  if constexpr (!Blocks::quads) simd::transpose_quads(u);  // and back
+  if constexpr (!Blocks::quads) simd::transpose_quads(u);
 }
 /// Five bits: four as halves behind a word of the fifth ones of 32 columns.
 template <class Format, class Blocks>
@@ -161,45 +164,46 @@ TERN_INLINE void load_five_bits(Format f, Blocks const& b, index at, row_group<F
   load_halves(f, b, at + 4, out.u);
   row_words const top = b.word(at);
   TERN_UNROLL
-  for (index h = 0; h < 2; ++h) {
+  for (int h = 0; h < 2; ++h) {
     simd::pack<std::uint8_t> fifth[4];
     TERN_UNROLL
     for (int j = 0; j < 4; ++j) {
-      row_words const four = simd::shift_right(top, static_cast<int>(16 * h) + 4 * j) & row_words(15);
+      row_words const four = bits_of(top, 16 * h + 4 * j, 15);
       row_words const spread = four | simd::shift_left<7>(four) | simd::shift_left<14>(four) | simd::shift_left<21>(four);
       fifth[j] = simd::bit_cast<std::uint8_t>(simd::shift_left<4>(spread & row_words(0x01010101)));
     }
     from_quads<Blocks>(fifth);
     TERN_UNROLL
-    for (index j = 0; j < 4; ++j) out.u[h][j] = out.u[h][j] | fifth[j];
+    for (int j = 0; j < 4; ++j) out.u[h][j] = out.u[h][j] | fifth[j];
   }
 }
 template <class Blocks>
-TERN_INLINE void load_group(formats::q5_0 f, Blocks const& b, index, row_group<formats::q5_0::granule>& out) {
+TERN_INLINE void load_group(formats::q5_0 f, Blocks const& b, row_group<formats::q5_0::granule>& out) {
   load_five_bits(f, b, 2, out);
   out.scale[0] = b.first_f16();
 }
 template <class Blocks>
-TERN_INLINE void load_group(formats::q5_1 f, Blocks const& b, index, row_group<formats::q5_1::granule>& out) {
+TERN_INLINE void load_group(formats::q5_1 f, Blocks const& b, row_group<formats::q5_1::granule>& out) {
   load_five_bits(f, b, 4, out);
   row_words const head = b.word(0);
   out.scale[0] = simd::low_f16(head);
   out.min[0] = simd::high_f16(head);
 }
 
-/// Short rows give the machine's own prefetcher nothing to go by: while `lanes` rows are walked, others that follow are asked for, in
-/// the order of memory, as many bytes a step as a step takes. Past the end of a matrix nothing happens. Weights that do not lie in rows
-/// of bytes are left to the machine.
+/// Short rows give the machine's own prefetcher nothing to go by: while `lanes` rows are walked, the memory of others that follow is asked
+/// for from its beginning to its end, as much a step as a step takes. Past the end of a matrix it does no harm. Rows far apart, and weights
+/// that do not lie in rows, are left to the machine.
 struct prefetch_rows {
   std::uintptr_t at = 0;
   index bytes = 0;
-  /// Rows row, row + 1, ... from their group g on.
+  /// Rows row, row + 1, ..., where the walk starts at group g.
   template <class W>
   TERN_INLINE prefetch_rows(W const& w, index row, index g) {
-    if constexpr (requires { w.row_bytes(); }) {
-      if (w.row_bytes() <= 0 || w.columns <= 0) return;
-      bytes = simd::lanes * w.row_bytes() * 32 / w.columns;
-      at = reinterpret_cast<std::uintptr_t>(w.row(0)) + static_cast<std::uintptr_t>(row * w.row_bytes() + bytes * g);
+    if constexpr (requires { w.memory(row); }) {
+      row_memory const first = w.memory(0);
+      if (w.columns <= 0 || first.stride < first.bytes || first.stride > 2 * first.bytes) return;
+      bytes = simd::lanes * first.stride * 32 / w.columns;
+      at = reinterpret_cast<std::uintptr_t>(first.data) + static_cast<std::uintptr_t>(row * first.stride + bytes * g);
     }
   }
   TERN_INLINE void step() {
@@ -218,8 +222,9 @@ struct block_rows {
   block_matrix const& m;
   index columns = m.columns;
 
-  TERN_INLINE std::uint8_t const* row(index i) const { return m.row(i); }
-  TERN_INLINE index row_bytes() const { return m.row_bytes; }
+  TERN_INLINE row_memory memory(index i) const {
+    return {m.row(i), columns / Format::elements * index{sizeof(typename Format::block)}, m.row_bytes};
+  }
   TERN_INLINE void unpack(index i, index g, std::uint8_t* u) const { Format::unpack(block_of<Format>(m.row(i), g), g % parts, u); }
   TERN_INLINE void scales(index i, index g, float* scale, float* min) const {
     Format::scales(block_of<Format>(m.row(i), g), g % parts, scale, min);

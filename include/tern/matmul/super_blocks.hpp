@@ -9,8 +9,6 @@
 namespace tern::detail {
 inline namespace TERN_ABI {
 
-/// The bits [shift, shift + n) of every lane, mask = 2^n - 1.
-TERN_INLINE row_words bits_of(row_words a, int shift, std::int32_t mask) { return simd::shift_right(a, shift) & row_words(mask); }
 TERN_INLINE row_words byte_of(row_words a, int i) { return bits_of(a, 8 * i, 255); }
 TERN_INLINE row_words signed_byte_of(row_words a, int i) {
   return simd::shift_right<24>(simd::shift_left<24>(simd::shift_right(a, 8 * i)));
@@ -155,10 +153,15 @@ TERN_INLINE void find_codes(formats::iq4_xs, Blocks const& b, index g, simd::pac
   load_halves(formats::iq4_xs{}, b, 8 + 16 * g, u);
 }
 
+/// One scale for the block, at its end: ternary.
+template <class Format, class Blocks>
+TERN_INLINE void find_one_scale(Blocks const& b, super_scales<Format>& out) {
+  auto const d = b.last_f16();
+  for (index part = 0; part < super_scales<Format>::parts; ++part) out.set(part, d);
+}
 template <class Blocks>
 TERN_INLINE void find_scales(formats::tq2_0, Blocks const& b, super_scales<formats::tq2_0>& out) {
-  auto const d = b.last_f16();
-  for (index part = 0; part < super_scales<formats::tq2_0>::parts; ++part) out.set(part, d);
+  find_one_scale(b, out);
 }
 template <class Blocks>
 TERN_INLINE void find_codes(formats::tq2_0, Blocks const& b, index g, simd::pack<std::uint8_t> (&u)[2][4]) {
@@ -169,7 +172,10 @@ TERN_INLINE void find_codes(formats::tq2_0, Blocks const& b, index g, simd::pack
 TERN_INLINE void take_digit(index n, simd::pack<std::uint8_t>& bytes) {
   constexpr std::int32_t power[5] = {1, 3, 9, 27, 81};
   row_words const words = simd::bit_cast<std::int32_t>(bytes), low(0x00ff00ff);
-  auto const thrice = [&](row_words two) TERN_LAMBDA { return (two * row_words(power[n]) & low) * row_words(3); };
+  auto const thrice = [&](row_words two) TERN_LAMBDA {
+    row_words const rest = two * row_words(power[n]) & low;
+    return rest + simd::shift_left<1>(rest);
+  };
   row_words const even = thrice(words & low), odd = thrice(simd::shift_right<8>(words) & low);
   bytes = simd::bit_cast<std::uint8_t>((simd::shift_right<8>(even) & row_words(0x00030003)) | (odd & row_words(0x03000300)));
 }
@@ -179,8 +185,7 @@ TERN_INLINE void take_digit(index n, simd::pack<std::uint8_t> (&u)[4]) {
 }
 template <class Blocks>
 TERN_INLINE void find_scales(formats::tq1_0, Blocks const& b, super_scales<formats::tq1_0>& out) {
-  auto const d = b.last_f16();
-  for (index part = 0; part < super_scales<formats::tq1_0>::parts; ++part) out.set(part, d);
+  find_one_scale(b, out);
 }
 template <class Blocks>
 TERN_INLINE void find_codes(formats::tq1_0, Blocks const& b, index g, simd::pack<std::uint8_t> (&u)[2][4]) {
@@ -198,22 +203,16 @@ TERN_INLINE void find_codes(formats::tq1_0, Blocks const& b, index g, simd::pack
   from_quads<Blocks>(u[1]);
 }
 
-/// Blocks of 256 whose scales are found for all rows together.
-template <class Format, class Blocks>
-concept super_block = Format::elements == 256 && requires(Blocks const& b, super_scales<Format>& s) { find_scales(Format{}, b, s); };
-
-/// `lanes` rows of blocks, group after group. Rows: at(b) is block b of each row.
+/// `lanes` rows of blocks of 32, group after group. Rows: at(b) is block b of each row.
 template <class Format, class Rows>
 struct block_walk {
   Rows rows;
   TERN_INLINE explicit block_walk(Rows const& r) : rows(r) {}
-  TERN_INLINE void load(index g, row_group<Format::granule>& out) {
-    constexpr index parts = Format::elements / 32;
-    load_group(Format{}, rows.at(g / parts), g % parts, out);
-  }
+  TERN_INLINE void load(index g, row_group<Format::granule>& out) { load_group(Format{}, rows.at(g), out); }
 };
+/// The same of blocks of 256, whose scales are found for all rows together.
 template <class Format, class Rows>
-  requires super_block<Format, typename Rows::blocks>
+  requires(Format::elements == 256)
 struct block_walk<Format, Rows> {
   Rows rows;
   index block = -1;
@@ -253,7 +252,7 @@ struct strided_rows {
 };
 template <class Format>
 TERN_INLINE block_walk<Format, strided_rows<Format>> walk_rows(block_rows<Format> const& w, index n) {
-  return block_walk<Format, strided_rows<Format>>(strided_rows<Format>{w.row(n), w.row_bytes()});
+  return block_walk<Format, strided_rows<Format>>(strided_rows<Format>{w.m.row(n), w.m.row_bytes});
 }
 template <class W>
 TERN_INLINE auto walk_rows(W const& w, index n) {

@@ -137,7 +137,7 @@ TERN_INLINE pack<std::int8_t> lookup(pack<std::int8_t> entries, pack<std::uint8_
   std::int8_t from[pack<std::uint8_t>::size], found[pack<std::uint8_t>::size];
   store(static_cast<std::uint8_t*>(at), which);
   store(static_cast<std::int8_t*>(from), entries);
-  for (index i = 0; i < which.size; ++i) found[i] = from[i / 16 * 16 + at[i] % 16];
+  for (index i = 0; i < which.size; ++i) found[i] = from[(i & -16) + (at[i] & 15)];
   return load(static_cast<std::int8_t const*>(found));
 #endif
 }
@@ -152,6 +152,13 @@ TERN_INLINE pack<std::int8_t> lookup(byte_table const& table, pack<std::uint8_t>
 #else
   return lookup(table.entry, which);
 #endif
+}
+
+/// u[i] = entries[u[i]] for the 32 bytes at u, which must be below 16.
+TERN_INLINE void look_up_32(byte_table const& table, std::uint8_t* u) {
+  constexpr index step = pack<std::uint8_t>::size < 32 ? pack<std::uint8_t>::size : 32;
+  for (index j = 0; j < 32; j += step)
+    store_n(u + j, bit_cast<std::uint8_t>(lookup(table, load_n(static_cast<std::uint8_t const*>(u + j), step))), step);
 }
 
 /// 16 floats to look up: one register where it holds 16, otherwise as many as it takes.
