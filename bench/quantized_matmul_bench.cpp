@@ -45,12 +45,17 @@ workload add_matmul(format const& f, shape s, index rows, Data data) {
                    .flops = 2 * weights * static_cast<double>(rows),
                    .bytes = weights * f.bits / 8 + 4.0 * static_cast<double>(rows * (s.m + s.k)),
                    .peak = f.peak()};
-  w.add("tern", [data, f, rows](run& r) {
-    auto& p = data();
-    tensor_view<float const, 2> const x(p.x.data(), {rows, p.k});
-    tensor_view<float, 2> const y(p.y.data(), {rows, p.m});
-    check_and_time(r, p, rows, f.rounded, [&](index i) { matmul(r.policy(), x, p.w[copy_of(i, rows)], y, f.mode); });
-  });
+  auto const add = [&](char const* who, compute mode, factors rounded) {
+    w.add(who, [=](run& r) {
+      auto& p = data();
+      tensor_view<float const, 2> const x(p.x.data(), {rows, p.k});
+      tensor_view<float, 2> const y(p.y.data(), {rows, p.m});
+      check_and_time(r, p, rows, rounded, [&](index i) { matmul(r.policy(), x, p.w[copy_of(i, rows)], y, mode); });
+    });
+  };
+  add("tern", f.mode, f.rounded);
+  // Where there are no matrix registers, the same again.
+  if (f.mode == compute::int8 && rows >= 64) add("tern_fastest", compute::fastest, simd::tiles::ready() ? factors::bf16 : f.rounded);
   return w;
 }
 

@@ -40,7 +40,8 @@ constexpr char const* usage = R"(usage: llm MODEL.gguf [options]
                      by GPTQ, and print a table of what that costs; the file's first half calibrates, the second is scored
   --measure P,G      time a prompt of P tokens and the generation of G more
   --threads N        (one a core)   --context N (2048)
-  --compute TYPE     int8 (default): activations in blocks of 8-bit numbers; f32: exact, slower; bf16
+  --compute TYPE     fastest (default): int8, or bf16 for prompts where it is faster; int8: activations in blocks of 8-bit numbers;
+                     f32: exact, slower; bf16
   --in-place         multiply with the file's weights where they lie: half the memory, slower
   --steps FILE       write each token's number, its logit, the runner-up's number and its logit
   --json             results of --perplexity and --measure for programs, as the last line
@@ -51,7 +52,7 @@ struct options {
   std::string perplexity, requantize, measure, steps;
   bool has_prompt = false, chat = true, greedy = false, ignore_end = false, in_place = false, json = false;
   index count = 256, threads = 0, context = 2048;
-  tern::compute compute = tern::compute::int8;
+  tern::compute compute = tern::compute::fastest;
   tern::sampling sampling{.temperature = 0.7F, .top_k = 40, .top_p = 0.95F};
   std::uint64_t seed = 1;
 };
@@ -66,10 +67,11 @@ T number(std::string_view option, std::string_view text) {
 }
 
 tern::compute compute_type(std::string_view text) {
+  if (text == "fastest") return tern::compute::fastest;
   if (text == "int8") return tern::compute::int8;
   if (text == "f32") return tern::compute::f32;
   if (text == "bf16") return tern::compute::bf16;
-  throw tern::error("llm: --compute is " + std::string(text) + ", expected int8, f32 or bf16");
+  throw tern::error("llm: --compute is " + std::string(text) + ", expected fastest, int8, f32 or bf16");
 }
 
 options parse(std::span<char* const> arguments) {

@@ -39,6 +39,28 @@ TEST_CASE("every format, compute type and number of rows") {
   }
 }
 
+TEST_CASE("compute::fastest is int8, or bf16 for many rows where there are matrix registers") {
+  rng r(16);
+  constexpr index n = 70, columns = 256;
+  for (weight_type type : {weight_type::q4_0, weight_type::q4_k, weight_type::f32}) {
+    random_weights const w(r, type, n, columns);
+    for (index rows : {1, 63, 64, 100}) {
+      INFO(info(type).name << " rows " << rows);
+      auto const x = r.normal(rows * columns);
+      std::vector<float> want(static_cast<std::size_t>(rows * n)), got(want.size());
+      auto const run = [&](compute mode, std::vector<float>& y) {
+        auto const to = view(y.data(), rows, n);
+        std::vector<std::byte> memory(workspace_size(matmul, cpu, view(x.data(), rows, columns), w.m, to, mode));
+        workspace scratch(memory.data(), memory.size());
+        matmul(cpu.with(scratch), view(x.data(), rows, columns), w.m, to, mode);
+      };
+      run(rows >= 64 && simd::tiles::ready() ? compute::bf16 : compute::int8, want);
+      run(compute::fastest, got);
+      CHECK(std::memcmp(got.data(), want.data(), 4 * want.size()) == 0);
+    }
+  }
+}
+
 TEST_CASE("mxfp4's scales, the smallest too, to the bit") {
   constexpr index n = 3 * simd::lanes, k = 32;
   rng r(12);

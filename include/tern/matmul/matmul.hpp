@@ -90,6 +90,7 @@ inline constexpr struct matmul_fn {
     tensor_view<float, 2> const results[] = {tern::view(const_cast<Y&>(y))};
     detail::matmul_request request;
     (request.set(options), ...);
+    request.choose_mode(product_rows(tern::view(x), request));
     return static_cast<std::size_t>(plan(policy, tern::view(x), results, 1, request).bytes);
   }
   template <tensor_like X, std::size_t N, detail::matmul_option... Options>
@@ -124,6 +125,7 @@ inline constexpr struct matmul_fn {
                                  Options const&... options) {
     detail::matmul_request request;
     (request.set(options), ...);
+    request.choose_mode(product_rows(x, request));
     return static_cast<std::size_t>(plan(policy, x, y, static_cast<index>(N), request).bytes);
   }
 
@@ -181,6 +183,7 @@ inline constexpr struct matmul_fn {
     check(x, w, y, count, request);
     index const rows = product_rows(x, request), columns = x.extent(1);
     if (rows == 0) return;
+    request.choose_mode(rows);
     detail::matmul_plan const p = plan(policy, x, y, count, request);
     workspace::lease const scratch(policy.scratch(), static_cast<std::size_t>(p.bytes));
     detail::matmul_memory const memory{p, scratch.data()};

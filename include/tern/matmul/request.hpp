@@ -98,6 +98,11 @@ struct matmul_request {
   TERN_INLINE bool changes_x() const { return prologue_count > 0 || has_gather || has_split; }
   TERN_INLINE bool single() const { return finish.epilogue_count == 0 && !has_low_rank() && !has_scatter && !has_split; }
 
+  /// Decides for this many rows of x: blocks of integers have to leave the matrix registers to be scaled, bf16 does not.
+  TERN_INLINE void choose_mode(index rows) {
+    if (mode == compute::fastest) mode = rows >= 64 && simd::tiles::ready() ? compute::bf16 : compute::int8;
+  }
+
   /// Fails where shapes do not fit a product (rows, k) x (n, k).
   void check(index rows, index n, index k) const {
     for (index i = 0; i < prologue_count; ++i) prologues[i].check(prologues[i].object, rows, k);

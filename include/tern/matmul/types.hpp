@@ -17,7 +17,9 @@ namespace tern {
 ///                  Weights that are no integers with scales (f32, f16, bf16 and others) are computed as with compute::f32.
 ///     int8_tokens  the same with one scale for each row of x (a token). Weights that have one scale a row too (row_scale in
 ///                  formats/weights.hpp) are summed in integers along all of k (up to 132104): the fastest there is.
-enum class compute { f32, bf16, int8, int8_tokens };
+///     fastest      as int8, or, where the machine has matrix registers for bf16 (AMX), from 64 rows of x on as bf16: what a language
+///                  model wants, whose prompts have many rows. A row's rounding depends on how many it comes with.
+enum class compute { f32, bf16, int8, int8_tokens, fastest };
 
 /// Adds the product to what y holds: a residual stream.
 struct accumulate {};
