@@ -2,26 +2,28 @@
 #pragma once
 /// @file attention/tile_bf16.hpp
 /// The compute tile of the prompt path on dot products of bf16 pairs, added up in f32: pairs of dimensions for scores, pairs of keys for
-/// values.
+/// values. Where there are matrix registers (AMX), these do it (tile_matrix.hpp).
 ///
 /// Errors beside those of f32 (tile_f32.hpp), u = 2^-8, with one u for each operand that was not bf16 already: a score 2 u sum_d |q_d k_d|,
 /// one weight or value u of itself, so that an output is off by 2 u sum_j p_j |v_j|. Weights below 2^-126 and subnormals count as zero.
 /// Infinity and NaN act as in f32 arithmetic; so do values that round to infinity, beyond 2^128 (1 - u).
 
 #include <tern/attention/tile_f32.hpp>
+#include <tern/attention/tile_matrix.hpp>
 #include <tern/simd/narrow.hpp>
 
 namespace tern::detail {
 inline namespace TERN_ABI {
 
-/// Keys in panels (pairs of dims, panel_width), values in panels (pairs of keys, panel_width), queries (pairs of dims, rows),
-/// weights (rows, key_block).
+/// Keys in panels (pairs of dims, panel_width), values in panels (pairs of keys, panel_width), queries (pairs of dims, rows), or (rows,
+/// dim) for matrix registers, weights (rows, key_block).
 struct bf16_tile {
   static constexpr index rows = query_tile_rows;
   static constexpr int exp2_degree = 4;
   static constexpr bool relative_to_block = false;
 
-  TERN_INLINE static index pairs(index dim) { return (dim + 1) / 2; }
+  /// Of a row's dims; zeros fill what matrix registers take at once.
+  TERN_INLINE static index pairs(index dim) { return simd::tiles::exist ? round_to_multiple(dim, 32) / 2 : (dim + 1) / 2; }
   TERN_INLINE static index query_bytes(index dim) { return round_to_multiple(4 * rows * pairs(dim), 64); }
   TERN_INLINE static index key_bytes(index dim) { return 4 * key_block * pairs(dim); }
   TERN_INLINE static index value_bytes(index dim_v) { return 2 * key_block * round_to_multiple(dim_v, simd::lanes); }
@@ -29,6 +31,12 @@ struct bf16_tile {
 
   TERN_INLINE static void pack_queries(float const* const* q, index dim, std::byte* dst) {
     constexpr index W = simd::lanes;
+    if (simd::tiles::ready()) {
+      for (index r = 0; r < rows; ++r)
+        for (index t = 0; t < pairs(dim); t += W)
+          simd::store(reinterpret_cast<float*>(dst) + r * pairs(dim) + t, read_pairs(q[r], 2 * t, dim - 2 * t));
+      return;
+    }
     for (index g = 0; g < rows; g += W) {
       auto read = [&](index i, index t)
                       TERN_LAMBDA { return g + i < rows ? read_pairs(q[g + i], 2 * t, dim - 2 * t) : simd::pack<float>(0.f); };
@@ -68,6 +76,7 @@ struct bf16_tile {
   }
 
   TERN_INLINE static void scores(std::byte const* q, std::byte const* k, index dim, index first, index last, float* s) {
+    if (simd::tiles::ready()) return matrix_scores(q, k, pairs(dim), first, last, s);
     score_panels<bf16_word>(q, k, pairs(dim), first, last, s);
   }
 
@@ -81,14 +90,16 @@ struct bf16_tile {
 
   TERN_INLINE static void values(std::byte const* p, std::byte const* v, index dim_v, index first, index last, float const* alpha, float* o,
                                  index o_stride) {
+    if (simd::tiles::ready()) return matrix_values(p, v, dim_v, first, last, alpha, o, o_stride);
     value_panels<bf16_word>(p, v, dim_v, first, last, alpha, o, o_stride);
   }
 
  private:
-  /// Elements d to d + 2 lanes of a row as pairs, of which `left` exist.
+  /// Elements d to d + 2 lanes of a row as pairs, of which `left` exist, if any.
   template <tile_source T>
   TERN_INLINE static simd::pack<float> read_pairs(T const* row, index d, index left) {
     constexpr index W = simd::lanes;
+    if (left <= 0) return simd::pack<float>(0.f);
     simd::pack<bf16> x;
     if constexpr (std::same_as<T, bf16>) {
       x = left >= 2 * W ? simd::load_narrow(row + d) : simd::load_narrow_n(row + d, left);
