@@ -5,7 +5,8 @@
 /// times 64 keys or columns of values.
 
 #include <tern/attention/tile.hpp>
-#include <tern/core/float16.hpp>
+#include <tern/core/rounding.hpp>
+#include <tern/simd/pack.hpp>
 #include <tern/simd/tiles.hpp>
 
 namespace tern::detail {
