@@ -122,13 +122,13 @@ struct dgq_weights {
     template <class Group>
     TERN_INLINE void load(index g, Group& out) {
       if (32 * g / w.group != at) enter(32 * g / w.group);
-      simd::pack<std::uint8_t> const low(std::uint8_t{15});
       simd::pack<std::uint8_t> v[4];
       simd::load_rows16(w.memory(n).data + 16 * g, w.codes.stride(0), v);
+      simd::split_halves(v, out.u);
       TERN_UNROLL
       for (index r = 0; r < 4; ++r) {
-        out.u[0][r] = simd::bit_cast<std::uint8_t>(simd::lookup(table[r], v[r] & low));
-        out.u[1][r] = simd::bit_cast<std::uint8_t>(simd::lookup(table[r], simd::shift_right<4>(v[r])));
+        out.u[0][r] = simd::bit_cast<std::uint8_t>(simd::lookup(table[r], out.u[0][r]));
+        out.u[1][r] = simd::bit_cast<std::uint8_t>(simd::lookup(table[r], out.u[1][r]));
       }
       out.scale[0] = scale;
     }

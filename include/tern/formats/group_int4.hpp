@@ -238,13 +238,13 @@ struct basic_group_int4 {
     template <class Group>
     TERN_INLINE void load(index g, Group& out) {
       if (32 * g / w.group != at) enter(32 * g / w.group);
-      simd::pack<std::uint8_t> const low(std::uint8_t{15});
       simd::pack<std::uint8_t> v[4];
       simd::load_rows16(w.memory(n).data + 16 * g, w.codes.stride(0), v);
+      simd::split_halves(v, out.u);
       TERN_UNROLL
       for (index r = 0; r < 4; ++r) {
-        out.u[0][r] = shifted(v[r] & low, r);
-        out.u[1][r] = shifted(simd::shift_right<4>(v[r]), r);
+        out.u[0][r] = shifted(out.u[0][r], r);
+        out.u[1][r] = shifted(out.u[1][r], r);
       }
       out.scale[0] = scale;
       if constexpr (has_min) out.min[0] = min;

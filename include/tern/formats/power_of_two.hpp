@@ -62,7 +62,7 @@ class power_of_two_weights {
  public:
   index rows, columns;
   static constexpr index granule = 32;
-  static constexpr int offset = bits <= 4 ? detail::power_offset<bits> : 128;
+  static constexpr int offset = detail::power_offset<bits>;
   static constexpr bool has_min = false;
 
   TERN_INLINE power_of_two_weights(tensor_view<std::uint8_t const, 2> const& codes, tensor_view<Scale const, 2> const& scales)

@@ -99,14 +99,9 @@ struct strided_blocks {
 /// The halves of 16 bytes: codes, or choices among the format's levels.
 template <class Format, class Blocks>
 TERN_INLINE void load_halves(Format, Blocks const& b, index at, simd::pack<std::uint8_t> (&u)[2][4]) {
-  simd::pack<std::uint8_t> const low(std::uint8_t{15});
   simd::pack<std::uint8_t> v[4];
   b.codes(at, v);
-  TERN_UNROLL
-  for (index r = 0; r < 4; ++r) {
-    u[0][r] = v[r] & low;
-    u[1][r] = simd::shift_right<4>(v[r]);
-  }
+  simd::split_halves(v, u);
   if constexpr (requires { Format::levels; }) {
     auto const table = simd::load_table(reinterpret_cast<std::int8_t const*>(Format::levels));
     TERN_UNROLL

@@ -34,6 +34,16 @@ TERN_INLINE void load_rows16(std::uint8_t const* p, index stride, pack<std::uint
   for (index r = 0; r < 4; ++r) u[r] = load_rows16(p + r * stride, 4 * stride);
 }
 
+/// Bytes that hold two codes: their low halves to u[0], their high ones to u[1].
+TERN_INLINE void split_halves(pack<std::uint8_t> const (&bytes)[4], pack<std::uint8_t> (&u)[2][4]) {
+  pack<std::uint8_t> const low(std::uint8_t{15});
+  TERN_UNROLL
+  for (index r = 0; r < 4; ++r) {
+    u[0][r] = bytes[r] & low;
+    u[1][r] = shift_right<4>(bytes[r]);
+  }
+}
+
 /// The same 16 bytes in each 128-bit part.
 TERN_INLINE pack<std::int8_t> repeat16(std::int8_t const* p) {
 #if defined(TERN_SIMD_AVX512)
