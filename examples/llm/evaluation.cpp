@@ -66,40 +66,51 @@ rates measure_rates(model& network, index prompt, index generated) {
   return {prompt_rate, static_cast<double>(generated) / writing.seconds()};
 }
 
+std::vector<float> log_probabilities(tern::tensor_view<float const, 1> logits) {
+  double const sum = log_sum(logits);
+  std::vector<float> to;
+  for (index t = 0; t < logits.extent(0); ++t) to.push_back(static_cast<float>(static_cast<double>(logits[t]) - sum));
+  return to;
+}
+
+void comparison::add(std::vector<float> const& want, tern::tensor_view<float const, 1> got, tokenizer::token next) {
+  double const sum = log_sum(got);
+  surprises_ += sum - static_cast<double>(got[next]);
+  agreed_ += likeliest(want.data(), got.extent(0)) == likeliest(got.data(), got.extent(0));
+  for (index t = 0; t < got.extent(0); ++t) {
+    auto const expected = static_cast<double>(want[static_cast<std::size_t>(t)]);
+    divergence_ += std::exp(expected) * (expected - (static_cast<double>(got[t]) - sum));
+  }
+  ++count_;
+}
+quality comparison::means() const {
+  auto const n = static_cast<double>(count_);
+  return {std::exp(surprises_ / n), divergence_ / n, static_cast<double>(agreed_) / n};
+}
+
 reference::reference(model& network, std::vector<window> windows) : windows_(std::move(windows)) {
   double total = 0;
   for (window const& w : windows_) {
     network.rewind();
     auto const logits = network.read(w, scored_tokens);
-    auto& kept = logits_.emplace_back();
+    auto& kept = wanted_.emplace_back();
     for (index i = 0; i + 1 < scored_tokens; ++i) {
-      double const sum = log_sum(logits[i]);
-      for (index t = 0; t < logits.extent(1); ++t) kept.push_back(static_cast<float>(static_cast<double>(logits(i, t)) - sum));
-      total += sum - static_cast<double>(logits(i, expected_after(w, i)));
+      kept.push_back(log_probabilities(logits[i]));
+      total -= static_cast<double>(kept.back()[static_cast<std::size_t>(expected_after(w, i))]);
     }
   }
   perplexity_ = std::exp(total / static_cast<double>(windows_.size() * (scored_tokens - 1)));
 }
 
 quality reference::of(model& network) const {
-  double surprises = 0, divergence = 0;
-  index agreed = 0;
-  index const vocabulary = network.vocabulary();
+  comparison sums;
   for (std::size_t w = 0; w < windows_.size(); ++w) {
     network.rewind();
     auto const logits = network.read(windows_[w], scored_tokens);
-    for (index i = 0; i + 1 < scored_tokens; ++i) {
-      float const* const want = logits_[w].data() + i * vocabulary;
-      float const* const got = &logits(i, 0);
-      double const sum = log_sum(logits[i]);
-      surprises += sum - static_cast<double>(got[expected_after(windows_[w], i)]);
-      agreed += likeliest(want, vocabulary) == likeliest(got, vocabulary);
-      for (index t = 0; t < vocabulary; ++t)
-        divergence += static_cast<double>(std::exp(want[t])) * (static_cast<double>(want[t]) - (static_cast<double>(got[t]) - sum));
-    }
+    for (index i = 0; i + 1 < scored_tokens; ++i)
+      sums.add(wanted_[w][static_cast<std::size_t>(i)], logits[i], expected_after(windows_[w], i));
   }
-  auto const count = static_cast<double>(windows_.size() * (scored_tokens - 1));
-  return {std::exp(surprises / count), divergence / count, static_cast<double>(agreed) / count};
+  return sums.means();
 }
 
 }  // namespace llm

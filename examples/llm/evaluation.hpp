@@ -50,6 +50,20 @@ struct quality {
   double perplexity, divergence, agreement;
 };
 
+/// Means over tokens that two models predict.
+class comparison {
+ public:
+  /// want: the reference's logarithms of probabilities; got: the other's logits; next: the token that came.
+  void add(std::vector<float> const& want, tern::tensor_view<float const, 1> got, tokenizer::token next);
+  quality means() const;
+
+ private:
+  double surprises_ = 0, divergence_ = 0;
+  tern::index agreed_ = 0, count_ = 0;
+};
+/// Logits less the logarithm of the sum of their exponentials.
+std::vector<float> log_probabilities(tern::tensor_view<float const, 1> logits);
+
 /// What the reference predicts: 4 bytes for each of the vocabulary and each scored token.
 class reference {
  public:
@@ -59,7 +73,7 @@ class reference {
 
  private:
   std::vector<window> windows_;
-  std::vector<std::vector<float>> logits_;  // less their log of the sum of exponentials
+  std::vector<std::vector<std::vector<float>>> wanted_;  // of each window and scored token
   double perplexity_ = 0;
 };
 

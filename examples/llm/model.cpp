@@ -76,6 +76,7 @@ model::model(tern::gguf_file const& file, tern::cpu_policy const& policy, tern::
   auto const count = positive(file, "llama.block_count", 1 << 10);
   for (index i = 0; i < count; ++i) layers_.push_back(load_layer(file, "blk." + std::to_string(i) + "."));
 
+  store_ = make_kv_store("f16", shape(), policy_);
   auto const elements = [&](index width) { return static_cast<std::size_t>(std::min(batch, context_) * width); };
   angles_.resize(elements(dim_));
   x_.resize(elements(width_));
@@ -110,8 +111,6 @@ model::layer model::load_layer(tern::gguf_file const& file, std::string const& p
   l.weights.gate = matrix(file, prefix + "ffn_gate.weight", hidden_, width_);
   l.weights.up = matrix(file, prefix + "ffn_up.weight", hidden_, width_);
   l.weights.down = matrix(file, prefix + "ffn_down.weight", width_, hidden_);
-  l.keys.resize(static_cast<std::size_t>(kv_heads_ * context_ * dim_));
-  l.values.resize(l.keys.size());
   return l;
 }
 
@@ -128,6 +127,7 @@ tern::tensor_view<float const, 2> model::read(std::span<token const> tokens, ind
     forward(tokens.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin)),
             logits.slice(0, std::max(begin - unscored, index{0}), std::max(end - unscored, index{0})));
   }
+  store_->read_to_end(count);
   return tern::view(static_cast<float const*>(logits_.data()), scored, vocabulary());
 }
 
@@ -153,16 +153,15 @@ void model::attend(layer& l, index n) {
   rows const x = as_rows(x_, n, width_), h = as_rows(h_, n, width_);
   rows const q = as_rows(query_, n, heads_ * dim_), k = as_rows(key_, n, kv_heads_ * dim_), v = as_rows(value_, n, kv_heads_ * dim_);
   auto const angles = as_rows(angles_, n, dim_);
-  auto const keys = tern::view(l.keys.data(), kv_heads_, context_, dim_).slice(1, 0, length_ + n);
-  auto const values = tern::view(l.values.data(), kv_heads_, context_, dim_).slice(1, 0, length_ + n);
+  index const number = &l - layers_.data();
 
   tern::rms_norm(policy_, x, l.attention_norm, h, epsilon_);
   show(l, input::attention, h);
   tern::matmul(policy_, h, {l.weights.query.ref(), l.weights.key.ref(), l.weights.value.ref()}, {q, k, v}, compute_);
   tern::rope(policy_, by_head(q, dim_), angles);
-  tern::rope(policy_, by_head(k, dim_), keys.slice(1, length_, length_ + n), angles);
-  tern::convert(policy_, by_head(v, dim_), values.slice(1, length_, length_ + n));
-  tern::attention(policy_, by_head(q, dim_), keys, values, by_head(q, dim_), tern::causal{});
+  tern::rope(policy_, by_head(k, dim_), angles);
+  store_->append(number, by_head(k, dim_), by_head(v, dim_));
+  store_->attend(number, by_head(q, dim_));
   show(l, input::out, q);
   tern::matmul(policy_, q, l.weights.out.ref(), x, compute_, tern::accumulate{});
 }

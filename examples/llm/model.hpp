@@ -9,7 +9,8 @@
 ///       h = rms_norm(x);  x += (silu(h Wgate^T) * (h Wup^T)) Wdown^T
 ///     logits = rms_norm(x) Woutput^T
 
-#include <tern/attention.hpp>
+#include "kv_store.hpp"
+
 #include <tern/formats/gguf.hpp>
 #include <tern/matmul.hpp>
 #include <tern/pointwise.hpp>
@@ -37,7 +38,17 @@ class model {
   /// How many tokens it has read.
   tern::index length() const { return length_; }
   /// Forgets the tokens from `length` on.
-  void rewind(tern::index length = 0) { length_ = length; }
+  void rewind(tern::index length = 0) {
+    length_ = length;
+    store_->truncate(length);
+  }
+  /// Goes on with another store, which holds the first `length` tokens of a text; its own, which holds all in f16, is gone.
+  void use(std::unique_ptr<kv_store> store, tern::index length) {
+    store_ = std::move(store);
+    length_ = length;
+  }
+  kv_store& store() { return *store_; }
+  kv_model shape() const { return {layers(), heads_, kv_heads_, dim_, rope_}; }
 
   tern::index context() const { return context_; }
   tern::index vocabulary() const { return embedding_.rows; }
@@ -71,7 +82,6 @@ class model {
   struct layer {
     tern::tensor_view<float const, 1> attention_norm, feed_forward_norm;
     matrices weights;
-    std::vector<tern::f16> keys, values;  // (kv_heads, context, dim)
   };
   using rows = tern::tensor_view<float, 2>;
 
@@ -92,6 +102,7 @@ class model {
   weight output_;
   tern::tensor_view<float const, 1> output_norm_;
   std::vector<layer> layers_;
+  std::unique_ptr<kv_store> store_;
   std::vector<std::vector<std::uint8_t>> repacked_;
   tern::index length_ = 0;
   observer observer_;

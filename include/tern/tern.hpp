@@ -5,6 +5,7 @@
 /// header. Options of attention that attention.hpp does not have, and published systems, are included one by one (tern/attention/...).
 
 #include <tern/attention.hpp>
+#include <tern/cache.hpp>
 #include <tern/formats.hpp>
 #include <tern/matmul.hpp>
 #include <tern/pointwise.hpp>

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
-// Attention over caches in tiles of 8 and 4 bits: against the oracle on what the tiles decode to.
+// Attention over caches in tiles of 8, 4 and 2 bits: against the oracle on what the tiles decode to.
 #include "call.hpp"
+
+#include <tern/formats/kv_two_bits.hpp>
 
 namespace tern::test {
 namespace {
@@ -16,9 +18,19 @@ struct tiled_cache {
       : stride(kv_tiles<Format>::bytes(tokens, dim)),
         memory(static_cast<std::size_t>(heads * stride)),
         tiles{memory.data(), heads, tokens, dim, stride} {
-    std::vector<float> x(static_cast<std::size_t>(heads * tokens * dim));
+    index const room = (tokens + 63) / 64 * 64;
+    std::vector<float> x(static_cast<std::size_t>(heads * room * dim));
     for (float& e : x) e = static_cast<float>(r.normal());
-    tiles.append(0, view(x.data(), heads, tokens, dim));
+    for (index h = 0; h < heads; ++h)
+      for (index t = 0; t < room; ++t)
+        for (index b = 0; b < dim / 32; ++b) {
+          float const* const at = x.data() + (h * room + t) * dim + 32 * b;
+          if constexpr (Format::keys && Format::bits == 2) {
+            if (t % 64 == 0) Format::encode(at, dim, dim, b, tiles.tile(h, t));
+          } else {
+            Format::encode(at, dim, b, t % 64, tiles.tile(h, t));
+          }
+        }
     for (index h = 0; h < heads; ++h)
       for (index t = 0; t < tokens; ++t) {
         tiles.decode(h, t, x.data());
@@ -30,16 +42,19 @@ struct tiled_cache {
 /// What tile_kernels.hpp states for integer products, added up for one row without any help of chance: each score is off by at most
 /// sum over blocks of (max |q| / 254) sum |k|, so a weight by a factor of e^(2 delta), and the integer weights by half a step in each
 /// tile: P / 510 times what its tokens hold at most.
+/// With keys of 2 bits, a score is off by (max over elements of |q| d) / 254 for each step of its codes, d the step of an element in a
+/// tile.
 struct tile_bound {
   double delta = 0;             // of scores
   std::vector<double> largest;  // P of each tile
-  tile_bound(double const* q, double const* k, index keys, index dim, double scale, std::function<bool(index)> const& seen)
+  tile_bound(int bits, double const* q, double const* k, index keys, index dim, double scale, std::function<bool(index)> const& seen)
       : largest(static_cast<std::size_t>((keys + 63) / 64)) {
     std::vector<double> p(static_cast<std::size_t>(keys));
     double sum = 0;
     for (index j = 0; j < keys; ++j) {
       if (!seen(j)) continue;
       double score = 0, off = 0;
+      if (bits == 2) off = two_bit_error(q, k, keys, dim, j);
       for (index b = 0; b < dim; b += 32) {
         double most = 0, all = 0;
         for (index e = b; e < b + 32; ++e) {
@@ -47,12 +62,33 @@ struct tile_bound {
           all += std::abs(k[j * dim + e]);
           score += q[e] * k[j * dim + e];
         }
-        off += most / 254 * all;
+        if (bits != 2) off += most / 254 * all;
       }
       delta = std::max(delta, scale * off);
       sum += p[static_cast<std::size_t>(j)] = std::exp(scale * score);
     }
-    for (index j = 0; j < keys; ++j) {
+    find_largest(p, sum);
+  }
+
+ private:
+  static double two_bit_error(double const* q, double const* k, index keys, index dim, index j) {
+    double most = 0, steps = 0;
+    for (index e = 0; e < dim; ++e) {
+      double low = k[j * dim + e], high = low;
+      for (index t = j / 64 * 64; t < keys && t < j / 64 * 64 + 64; ++t) {
+        low = std::min(low, k[t * dim + e]);
+        high = std::max(high, k[t * dim + e]);
+      }
+      // Where not all tokens of the tile are keys, codes may begin above 0 and end below 3.
+      bool const whole = j / 64 * 64 + 64 <= keys;
+      double const step = high > low ? (whole ? (high - low) / 3 : 1.5) : 0;
+      most = std::max(most, std::abs(q[e]) * step);
+      steps += step > 0 ? (whole ? (k[j * dim + e] - low) / step : 3) : 0;
+    }
+    return most / 254 * steps;
+  }
+  void find_largest(std::vector<double> const& p, double sum) {
+    for (index j = 0; j < static_cast<index>(p.size()); ++j) {
       double& most = largest[static_cast<std::size_t>(j / 64)];
       most = std::max(most, p[static_cast<std::size_t>(j)] / sum);
     }
@@ -78,10 +114,10 @@ void check_tiles(index tokens, index keys, index window_length) {
   bool const integers = tokens * heads / kv_heads <= tern::detail::query_stream_rows;
   std::vector<double> magnitude;
   for (index row = 0; row < heads * tokens; ++row) {
-    tile_bound const bound(queries.data() + row * dim, k.decoded.data() + row / tokens / (heads / kv_heads) * keys * dim, keys, dim, scale,
-                           [&](index j) { return seen(row % tokens, j); });
+    tile_bound const bound(Keys::bits, queries.data() + row * dim, k.decoded.data() + row / tokens / (heads / kv_heads) * keys * dim, keys,
+                           dim, scale, [&](index j) { return seen(row % tokens, j); });
     double steps = 0;
-    for (double p : bound.largest) steps += std::exp(2 * bound.delta) * p / 510 * 64 * most_v;
+    for (double p : bound.largest) steps += std::exp(2 * bound.delta) * p / 510 * 64 * most_v * (Values::bits == 2 ? 2 : 1);
     for (index d = 0; d < dim_v; ++d) {
       auto const at = static_cast<std::size_t>(row * dim_v + d);
       double const exact = (attention_accuracy::b0 + std::sqrt(static_cast<double>(dim)) * want.growth[static_cast<std::size_t>(row)] +
@@ -94,12 +130,13 @@ void check_tiles(index tokens, index keys, index window_length) {
   CHECK(compare(out.view, want.value, magnitude, 1));
 }
 
-TEST_CASE("attention over tiles of 8 and 4 bits") {
+TEST_CASE("attention over tiles of 8, 4 and 2 bits") {
   for (index tokens : {1, 3, 8, 16, 40})
     for (index keys : {40, 64, 129, 700}) {
       check_tiles<formats::keys8, formats::values8>(tokens, keys, keys + 1);
       check_tiles<formats::keys8, formats::values8>(tokens, keys, 33);
       check_tiles<formats::keys4, formats::values4>(tokens, keys, keys + 1);
+      check_tiles<formats::keys2, formats::values2>(tokens, keys, keys + 1);
     }
 }
 

@@ -105,6 +105,38 @@ TEMPLATE_TEST_CASE("kv_tiles: what is no number is NaN, in its block", "[formats
   }
 }
 
+TEMPLATE_TEST_CASE("kv_tiles: gathered tokens are the same to the bit", "[formats]", TERN_TEST_FORMATS) {
+  rng r(5);
+  index const dim = 64;
+  auto const bytes = static_cast<std::size_t>(TestType::tile_bytes(dim));
+  std::vector<std::vector<float>> rows;
+  auto const put = [&](std::vector<std::byte>& tile, std::size_t row, index t) {
+    for (index b = 0; b < dim / 32; ++b) TestType::encode(rows[row].data() + 32 * b, dim, b, t, tile.data());
+  };
+  std::vector<std::byte> from[2] = {std::vector<std::byte>(bytes), std::vector<std::byte>(bytes)};
+  for (index t = 0; t < 128; ++t) {
+    rows.push_back(r.normal<float>(dim));
+    if (t % 16 == 3) rows.back()[40] = std::numeric_limits<float>::infinity();  // a block of NaN
+    if (t % 16 == 5) rows.back().assign(dim, 0.f);
+    put(from[t / 64], static_cast<std::size_t>(t), t % 64);
+  }
+  auto const before = from[0];
+  // From each place to each other; the last token fills what is left.
+  for (index first = 0; first < 64; ++first)
+    for (index count : {1, 30, 64}) {
+      std::vector<formats::detail::tile_token> tokens;
+      std::vector<std::byte> got(bytes, std::byte{0xa5}), want(bytes, std::byte{0x5a});
+      for (index i = 0; i < 64; ++i) {
+        index const t = (first + std::min(i, count - 1) * 65) % 128;
+        if (i < count) tokens.push_back({from[t / 64].data(), t % 64});
+        put(want, static_cast<std::size_t>(t), i);
+      }
+      TestType::gather(tokens.data(), count, dim, got.data());
+      if (got != want) FAIL_CHECK("from " << first << ", " << count << " tokens");
+    }
+  CHECK(from[0] == before);
+}
+
 /// The layout of the header's drawing, spelled out: token 37, element 45 of a cache of dim 64.
 TEST_CASE("kv_tiles: where a byte lies", "[formats]") {
   auto changed = [](auto format) {

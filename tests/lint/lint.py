@@ -9,7 +9,7 @@ import sys
 
 ROOT = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).parents[2]).resolve()
 INCLUDE = ROOT / "include" / "tern"
-FOLDERS = ["core", "simd", "formats", "pointwise", "matmul", "quantize", "attention", "decode"]  # each includes only from those before it
+FOLDERS = ["core", "simd", "formats", "pointwise", "matmul", "quantize", "attention", "cache", "decode"]  # each includes only from those before it
 KERNEL_STD = {"cstddef", "cstdint", "type_traits", "concepts", "bit", "limits"}  # no weak symbol of theirs holds code
 CORE_STD = KERNEL_STD | {"atomic", "memory", "new", "stdexcept", "system_error", "thread"}
 FILE_READERS = {  # not kernels: they read files
@@ -17,7 +17,7 @@ FILE_READERS = {  # not kernels: they read files
 }
 FILE_READER_STD = KERNEL_STD | {"cstring", "memory", "span", "string_view", "utility"}
 OFF_LINE_STD = KERNEL_STD | {"algorithm", "cmath", "functional", "mutex", "numeric", "vector"}  # quantize/: runs off line
-ADAPTERS = {"core/eigen_executor.hpp", "core/openmp_executor.hpp", "core/tbb_executor.hpp", "quantize/additive_codebook_fit.hpp"}
+ADAPTERS = {"core/eigen_executor.hpp", "core/openmp_executor.hpp", "core/tbb_executor.hpp", "quantize/additive_codebook_fit.hpp", "cache/principal_components.hpp"}
 INTRINSICS = re.compile(r"\bxsimd\b|[a-z]mmintrin|arm_neon|\b_mm\d*_|\b__m(128|256|512)|\bv(ld|st)1q?_|\b(u?int|float)\d+x\d+_t\b|cpuid\.h")
 MAX_LINES = 400
 

@@ -82,6 +82,28 @@ inline argument argument_of(int which, paged<T> const& x, index batch) {
   }
   return argument_of(which, x.table.extent(0), x.pool.extent(1), most, x.pool.extent(3) * elements_of<T>());
 }
+template <class F>
+TERN_INLINE auto rows_of(paged_heads<F> const& x) {
+  if constexpr (stored_element<F>)
+    return head_page_rows<F>{x};
+  else
+    return head_page_tiles<F>{x};
+}
+template <class F>
+inline argument argument_of(int which, paged_heads<F> const& x, index batch) {
+  if constexpr (!stored_element<F>) {
+    expect(F::keys == (which == 1), "attention", "the side of tiles", which, "keys for k, values for v");
+    expect(x.dim % F::elements == 0, "attention", which == 1 ? "the dim of k" : "the dim of v", x.dim, "a multiple of 32");
+  }
+  index most = 0;
+  for (index b = 0; b < batch && b < x.batch; ++b) {
+    if (x.which != nullptr)
+      expect(x.which[b] >= 0 && index{x.which[b]} < x.lists.extent(0), "attention", "a sequence of the batch", index{x.which[b]},
+             "one of those that have pages");
+    for (index h = 0; h < x.lists.extent(1); ++h) most = x.list(b, h).keys > most ? x.list(b, h).keys : most;
+  }
+  return argument_of(which, x.batch, x.lists.extent(1), most, x.dim);
+}
 /// Lengths that both k and v state are the same.
 template <class K, class V>
 TERN_INLINE void check_lengths(K const&, V const&) {}
@@ -89,6 +111,12 @@ template <class T, class U>
 inline void check_lengths(paged<T> const& k, paged<U> const& v) {
   for (index b = 0; b < k.table.extent(0) && k.lengths != nullptr && v.lengths != nullptr; ++b)
     expect_equal("attention", "a length of v", static_cast<index>(v.lengths[b]), "that of k", static_cast<index>(k.lengths[b]));
+}
+template <class F, class G>
+inline void check_lengths(paged_heads<F> const& k, paged_heads<G> const& v) {
+  for (index b = 0; b < k.batch && b < v.batch && k.lists.extent(1) == v.lists.extent(1); ++b)
+    for (index h = 0; h < k.lists.extent(1); ++h)
+      expect_equal("attention", "a length of v", v.list(b, h).keys, "that of k", k.list(b, h).keys);
 }
 template <class T>
 TERN_INLINE ring_rows<T> rows_of(ring<T> const& x) {

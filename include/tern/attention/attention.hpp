@@ -95,15 +95,15 @@ TERN_INLINE void set_top(attention_returns& to, Option const& top, int rank, att
 /// Fails where a group lists keys behind the length of a sequence in pages, whose rows may not exist.
 template <class Problem>
 inline void check_listed_keys(Problem const& p) {
-  for (index b = 0; b < p.n.batch; ++b) {
-    index const keys = p.keys_of(b);
-    for (index unit = 0; keys < p.n.keys && unit < p.n.units(); ++unit)
-      for (index g = 0; g < p.groups(b, unit); ++g) {
+  for (index b = 0; b < p.n.batch; ++b)
+    for (index unit = 0; unit < p.n.units(); ++unit) {
+      index const keys = p.keys_of(b, unit);
+      for (index g = 0; keys < p.n.keys && g < p.groups(b, unit); ++g) {
         auto const group = p.group(b, unit, g);
         for (index j = 0; j < group.keys; ++j)
           expect(group.key(j) < keys, "attention", "a key of the layout", group.key(j), "below the length of its sequence");
       }
-  }
+    }
 }
 
 /// The tile of products that a call multiplies with.
@@ -185,15 +185,14 @@ TERN_INLINE auto source_of(X&& x) {
     return x;
 }
 
-/// What k and v may hold.
-template <class T>
-inline constexpr bool stored_element = float_storage<T> || is_block<T>;
 template <class X>
 inline constexpr bool is_source = false;
 template <class F>
 inline constexpr bool is_source<kv_tiles<F>> = true;
 template <class T>
 inline constexpr bool is_source<paged<T>> = stored_element<T>;
+template <class F>
+inline constexpr bool is_source<paged_heads<F>> = true;
 template <class T>
 inline constexpr bool is_source<ring<T>> = stored_element<T>;
 template <class T, int N>

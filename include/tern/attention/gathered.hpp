@@ -5,6 +5,7 @@
 ///
 ///     attention(policy, q, k, v, out, gathered{lists, heads, k_heads, tokens, keys});        ids are keys
 ///     attention(policy, q, k, v, out, gathered{lists, heads, k_heads, tokens, keys, 16});    ids are blocks of 16 keys, the last shorter
+///     attention(policy, q, k, v, out, gathered_pages{lists, heads, k_heads, tokens, keys});  ids are pages of 64 keys, which may be tiles
 ///
 /// Shapes    lists: row b * k_heads + h for key head h of sequence b, ascending; heads, k_heads, tokens and keys those of the call.
 /// Masks     count token and key index, as if all keys were there: `causal{}` hides what lies behind the query.
@@ -15,6 +16,7 @@
 #include <tern/attention/index_lists.hpp>
 #include <tern/attention/layout.hpp>
 #include <tern/attention/score.hpp>
+#include <tern/attention/source.hpp>
 
 namespace tern {
 inline namespace TERN_ABI {
@@ -62,6 +64,17 @@ struct gathered {
         detail::expect(last < keys_of(b), "attention", "a block of gathered", last, "before the end of its sequence");
       }
   }
+};
+
+/// `gathered` over pages of 64 keys (of a kv_cache): tiles among them are multiplied where they lie, where other lists decode them.
+struct gathered_pages : gathered {
+  struct group_type : gathered::group_type {
+    static constexpr bool whole_pages = true;  // keys 64 j to 64 j + 63 of the group are those of a page
+  };
+  TERN_INLINE gathered_pages(index_lists const& pages, index heads_of_q, index heads_of_k, index tokens_of_q, index keys_of_k,
+                             std::int32_t const* lengths_of_keys = nullptr)
+      : gathered{pages, heads_of_q, heads_of_k, tokens_of_q, keys_of_k, page_rows, lengths_of_keys} {}
+  TERN_INLINE group_type group(index batch, index head, index g) const { return {gathered::group(batch, head, g)}; }
 };
 
 }  // namespace TERN_ABI

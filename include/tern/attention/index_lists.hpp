@@ -40,15 +40,18 @@ struct index_lists {
   /// Row r as a view of all that it can hold.
   TERN_INLINE tensor_view<std::int32_t, 1> room(index r) const { return ids[r]; }
 
-  /// Fails unless there are `wanted` rows of ascending indices below `limit`.
-  TERN_INLINE void check(char const* op, index wanted, index limit) const {
+  /// Fails unless there are `wanted` rows, which hold as many indices as is said.
+  TERN_INLINE void check_shape(char const* op, index wanted) const {
     detail::expect_equal(op, "the rows of a list of indices", rows(), "the rows that are needed", wanted);
     detail::expect(ids.extent(0) >= wanted, op, "ids.extent(0)", ids.extent(0), "a row for each count");
     detail::expect(ids.extent(1) <= 1 || ids.stride(1) == 1, op, "the last stride of ids", ids.stride(1), "1 (contiguous rows)");
-    for (index r = 0; r < wanted; ++r) {
+    for (index r = 0; r < wanted; ++r)
       detail::expect(count(r) >= 0 && count(r) <= most(), op, "the count of a list", count(r), "at most what its row holds");
-      detail::expect_ascending(op, "an index of a list", row(r), count(r), limit);
-    }
+  }
+  /// Fails unless there are `wanted` rows of ascending indices below `limit`.
+  TERN_INLINE void check(char const* op, index wanted, index limit) const {
+    check_shape(op, wanted);
+    for (index r = 0; r < wanted; ++r) detail::expect_ascending(op, "an index of a list", row(r), count(r), limit);
   }
 };
 

@@ -68,11 +68,11 @@ struct attention_problem {
   TERN_INLINE index k_head(index unit) const { return unit * n.unit_heads / (n.heads / n.k_heads); }
   TERN_INLINE index v_head(index unit) const { return unit * n.unit_heads / (n.heads / n.v_heads); }
   /// Of which both k and v have a row.
-  TERN_INLINE index keys_of(index b) const {
+  TERN_INLINE index keys_of(index b, index unit) const {
     index keys = n.keys;
-    if constexpr (ragged_source<K>) keys = k.keys(b, keys);
+    if constexpr (ragged_source<K>) keys = k.keys(b, k_head(unit), keys);
     if constexpr (ragged_source<V>) {
-      index const values = v.keys(b, n.keys);
+      index const values = v.keys(b, v_head(unit), n.keys);
       if (values < keys) keys = values;
     }
     return keys;
@@ -89,7 +89,7 @@ struct attention_problem {
     if constexpr (is_given<decltype(spec.layout)>)
       return spec.layout.group(b, unit * n.unit_heads, g);
     else
-      return dense_group{n.tokens, keys_of(b)};
+      return dense_group{n.tokens, keys_of(b, unit)};
   }
 };
 
@@ -103,10 +103,10 @@ struct unit_group {
 
   TERN_INLINE unit_group(Problem const& problem, Group const& of, index batch, index which)
       : p(problem), group(of), b(batch), unit(which), offset(stated_offset(head_mask())) {
-    if (offset == bottom_right) offset = Group::local ? group.keys - group.queries : p.keys_of(b) - p.n.tokens;
+    if (offset == bottom_right) offset = Group::local ? group.keys - group.queries : p.keys_of(b, unit) - p.n.tokens;
   }
   TERN_INLINE auto head_mask() const { return mask_of_head(p.spec.mask, b, unit * p.n.unit_heads); }
-  TERN_INLINE auto mask() const { return mask_of_group(group, head_mask(), p.keys_of(b), offset); }
+  TERN_INLINE auto mask() const { return mask_of_group(group, head_mask(), p.keys_of(b, unit), offset); }
   TERN_INLINE index rows() const { return group.queries * p.n.unit_heads; }
   TERN_INLINE index query(index row) const { return row / p.n.unit_heads; }
   TERN_INLINE index token(index row) const { return group.query(query(row)); }

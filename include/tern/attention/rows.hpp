@@ -30,6 +30,9 @@ struct block_format<formats::q4_0::block> {
 };
 template <class T>
 inline constexpr bool is_block = !std::is_void_v<typename block_format<T>::type>;
+/// What k and v may hold.
+template <class T>
+inline constexpr bool stored_element = float_storage<T> || is_block<T>;
 /// Elements in one T.
 template <class T>
 TERN_INLINE constexpr index elements_of() {

@@ -5,11 +5,13 @@
 ///
 ///     paged(pool, table)    rows in pages of a pool; table says which page holds which rows of a sequence
 ///     ring(buffer, first)   a buffer that is written round and round; key j lies in row (first + j) % rows
+///     paged_heads<Format>   pages of one head each, which has a list, and a length, of its own; what a kv_cache hands out
 ///     kv_tiles<Format>      a cache in tiles of 8 or 4 bits (formats/kv_tiles.hpp), which is fastest to decode with
 ///     joined(a, b, ...)     several tensors, one after the other, as a shared prefix and what follows it
 ///
-/// All but tiles are of f32, f16 or bf16, or of whole blocks of a format along dim (formats::q8_0::block, formats::q4_0::block), as
-/// tensors may be: their last extent then counts blocks, so a row of 128 elements is 4. In 8 bits and less tiles are faster than blocks.
+/// All but tiles (of which pages may be) are of f32, f16 or bf16, or of whole blocks of a format along dim (formats::q8_0::block,
+/// formats::q4_0::block), as tensors may be: their last extent then counts blocks, so a row of 128 elements is 4. In 8 bits and less tiles
+/// are faster than blocks.
 ///
 /// The key of index j is the j-th in all of them, and masks count that index. Nothing is copied but what the engine is working on.
 
@@ -52,6 +54,31 @@ struct ring {
 };
 template <class U, int R>
 ring(tensor_view<U, R> const&, index, index = -1) -> ring<std::remove_const_t<U>>;
+
+/// Tokens in a page of one head.
+inline constexpr index page_rows = 64;
+/// The pages of one head of a sequence: key j lies in row j % page_rows of page[j / page_rows].
+struct page_list {
+  std::int32_t const* page;
+  index keys;
+};
+
+/// Pages of one head each. Page p begins at address[p], and its keys, or values, `offset` bytes behind: page_rows rows of `Format` (f32,
+/// f16, bf16, or blocks of a format), or a tile of it (formats/kv_tiles.hpp). Heads may have different numbers of keys: masks and
+/// positions count each head's own.
+template <class Format>
+struct paged_heads {
+  std::byte* const* address;
+  index offset;
+  tensor_view<page_list const, 2> lists;  // (sequences, kv_heads)
+  index dim;
+  /// Which of the sequences are the batch; null for all of them in their order.
+  std::int32_t const* which = nullptr;
+  index batch = lists.extent(0);
+
+  TERN_INLINE page_list const& list(index b, index h) const { return lists(which != nullptr ? index{which[b]} : b, h); }
+  TERN_INLINE std::byte* page(index b, index h, index j) const { return address[list(b, h).page[j / page_rows]] + offset; }
+};
 
 /// Tensors (kv_heads, keys, dim) or (batch, kv_heads, keys, dim) that follow each other. A batch extent of 1 serves every sequence
 /// of the batch: a prefix that they share.
@@ -104,7 +131,7 @@ struct paged_rows {
   index page_rows;
   tensor_view<std::int32_t const, 2> table;
   std::int32_t const* lengths;
-  TERN_INLINE index keys(index b, index most) const { return lengths != nullptr ? static_cast<index>(lengths[b]) : most; }
+  TERN_INLINE index keys(index b, index, index most) const { return lengths != nullptr ? static_cast<index>(lengths[b]) : most; }
   template <class Key>
   TERN_INLINE void rows(index b, index h, index count, Key const& key, T const** to) const {
     for (index i = 0; i < count; ++i) {
@@ -150,7 +177,39 @@ struct tile_rows {
   using element = float;
   using format = Format;
   kv_tiles<Format> tiles;
+  TERN_INLINE std::byte const* tile(index, index h, index j) const { return tiles.tile(h, j); }
   TERN_INLINE void decode(index, index h, index j, float* to) const { tiles.decode(h, j, to); }
+};
+
+/// Pages of rows.
+template <class T>
+struct head_page_rows {
+  using element = T;
+  paged_heads<T> pages;
+  TERN_INLINE index keys(index b, index h, index) const { return pages.list(b, h).keys; }
+  template <class Key>
+  TERN_INLINE void rows(index b, index h, index count, Key const& key, T const** to) const {
+    std::int32_t const* const page = pages.list(b, h).page;
+    index const row = pages.dim / elements_of<T>();
+    for (index i = 0; i < count; ++i) {
+      index const j = key(i);
+      to[i] = reinterpret_cast<T const*>(pages.address[page[j / page_rows]] + pages.offset) + j % page_rows * row;
+    }
+  }
+};
+/// Pages that are tiles.
+template <class Format>
+struct head_page_tiles {
+  using element = float;
+  using format = Format;
+  static_assert(Format::tokens == page_rows);
+  paged_heads<Format> pages;
+  TERN_INLINE index keys(index b, index h, index) const { return pages.list(b, h).keys; }
+  TERN_INLINE std::byte const* tile(index b, index h, index j) const { return pages.page(b, h, j); }
+  TERN_INLINE void decode(index b, index h, index j, float* to) const {
+    for (index e = 0; e < pages.dim; e += Format::elements)
+      Format::decode(pages.page(b, h, j), pages.dim, e / Format::elements, j % page_rows, to + e);
+  }
 };
 
 /// A source without rows in memory: it makes them.
@@ -158,8 +217,8 @@ template <class Source>
 concept decoding_source = requires(Source const& s, index i, float* to) { s.decode(i, i, i, to); };
 
 template <class Source>
-concept ragged_source = requires(Source const& s, index b) {
-  { s.keys(b, b) } -> std::convertible_to<index>;
+concept ragged_source = requires(Source const& s, index i) {
+  { s.keys(i, i, i) } -> std::convertible_to<index>;
 };
 
 /// Views of lower rank with extents of 1 in front.

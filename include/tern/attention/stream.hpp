@@ -7,7 +7,7 @@
 #include <tern/attention/block.hpp>
 #include <tern/attention/ranges.hpp>
 #include <tern/attention/tile_f32.hpp>
-#include <tern/attention/tile_kernels.hpp>
+#include <tern/attention/tile_values.hpp>
 
 namespace tern::detail {
 inline namespace TERN_ABI {
@@ -24,16 +24,24 @@ struct stream_weights {
   using weight_row = f32_tile::weight_row;
 };
 
-/// The products of a problem over tiles of formats/kv_tiles.hpp, where keys (values) lie in such and are taken in their order.
+/// The products of a problem over tiles, where keys (values) lie in such and are taken in their order, or by whole tiles.
 template <class Rows>
 struct tiled {
   using problem = std::remove_cvref_t<decltype(std::declval<Rows const&>().p)>;
   using spec = typename problem::spec_type;
-  static constexpr bool in_order = std::same_as<std::remove_cvref_t<decltype(std::declval<Rows const&>().group)>, dense_group>;
+  using group = std::remove_cvref_t<decltype(std::declval<Rows const&>().group)>;
+  static constexpr bool in_order = std::same_as<group, dense_group> || requires { requires group::whole_pages; };
   static constexpr bool keys = decoding_source<decltype(problem::k)> && in_order && !spec::transforms;
   /// Weights of a softmax are not negative, as the integers want them.
   static constexpr bool values = decoding_source<decltype(problem::v)> && in_order && !spec::elementwise;
 };
+
+/// Whether keys lie in tiles of two bits, for which q becomes integers tile by tile.
+template <class Source>
+inline constexpr bool two_bit_keys = false;
+template <class Source>
+  requires requires { typename Source::format; }
+inline constexpr bool two_bit_keys<Source> = Source::format::bits == 2;
 
 /// Blocks are decoded first where a register is wider than half of one.
 inline constexpr bool stream_decodes = simd::lanes > 16;
@@ -90,7 +98,7 @@ struct stream_list {
       bytes = size / elements_of<typename Source::element>() * static_cast<index>(sizeof(typename Source::element));
     } else if constexpr (tiled<Rows>::in_order) {
       using format = typename Source::format;
-      for (index j = 0; j < keys; j += format::tokens) row[count++] = from.tiles.tile(head, first + j);
+      for (index j = 0; j < keys; j += format::tokens) row[count++] = from.tile(of.b, head, of.group.key(first + j));
       bytes = format::tile_bytes(size);
     }
   }
@@ -133,8 +141,12 @@ TERN_INLINE void stream_multiply_keys(Rows const& of, Block const& block, stream
       auto const tiles = list_keys(of, block.keys.first, count);
       std::byte const* tile[key_block / 32];
       for (index t = 0; t < tiles.count; ++t) tile[t] = static_cast<std::byte const*>(tiles.row[t]);
-      tile_scores<R.value, typename decltype(of.p.k)::format>(w.z + tile_query::size(r, of.p.n.dim), tile, count, of.p.n.dim, ahead,
-                                                              w.s + r * key_block);
+      using format = typename decltype(of.p.k)::format;
+      if constexpr (two_bit_keys<decltype(of.p.k)>)
+        two_bit_scores<R.value>(w.q + r * q_stride, q_stride, reinterpret_cast<std::int8_t*>(w.z), tile, count, of.p.n.dim, ahead,
+                                w.s + r * key_block);
+      else
+        tile_scores<R.value, format>(w.z + tile_query::size(r, of.p.n.dim), tile, count, of.p.n.dim, ahead, w.s + r * key_block);
     } else {
       stream_scores<R.value>(w.q + r * q_stride, q_stride, block.key, count, of.p.n.dim, ahead, w.s + r * key_block);
     }
@@ -213,7 +225,7 @@ inline void stream_item(Rows const& of, index from, index to, range_sums const& 
     of.widen_query(r, w.q + r * q_stride);
     for (index d = p.n.dim; d < q_stride; ++d) w.q[r * q_stride + d] = 0;
   }
-  if constexpr (tiled<Rows>::keys)
+  if constexpr (tiled<Rows>::keys && !two_bit_keys<decltype(p.k)>)
     each_rows(rows, [&](auto R, index r) TERN_LAMBDA {
       quantize_query<R.value>(w.q + r * q_stride, q_stride, p.n.dim, w.z + tile_query::size(r, p.n.dim));
     });

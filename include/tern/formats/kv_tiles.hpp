@@ -38,6 +38,8 @@
 #include <tern/core/error.hpp>
 #include <tern/core/tensor_view.hpp>
 #include <tern/simd/convert.hpp>
+#include <tern/simd/reduce.hpp>
+#include <tern/simd/rows.hpp>
 
 namespace tern {
 namespace formats {
@@ -49,47 +51,41 @@ struct kv_codes {
   f16 scale;
   std::int8_t c[32];
 };
-/// Rounds 32 elements, halves away from zero.
+/// Rounds 32 elements to the nearest.
 template <int bits>
 TERN_INLINE kv_codes kv_encode(float const* x) {
-  float most = 0;
-  bool numbers = true;
-  for (index i = 0; i < 32; ++i) {
-    float const a = __builtin_fabsf(x[i]);
-    numbers &= a <= 7.8e6f;
-    most = a > most ? a : most;
+  using packf = simd::pack<float>;
+  using packi = simd::pack<std::int32_t>;
+  constexpr index W = simd::lanes;
+  packf largest(0.f), nothing(0.f);  // x - x: NaN where there is no number
+  for (index i = 0; i < 32; i += W) {
+    packf const v = simd::load(x + i);
+    largest = simd::max(largest, simd::abs(v));
+    nothing = nothing + (v - v);
   }
+  float const most = simd::reduce_max(largest);
+  bool const numbers = simd::all(nothing == packf(0.f)) && most <= 7.8e6f;
   kv_codes to;
   to.scale = numbers ? f16(most / (bits == 8 ? 127.f : 120.f)) : f16::from_bits(0x7e00);
-  float const inverse = to.scale > 0.f ? (bits == 8 ? 127.f : 7.5f) / most : 0.f;
-  for (index i = 0; i < 32; ++i) {
-    float const y = numbers ? x[i] * inverse : 0.f;  // in [-127, 127] or [-7.5, 7.5], give or take a rounding
+  packf const inverse(to.scale > 0.f ? (bits == 8 ? 127.f : 7.5f) / most : 0.f);
+  for (index i = 0; i < 32; i += W) {
+    // In [-127, 127] or [-7.5, 7.5], give or take a rounding.
+    packf const y = numbers ? simd::load(x + i) * inverse : packf(0.f);
     if constexpr (bits == 8) {
-      float const n = y + (y < 0.f ? -0.5f : 0.5f);
-      to.c[i] = static_cast<std::int8_t>(n >= 127.f ? 127 : n <= -127.f ? -127 : static_cast<int>(n));
+      simd::store_low_bytes(to.c + i, simd::to_int(y));
     } else {
-      float const n = y + 8.f;
-      to.c[i] = static_cast<std::int8_t>((n >= 15.f ? 15 : n > 0.f ? static_cast<int>(n) : 0) * 16 - 120);
+      packi const n = simd::to_int(simd::min(simd::max(y + packf(7.5f), packf(0.f)), packf(15.f)));
+      simd::store_low_bytes(to.c + i, simd::shift_left<4>(n) - packi(120));
     }
   }
   return to;
 }
 
-/// What a byte holds: an element of 8 bits, or two of 4 of which `high` is one.
-template <int bits>
-TERN_INLINE void kv_put(std::uint8_t& byte, bool high, int c) {
-  if constexpr (bits == 8)
-    byte = static_cast<std::uint8_t>(c);
-  else
-    byte = static_cast<std::uint8_t>(high ? (byte & 0x0f) | (c & 0xf0) : (byte & 0xf0) | ((c & 0xf0) >> 4));
-}
-template <int bits>
-TERN_INLINE int kv_get(std::uint8_t byte, bool high) {
-  if constexpr (bits == 8)
-    return byte;
-  else
-    return (high ? byte & 0xf0 : (byte << 4) & 0xf0) + 8;
-}
+/// A token of a tile.
+struct tile_token {
+  std::byte const* tile;
+  index t;
+};
 
 template <int bits_, bool keys_>
 struct kv_format {
@@ -108,40 +104,121 @@ struct kv_format {
 
   /// Writes elements 32 b, ... 32 b + 31 of token t of a tile.
   TERN_INLINE static void encode(float const* x, index dim, index b, index t, std::byte* tile) {
-    auto* const block = reinterpret_cast<std::uint8_t*>(tile) + at(dim, b, t);
-    kv_codes const from = kv_encode<bits>(x);
-    __builtin_memcpy(block + t % block_tokens * 2, &from.scale, 2);
-    for (index e = 0; e < elements; ++e) {
-      place const p(e, t % block_tokens);
-      kv_put<bits>(block[p.byte], p.high, from.c[e] + (keys ? 128 : 0));
-    }
+    put(kv_encode<bits>(x), t % block_tokens, reinterpret_cast<std::uint8_t*>(tile) + at(dim, b, t));
   }
   /// Reads the same, exactly.
   TERN_INLINE static void decode(std::byte const* tile, index dim, index b, index t, float* x) {
-    auto const* const block = reinterpret_cast<std::uint8_t const*>(tile) + at(dim, b, t);
-    f16 scale;
-    __builtin_memcpy(&scale, block + t % block_tokens * 2, 2);
-    for (index e = 0; e < elements; ++e) {
-      place const p(e, t % block_tokens);
-      int const byte = kv_get<bits>(block[p.byte], p.high);
-      x[e] = static_cast<float>(keys ? byte - 128 : static_cast<std::int8_t>(byte)) * scale;
-    }
+    kv_codes const from = get(reinterpret_cast<std::uint8_t const*>(tile) + at(dim, b, t), t % block_tokens);
+    for (index e = 0; e < elements; ++e) x[e] = static_cast<float>(from.c[e]) * static_cast<float>(from.scale);
+  }
+  /// Tokens of other tiles become tokens 0, 1, ... of `to`, to the bit; the last one fills what is left. 1 <= count <= 64.
+  TERN_INLINE static void gather(tile_token const* from, index count, index dim, std::byte* to) {
+    for (index b = 0; b < dim / elements; ++b)
+      for (index t0 = 0; t0 < tokens; t0 += block_tokens) {
+        source of[block_tokens];
+        auto* const block = reinterpret_cast<std::uint8_t*>(to) + at(dim, b, t0);
+        for (index i = 0; i < block_tokens; ++i) {
+          of[i] = source(from[t0 + i < count ? t0 + i : count - 1], dim, b);
+          __builtin_memcpy(block + 2 * i, of[i].scale, 2);
+        }
+        if constexpr (keys)
+          gather_keys(of, block + scale_bytes);
+        else
+          gather_values(of, block + scale_bytes);
+      }
   }
 
  private:
   TERN_INLINE static index at(index dim, index b, index t) { return (t / block_tokens * (dim / elements) + b) * block_bytes; }
-  /// Where element e of token t of a block is.
-  struct place {
-    index byte;
-    bool high;
-    TERN_INLINE place(index e, index t) {
-      index const group = keys ? e / 4 : t % 16;
-      index const lane = keys ? t % 16 : e % 16;
-      index const part = keys ? e % 4 : t / 16;
-      high = (keys ? t : e) >= 16;
-      byte = scale_bytes + (bits == 8 ? group * 128 + (high ? 64 : 0) : group * 64) + 4 * lane + part;
+  // Keys: four elements are a word, of which tokens 16 to 31 have the high halves of bytes. Values: an element is a byte, or two 16 apart.
+  TERN_INLINE static void put(kv_codes const& from, index t, std::uint8_t* block) {
+    __builtin_memcpy(block + 2 * t, &from.scale, 2);
+    std::uint8_t* const to = block + first_byte(t);
+    if constexpr (keys) {
+      for (index g = 0; g < 8; ++g) {
+        std::uint32_t word;
+        __builtin_memcpy(&word, from.c + 4 * g, 4);
+        word ^= 0x80808080u;  // c + 128
+        if constexpr (bits == 4) {
+          std::uint32_t other;
+          __builtin_memcpy(&other, to + line * g, 4);
+          word = t < 16 ? (other & 0xf0f0f0f0u) | (word >> 4 & 0x0f0f0f0fu) : (other & 0x0f0f0f0fu) | (word & 0xf0f0f0f0u);
+        }
+        __builtin_memcpy(to + line * g, &word, 4);
+      }
+    } else {
+      for (index e = 0; e < 16; ++e) {
+        auto const low = static_cast<std::uint8_t>(from.c[e]), high = static_cast<std::uint8_t>(from.c[e + 16]);
+        to[4 * e] = bits == 8 ? low : static_cast<std::uint8_t>((high & 0xf0) | (low >> 4));
+        if constexpr (bits == 8) to[4 * e + 64] = high;
+      }
+    }
+  }
+  TERN_INLINE static kv_codes get(std::uint8_t const* block, index t) {
+    kv_codes to;
+    __builtin_memcpy(&to.scale, block + 2 * t, 2);
+    std::uint8_t const* const from = block + first_byte(t);
+    if constexpr (keys) {
+      for (index g = 0; g < 8; ++g) {
+        std::uint32_t word;
+        __builtin_memcpy(&word, from + line * g, 4);
+        if constexpr (bits == 4) word = ((t < 16 ? word << 4 : word) & 0xf0f0f0f0u) | 0x08080808u;
+        word ^= 0x80808080u;
+        __builtin_memcpy(to.c + 4 * g, &word, 4);
+      }
+    } else {
+      for (index e = 0; e < 16; ++e) {
+        std::uint8_t const byte = from[4 * e];
+        to.c[e] = static_cast<std::int8_t>(bits == 8 ? byte : (byte << 4 & 0xf0) | 8);
+        to.c[e + 16] = static_cast<std::int8_t>(bits == 8 ? from[4 * e + 64] : (byte & 0xf0) | 8);
+      }
+    }
+    return to;
+  }
+  /// A token of a block that is read.
+  struct source {
+    std::uint8_t const *scale, *codes;
+    int shift;  // of its codes within bytes or words
+    TERN_INLINE source() = default;
+    TERN_INLINE source(tile_token const& from, index dim, index b) {
+      index const t = from.t % block_tokens;
+      auto const* const block = reinterpret_cast<std::uint8_t const*>(from.tile) + at(dim, b, from.t);
+      scale = block + 2 * t;
+      codes = block + first_byte(t) - (keys ? 0 : t / 16);
+      shift = static_cast<int>(keys ? (bits == 4 ? t / 16 * 4 : 0) : t / 16 * 8);
     }
   };
+  /// Words of 4 elements, of tokens t and t + 16.
+  TERN_INLINE static void gather_keys(source const (&of)[block_tokens], std::uint8_t* to) {
+    for (index t = 0; t < 16; ++t)
+      for (index g = 0; g < 8; ++g) {
+        std::uint32_t a, b;
+        __builtin_memcpy(&a, of[t].codes + line * g, 4);
+        __builtin_memcpy(&b, of[t + 16].codes + line * g, 4);
+        if constexpr (bits == 4)
+          a = (a >> of[t].shift & 0x0f0f0f0fu) | (b >> of[t + 16].shift & 0x0f0f0f0fu) << 4;
+        else
+          __builtin_memcpy(to + line * g + 64 + 4 * t, &b, 4);
+        __builtin_memcpy(to + line * g + 4 * t, &a, 4);
+      }
+  }
+  /// Lines of 16 elements, of tokens g, g + 16, g + 32, g + 48.
+  TERN_INLINE static void gather_values(source const (&of)[block_tokens], std::uint8_t* to) {
+    using packi = simd::pack<std::int32_t>;
+    for (index g = 0; g < 16; ++g)
+      for (index e = 0; e < line; e += 4 * simd::lanes) {
+        auto const byte = [&](index m) TERN_LAMBDA {
+          source const& x = of[g + 16 * m];
+          return simd::shift_right(simd::load(reinterpret_cast<std::int32_t const*>(x.codes + e)), x.shift) & packi(0xff);
+        };
+        packi const w = (byte(0) | simd::shift_left<8>(byte(1))) | (simd::shift_left<16>(byte(2)) | simd::shift_left<24>(byte(3)));
+        simd::store(reinterpret_cast<std::int32_t*>(to + line * g + e), w);
+      }
+  }
+  static constexpr index line = bits == 8 ? 128 : 64;  // bytes from a group to the next
+  TERN_INLINE static index first_byte(index t) {
+    return scale_bytes + (keys ? 4 * (t % 16) + (bits == 8 ? t / 16 * 64 : 0) : line * (t % 16) + t / 16);
+  }
 };
 }  // namespace detail
 

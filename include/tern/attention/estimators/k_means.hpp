@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 /// @file attention/estimators/k_means.hpp
-/// Clusters of keys by direction (Lloyd's algorithm on normalized keys), for centroid scores.
+/// Clusters of keys by direction (Lloyd's algorithm on normalized keys), for centroid scores; or of any vectors as they are.
 ///
-///     x_j = k_j / |k_j|                                    (a key of zeros stays)
+///     x_j = k_j / |k_j|                                    (a key of zeros stays), or x_j = k_j with cluster_by::place
 ///     label_j = argmin_c |x_j - m_c|^2,   m_c = the mean of x over the keys labelled c,   until no label changes or `rounds` rounds
 ///     centroid_c = the mean of k, not of x, over the keys labelled c; count_c how many they are
 ///
@@ -22,6 +22,10 @@
 #include <tern/matmul/matmul.hpp>
 
 namespace tern {
+
+/// What k_means compares: the directions of keys, or where they lie.
+enum class cluster_by { direction, place };
+
 namespace detail {
 inline namespace TERN_ABI {
 
@@ -56,9 +60,18 @@ TERN_INLINE void normalize_row(T const* row, index dim, float* to) {
   widen_row(row, dim, sum > 0 ? static_cast<float>(1 / __builtin_sqrt(sum)) : 0.f, to);
 }
 
+/// A key as it is compared.
+template <class T>
+TERN_INLINE void compared_row(T const* row, index dim, cluster_by by, float* to) {
+  if (by == cluster_by::direction)
+    normalize_row(row, dim, to);
+  else
+    widen_row(row, dim, 1.f, to);
+}
+
 /// Labels the keys by their nearest mean; returns how many labels changed.
 template <class T>
-inline index label_keys(cpu_policy const& policy, tensor_view<T, 2> const& keys, index clusters, k_means_scratch const& w,
+inline index label_keys(cpu_policy const& policy, tensor_view<T, 2> const& keys, index clusters, cluster_by by, k_means_scratch const& w,
                         tensor_view<std::int32_t, 1> const& labels) {
   index const n = keys.extent(0), dim = keys.extent(1);
   index changed = 0;
@@ -69,7 +82,7 @@ inline index label_keys(cpu_policy const& policy, tensor_view<T, 2> const& keys,
   }
   for (index first = 0; first < n; first += k_means_chunk) {
     index const count = n - first < k_means_chunk ? n - first : k_means_chunk;
-    for (index j = 0; j < count; ++j) normalize_row(keys.data() + (first + j) * keys.stride(0), dim, w.x + j * dim);
+    for (index j = 0; j < count; ++j) compared_row(keys.data() + (first + j) * keys.stride(0), dim, by, w.x + j * dim);
     matmul(policy, tern::view(w.x, count, dim), tern::view(w.mean, clusters, dim), tern::view(w.score, count, clusters));
     for (index j = 0; j < count; ++j) {
       float const* const score = w.score + j * clusters;
@@ -85,18 +98,14 @@ inline index label_keys(cpu_policy const& policy, tensor_view<T, 2> const& keys,
 
 /// The mean of each cluster's keys, normalized or as they are; `otherwise(c)` for a cluster without keys.
 template <class T, class Otherwise>
-inline void average_keys(tensor_view<T, 2> const& keys, index clusters, bool normalized, k_means_scratch const& w,
+inline void average_keys(tensor_view<T, 2> const& keys, index clusters, cluster_by by, k_means_scratch const& w,
                          tensor_view<std::int32_t, 1> const& labels, tensor_view<float, 1> const& counts, float* to, index to_stride,
                          Otherwise const& otherwise) {
   index const n = keys.extent(0), dim = keys.extent(1);
   for (index i = 0; i < clusters * dim; ++i) w.sum[i] = 0;
   for (index c = 0; c < clusters; ++c) counts[c] = 0;
   for (index j = 0; j < n; ++j) {
-    T const* const row = keys.data() + j * keys.stride(0);
-    if (normalized)
-      normalize_row(row, dim, w.x);
-    else
-      widen_row(row, dim, 1.f, w.x);
+    compared_row(keys.data() + j * keys.stride(0), dim, by, w.x);
     index const c = labels[j];
     counts[c] += 1;
     for (index d = 0; d < dim; ++d) w.sum[c * dim + d] += static_cast<double>(w.x[d]);
@@ -115,11 +124,11 @@ inline void average_keys(tensor_view<T, 2> const& keys, index clusters, bool nor
 
 inline namespace TERN_ABI {
 
-/// k_means(policy, keys, centroids, labels, counts, rounds): see the top of this file.
+/// k_means(policy, keys, centroids, labels, counts, rounds, by): see the top of this file.
 inline constexpr struct k_means_fn {
   template <tensor_like K>
   index operator()(cpu_policy const& policy, K&& keys, tensor_view<float, 2> const& centroids, tensor_view<std::int32_t, 1> const& labels,
-                   tensor_view<float, 1> const& counts, index rounds = 150) const {
+                   tensor_view<float, 1> const& counts, index rounds = 150, cluster_by by = cluster_by::direction) const {
     static_assert(view_of<K>::rank == 2, "tern: k_means takes keys (n, dim)");
     auto const k = tern::view(keys);
     index const n = k.extent(0), dim = k.extent(1), clusters = centroids.extent(0);
@@ -130,16 +139,16 @@ inline constexpr struct k_means_fn {
     detail::expect(dim <= 1 || (k.stride(1) == 1 && centroids.stride(1) == 1), "k_means", "the last stride of keys", k.stride(1), "1");
     workspace::lease const scratch(policy.scratch(), detail::k_means_scratch::bytes(clusters, dim));
     detail::k_means_scratch const w(scratch.data(), clusters, dim);
-    for (index c = 0; c < clusters; ++c) detail::normalize_row(k.data() + c * n / clusters * k.stride(0), dim, w.mean + c * dim);
+    for (index c = 0; c < clusters; ++c) detail::compared_row(k.data() + c * n / clusters * k.stride(0), dim, by, w.mean + c * dim);
     for (index j = 0; j < n; ++j) labels[j] = -1;
     index round = 0;
-    while (round < rounds && detail::label_keys(policy, k, clusters, w, labels) > 0) {
+    while (round < rounds && detail::label_keys(policy, k, clusters, by, w, labels) > 0) {
       ++round;
-      detail::average_keys(k, clusters, true, w, labels, counts, w.mean, dim, [](index) TERN_LAMBDA {});
+      detail::average_keys(k, clusters, by, w, labels, counts, w.mean, dim, [](index) TERN_LAMBDA {});
     }
-    if (round == 0) detail::label_keys(policy, k, clusters, w, labels);
+    if (round == 0) detail::label_keys(policy, k, clusters, by, w, labels);
     float* const to = centroids.data();
-    detail::average_keys(k, clusters, false, w, labels, counts, to, centroids.stride(0), [&](index c) TERN_LAMBDA {
+    detail::average_keys(k, clusters, cluster_by::place, w, labels, counts, to, centroids.stride(0), [&](index c) TERN_LAMBDA {
       for (index d = 0; d < dim; ++d) to[c * centroids.stride(0) + d] = 0;
     });
     return round;

@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0
+// A step of decoding over a kv_cache: 32 heads, 8 key heads, dim 128, as many layers in turn as exceed the caches. Names:
+//
+//     decode_<what>_h32x8_n<tokens>_d128      f16, q8_0, q4_0, q2 (keys and values in so many bits); low_rank160 (all keys of a token as
+//     160
+//                                             numbers), think40 (60 % of the channels of keys); quest8_... (an eighth of the pages, with
+//                                             their selection)
+//     score_snapkv_..., prefill_f16_...       the last 64 queries of a prompt against all keys, and the prompt's attention beside it
+//     keep_half_<format>_..., append<tokens>_<format>_...
+//
+// Operations and bytes are those that each of them has, not those of f16.
+#include "attention_problem.hpp"
+
+#include <tern/cache/methods/quest.hpp>
+#include <tern/cache/observed_weights.hpp>
+#include <tern/matmul.hpp>
+
+#include <memory>
+
+namespace tern::bench {
+namespace {
+
+constexpr index heads = 32, kv_heads = 8, dim = 128;
+
+/// Layers of a cache of so many tokens, all different, enough to leave the caches.
+template <class K, class V>
+struct filled {
+  kv_cache<K, V> cache;
+  index tokens, layers;
+  std::int32_t s;
+  buffer<float> q = buffer<float>(fast_normal(heads * dim)), out = buffer<float>(heads * dim);
+
+  static index layers_for(index tokens) {
+    index const bytes = kv_heads * tokens / page_rows * (page_format<K>::bytes(dim) + page_format<V>::bytes(dim));
+    return copies_beyond_cache(static_cast<std::size_t>(bytes));
+  }
+  explicit filled(index n, index count = 0)
+      : cache({.layers = count > 0 ? count : layers_for(n), .kv_heads = kv_heads, .dim = dim}), tokens(n), layers(cache.shape().layers) {
+    constexpr index chunk = 1024;
+    auto const values = fast_normal(2 * kv_heads * chunk * dim + 4096, 1, 3);
+    s = cache.open();
+    for (index layer = 0; layer < layers; ++layer)
+      for (index t = 0; t < tokens; t += chunk) {
+        float const* const at = values.data() + (layer * 31 + t / chunk * 17) % 4096;
+        cache.append(cpu, s, layer, view(at, kv_heads, chunk, dim), view(at + kv_heads * chunk * dim, kv_heads, chunk, dim));
+      }
+  }
+  // As attention_reference wants it: the rows of layer 0.
+  void k_row(index r, float* to) { cache.read_key(s, 0, r / tokens, r % tokens, to); }
+  void v_row(index r, float* to) { cache.read_value(s, 0, r / tokens, r % tokens, to); }
+  auto queries() const { return view(q.data(), heads, index{1}, dim); }
+  auto results() { return view(out.data(), heads, index{1}, dim); }
+
+  test::comparison check(double rounding) {
+    std::vector<float> got;
+    attention_reference reference;
+    for (index h : sample(heads, 3)) {
+      reference.add(*this, q.data() + h * dim, dim, h / (heads / kv_heads) * tokens, tokens, {0, tokens});
+      for (index d = 0; d < dim; d += 7) got.push_back(out[h * dim + d]);
+    }
+    return test::compare(std::span<float const>(got), reference.want, reference.magnitude, rounding);
+  }
+};
+
+room one_cache;  // at a time
+
+template <class K, class V>
+filled<K, V>& cache_of(std::string const& format, index tokens) {
+  return one_cache.get(format + std::to_string(tokens), [&] { return filled<K, V>(tokens); });
+}
+template <class K, class V>
+double bytes_of(index tokens) {
+  return static_cast<double>(kv_heads * tokens / page_rows * (page_format<K>::bytes(dim) + page_format<V>::bytes(dim)));
+}
+std::string shape_of(index tokens) { return "_h32x8_n" + std::to_string(tokens) + "_d128"; }
+
+template <class K, class V>
+void add_decode(std::string const& format, unit peak, double rounding, index tokens) {
+  workload const w{.op = "kv_cache",
+                   .name = "decode_" + format + shape_of(tokens),
+                   .flops = 4.0 * heads * static_cast<double>(tokens) * dim,
+                   .bytes = bytes_of<K, V>(tokens),
+                   .peak = peak};
+  w.add("tern", [=](run& r) {
+    auto& c = cache_of<K, V>(format, tokens);
+    auto const call = [&](index i) {
+      attention(r.policy(), c.queries(), c.cache.keys(i % c.layers, c.s), c.cache.values(i % c.layers, c.s), c.results());
+    };
+    if (r.check([&] { return call(0), c.check(rounding); })) r.time(call);
+  });
+}
+
+/// An eighth of the pages.
+template <class K, class V>
+void add_quest(std::string const& format, unit peak, index tokens) {
+  index const pages = tokens / page_rows / 8;
+  workload const w{.op = "kv_cache",
+                   .name = "decode_quest8_" + format + shape_of(tokens),
+                   .flops = 4.0 * heads * static_cast<double>(tokens / 8 + tokens / page_rows) * dim,
+                   .bytes = bytes_of<K, V>(tokens) / 8 + 8.0 * kv_heads * dim * static_cast<double>(tokens / page_rows),
+                   .peak = peak};
+  w.add("tern", [=](run& r) {
+    auto& c = cache_of<K, V>(format, tokens);
+    std::vector<quest_state> state;
+    for (index l = 0; l < c.layers; ++l) state.emplace_back(c.cache.shape()).update(r.policy(), c.cache, c.s, l);
+    r.time([&](index i) {
+      index const l = i % c.layers;
+      quest_attention(r.policy(), state[static_cast<std::size_t>(l)], c.cache, c.s, l, c.queries(), c.results(), pages);
+    });
+  });
+}
+
+/// Keys of fewer numbers, f16: `key_heads` of them, `width` numbers each. `prepare(i)` makes the queries (heads, 1, width).
+struct narrow_keys {
+  index tokens, key_heads, width;
+  rotating<f16> k, v;
+  buffer<float> q = buffer<float>(fast_normal(heads * dim)), narrow, out = buffer<float>(heads * dim), projection;
+
+  narrow_keys(index n, index of_heads, index size)
+      : tokens(n), key_heads(of_heads), width(size), narrow(heads * size), projection(fast_normal(kv_heads * size * dim, 1, 5)) {
+    auto const halves = [](std::vector<float> const& x, index count) {
+      buffer<f16> to(count);
+      for (index i = 0; i < count; ++i) to[i] = f16(x[static_cast<std::size_t>(i % static_cast<index>(x.size()))]);
+      return to;
+    };
+    auto const values = fast_normal((index{1} << 20) + 7, 1, 3);
+    index const copies = copies_beyond_cache(static_cast<std::size_t>(2 * tokens * (key_heads * width + kv_heads * dim)));
+    k = rotating<f16>(halves(values, key_heads * tokens * width), copies);
+    v = rotating<f16>(halves(values, kv_heads * tokens * dim), copies);
+  }
+  void attend(cpu_policy const& policy, index i) {
+    attention(policy, view(narrow.data(), heads, index{1}, width), view(static_cast<f16 const*>(k[i]), key_heads, tokens, width),
+              view(static_cast<f16 const*>(v[i]), kv_heads, tokens, dim), view(out.data(), heads, index{1}, dim));
+  }
+};
+void add_narrow(std::string const& name, index tokens, index key_heads, index width,
+                std::function<void(cpu_policy const&, narrow_keys&)> const& prepare) {
+  workload const w{.op = "kv_cache",
+                   .name = "decode_" + name + shape_of(tokens),
+                   .flops = 2.0 * heads * static_cast<double>(tokens) * static_cast<double>(dim + width),
+                   .bytes = 2.0 * static_cast<double>(tokens * (key_heads * width + kv_heads * dim))};
+  w.add("tern", [=](run& r) {
+    auto& c = one_cache.get(name + std::to_string(tokens), [&] { return narrow_keys(tokens, key_heads, width); });
+    r.time([&](index i) {
+      prepare(r.policy(), c);
+      c.attend(r.policy(), i);
+    });
+  });
+}
+/// q' = B q with B (160, 128) for each key head.
+void project(cpu_policy const& policy, narrow_keys& c) {
+  for (index h = 0; h < kv_heads; ++h) {
+    index const group = heads / kv_heads;
+    matmul(policy, view(static_cast<float const*>(c.q.data()) + h * group * dim, group, dim),
+           view(static_cast<float const*>(c.projection.data()) + h * c.width * dim, c.width, dim),
+           view(c.narrow.data() + h * group * c.width, group, c.width));
+  }
+}
+void take_channels(cpu_policy const&, narrow_keys& c) {
+  for (index h = 0; h < heads; ++h)
+    for (index d = 0; d < c.width; ++d) c.narrow[h * c.width + d] = c.q[h * dim + d * dim / c.width];
+}
+
+template <class K, class V>
+void add_keep(std::string const& format) {
+  constexpr index tokens = 16384;
+  workload const w{.op = "kv_cache", .name = "keep_half_" + format + shape_of(tokens), .bytes = bytes_of<K, V>(tokens)};
+  w.add("tern", [=](run& r) {
+    auto& c = one_cache.get("keep " + format, [&] { return filled<K, V>(tokens, 1); });
+    std::vector<std::int32_t> ids(static_cast<std::size_t>(kv_heads * tokens / 2)), counts(kv_heads, tokens / 2);
+    for (index i = 0; i < kv_heads * tokens / 2; ++i)  // every second one, but in pairs, which are dropped and kept in turn
+      ids[static_cast<std::size_t>(i)] = static_cast<std::int32_t>(i % (tokens / 2) / 2 * 4 + i % 2 + 1);
+    index_lists const lists{view(ids.data(), kv_heads, tokens / 2), view(counts.data(), kv_heads)};
+    r.time([&](index) {
+      std::int32_t const s = c.cache.fork(c.s);  // whose pages are copied before they change: what keep costs at most
+      c.cache.keep(r.policy(), s, 0, lists);
+      c.cache.close(s);
+    });
+  });
+}
+
+template <class K, class V>
+void add_append(std::string const& format, index count) {
+  workload const w{.op = "kv_cache",
+                   .name = "append" + std::to_string(count) + "_" + format + shape_of(16384),
+                   .bytes = bytes_of<K, V>(64) / 64 * static_cast<double>(count) + 8.0 * static_cast<double>(kv_heads * count * dim)};
+  w.add("tern", [=](run& r) {
+    auto& c = one_cache.get("append " + format, [&] { return filled<K, V>(16384, 1); });
+    auto const x = fast_normal(kv_heads * count * dim);
+    auto const rows = view(x.data(), kv_heads, count, dim);
+    std::int32_t const s = c.cache.fork(c.s);
+    r.time([&](index) {
+      c.cache.append(r.policy(), s, 0, rows, rows);
+      if (c.cache.length(s, 0) > 32768) c.cache.truncate(s, 16384);
+    });
+    c.cache.close(s);
+  });
+}
+
+/// What choosing tokens after a prompt adds to its attention.
+void add_scoring() {
+  constexpr index tokens = 8192, window = 64;
+  struct prompt {
+    buffer<float> q = buffer<float>(fast_normal(heads * tokens * dim)), out = buffer<float>(heads * tokens * dim),
+                  weights = buffer<float>(kv_heads * tokens);
+    filled<f16, f16> kv{tokens, 1};
+  };
+  auto const data = [] { return std::make_unique<prompt>(); };
+  workload const attend{
+      .op = "kv_cache", .name = "prefill_f16" + shape_of(tokens), .flops = 2.0 * heads * tokens * double{tokens} * dim, .peak = unit::bf16};
+  attend.add("tern", [=](run& r) {
+    prompt& p = *one_cache.get("prompt", data);
+    r.time([&](index) {
+      attention(r.policy(), view(p.q.data(), heads, tokens, dim), p.kv.cache.keys(0, p.kv.s), p.kv.cache.values(0, p.kv.s),
+                view(p.out.data(), heads, tokens, dim), causal{}, products<bf16>{});
+    });
+  });
+  workload const score{
+      .op = "kv_cache", .name = "score_snapkv_f16" + shape_of(tokens), .flops = 4.0 * heads * tokens * double{window} * dim};
+  score.add("tern", [=](run& r) {
+    prompt& p = *one_cache.get("prompt", data);
+    auto const q = view(static_cast<float const*>(p.q.data()), heads, tokens, dim).slice(1, tokens - window, tokens);
+    r.time([&](index) { observed_weights(r.policy(), q, p.kv.cache.keys(0, p.kv.s), view(p.weights.data(), kv_heads, tokens)); });
+  });
+}
+
+}  // namespace
+
+void register_benchmarks() {
+  using namespace formats;
+  double const rows = attention_rounding(unit::f32), tiles = attention_rounding(unit::int8);
+  for (index tokens : {16384, 65536}) {
+    add_decode<f16, f16>("f16", unit::f32, rows, tokens);
+    add_quest<f16, f16>("f16", unit::f32, tokens);
+    add_decode<keys8, values8>("q8_0", unit::int8, tiles, tokens);
+    add_decode<keys4, values4>("q4_0", unit::int8, tiles, tokens);
+    add_quest<keys4, values4>("q4_0", unit::int8, tokens);
+    add_decode<keys2, values2>("q2", unit::int8, 2 * tiles, tokens);  // q has one step for all channels
+    add_narrow("low_rank160", tokens, 1, 160, project);
+    add_narrow("think40", tokens, kv_heads, 76, take_channels);
+  }
+  add_keep<f16, f16>("f16");
+  add_keep<keys8, values8>("q8_0");
+  add_keep<keys4, values4>("q4_0");
+  add_keep<keys2, values2>("q2");
+  for (index count : {1, 512}) {
+    add_append<f16, f16>("f16", count);
+    add_append<keys8, values8>("q8_0", count);
+    add_append<keys4, values4>("q4_0", count);
+  }
+  add_scoring();
+}
+
+}  // namespace tern::bench

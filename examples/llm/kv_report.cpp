@@ -1,0 +1,240 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "kv_report.hpp"
+
+#include "evaluation.hpp"
+
+#include <tern/core/random.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <fstream>
+#include <iterator>
+#include <span>
+
+namespace llm {
+
+using tern::index;
+
+namespace {
+
+using token = tokenizer::token;
+constexpr index context = 4096, scored = 256, facts = 10, fact_texts = 10, fact_contexts[] = {2048, 6144};
+constexpr char const* names[facts] = {"Alice", "Boris", "Clara", "David", "Elena", "Felix", "Grace", "Henry", "Irene", "James"};
+
+/// A store and the share of the tokens that it keeps.
+struct contestant {
+  kv_store_name const* store;
+  index share;  // 1 / share of the tokens
+  comparison predictions = {};
+  index right[std::size(fact_contexts)] = {};
+  double bytes = 0, rate = 0;
+
+  std::string title() const { return store->name + (store->takes_budget ? " 1/" + std::to_string(share) : ""); }
+  std::unique_ptr<kv_store> make(kv_model const& model, tern::cpu_policy const& policy, full_store& text, index length) const {
+    return make_kv_store(store->takes_budget ? store->name + ":" + std::to_string(length / share) : store->name, model, policy, &text);
+  }
+};
+
+std::vector<contestant> all_contestants() {
+  std::vector<contestant> all;
+  for (kv_store_name const& n : kv_store_names())
+    for (index share : {4, 8})
+      if (n.takes_budget || share == 4) all.push_back({&n, share});
+  return all;
+}
+
+class progress {
+ public:
+  explicit progress(std::size_t total) : total_(total) {}
+  void step(std::string const& what) {
+    std::size_t const part = 30 * ++done_ / total_;
+    std::fprintf(stderr, "\r[%s%s] %-40s", std::string(part, '#').c_str(), std::string(30 - part, '.').c_str(), what.c_str());
+  }
+
+ private:
+  std::size_t total_, done_ = 0;
+};
+
+std::vector<std::vector<token>> read_texts(tokenizer const& words, std::string const& files) {
+  std::vector<std::vector<token>> texts;
+  for (std::size_t at = 0; at < files.size();) {
+    std::string const path = files.substr(at, files.find(',', at) - at);
+    at += path.size() + 1;
+    std::ifstream file(path, std::ios::binary);
+    if (!file) throw tern::error("llm: " + path + " cannot be read");
+    texts.push_back(words.encode(std::string{std::istreambuf_iterator<char>(file), {}}, false));
+    if (words.begin() >= 0) texts.back().insert(texts.back().begin(), words.begin());
+    if (texts.back().size() < context + scored)
+      throw tern::error("llm: " + path + " has " + std::to_string(texts.back().size()) + " tokens, expected at least " +
+                        std::to_string(context + scored));
+  }
+  return texts;
+}
+
+/// The store of a text that the model has read, with everything in it.
+full_store read_text(model& network, tern::cpu_policy const& policy, std::span<token const> tokens) {
+  auto store = std::make_unique<full_store>(network.shape(), policy, full_store::observes::sums);
+  full_store& text = *store;
+  network.use(std::move(store), 0);
+  network.read(tokens, 0);
+  return text;
+}
+
+token likeliest_of(tern::tensor_view<float const, 1> logits) {
+  return static_cast<token>(std::max_element(logits.data(), logits.data() + logits.extent(0)) - logits.data());
+}
+
+/// Calls f(i, logits behind tokens[i]) for all but the last token.
+template <class F>
+void predict(model& network, std::span<token const> tokens, F&& f) {
+  auto const count = static_cast<index>(tokens.size());
+  if (network.store().stepwise()) {
+    for (index i = 0; i + 1 < count; ++i) f(i, network.read(tokens.subspan(static_cast<std::size_t>(i), 1))[0]);
+  } else {
+    auto const logits = network.read(tokens.first(tokens.size() - 1), count - 1);
+    for (index i = 0; i + 1 < count; ++i) f(i, logits[i]);
+  }
+}
+
+void compare_predictions(model& network, tern::cpu_policy const& policy, std::vector<token> const& tokens, std::vector<contestant>& all,
+                         progress& done) {
+  std::span<token const> const rest(tokens.data() + context - 1, scored + 1);  // the first is read again, for what it predicts
+  full_store text = read_text(network, policy, std::span(tokens).first(context - 1));
+  std::vector<std::vector<float>> wanted;
+  network.use(std::make_unique<full_store>(text), context - 1);
+  auto const full = static_cast<double>(network.store().bytes());
+  predict(network, rest, [&](index, auto logits) { wanted.push_back(log_probabilities(logits)); });
+  for (contestant& c : all) {
+    done.step(c.title());
+    network.use(c.make(network.shape(), policy, text, context), context - 1);
+    c.bytes = static_cast<double>(network.store().bytes()) / full;
+    predict(network, rest, [&](index i, auto logits) {
+      c.predictions.add(wanted[static_cast<std::size_t>(i)], logits, rest[static_cast<std::size_t>(i) + 1]);
+    });
+    constexpr int steps = 16;
+    stopwatch const clock;
+    for (int i = 0; i < steps; ++i) network.read(std::span(&rest[static_cast<std::size_t>(i)], 1));
+    c.rate = std::max(c.rate, steps / clock.seconds());
+  }
+}
+
+std::string fact(index i, std::string const& number) { return "\nThe secret number of " + std::string(names[i]) + " is " + number + ".\n"; }
+
+/// Facts in a text of about `length` tokens, and their numbers.
+struct fact_text {
+  std::vector<token> tokens;
+  std::vector<std::string> numbers;
+
+  fact_text(tokenizer const& words, std::vector<token> const& from, index length, index which) {
+    tern::random random(static_cast<std::uint64_t>(length + which));
+    std::vector<std::vector<token>> lines;
+    index of_facts = 0;
+    for (index i = 0; i < facts; ++i) {
+      numbers.push_back(std::to_string(1000 + random() % 9000));
+      lines.push_back(words.encode(fact(i, numbers.back()), false));
+      of_facts += static_cast<index>(lines.back().size());
+    }
+    index const piece = (length - of_facts) / (facts + 1);
+    auto at = from.begin() + which * (static_cast<index>(from.size()) - length) / fact_texts;
+    for (index i = 0; i <= facts; ++i) {
+      tokens.insert(tokens.end(), at, at + piece);
+      at += piece;
+      if (i < facts)
+        tokens.insert(tokens.end(), lines[static_cast<std::size_t>((i + which) % facts)].begin(),
+                      lines[static_cast<std::size_t>((i + which) % facts)].end());
+    }
+  }
+};
+
+/// Whether the model writes the number.
+bool answers(model& network, tokenizer const& words, index who, std::string const& number) {
+  auto const question = words.encode("\nThe secret number of " + std::string(names[who]) + " is", false);
+  auto logits = network.read(std::span(question).first(1));
+  for (std::size_t i = 1; i < question.size(); ++i)  // one by one where that makes a difference
+    if (network.store().stepwise()) logits = network.read(std::span(question).subspan(i, 1));
+  if (!network.store().stepwise() && question.size() > 1) logits = network.read(std::span(question).subspan(1));
+  std::string written;
+  for (int i = 0; i < 8 && written.size() <= number.size(); ++i) {
+    token const next = likeliest_of(logits[0]);
+    written += words.bytes(next);
+    logits = network.read(std::span(&next, 1));
+  }
+  return written.substr(0, number.size() + 1) == " " + number;
+}
+
+void ask_for_facts(model& network, tern::cpu_policy const& policy, tokenizer const& words, std::vector<token> const& from,
+                   std::vector<contestant>& all, progress& done) {
+  for (std::size_t size = 0; size < std::size(fact_contexts); ++size)
+    for (index which = 0; which < fact_texts; ++which) {
+      fact_text const wanted(words, from, fact_contexts[size], which);
+      full_store text = read_text(network, policy, wanted.tokens);
+      auto const length = static_cast<index>(wanted.tokens.size());
+      for (contestant& c : all) {
+        done.step(c.title() + ", " + std::to_string(fact_contexts[size]) + " tokens");
+        network.use(c.make(network.shape(), policy, text, length), length);
+        for (index i = 0; i < facts; ++i) {
+          c.right[size] += answers(network, words, i, wanted.numbers[static_cast<std::size_t>(i)]);
+          network.rewind(length);
+        }
+      }
+    }
+}
+
+void print_table(std::vector<contestant> const& all) {
+  std::puts("| store | what it keeps | bytes, of f16 | KL divergence | top-1 agreement | perplexity | facts, 2k | facts, 6k | tokens/s |");
+  std::puts("| --- | --- | --- | --- | --- | --- | --- | --- | --- |");
+  for (contestant const& c : all) {
+    quality const q = c.predictions.means();
+    std::printf("| %s | %s | %.3f | %.4f | %.1f %% | %.3f | %td %% | %td %% | %.0f |\n", c.title().c_str(), c.store->what, c.bytes,
+                q.divergence, 100 * q.agreement, q.perplexity, 100 * c.right[0] / (facts * fact_texts),
+                100 * c.right[1] / (facts * fact_texts), c.rate);
+  }
+}
+
+/// Bytes against divergence, both on logarithmic scales.
+void draw(std::vector<contestant> const& all, char const* path) {
+  constexpr double width = 760, height = 480, left = 70, bottom = 50, least_bytes = 1 / 16., least = 1e-5, most = 10;
+  auto const x_of = [&](double bytes) { return left + (width - left - 120) * std::log(bytes / least_bytes) / std::log(1 / least_bytes); };
+  auto const y_of = [&](double kl) {
+    return 20 + (height - bottom - 20) * std::log(most / std::clamp(kl, least, most)) / std::log(most / least);
+  };
+  std::ofstream svg(path);
+  svg << "<svg xmlns='http://www.w3.org/2000/svg' width='" << width << "' height='" << height
+      << "' font-family='sans-serif' font-size='11'>\n<rect width='100%' height='100%' fill='white'/>\n";
+  for (double b = least_bytes; b <= 1; b *= 2)
+    svg << "<line x1='" << x_of(b) << "' x2='" << x_of(b) << "' y1='20' y2='" << height - bottom << "' stroke='#ddd'/><text x='" << x_of(b)
+        << "' y='" << height - bottom + 16 << "' text-anchor='middle'>1/" << std::lround(1 / b) << "</text>\n";
+  for (double k = least; k <= most; k *= 10)
+    svg << "<line x1='" << left << "' x2='" << x_of(1) << "' y1='" << y_of(k) << "' y2='" << y_of(k) << "' stroke='#ddd'/><text x='"
+        << left - 6 << "' y='" << y_of(k) + 4 << "' text-anchor='end'>" << k << "</text>\n";
+  svg << "<text x='" << (left + x_of(1)) / 2 << "' y='" << height - 12
+      << "' text-anchor='middle'>bytes kept, of f16</text>\n<text x='14' y='" << height / 2 << "' transform='rotate(-90 14 " << height / 2
+      << ")' text-anchor='middle'>KL divergence</text>\n";
+  for (contestant const& c : all) {
+    double const x = x_of(c.bytes), y = y_of(c.predictions.means().divergence);
+    svg << "<circle cx='" << x << "' cy='" << y << "' r='3' fill='" << (c.store->takes_budget ? "#c60" : "#06c") << "'/><text x='" << x + 5
+        << "' y='" << y + 4 << "'>" << c.store->name << "</text>\n";
+  }
+  svg << "</svg>\n";
+}
+
+}  // namespace
+
+void report_kv_stores(tokenizer const& words, model& network, tern::cpu_policy const& policy, std::string const& files) {
+  auto const texts = read_texts(words, files);
+  std::vector<token> haystack;
+  for (auto const& t : texts) haystack.insert(haystack.end(), t.begin(), t.end());
+  auto all = all_contestants();
+  progress done(all.size() * (texts.size() + fact_texts * std::size(fact_contexts)));
+  for (auto const& t : texts) compare_predictions(network, policy, t, all, done);
+  ask_for_facts(network, policy, words, haystack, all, done);
+  std::fprintf(stderr, "\n");
+  std::stable_sort(all.begin(), all.end(), [](contestant const& a, contestant const& b) {
+    return a.predictions.means().divergence < b.predictions.means().divergence;
+  });
+  print_table(all);
+  draw(all, "kv_report.svg");
+}
+
+}  // namespace llm

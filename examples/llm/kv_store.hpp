@@ -1,0 +1,104 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// @file examples/llm/kv_store.hpp
+/// Where a model keeps the keys and values of the text that it has read: one sequence, in one of many ways, chosen by name.
+
+#include <tern/cache/kv_cache.hpp>
+#include <tern/cache/methods/h2o.hpp>
+#include <tern/cache/recent_queries.hpp>
+#include <tern/pointwise.hpp>
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace llm {
+
+/// What a store has to know of a model.
+struct kv_model {
+  tern::index layers, heads, kv_heads, dim;
+  tern::rope_options rope;
+};
+
+/// See the top of this file.
+class kv_store {
+ public:
+  using rows = tern::tensor_view<float, 3>;  // (heads, tokens, dim)
+  virtual ~kv_store() = default;
+
+  /// Takes in rotated keys, and values, (kv_heads, tokens, dim) each, of the tokens that follow. May change both.
+  virtual void append(tern::index layer, rows k, rows v) = 0;
+  /// Attention of the last tokens, in place of their rotated queries (heads, tokens, dim).
+  virtual void attend(tern::index layer, rows q) = 0;
+  /// All layers have read `tokens` more tokens.
+  virtual void read_to_end(tern::index) {}
+  /// Forgets tokens at `position` and behind it.
+  virtual void truncate(tern::index position) = 0;
+  /// Bytes of the keys and values of the text.
+  virtual tern::index bytes() const = 0;
+  /// Whether it works differently where tokens come one by one, as the model's own do.
+  virtual bool stepwise() const { return false; }
+};
+
+/// Keys and values as they came, in f16, and what methods look at to choose among them.
+class full_store : public kv_store {
+ public:
+  using cache_type = tern::kv_cache<tern::f16>;
+  /// What is remembered of the queries: nothing, the latest ones, or also what each token got of the attention of all.
+  enum class observes { nothing, queries, sums };
+  full_store(kv_model const& model, tern::cpu_policy const& policy, observes what);
+  ~full_store() override;
+  /// The same text; what either forgets the other keeps.
+  full_store(full_store const& other);
+  full_store& operator=(full_store const&) = delete;
+
+  void append(tern::index layer, rows k, rows v) override;
+  void attend(tern::index layer, rows q) override;
+  void truncate(tern::index position) override { cache().truncate(sequence_, position); }
+  tern::index bytes() const override { return cache_->bytes(sequence_); }
+
+  kv_model const& model() const { return model_; }
+  tern::cpu_policy const& policy() const { return policy_; }
+  cache_type& cache() { return *cache_; }
+  std::int32_t sequence() const { return sequence_; }
+  /// Of a layer: the latest queries, rotated, and what each token got of the attention of all.
+  struct observations {
+    tern::recent_queries last;
+    tern::h2o_state sums;
+  };
+  observations& seen(tern::index layer) { return seen_[static_cast<std::size_t>(layer)]; }
+
+ private:
+  kv_model model_;
+  tern::cpu_policy policy_;
+  std::shared_ptr<cache_type> cache_;
+  std::int32_t sequence_;
+  std::vector<observations> seen_;  // by layer
+  observes observes_;
+};
+
+/// Queries of how many tokens are remembered.
+inline constexpr tern::index observed_tokens = 32;
+
+// The stores of two files, or null.
+std::unique_ptr<kv_store> make_format_store(std::string_view name, kv_model const& model, tern::cpu_policy const& policy);
+std::unique_ptr<kv_store> make_method_store(std::string_view name, tern::index budget, full_store const& text);
+
+/// A store by its name, of which `kv_store_names` has the list. Names of methods that choose tokens end in ":" and how many stay, as in
+/// "snapkv:512". `text` may hold a text already, which is then in the store too.
+std::unique_ptr<kv_store> make_kv_store(std::string_view name, kv_model const& model, tern::cpu_policy const& policy,
+                                        full_store* text = nullptr);
+
+/// Appends the tokens of a text that has lost none to a store.
+void copy_text(full_store& from, kv_store& to);
+
+/// A name, and what it is.
+struct kv_store_name {
+  std::string name;
+  char const* what;
+  bool takes_budget;
+};
+std::vector<kv_store_name> const& kv_store_names();
+
+}  // namespace llm

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// @file cache/kv_tiers.hpp
+/// Two caches for one text: the latest tokens in one, as they came, all before them in another, compressed.
+///
+///     kv_tiers<kv_cache<formats::keys2, formats::values2>, kv_cache<f16>> cache({.layers = 30, .kv_heads = 3, .dim = 64}, 128);
+///     auto const chat = cache.open();
+///     cache.append(policy, chat, layer, k, v);
+///     cache.attend(policy, chat, layer, q, out);                      the queries are the last tokens
+///
+///     out = merge(attention(q, old), attention(q, recent, causal))    exact: the softmax over all keys together
+///
+/// This is KIVI's cache (Liu et al. 2024, arXiv:2402.02750), where keys have scales by channel over 64 tokens and so cannot be written one
+/// by one: the last 128 to 191 tokens stay in full precision.
+///
+/// Tokens    append first moves whole pages of 64 tokens from `recent` to `old` that leave at least `latest` behind; so those that attend
+///           sees unrounded are as many as were appended last, and `latest` at least.
+/// Memory    attend: scratch from the policy, a second output and two log-sum-exps.
+/// Errors    those of kv_cache; truncating into the middle of a page of `old` moves the tokens before back to `recent`.
+/// Cost      each token is written twice.
+
+#include <tern/attention/attention.hpp>
+#include <tern/attention/merge.hpp>
+#include <tern/cache/kv_cache.hpp>
+
+namespace tern {
+inline namespace TERN_ABI {
+
+/// A compressed cache behind one of the latest tokens: see the top of this file.
+template <class Old, class Recent>
+class kv_tiers {
+ public:
+  using sequence = std::int32_t;
+
+  /// Both caches have the shape; `latest` tokens at least stay in `recent`.
+  explicit kv_tiers(kv_shape const& shape, index latest = 128) : old(shape), recent(shape), latest_(latest) {
+    detail::expect(latest >= 0, "kv_tiers", "latest", latest, "at least 0");
+  }
+
+  Old old;        ///< the compressed tokens of all sequences; methods may evict some
+  Recent recent;  ///< the latest tokens, under the same numbers of sequences
+
+  sequence open() { return same(old.open(), recent.open()); }
+  sequence fork(sequence s) { return same(old.fork(s), recent.fork(s)); }
+  void close(sequence s) {
+    old.close(s);
+    recent.close(s);
+  }
+  TERN_INLINE index length(sequence s, index layer, index h = 0) const { return old.length(s, layer, h) + recent.length(s, layer, h); }
+  TERN_INLINE index bytes() const { return old.bytes() + recent.bytes(); }
+
+  /// Tokens of k and v behind those of the layer, as kv_cache's.
+  template <tensor_like X, tensor_like Y>
+  void append(cpu_policy const& policy, sequence s, index layer, X&& k, Y&& v) {
+    settle(policy, s, layer);
+    recent.append(policy, s, layer, k, v);
+  }
+
+  /// Attention of the last tokens, q (heads, tokens, dim), over all that the layer holds, into out (heads, tokens, dim_v).
+  template <tensor_like Q, tensor_like O>
+  void attend(cpu_policy const& policy, sequence s, index layer, Q&& q, O&& out) const {
+    static_assert(view_of<Q>::rank == 3 && view_of<O>::rank == 3, "tern: kv_tiers::attend takes q and out (heads, tokens, dim)");
+    auto const x = tern::view(q).expanded();
+    auto const to = tern::view(out).expanded();
+    if (old.longest(s, layer) == 0) return attention(policy, x, recent.keys(layer, s), recent.values(layer, s), to, causal{});
+    index const heads = x.extent(1), tokens = x.extent(2), rows = heads * tokens, dim_v = recent.shape().dim_v;
+    workspace::lease const scratch(policy.scratch(), static_cast<std::size_t>(rows * (dim_v + 2)) * sizeof(float));
+    auto* const memory = reinterpret_cast<float*>(scratch.data());
+    auto const part = tern::view(memory, index{1}, heads, tokens, dim_v);
+    auto const part_lse = tern::view(memory + rows * dim_v, index{1}, heads, tokens),
+               lse = tern::view(part_lse.data() + rows, index{1}, heads, tokens);
+    attention(policy, x, old.keys(layer, s), old.values(layer, s), part, log_sum_exp{part_lse});
+    attention(policy, x, recent.keys(layer, s), recent.values(layer, s), to, causal{}, log_sum_exp{lse});
+    merge(policy, part, part_lse, to, lse, to, lse);
+  }
+
+  /// Tokens at `position` and behind it are forgotten, in all layers.
+  void truncate(cpu_policy const& policy, sequence s, index position) {
+    recent.truncate(s, position);
+    old.truncate(s, position);
+    for (index layer = 0; layer < recent.shape().layers; ++layer) {
+      index const length = old.longest(s, layer), part = length % page_rows;
+      if (recent.longest(s, layer) > 0 || part == 0) continue;
+      copy(policy, s, layer, old, length - part, part, recent);
+      old.truncate(s, layer, old.positions(s, layer, 0)[length - part]);
+    }
+  }
+
+ private:
+  /// Whole pages from `recent` to `old`.
+  void settle(cpu_policy const& policy, sequence s, index layer) {
+    index const length = recent.longest(s, layer), pages = (length - latest_) / page_rows;
+    for (index page = 0; page < pages; ++page) copy(policy, s, layer, recent, page * page_rows, page_rows, old);
+    if (pages > 0) recent.slide(policy, s, layer, 0, length - pages * page_rows);
+  }
+  /// Tokens [first, first + count) of a layer, of all heads, behind those of another cache.
+  template <class From, class To>
+  void copy(cpu_policy const& policy, sequence s, index layer, From const& from, index first, index count, To& to) const {
+    index const heads = recent.shape().kv_heads, dim = recent.shape().dim, dim_v = recent.shape().dim_v;
+    workspace::lease const scratch(policy.scratch(), static_cast<std::size_t>(heads * count * (dim + dim_v)) * sizeof(float));
+    auto const k = tern::view(reinterpret_cast<float*>(scratch.data()), heads, count, dim);
+    auto const v = tern::view(k.data() + heads * count * dim, heads, count, dim_v);
+    for (index h = 0; h < heads; ++h) {
+      detail::expect(from.length(s, layer, h) >= first + count, "kv_tiers", "the tokens of a head", from.length(s, layer, h),
+                     "those of the others");
+      for (index t = 0; t < count; ++t) {
+        from.read_key(s, layer, h, first + t, &k(h, t, 0));
+        from.read_value(s, layer, h, first + t, &v(h, t, 0));
+      }
+    }
+    to.append(policy, s, layer, k, v, from.positions(s, layer, 0).slice(0, first, first + count));
+  }
+  static sequence same(sequence a, sequence b) {
+    detail::expect_equal("kv_tiers", "the sequence of recent", b, "that of old", a);
+    return a;
+  }
+  index latest_;
+};
+
+}  // namespace TERN_ABI
+}  // namespace tern

@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// @file cache/methods/cam.hpp
+/// CaM: Cache Merging for Memory-efficient LLMs Inference (Zhang et al. 2024, ICML, PMLR 235:58840-58850).
+///
+/// Whatever method chose the tokens that stay: the value of a token that goes is shared among the next tokens that stay, at random, and the
+/// likelier the more it was looked at. Keys stay as they are.
+///
+///     R_i  = the first `receivers` kept tokens behind token i
+///     p_i  = min(1, a_i / mean over j in R_i of a_j)          a: how much attention each token got
+///     v_j' = v_j + M_i v_i / |R_i| for j in R_i,              M_i ~ Bernoulli(p_i)
+///
+///     cam(policy, cache, s, layer, weights, kept, generator, receivers)     and the others are gone
+///
+/// Shapes    weights (kv_heads, tokens): a, as observed_weights gives it for the latest query, or the sum of it over the queries so far;
+///           kept a row of places for each key head. generator: any of core/random.hpp's kind.
+/// Random    one number is drawn for each token that goes, head by head: the same seed gives the same cache.
+/// Edges     0 / 0 gives p = 0, and a token with nothing kept behind it is only dropped.
+/// When      whenever tokens are evicted: sinks and a window that slides, or what select_tokens chose.
+/// Cost      evicted receivers dim_v additions a head, and moving what stays.
+/// Source    the authors' code (kv_cache_cam.py, modify_llama_cam.py: 16 or 32 receivers, which divide the value among them; the mean there
+///           is over the receivers, or all that stay) and the paper's abstract.
+
+#include <tern/cache/kv_cache.hpp>
+#include <tern/core/random.hpp>
+
+namespace tern {
+inline namespace TERN_ABI {
+
+/// See the top of this file.
+inline constexpr struct cam_fn {
+  template <class K, class V, random_generator G>
+  void operator()(cpu_policy const& policy, kv_cache<K, V>& cache, std::int32_t s, index layer, tensor_view<float const, 2> const& weights,
+                  index_lists const& kept, G& generator, index receivers = 16) const {
+    constexpr char const* op = "cam";
+    index const heads = cache.shape().kv_heads, keys = cache.longest(s, layer), dim_v = cache.shape().dim_v;
+    detail::expect(receivers >= 1, op, "receivers", receivers, "at least 1");
+    detail::expect_equal(op, "weights.extent(0)", weights.extent(0), "the heads of the cache", heads);
+    detail::expect(weights.extent(1) >= keys, op, "weights.extent(1)", weights.extent(1), "one for each token");
+    kept.check_shape(op, heads);
+    for (index h = 0; h < heads; ++h)
+      detail::expect_ascending(op, "an index of kept", kept.row(h), kept.count(h), cache.length(s, layer, h));
+    cache.own_pages(s, layer);
+    workspace::lease const memory(policy.scratch(), static_cast<std::size_t>((keys + 1) * dim_v) * sizeof(float));
+    for (index h = 0; h < heads; ++h)
+      share_values(cache, s, layer, h, weights[h], kept.row(h), kept.count(h), generator, receivers,
+                   reinterpret_cast<float*>(memory.data()));
+    cache.keep(policy, s, layer, kept);
+  }
+
+ private:
+  template <class Cache, class G>
+  static void share_values(Cache& cache, std::int32_t s, index layer, index h, tensor_view<float const, 1> const& weights,
+                           std::int32_t const* kept, index count, G& generator, index receivers, float* sum) {
+    index const dim_v = cache.shape().dim_v;
+    float* const value = sum + count * dim_v;
+    for (index i = 0; i < count * dim_v; ++i) sum[i] = 0;
+    for (index t = 0, next = 0; t < cache.length(s, layer, h); ++t) {
+      if (next < count && kept[next] == t) {
+        ++next;
+        continue;
+      }
+      double const drawn = uniform(generator);
+      index const some = count - next < receivers ? count - next : receivers;
+      float got = 0;
+      for (index j = next; j < next + some; ++j) got += weights[kept[j]];
+      if (!(drawn < static_cast<double>(weights[t] * static_cast<float>(some) / got))) continue;  // NaN, of 0 / 0 or no receivers
+      cache.read_value(s, layer, h, t, value);
+      for (index j = next; j < next + some; ++j)
+        for (index d = 0; d < dim_v; ++d) sum[j * dim_v + d] += value[d] / static_cast<float>(some);
+    }
+    for (index j = 0; j < count; ++j) {
+      float const* const add = sum + j * dim_v;
+      index d = 0;
+      while (d < dim_v && add[d] == 0) ++d;
+      if (d == dim_v) continue;
+      cache.read_value(s, layer, h, kept[j], value);
+      for (d = 0; d < dim_v; ++d) value[d] += add[d];
+      cache.write_value(s, layer, h, kept[j], value);
+    }
+  }
+} cam{};
+
+}  // namespace TERN_ABI
+}  // namespace tern

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// @file cache/select_tokens.hpp
+/// Which tokens of a cache stay: those with the largest scores, and some that always do.
+///
+///     select_tokens(scores, budget, protect{4, 32}, kept)            each key head its own `budget` tokens
+///     select_tokens_together(scores, budget, protect, share, kept)   kv_heads * budget tokens, wherever the scores are largest, but at
+///                                                                    least share * budget in each head
+///
+/// Shapes    scores (kv_heads, keys) f32; kept a row for each key head, whose room is what it may keep: with `together`, up to `keys`.
+/// Protected the first and the last tokens of a head count as larger than any score; the last go before the first where both exceed
+///           the budget. Where a head has fewer tokens than the longest, its scores end with -inf: such are never kept, and "last"
+///           means before them.
+/// Ties      go to the earlier token; in `together` to the earlier head. The result follows from the scores alone.
+/// Cost      five passes over the scores.
+/// Source    of `together`: the idea is Ada-KV's (Feng et al. 2024, arXiv:2407.11550), the share for each head kvpress's AdaKVPress.
+
+#include <tern/attention/index_lists.hpp>
+
+namespace tern {
+
+/// Tokens that stay whatever their scores.
+struct protect {
+  index first = 0, last = 0;
+};
+
+namespace detail {
+
+/// Scores as they are compared: +inf for protected tokens, NaN, which counts as the largest, as it is.
+struct protected_scores {
+  tensor_view<float, 1> scores;
+  index length;  // of the head
+
+  TERN_INLINE protected_scores(tensor_view<float, 1> const& of, index budget, protect const& p) : scores(of), length(of.extent(0)) {
+    while (length > 0 && scores[length - 1] == -__builtin_inff()) --length;
+    index const last = p.last < budget ? p.last : budget, first = p.first < budget - last ? p.first : budget - last;
+    for (index j = 0; j < first && j < length; ++j) scores[j] = __builtin_inff();
+    for (index j = length > last ? length - last : 0; j < length; ++j) scores[j] = __builtin_inff();
+  }
+};
+
+}  // namespace detail
+
+/// The `budget` tokens of each head with the largest scores: see the top of this file. Scores of protected tokens become +inf.
+TERN_INLINE void select_tokens(tensor_view<float, 2> const& scores, index budget, protect const& always, index_lists const& kept) {
+  detail::expect(budget >= 0, "select_tokens", "budget", budget, "at least 0");
+  detail::expect_equal("select_tokens", "the rows of kept", kept.rows(), "scores.extent(0)", scores.extent(0));
+  for (index h = 0; h < scores.extent(0); ++h) {
+    detail::protected_scores const of(scores[h], budget, always);
+    kept.counts[h] = static_cast<std::int32_t>(select_top(of.scores, budget, kept.room(h)));
+  }
+}
+
+/// kv_heads * budget tokens of all heads together, at least `share` of the budget from each: see the top of this file. Scores of protected
+/// tokens, and of each head's share, become +inf.
+TERN_INLINE void select_tokens_together(tensor_view<float, 2> const& scores, index budget, protect const& always, float share,
+                                        index_lists const& kept) {
+  constexpr char const* op = "select_tokens_together";
+  index const heads = scores.extent(0), keys = scores.extent(1);
+  detail::expect(budget >= 0, op, "budget", budget, "at least 0");
+  detail::expect(share >= 0.f && share <= 1.f, op, "share in percent", static_cast<index>(share * 100), "0 to 100");
+  detail::expect(scores.is_contiguous(), op, "scores.stride(0)", scores.stride(0), "scores.extent(1) (rows without gaps)");
+  detail::expect_equal(op, "the rows of kept", kept.rows(), "scores.extent(0)", heads);
+  detail::expect(kept.most() >= keys, op, "the room of kept", kept.most(), "a place for each key");
+  auto const safe = static_cast<index>(share * static_cast<float>(budget));
+  for (index h = 0; h < heads; ++h) {
+    detail::protected_scores const of(scores[h], budget, always);
+    index const count = select_top(of.scores, safe, kept.room(h));
+    for (index i = 0; i < count; ++i) scores(h, kept.row(h)[i]) = __builtin_inff();
+  }
+  index const all = heads * keys, wanted = heads * budget < all ? heads * budget : all;
+  tensor_view<float const, 1> const flat(scores.data(), shape<1>{{all}});
+  detail::kth_score const last(flat, wanted > 0 ? wanted : 1);
+  index equal = last.equal;
+  for (index h = 0; h < heads; ++h) {
+    index count = 0;
+    for (index j = 0; j < keys && wanted > 0; ++j) {
+      std::uint32_t const x = detail::order_of(scores(h, j));
+      if (x == 0 || x < last.order || (x == last.order && equal-- <= 0)) continue;
+      kept.row(h)[count++] = static_cast<std::int32_t>(j);
+    }
+    kept.counts[h] = static_cast<std::int32_t>(count);
+  }
+}
+
+}  // namespace tern
