@@ -52,7 +52,7 @@ TERN_INLINE argument argument_of(int which, tensor_view<T, R> const& x, index) {
   return argument_of(which, x);
 }
 template <class F>
-TERN_INLINE tile_rows<F> rows_of(kv_tiles<F> const& x) {
+TERN_INLINE rows_of_tiles<F> rows_of(kv_tiles<F> const& x) {
   return {x};
 }
 template <class F>

@@ -173,7 +173,7 @@ struct segment_rows {
 
 /// Tiles of formats/kv_tiles.hpp.
 template <class Format>
-struct tile_rows {
+struct rows_of_tiles {
   using element = float;
   using format = Format;
   kv_tiles<Format> tiles;

@@ -71,14 +71,14 @@ TERN_INLINE void scale_rows(float const* alpha, index width, float* o, index o_s
 inline void matrix_values(std::byte const* p, std::byte const* v, index dim_v, index first, index last, float const* alpha, float* o,
                           index o_stride) noexcept {
   using namespace simd;
-  constexpr index panel_bytes = key_block / 2 * pair_bytes, p_stride = 2 * key_block;
+  constexpr index panel_size = key_block / 2 * pair_bytes, p_stride = 2 * key_block;
   index const width = round_to_multiple(dim_v, simd::lanes), stride = 4 * o_stride;
   scale_rows(alpha, width, o, o_stride);
   tiles::configure(tiles::shape(query_tile_rows, query_tile_rows));
   for (index d = 0; d < width; d += 2 * panel_width) {
     index const parts = least(4, (width - d) / 16);  // of 16 columns
-    std::byte const* const left = v + d / panel_width * panel_bytes;
-    std::byte const* const right = left + panel_bytes;
+    std::byte const* const left = v + d / panel_width * panel_size;
+    std::byte const* const right = left + panel_size;
     index const left_stride = parts > 1 ? pair_bytes : pair_bytes / 2, right_stride = parts > 3 ? pair_bytes : pair_bytes / 2;
     float* const to = o + d;
     tiles::load<0>(to, stride);

@@ -23,7 +23,7 @@
 ///           windows of attention count places in the cache, in which the newest token is the last; positions are for rotation.
 /// Keys      are stored as they come: rotated, or before rotation, if attention is to rotate them (attention/rotary.hpp).
 /// Batch     keys(layer, sequences) reads several sequences at once, of different lengths.
-/// Memory    16 bytes of tables for each page and 4 for each token and head, besides pages. A page goes when its last owner does,
+/// Memory    36 bytes of tables for each page and 4 for each token and head, besides pages. A page goes when its last owner does,
 ///           and memory when the 64 pages do that were allocated together: defragment() moves pages so that it goes at once.
 ///           `bytes()` counts pages in use, `reserved_bytes()` what is allocated for pages.
 /// By page   keys in 2 bits share scales over the 64 tokens of a page: they are appended 64 at a time, to whole pages. cache/tiers.hpp
