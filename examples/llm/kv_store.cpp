@@ -20,7 +20,12 @@ full_store::full_store(kv_model const& model, tern::cpu_policy const& policy, ob
     seen_.push_back({tern::recent_queries(model.heads, observed_tokens, model.dim), tern::h2o_state(model.kv_heads)});
 }
 full_store::full_store(full_store const& other)
-    : model_(other.model_), policy_(other.policy_), cache_(other.cache_), sequence_(cache_->fork(other.sequence_)), seen_(other.seen_) {}
+    : model_(other.model_),
+      policy_(other.policy_),
+      cache_(other.cache_),
+      sequence_(cache_->fork(other.sequence_)),
+      seen_(other.seen_),
+      observes_(other.observes_) {}
 full_store::~full_store() { cache_->close(sequence_); }
 
 void full_store::append(index layer, rows k, rows v) { cache_->append(policy_, sequence_, layer, k, v); }

@@ -26,7 +26,7 @@ struct tiled_cache {
         for (index b = 0; b < dim / 32; ++b) {
           float const* const at = x.data() + (h * room + t) * dim + 32 * b;
           if constexpr (Format::keys && Format::bits == 2) {
-            if (t % 64 == 0) Format::encode(at, dim, dim, b, tiles.tile(h, t));
+            if (t % 64 == 0) Format::encode_tokens(at, dim, dim, b, tiles.tile(h, t));
           } else {
             Format::encode(at, dim, b, t % 64, tiles.tile(h, t));
           }

@@ -27,7 +27,7 @@ struct tile_of {
       : dim(of_dim), bytes(static_cast<std::size_t>(Format::tile_bytes(of_dim)), std::byte{0xa5}) {
     for (index b = 0; b < dim / 32; ++b)
       if constexpr (Format::keys)
-        keys2::encode(x.data() + 32 * b, dim, dim, b, bytes.data());
+        keys2::encode_tokens(x.data() + 32 * b, dim, dim, b, bytes.data());
       else
         for (index t = 0; t < tokens; ++t) values2::encode(x.data() + t * dim + 32 * b, dim, b, t, bytes.data());
   }

@@ -54,8 +54,12 @@ struct two_bit_query {
     base = simd::reduce_add(sum);
     float const largest = simd::reduce_max(most), inverse = largest > 0 ? 127.f / largest : 0.f;
     bool const numbers = inverse <= __FLT_MAX__ && largest <= __FLT_MAX__;
-    step = numbers ? largest / 127.f : 0.f;
-    packf const factor(numbers ? inverse : 0.f);
+    step = largest <= __FLT_MAX__ ? (numbers ? largest / 127.f : 0.f) : __builtin_nanf("");
+    if (!numbers || !(base - base == 0)) {  // no integers stand for infinity and NaN, nor for what is so small
+      __builtin_memset(z, 0, static_cast<std::size_t>(dim));
+      return;
+    }
+    packf const factor(inverse);
     for (index e = 0; e < dim; e += W) simd::store_low_bytes(z + e, simd::to_int(simd::load(q + e) * simd::load(d + e) * factor));
   }
 };

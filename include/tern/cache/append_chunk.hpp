@@ -28,6 +28,8 @@ inline constexpr struct append_chunk_fn {
                   rope_options options = {}) const {
     index const heads = from.shape().kv_heads, dim = from.shape().dim, length = from.longest(chunk, layer);
     static_cast<void>(to.longest(s, layer));  // fails unless it is open
+    for (index h = 0; h < heads; ++h)
+      detail::expect_equal("append_chunk", "the tokens of a head", from.length(chunk, layer, h), "those of the longest", length);
     if (length == 0) return;
     options.magnitude = 1;
     index const turned = options.dimensions != 0 ? options.dimensions : dim,

@@ -76,6 +76,11 @@ inline constexpr struct copy_tokens_fn {
       detail::expect(count == 0 || lists.row(h)[count - 1] < from.length(s, layer, h), op, "the last index of a list",
                      count > 0 ? lists.row(h)[count - 1] : 0, "a token of its head");
       index const own = to.length(t, layer, h);
+      if constexpr (To::by_page) {
+        detail::expect(count % page_rows == 0, op, "the count of a list", count, "a multiple of 64, which these keys are written in");
+        detail::expect(own % page_rows == 0, op, "the tokens of a head copied to", own,
+                       "whole pages of 64, which these keys are written in");
+      }
       pages += detail::divide_up(own + count, page_rows) - detail::divide_up(own, page_rows);
     }
     detail::expect(pages <= to.pages_left(), op, "the number of new pages", pages, "at most those that are left");

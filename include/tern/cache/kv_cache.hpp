@@ -26,7 +26,7 @@
 /// Memory    36 bytes of tables for each page and 4 for each token and head, besides pages. A page goes when its last owner does,
 ///           and memory when the 64 pages do that were allocated together: defragment() moves pages so that it goes at once.
 ///           `bytes()` counts pages in use, `reserved_bytes()` what is allocated for pages.
-/// By page   keys in 2 bits share scales over the 64 tokens of a page: they are appended 64 at a time, to whole pages. cache/tiers.hpp
+/// By page   keys in 2 bits share scales over the 64 tokens of a page: they are appended 64 at a time, to whole pages. cache/kv_tiers.hpp
 ///           keeps the latest tokens in another format until there are 64 of them. keep() rounds such keys anew.
 /// Errors    wrong shapes, sequences that are not open, positions that do not ascend, pages beyond `max_pages`: the cache is as before.
 /// Threads   one that changes the cache at a time; appending uses the policy's. Views (keys, values, positions) hold until the next change.
@@ -48,6 +48,8 @@ class kv_cache : public detail::kv_tables {
  public:
   using key_format = page_format<K>;
   using value_format = page_format<V>;
+  /// Whether keys are appended 64 at a time, to whole pages.
+  static constexpr bool by_page = written_by_page<K>;
 
   explicit kv_cache(kv_shape const& shape) : detail::kv_tables(checked(shape), page_bytes(shape)) {}
 
@@ -268,9 +270,7 @@ class kv_cache : public detail::kv_tables {
     if (index const stay = sinks % page_rows; stay != 0) {
       index const left = size - (first + pages) * page_rows;
       auto const token = [&](index i) TERN_LAMBDA { return (i < stay ? first : first + pages) * page_rows + i; };
-      std::int32_t const target = pool_.is_shared(of.pages[first]) ? pool_.take() : of.pages[first];
-      gather(of, left < page_rows ? left : page_rows, token, first, target, scratch);
-      put_page(of, first, target);
+      gather(of, left < page_rows ? left : page_rows, token, first, of.pages[first], scratch);
       ++begin;
     }
     for (index p = begin; p < begin + pages; ++p) pool_.drop(of.pages[p]);

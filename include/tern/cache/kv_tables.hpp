@@ -73,7 +73,10 @@ class kv_tables {
   TERN_INLINE bool is_open(sequence s) const { return s >= 0 && s < open_.size() && open_[s]; }
 
   /// How many tokens a head holds.
-  TERN_INLINE index length(sequence s, index layer, index h = 0) const { return at(s, layer, h).size(); }
+  TERN_INLINE index length(sequence s, index layer, index h = 0) const {
+    check(s, "length", layer);
+    return at(s, layer, h).size();
+  }
   /// How many the longest head of a layer holds.
   index longest(sequence s, index layer) const {
     check(s, "longest", layer);
@@ -82,9 +85,13 @@ class kv_tables {
     return most;
   }
   /// The position that the next token gets.
-  TERN_INLINE index next_position(sequence s, index layer = 0) const { return next(s, layer); }
+  TERN_INLINE index next_position(sequence s, index layer = 0) const {
+    check(s, "next_position", layer);
+    return next(s, layer);
+  }
   /// The positions of a head's tokens.
   TERN_INLINE tensor_view<std::int32_t const, 1> positions(sequence s, index layer, index h) const {
+    check(s, "positions", layer);
     head const& of = at(s, layer, h);
     return {of.positions.data(), tern::shape<1>{{of.size()}}};
   }

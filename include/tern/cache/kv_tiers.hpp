@@ -21,7 +21,7 @@
 
 #include <tern/attention/attention.hpp>
 #include <tern/attention/merge.hpp>
-#include <tern/cache/kv_cache.hpp>
+#include <tern/cache/copy_tokens.hpp>
 
 namespace tern {
 inline namespace TERN_ABI {
@@ -37,7 +37,8 @@ class kv_tiers {
     detail::expect(latest >= 0, "kv_tiers", "latest", latest, "at least 0");
   }
 
-  Old old;        ///< the compressed tokens of all sequences; methods may evict some
+  Old old;  ///< the compressed tokens of all sequences; methods may evict some, where keys are of 2 bits the same number of each head, 64
+            ///< at a time
   Recent recent;  ///< the latest tokens, under the same numbers of sequences
 
   sequence open() { return same(old.open(), recent.open()); }
@@ -62,6 +63,7 @@ class kv_tiers {
     static_assert(view_of<Q>::rank == 3 && view_of<O>::rank == 3, "tern: kv_tiers::attend takes q and out (heads, tokens, dim)");
     auto const x = tern::view(q).expanded();
     auto const to = tern::view(out).expanded();
+    detail::expect(x.extent(2) <= recent.longest(s, layer), "kv_tiers::attend", "the tokens of q", x.extent(2), "at most those of recent");
     if (old.longest(s, layer) == 0) return attention(policy, x, recent.keys(layer, s), recent.values(layer, s), to, causal{});
     index const heads = x.extent(1), tokens = x.extent(2), rows = heads * tokens, dim_v = recent.shape().dim_v;
     workspace::lease const scratch(policy.scratch(), static_cast<std::size_t>(rows * (dim_v + 2)) * sizeof(float));
@@ -78,8 +80,10 @@ class kv_tiers {
   void truncate(cpu_policy const& policy, sequence s, index position) {
     recent.truncate(s, position);
     old.truncate(s, position);
-    for (index layer = 0; layer < recent.shape().layers; ++layer) {
+    for (index layer = 0; layer < recent.shape().layers && Old::by_page; ++layer) {
       index const length = old.longest(s, layer), part = length % page_rows;
+      for (index h = 0; h < old.shape().kv_heads; ++h)
+        detail::expect_equal("kv_tiers::truncate", "the tokens of a head of old", old.length(s, layer, h), "those of the longest", length);
       if (recent.longest(s, layer) > 0 || part == 0) continue;
       copy(policy, s, layer, old, length - part, part, recent);
       old.truncate(s, layer, old.positions(s, layer, 0)[length - part]);
@@ -89,26 +93,17 @@ class kv_tiers {
  private:
   /// Whole pages from `recent` to `old`.
   void settle(cpu_policy const& policy, sequence s, index layer) {
-    index const length = recent.longest(s, layer), pages = (length - latest_) / page_rows;
-    for (index page = 0; page < pages; ++page) copy(policy, s, layer, recent, page * page_rows, page_rows, old);
-    if (pages > 0) recent.slide(policy, s, layer, 0, length - pages * page_rows);
+    for (index length = recent.longest(s, layer); length - latest_ >= page_rows; length -= page_rows) {
+      copy(policy, s, layer, recent, 0, page_rows, old);
+      recent.slide(policy, s, layer, 0, length - page_rows);
+    }
   }
   /// Tokens [first, first + count) of a layer, of all heads, behind those of another cache.
   template <class From, class To>
   void copy(cpu_policy const& policy, sequence s, index layer, From const& from, index first, index count, To& to) const {
-    index const heads = recent.shape().kv_heads, dim = recent.shape().dim, dim_v = recent.shape().dim_v;
-    workspace::lease const scratch(policy.scratch(), static_cast<std::size_t>(heads * count * (dim + dim_v)) * sizeof(float));
-    auto const k = tern::view(reinterpret_cast<float*>(scratch.data()), heads, count, dim);
-    auto const v = tern::view(k.data() + heads * count * dim, heads, count, dim_v);
-    for (index h = 0; h < heads; ++h) {
-      detail::expect(from.length(s, layer, h) >= first + count, "kv_tiers", "the tokens of a head", from.length(s, layer, h),
-                     "those of the others");
-      for (index t = 0; t < count; ++t) {
-        from.read_key(s, layer, h, first + t, &k(h, t, 0));
-        from.read_value(s, layer, h, first + t, &v(h, t, 0));
-      }
-    }
-    to.append(policy, s, layer, k, v, from.positions(s, layer, 0).slice(0, first, first + count));
+    index const heads = recent.shape().kv_heads;
+    workspace::lease const scratch(policy.scratch(), static_cast<std::size_t>(count + heads) * sizeof(std::int32_t));
+    copy_tokens(policy, from, s, layer, consecutive_tokens(reinterpret_cast<std::int32_t*>(scratch.data()), heads, first, count), to, s);
   }
   static sequence same(sequence a, sequence b) {
     detail::expect_equal("kv_tiers", "the sequence of recent", b, "that of old", a);

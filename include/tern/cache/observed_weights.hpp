@@ -123,6 +123,7 @@ inline constexpr struct observed_weights_fn {
                    "a divisor of those of q");
     detail::expect_equal(op, "q.extent(2)", q.extent(2), "the dim of k", keys.extent[3]);
     detail::expect(q.extent(2) <= 1 || q.stride(2) == 1, op, "q.stride(2)", q.stride(2), "1 (contiguous rows)");
+    detail::expect(keys.stride == 1, op, keys.stride_name, keys.stride, "1 (contiguous rows)");
     detail::expect_equal(op, "lse.extent(0)", lse.extent(0), "q.extent(0)", q.extent(0));
     detail::expect_equal(op, "lse.extent(1)", lse.extent(1), "q.extent(1)", q.extent(1));
     detail::expect_equal(op, "weights.extent(0)", out.extent(0), "the heads of k", kv_heads);

@@ -107,7 +107,7 @@ struct page_of_channels : tile_page<Format> {
     for (index b = 0; b < dim / some; ++b) {
       float part[page_rows * some];
       for (index t = 0; t < page_rows; ++t) widen_row(x(t) + b * some, some, 1.f, part + t * some);
-      Format::encode(part, some, dim, b, page);
+      Format::encode_tokens(part, some, dim, b, page);
     }
   }
 };

@@ -24,6 +24,8 @@ inline constexpr struct rerotate_fn {
     requires(!written_by_page<K>)
   void operator()(cpu_policy const& policy, kv_cache<K, V>& cache, std::int32_t s, index layer, index first = 0,
                   rope_options options = {}) const {
+    detail::expect(first >= 0 && first + cache.longest(s, layer) < (index{1} << 31) - detail::key_limit_slack, "rerotate", "first", first,
+                   "positions below 2^31 - 1024");
     cache.own_pages(s, layer);
     options.magnitude = 1;
     index const heads = cache.shape().kv_heads, dim = cache.shape().dim, pages = detail::divide_up(cache.longest(s, layer), page_rows);

@@ -8,9 +8,9 @@
 ///                                                                    least share * budget in each head
 ///
 /// Shapes    scores (kv_heads, keys) f32; kept a row for each key head, whose room is what it may keep: with `together`, up to `keys`.
-/// Protected the first and the last tokens of a head count as larger than any score; the last go before the first where both exceed
-///           the budget. Where a head has fewer tokens than the longest, its scores end with -inf: such are never kept, and "last"
-///           means before them.
+/// Protected the first and the last tokens of a head count as larger than any score; where the budget has no room for both, the last
+///           stay. Where a head has fewer tokens than the longest, its scores end with -inf: such are never kept, and "last" means before
+///           them.
 /// Ties      go to the earlier token; in `together` to the earlier head. The result follows from the scores alone.
 /// Cost      five passes over the scores.
 /// Source    of `together`: the idea is Ada-KV's (Feng et al. 2024, arXiv:2407.11550), the share for each head kvpress's AdaKVPress.
@@ -39,12 +39,18 @@ struct protected_scores {
   }
 };
 
+TERN_INLINE void check_room(char const* op, index heads, index_lists const& kept) {
+  expect_equal(op, "the rows of kept", kept.rows(), "scores.extent(0)", heads);
+  expect(kept.ids.extent(0) >= heads, op, "kept.ids.extent(0)", kept.ids.extent(0), "a row for each head");
+  expect(kept.most() <= 1 || kept.ids.stride(1) == 1, op, "kept.ids.stride(1)", kept.ids.stride(1), "1 (contiguous rows)");
+}
+
 }  // namespace detail
 
 /// The `budget` tokens of each head with the largest scores: see the top of this file. Scores of protected tokens become +inf.
 TERN_INLINE void select_tokens(tensor_view<float, 2> const& scores, index budget, protect const& always, index_lists const& kept) {
   detail::expect(budget >= 0, "select_tokens", "budget", budget, "at least 0");
-  detail::expect_equal("select_tokens", "the rows of kept", kept.rows(), "scores.extent(0)", scores.extent(0));
+  detail::check_room("select_tokens", scores.extent(0), kept);
   for (index h = 0; h < scores.extent(0); ++h) {
     detail::protected_scores const of(scores[h], budget, always);
     kept.counts[h] = static_cast<std::int32_t>(select_top(of.scores, budget, kept.room(h)));
@@ -60,7 +66,7 @@ TERN_INLINE void select_tokens_together(tensor_view<float, 2> const& scores, ind
   detail::expect(budget >= 0, op, "budget", budget, "at least 0");
   detail::expect(share >= 0.f && share <= 1.f, op, "share in percent", static_cast<index>(share * 100), "0 to 100");
   detail::expect(scores.is_contiguous(), op, "scores.stride(0)", scores.stride(0), "scores.extent(1) (rows without gaps)");
-  detail::expect_equal(op, "the rows of kept", kept.rows(), "scores.extent(0)", heads);
+  detail::check_room(op, heads, kept);
   detail::expect(kept.most() >= keys, op, "the room of kept", kept.most(), "a place for each key");
   auto const safe = static_cast<index>(share * static_cast<float>(budget));
   for (index h = 0; h < heads; ++h) {
@@ -68,7 +74,7 @@ TERN_INLINE void select_tokens_together(tensor_view<float, 2> const& scores, ind
     index const count = select_top(of.scores, safe, kept.room(h));
     for (index i = 0; i < count; ++i) scores(h, kept.row(h)[i]) = __builtin_inff();
   }
-  index const all = heads * keys, wanted = heads * budget < all ? heads * budget : all;
+  index const all = heads * keys, wanted = budget < keys ? heads * budget : all;
   tensor_view<float const, 1> const flat(scores.data(), shape<1>{{all}});
   detail::kth_score const last(flat, wanted > 0 ? wanted : 1);
   index equal = last.equal;

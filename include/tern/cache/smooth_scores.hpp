@@ -7,7 +7,7 @@
 ///                                             outside counts as 0
 ///     largest_neighbor(scores, width, to)     to_j = the largest of them
 ///
-/// Shapes    scores, to (kv_heads, keys) f32, to not scores. width is odd. Cost: 2 keys flop a head, width keys for the largest.
+/// Shapes    scores, to (kv_heads, keys) f32, to not scores. width is odd. Cost: width keys flop a head.
 /// Source    SnapKV (arXiv:2404.14469) averages (its code), or takes the largest.
 
 #include <tern/core/error.hpp>

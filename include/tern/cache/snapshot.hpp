@@ -136,13 +136,16 @@ struct snapshot_access {
     check_header(cache, model, all.take(sizeof(snapshot_header)));
     snapshot_reader rest = all;
     index needed = 0;
+    std::int32_t behind = 0;  // the next position of the layer
     each_head(
-        cache, rest, [](index, std::int32_t) {},
+        cache, rest, [&](index, std::int32_t next) { behind = next; },
         [&](index, index, std::int32_t const* positions, index count, std::byte const*) {
           for (index i = 0; i < count; ++i) {
             std::int32_t const last = i > 0 ? word(positions, i - 1) : -1;
             expect(word(positions, i) > last, "load_snapshot", "a position", index{word(positions, i)}, "behind the one before");
           }
+          expect(count == 0 || word(positions, count - 1) < behind, "load_snapshot", "a last position",
+                 count > 0 ? index{word(positions, count - 1)} : 0, "before the next of its layer");
           needed += divide_up(count, page_rows);
         });
     expect(rest.left() == 8, "load_snapshot", "the number of bytes behind the last head", rest.left(), "8");
@@ -167,6 +170,8 @@ struct snapshot_access {
   template <class Cache, class Head>
   TERN_INLINE static std::byte const* first_rows(Cache const& cache, Head const& of, index page, index rows, std::byte* to) {
     cache.gather(of, rows, [&](index i) TERN_LAMBDA { return page * page_rows + i; }, to);
+    if constexpr (Cache::by_page)  // written whole; gathering would round it anew
+      __builtin_memcpy(to, cache.pool_.at(of.pages[page]), static_cast<std::size_t>(cache.key_bytes(cache.shape())));
     return to;
   }
   /// Of memory that may not be aligned.
@@ -196,7 +201,8 @@ struct snapshot_access {
   static void each_head(Cache const& cache, snapshot_reader& from, F&& of_layer, G&& of_head) {
     for (index layer = 0; layer < cache.shape().layers; ++layer) {
       auto const next = from.number<std::int32_t>();
-      expect(next >= 0, "load_snapshot", "the next position of a layer", next, "at least 0");
+      expect(next >= 0 && next < (index{1} << 31) - key_limit_slack, "load_snapshot", "the next position of a layer", next,
+             "0 to 2^31 - 1025");
       of_layer(layer, next);
       for (index h = 0; h < cache.shape().kv_heads; ++h) {
         auto const count = index{from.number<std::uint32_t>()};

@@ -18,7 +18,7 @@ class growing {
   TERN_INLINE growing() = default;
   TERN_INLINE growing(growing const& other)
     requires std::copy_constructible<T>
-  {
+      : growing() {
     reserve(other.size_);
     for (index i = 0; i < other.size_; ++i) push(other[i]);
   }

@@ -80,7 +80,7 @@ struct keys2 {
   TERN_INLINE static constexpr index tile_bytes(index dim) { return scale_bytes(dim) + dim / 4 * 64; }
 
   /// Writes elements 32 b, ... 32 b + 31 of a tile, from 64 rows of as many floats.
-  TERN_INLINE static void encode(float const* x, index stride, index dim, index b, std::byte* tile) {
+  TERN_INLINE static void encode_tokens(float const* x, index stride, index dim, index b, std::byte* tile) {
     constexpr index W = simd::lanes;
     auto* const step = reinterpret_cast<f16*>(tile) + elements * b;
     f16* const least = step + dim;
@@ -122,7 +122,7 @@ struct keys2 {
         detail::tile_token const& of = from[i < count ? i : count - 1];
         decode(of.tile, dim, b, of.t, x + i * elements);
       }
-      encode(x, elements, dim, b, to);
+      encode_tokens(x, elements, dim, b, to);
     }
   }
 };

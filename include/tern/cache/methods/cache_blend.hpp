@@ -80,6 +80,10 @@ inline constexpr struct cache_blend_fn {
     for (index h = 0; h < kv_heads; ++h)
       detail::expect_equal(op, "the tokens of a head", cache.length(s, layer, h), "those of the longest", length);
     index const wanted = count < tokens ? count : tokens;
+    detail::expect(dim <= 1 || y.stride(2) == 1, op, "k.stride(2)", y.stride(2), "1 (contiguous rows)");
+    detail::expect(dim_v <= 1 || z.stride(2) == 1, op, "v.stride(2)", z.stride(2), "1 (contiguous rows)");
+    detail::expect(tern::view(out).extent(1) >= wanted, op, "out.extent(1)", tern::view(out).extent(1), "a row for each chosen token");
+    detail::expect(tern::view(lse).extent(1) >= wanted, op, "lse.extent(1)", tern::view(lse).extent(1), "one for each chosen token");
     workspace::lease const memory(policy.scratch(),
                                   static_cast<std::size_t>(tokens + heads * wanted * dim + wanted + dim + dim_v) * sizeof(float));
     auto const delta = tern::view(reinterpret_cast<float*>(memory.data()), tokens);

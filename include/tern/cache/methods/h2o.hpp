@@ -41,10 +41,12 @@ class h2o_state {
     detail::expect_equal("h2o_state::observe", "kv_heads of the cache", heads, "that of the state", sums_.size());
     token_scores const scores(policy, heads, cache.longest(s, layer));
     observed_weights(policy, q, cache.keys(layer, s), scores.first);
-    auto const queries = static_cast<float>(tern::view(q).extent(1));
+    index const queries = tern::view(q).extent(1);
     for (index h = 0; h < heads; ++h) {
-      follow(h, cache.length(s, layer, h));
-      for (index j = 0; j < sums_[h].size(); ++j) sums_[h][j] += scores.first(h, j) * queries;
+      index const length = cache.length(s, layer, h);
+      follow(h, length > queries ? length - queries : 0);  // the queries' own keys are new
+      follow(h, length);
+      for (index j = 0; j < length; ++j) sums_[h][j] += scores.first(h, j) * static_cast<float>(queries);
     }
   }
   template <class K, class V>
