@@ -2,11 +2,11 @@
 #include "kv_report.hpp"
 
 #include "evaluation.hpp"
+#include "kv_picture.hpp"
 
 #include <tern/core/random.hpp>
 
 #include <algorithm>
-#include <cmath>
 #include <cstdio>
 #include <fstream>
 #include <iterator>
@@ -192,31 +192,10 @@ void print_table(std::vector<contestant> const& all) {
   }
 }
 
-/// Bytes against divergence, both on logarithmic scales.
-void draw(std::vector<contestant> const& all, char const* path) {
-  constexpr double width = 760, height = 480, left = 70, bottom = 50, least_bytes = 1 / 16., least = 1e-5, most = 10;
-  auto const x_of = [&](double bytes) { return left + (width - left - 120) * std::log(bytes / least_bytes) / std::log(1 / least_bytes); };
-  auto const y_of = [&](double kl) {
-    return 20 + (height - bottom - 20) * std::log(most / std::clamp(kl, least, most)) / std::log(most / least);
-  };
-  std::ofstream svg(path);
-  svg << "<svg xmlns='http://www.w3.org/2000/svg' width='" << width << "' height='" << height
-      << "' font-family='sans-serif' font-size='11'>\n<rect width='100%' height='100%' fill='white'/>\n";
-  for (double b = least_bytes; b <= 1; b *= 2)
-    svg << "<line x1='" << x_of(b) << "' x2='" << x_of(b) << "' y1='20' y2='" << height - bottom << "' stroke='#ddd'/><text x='" << x_of(b)
-        << "' y='" << height - bottom + 16 << "' text-anchor='middle'>1/" << std::lround(1 / b) << "</text>\n";
-  for (double k = least; k <= most; k *= 10)
-    svg << "<line x1='" << left << "' x2='" << x_of(1) << "' y1='" << y_of(k) << "' y2='" << y_of(k) << "' stroke='#ddd'/><text x='"
-        << left - 6 << "' y='" << y_of(k) + 4 << "' text-anchor='end'>" << k << "</text>\n";
-  svg << "<text x='" << (left + x_of(1)) / 2 << "' y='" << height - 12
-      << "' text-anchor='middle'>bytes kept, of f16</text>\n<text x='14' y='" << height / 2 << "' transform='rotate(-90 14 " << height / 2
-      << ")' text-anchor='middle'>KL divergence</text>\n";
-  for (contestant const& c : all) {
-    double const x = x_of(c.bytes), y = y_of(c.predictions.means().divergence);
-    svg << "<circle cx='" << x << "' cy='" << y << "' r='3' fill='" << (c.store->takes_budget ? "#c60" : "#06c") << "'/><text x='" << x + 5
-        << "' y='" << y + 4 << "'>" << c.store->name << "</text>\n";
-  }
-  svg << "</svg>\n";
+void draw(std::vector<contestant> const& all) {
+  std::vector<kv_point> points;
+  for (contestant const& c : all) points.push_back({c.store->name, c.bytes, c.predictions.means().divergence, c.store->takes_budget});
+  draw_kv_points(std::move(points), "kv_report.svg");
 }
 
 }  // namespace
@@ -234,7 +213,7 @@ void report_kv_stores(tokenizer const& words, model& network, tern::cpu_policy c
     return a.predictions.means().divergence < b.predictions.means().divergence;
   });
   print_table(all);
-  draw(all, "kv_report.svg");
+  draw(all);
 }
 
 }  // namespace llm
