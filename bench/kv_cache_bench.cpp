@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // A step of decoding over a kv_cache: 32 heads, 8 key heads, dim 128, as many layers in turn as exceed the caches. Names:
 //
-//     decode_<what>_h32x8_n<tokens>_d128      f16, q8_0, q4_0, q2 (keys and values in so many bits); low_rank160 (all keys of a token as
-//     160
-//                                             numbers), think40 (60 % of the channels of keys); quest8_... (an eighth of the pages, with
-//                                             their selection)
+//     decode_<what>_h32x8_n<tokens>_d128      f16; q8_0, q4_0, q2: keys and values in tiles of so many bits; low_rank160: all keys of a
+//                                             token as 160 numbers; think40: 60 % of the channels of keys; quest8_...: an eighth of the
+//                                             pages, with their selection
 //     score_snapkv_..., prefill_f16_...       the last 64 queries of a prompt against all keys, and the prompt's attention beside it
 //     keep_half_<format>_..., append<tokens>_<format>_...
 //

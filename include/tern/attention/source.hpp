@@ -6,7 +6,7 @@
 ///     paged(pool, table)    rows in pages of a pool; table says which page holds which rows of a sequence
 ///     ring(buffer, first)   a buffer that is written round and round; key j lies in row (first + j) % rows
 ///     paged_heads<Format>   pages of one head each, which has a list, and a length, of its own; what a kv_cache hands out
-///     kv_tiles<Format>      a cache in tiles of 8 or 4 bits (formats/kv_tiles.hpp), which is fastest to decode with
+///     kv_tiles<Format>      a cache in tiles of 8, 4 or 2 bits (formats/kv_tiles.hpp, kv_two_bits.hpp), which is fastest to decode with
 ///     joined(a, b, ...)     several tensors, one after the other, as a shared prefix and what follows it
 ///
 /// All but tiles (of which pages may be) are of f32, f16 or bf16, or of whole blocks of a format along dim (formats::q8_0::block,

@@ -17,7 +17,7 @@
 ///           that keeps nothing, or all, stays as it is.
 /// Ties      go to the earlier kept token, as do keys of zeros and NaN.
 /// Composition  cosines are a matmul of normalized keys, 64 tokens at a time.
-/// Memory    scratch from the policy: for each kept token of a head 2 dim + dim_v + 65 numbers, and 128 dim.
+/// Memory    scratch from the policy: for each token of a head 2 dim + dim_v + 65 numbers, and 128 dim.
 /// Cost      2 evicted kept dim flop a head. Fails before anything changes.
 /// Source    LOOK-M (arXiv:2406.18139): its authors' code.
 

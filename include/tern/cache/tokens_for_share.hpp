@@ -5,7 +5,7 @@
 ///
 ///     tokens_for_share(scores, share)      the least p for which the p largest of the scores have `share` of their sum
 ///
-/// Shapes    scores (tokens) f32, none negative. Sums are made in f64. A share of 0 takes none, one of 1 all that are not zero.
+/// Shapes    scores (tokens) f32, none negative. Sums are made in f64. A share of 0 takes none, one of 1 all above 2^-40 of the sum.
 /// NaN       takes all.
 /// Cost      6 passes over the scores for each bit of p.
 /// Source    top-p as in ZipVL (arXiv:2410.08584).

@@ -17,7 +17,7 @@
 /// Random    one number is drawn for each token that goes, head by head: the same seed gives the same cache.
 /// Edges     0 / 0 gives p = 0, and a token with nothing kept behind it is only dropped.
 /// When      whenever tokens are evicted: sinks and a window that slides, or what select_tokens chose.
-/// Cost      evicted receivers dim_v additions a head, and moving what stays.
+/// Cost      evicted receivers + 2 kept times dim_v additions a head, and moving what stays.
 /// Source    the authors' code (kv_cache_cam.py, modify_llama_cam.py: 16 or 32 receivers, which divide the value among them; the mean there
 ///           is over the receivers, or all that stay) and the paper's abstract.
 

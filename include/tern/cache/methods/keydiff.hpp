@@ -13,7 +13,7 @@
 ///
 /// When      at any time: no queries are needed. The paper calls it after each block of a prompt, so that the cache never holds more
 ///           than the budget and a block.
-/// Cost      6 keys dim flop a head, two readings of the keys, and moving what stays. A key of zeros has the score 0.
+/// Cost      10 keys dim flop a head, two readings of the keys, and moving what stays. A key of zeros has the score 0.
 /// Source    the paper; kvpress's KeyDiffPress scores alike. Neither protects tokens, which is the default here.
 
 #include <tern/cache/select_tokens.hpp>
