@@ -4,7 +4,7 @@
 #include "catch.hpp"
 #include "compare.hpp"
 
-#include <tern/attention/tile_kernels.hpp>
+#include <tern/attention/tile_values.hpp>
 
 #include <algorithm>
 #include <cmath>
