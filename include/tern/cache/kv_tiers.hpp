@@ -15,15 +15,30 @@
 ///
 /// Tokens    append first moves whole pages of 64 tokens from `recent` to `old` that leave at least `latest` behind; so those that attend
 ///           sees unrounded are as many as were appended last, and `latest` at least.
-/// Memory    attend: scratch from the policy, a second output and two log-sum-exps.
+/// Memory    attend: scratch from the policy, two outputs and three log-sum-exps.
 /// Errors    those of kv_cache; truncating into the middle of a page of `old` moves the tokens before back to `recent`.
 /// Cost      each token is written twice.
 
-#include <tern/attention/attention.hpp>
-#include <tern/attention/merge.hpp>
+#include <tern/attention/partials.hpp>
 #include <tern/cache/copy_tokens.hpp>
 
 namespace tern {
+namespace detail {
+inline namespace TERN_ABI {
+
+/// Attention of the last tokens, q (heads, tokens, dim), over all keys of `old` and, causally, those of `recent`, as one softmax.
+template <class Q, class Old, class Recent, class O, class L>
+inline void attend_both(cpu_policy const& policy, Q const& q, Old const& old, std::int32_t s, Recent const& recent, std::int32_t t,
+                        index layer, O const& out, L const& lse) {
+  partial_results<3> const parts(policy, 2, out);
+  attention(policy, q, old.keys(layer, s), old.values(layer, s), parts.out(0), parts.lse(0));
+  attention(policy, q, recent.keys(layer, t), recent.values(layer, t), parts.out(1), parts.lse(1), causal{});
+  parts.merge_into(policy, out, lse);
+}
+
+}  // namespace TERN_ABI
+}  // namespace detail
+
 inline namespace TERN_ABI {
 
 /// A compressed cache behind one of the latest tokens: see the top of this file.
@@ -61,19 +76,13 @@ class kv_tiers {
   template <tensor_like Q, tensor_like O>
   void attend(cpu_policy const& policy, sequence s, index layer, Q&& q, O&& out) const {
     static_assert(view_of<Q>::rank == 3 && view_of<O>::rank == 3, "tern: kv_tiers::attend takes q and out (heads, tokens, dim)");
-    auto const x = tern::view(q).expanded();
-    auto const to = tern::view(out).expanded();
-    detail::expect(x.extent(2) <= recent.longest(s, layer), "kv_tiers::attend", "the tokens of q", x.extent(2), "at most those of recent");
+    auto const x = tern::view(q);
+    auto const to = tern::view(out);
+    detail::expect(x.extent(1) <= recent.longest(s, layer), "kv_tiers::attend", "the tokens of q", x.extent(1), "at most those of recent");
     if (old.longest(s, layer) == 0) return attention(policy, x, recent.keys(layer, s), recent.values(layer, s), to, causal{});
-    index const heads = x.extent(1), tokens = x.extent(2), rows = heads * tokens, dim_v = recent.shape().dim_v;
-    workspace::lease const scratch(policy.scratch(), static_cast<std::size_t>(rows * (dim_v + 2)) * sizeof(float));
-    auto* const memory = reinterpret_cast<float*>(scratch.data());
-    auto const part = tern::view(memory, index{1}, heads, tokens, dim_v);
-    auto const part_lse = tern::view(memory + rows * dim_v, index{1}, heads, tokens),
-               lse = tern::view(part_lse.data() + rows, index{1}, heads, tokens);
-    attention(policy, x, old.keys(layer, s), old.values(layer, s), part, log_sum_exp{part_lse});
-    attention(policy, x, recent.keys(layer, s), recent.values(layer, s), to, causal{}, log_sum_exp{lse});
-    merge(policy, part, part_lse, to, lse, to, lse);
+    index const heads = x.extent(0), tokens = x.extent(1);
+    workspace::lease const scratch(policy.scratch(), static_cast<std::size_t>(heads * tokens) * sizeof(float));
+    detail::attend_both(policy, x, old, s, recent, s, layer, to, tern::view(reinterpret_cast<float*>(scratch.data()), heads, tokens));
   }
 
   /// Tokens at `position` and behind it are forgotten, in all layers.

@@ -32,11 +32,7 @@ class page_pool {
   TERN_INLINE index used() const { return used_; }
   TERN_INLINE index left() const { return limit_ - used_; }
   /// Bytes of the memory that is held, for pages in use and free ones.
-  TERN_INLINE index reserved_bytes() const {
-    index slabs = 0;
-    for (slab const& s : slabs_) slabs += s.memory != nullptr;
-    return slabs * in_slab_ * page_bytes_;
-  }
+  TERN_INLINE index reserved_bytes() const { return held_ * in_slab_ * page_bytes_; }
   TERN_INLINE std::byte* const* addresses() const { return address_.data(); }
   TERN_INLINE std::byte* at(std::int32_t id) const { return address_[id]; }
   TERN_INLINE bool is_shared(std::int32_t id) const { return owners_[id] > 1; }
@@ -44,15 +40,15 @@ class page_pool {
 
   /// Makes room for `count` more pages, so that taking them allocates nothing, and cannot fail.
   inline void reserve(index count) {
-    index room = 0;
-    for (slab const& s : slabs_) room += s.memory != nullptr ? std::popcount(s.free) : 0;
-    while (room < count) {
-      index i = 0;
-      while (i < slabs_.size() && slabs_[i].memory != nullptr) ++i;
-      if (i == slabs_.size()) slabs_.push(slab{nullptr, all_free()});
+    for (index i = 0; held_ * in_slab_ - used_ < count;) {
+      if (held_ == slabs_.size()) {  // none without memory
+        i = held_;
+        slabs_.push(slab{nullptr, all_free()});
+      }
+      while (slabs_[i].memory != nullptr) ++i;
       slabs_[i].memory = static_cast<std::byte*>(
           ::operator new(static_cast<std::size_t>(in_slab_ * page_bytes_), std::align_val_t{static_cast<std::size_t>(alignment)}));
-      room += in_slab_;
+      ++held_;
       if (i < first_free_) first_free_ = i;
     }
     index const ids = address_.size() + (count > free_ids_.size() ? count - free_ids_.size() : 0);
@@ -118,9 +114,11 @@ class page_pool {
   };
 
   TERN_INLINE std::uint64_t all_free() const { return ~std::uint64_t{0} >> (64 - in_slab_); }
-  TERN_INLINE static void release(slab& s) {
-    if (s.memory != nullptr) ::operator delete(s.memory, std::align_val_t{alignment});
+  TERN_INLINE void release(slab& s) {
+    if (s.memory == nullptr) return;
+    ::operator delete(s.memory, std::align_val_t{alignment});
     s.memory = nullptr;
+    --held_;
   }
   TERN_INLINE void free_slot(place p) {
     slab& s = slabs_[p.slab];
@@ -154,7 +152,7 @@ class page_pool {
   }
 
   index page_bytes_, limit_, in_slab_;
-  index used_ = 0, first_free_ = 0;
+  index used_ = 0, held_ = 0, first_free_ = 0;  // pages in use; slabs that have memory; the first with a free page, or one before it
   growing<slab> slabs_;
   growing<std::byte*> address_;   // of each id; null for ids that are free
   growing<std::int32_t> owners_;  // of each id

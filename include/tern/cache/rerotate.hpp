@@ -28,11 +28,9 @@ inline constexpr struct rerotate_fn {
                    "positions below 2^31 - 1024");
     cache.own_pages(s, layer);
     options.magnitude = 1;
-    index const heads = cache.shape().kv_heads, dim = cache.shape().dim, pages = detail::divide_up(cache.longest(s, layer), page_rows);
-    for (index item = 0; item < heads * pages; ++item) {
-      index const h = item / pages, t0 = item % pages * page_rows, left = cache.length(s, layer, h) - t0;
-      if (left > 0) turn(policy, cache, s, layer, h, t0, left < page_rows ? left : page_rows, dim, first, options);
-    }
+    for (index h = 0; h < cache.shape().kv_heads; ++h)
+      for (index t0 = 0, length = cache.length(s, layer, h); t0 < length; t0 += page_rows)
+        turn(policy, cache, s, layer, h, t0, length - t0 < page_rows ? length - t0 : page_rows, cache.shape().dim, first, options);
     cache.renumber(s, layer, first);
   }
 

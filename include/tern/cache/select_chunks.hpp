@@ -26,13 +26,10 @@ TERN_INLINE void select_chunks(tensor_view<float, 2> const& scores, index chunk,
   constexpr char const* op = "select_chunks";
   detail::expect(chunk >= 1, op, "chunk", chunk, "at least 1");
   detail::expect(budget >= 0, op, "budget", budget, "at least 0");
-  detail::expect_equal(op, "the rows of kept", kept.rows(), "scores.extent(0)", scores.extent(0));
+  detail::check_room(op, scores.extent(0), kept);
   detail::expect(kept.most() >= scores.extent(1), op, "the room of kept", kept.most(), "a place for each key");
   for (index h = 0; h < scores.extent(0); ++h) {
-    index length = scores.extent(1);
-    while (length > 0 && scores(h, length - 1) == -__builtin_inff()) --length;
-    index const limit = budget < length ? budget : length;
-    index const last = always.last < limit ? always.last : limit, first = always.first < limit - last ? always.first : limit - last;
+    auto const [length, first, last] = detail::protected_tokens(scores[h], budget, always);
     index const inner = length - first - last, chunks = (inner + chunk - 1) / chunk;
     index const taken = budget >= length ? chunks : (budget - first - last) / chunk;
     tensor_view<float, 1> const sums(scores.data() + h * scores.stride(0) + first * scores.stride(1), shape<1>{{chunks}},

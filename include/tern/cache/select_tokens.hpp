@@ -26,19 +26,23 @@ struct protect {
 
 namespace detail {
 
-/// Scores as they are compared: +inf for protected tokens, NaN, which counts as the largest, as it is.
-struct protected_scores {
-  tensor_view<float, 1> scores;
-  index length;  // of the head
+/// How many tokens a head has, and how many of its first and last ones stay.
+struct protected_tokens {
+  index length, first, last;
 
-  TERN_INLINE protected_scores(tensor_view<float, 1> const& of, index budget, protect const& p) : scores(of), length(of.extent(0)) {
+  TERN_INLINE protected_tokens(tensor_view<float, 1> const& scores, index budget, protect const& p) : length(scores.extent(0)) {
     while (length > 0 && scores[length - 1] == -__builtin_inff()) --length;
-    index const last = p.last < budget ? p.last : budget, first = p.first < budget - last ? p.first : budget - last;
-    for (index j = 0; j < first && j < length; ++j) scores[j] = __builtin_inff();
-    for (index j = length > last ? length - last : 0; j < length; ++j) scores[j] = __builtin_inff();
+    index const limit = budget < length ? budget : length;
+    last = p.last < limit ? p.last : limit;
+    first = p.first < limit - last ? p.first : limit - last;
   }
 };
-
+/// Makes the scores of protected tokens +inf.
+TERN_INLINE void mark_protected(tensor_view<float, 1> const& scores, index budget, protect const& p) {
+  protected_tokens const of(scores, budget, p);
+  for (index j = 0; j < of.first; ++j) scores[j] = __builtin_inff();
+  for (index j = of.length - of.last; j < of.length; ++j) scores[j] = __builtin_inff();
+}
 TERN_INLINE void check_room(char const* op, index heads, index_lists const& kept) {
   expect_equal(op, "the rows of kept", kept.rows(), "scores.extent(0)", heads);
   expect(kept.ids.extent(0) >= heads, op, "kept.ids.extent(0)", kept.ids.extent(0), "a row for each head");
@@ -52,8 +56,8 @@ TERN_INLINE void select_tokens(tensor_view<float, 2> const& scores, index budget
   detail::expect(budget >= 0, "select_tokens", "budget", budget, "at least 0");
   detail::check_room("select_tokens", scores.extent(0), kept);
   for (index h = 0; h < scores.extent(0); ++h) {
-    detail::protected_scores const of(scores[h], budget, always);
-    kept.counts[h] = static_cast<std::int32_t>(select_top(of.scores, budget, kept.room(h)));
+    detail::mark_protected(scores[h], budget, always);
+    kept.counts[h] = static_cast<std::int32_t>(select_top(scores[h], budget, kept.room(h)));
   }
 }
 
@@ -70,8 +74,8 @@ TERN_INLINE void select_tokens_together(tensor_view<float, 2> const& scores, ind
   detail::expect(kept.most() >= keys, op, "the room of kept", kept.most(), "a place for each key");
   auto const safe = static_cast<index>(share * static_cast<float>(budget));
   for (index h = 0; h < heads; ++h) {
-    detail::protected_scores const of(scores[h], budget, always);
-    index const count = select_top(of.scores, safe, kept.room(h));
+    detail::mark_protected(scores[h], budget, always);
+    index const count = select_top(scores[h], safe, kept.room(h));
     for (index i = 0; i < count; ++i) scores(h, kept.row(h)[i]) = __builtin_inff();
   }
   index const all = heads * keys, wanted = budget < keys ? heads * budget : all;

@@ -45,6 +45,18 @@ TERN_INLINE index pages_of_layer(Cache const& cache, std::int32_t s, index layer
   return cache.shape().kv_heads * divide_up(cache.longest(s, layer), page_rows);
 }
 
+/// norms(h, t) = factor |row t of head h|, which read(h, t, x) gives.
+template <class Cache, class Read>
+TERN_INLINE void row_norms(char const* op, cpu_policy const& policy, Cache const& cache, std::int32_t s, index layer, index dim,
+                           tensor_view<float, 2> const& norms, float factor, Read const& read) {
+  row_scratch const rows(policy, pages_of_layer(cache, s, layer), dim);
+  score_tokens(op, policy, cache, s, layer, norms, [&](index h, index t, index slot) TERN_LAMBDA {
+    float* const x = rows.of(slot);
+    read(h, t, x);
+    return factor * __builtin_sqrtf(dot_row(x, x, dim));
+  });
+}
+
 }  // namespace TERN_ABI
 }  // namespace detail
 
@@ -55,13 +67,8 @@ inline constexpr struct key_norms_fn {
   template <class K, class V>
   void operator()(cpu_policy const& policy, kv_cache<K, V> const& cache, std::int32_t s, index layer, tensor_view<float, 2> const& norms,
                   float factor = 1) const {
-    index const dim = cache.shape().dim;
-    detail::row_scratch const rows(policy, detail::pages_of_layer(cache, s, layer), dim);
-    detail::score_tokens("key_norms", policy, cache, s, layer, norms, [&](index h, index t, index slot) TERN_LAMBDA {
-      float* const x = rows.of(slot);
-      cache.read_key(s, layer, h, t, x);
-      return factor * __builtin_sqrtf(detail::dot_row(x, x, dim));
-    });
+    detail::row_norms("key_norms", policy, cache, s, layer, cache.shape().dim, norms, factor,
+                      [&](index h, index t, float* x) TERN_LAMBDA { cache.read_key(s, layer, h, t, x); });
   }
 } key_norms{};
 
@@ -70,13 +77,8 @@ inline constexpr struct value_norms_fn {
   template <class K, class V>
   void operator()(cpu_policy const& policy, kv_cache<K, V> const& cache, std::int32_t s, index layer, tensor_view<float, 2> const& norms,
                   float factor = 1) const {
-    index const dim = cache.shape().dim_v;
-    detail::row_scratch const rows(policy, detail::pages_of_layer(cache, s, layer), dim);
-    detail::score_tokens("value_norms", policy, cache, s, layer, norms, [&](index h, index t, index slot) TERN_LAMBDA {
-      float* const x = rows.of(slot);
-      cache.read_value(s, layer, h, t, x);
-      return factor * __builtin_sqrtf(detail::dot_row(x, x, dim));
-    });
+    detail::row_norms("value_norms", policy, cache, s, layer, cache.shape().dim_v, norms, factor,
+                      [&](index h, index t, float* x) TERN_LAMBDA { cache.read_value(s, layer, h, t, x); });
   }
 } value_norms{};
 

@@ -14,10 +14,10 @@
 ///     h2o.evict(policy, cache, s, layer, budget);    sums of tokens that go are forgotten
 ///
 /// When      observe after each token and prompt, each once; evict after each (one token goes then), or every so many.
-/// Truncated texts are followed: sums of forgotten tokens go. Where another method or slide() takes tokens away, sums are of no use.
-/// Memory    4 bytes for each token and key head.
-/// Cost      observe 4 heads queries keys dim flop: attention without values once more. evict moves what stays.
-/// Source    the paper and its authors' code, where each query head has keys of its own. kvpress's ObservedAttentionPress scores by
+/// A fork of the text takes a copy of the state. Truncated texts are followed: sums of forgotten tokens go. Where another method or slide()
+/// takes tokens away, sums are of no use. Memory    4 bytes for each token and key head. Cost      observe 4 heads queries keys dim flop:
+/// attention without values once more. evict moves what stays. Source    the paper and its authors' code, where each query head has keys of
+/// its own. kvpress's ObservedAttentionPress scores by
 ///           sum_j / (how many queries saw j).
 
 #include <tern/cache/kv_cache.hpp>
@@ -71,13 +71,6 @@ class h2o_state {
       for (index i = 0; i < scores.kept.count(h); ++i) sums_[h][i] = sums_[h][scores.kept.row(h)[i]];
       sums_[h].shrink(scores.kept.count(h));
     }
-  }
-  /// The same sums, for a text that was forked.
-  h2o_state fork() const {
-    h2o_state other(sums_.size());
-    for (index h = 0; h < sums_.size(); ++h)
-      for (float sum : sums_[h]) other.sums_[h].push(sum);
-    return other;
   }
   /// The sums of a head's tokens.
   TERN_INLINE tensor_view<float const, 1> sums(index h) const { return {sums_[h].data(), shape<1>{{sums_[h].size()}}}; }

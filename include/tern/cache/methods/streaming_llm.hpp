@@ -20,7 +20,6 @@
 /// Source    the paper and its authors' code (4 sinks); kvpress's StreamingLLMPress keeps the same tokens.
 
 #include <tern/cache/rerotate.hpp>
-#include <tern/cache/select_tokens.hpp>
 #include <tern/cache/token_scores.hpp>
 
 namespace tern {
@@ -40,11 +39,15 @@ inline constexpr struct streaming_llm_fn {
     detail::expect(stay.sinks >= 0 && stay.window >= 0, "streaming_llm", "sinks or window",
                    stay.sinks < stay.window ? stay.sinks : stay.window, "not negative");
     index const heads = cache.shape().kv_heads, keys = cache.longest(s, layer);
-    token_scores const scores(policy, heads, keys);
-    for (index h = 0; h < heads; ++h)
-      for (index j = 0; j < keys; ++j) scores.first(h, j) = j < cache.length(s, layer, h) ? 0 : detail::negative_infinity;
-    select_tokens(scores.first, stay.sinks + stay.window, protect{stay.sinks, stay.window}, scores.kept);
-    cache.keep(policy, s, layer, scores.kept);
+    token_scores const of(policy, heads, keys);
+    for (index h = 0; h < heads; ++h) {
+      index const length = cache.length(s, layer, h);
+      index count = 0;
+      for (index j = 0; j < length; ++j)
+        if (j < stay.sinks || j >= length - stay.window) of.kept.row(h)[count++] = static_cast<std::int32_t>(j);
+      of.kept.counts[h] = static_cast<std::int32_t>(count);
+    }
+    cache.keep(policy, s, layer, of.kept);
   }
   template <class K, class V>
   void operator()(cpu_policy const& policy, kv_cache<K, V>& cache, std::int32_t s, index layer, sinks_and_window const& stay,

@@ -29,9 +29,8 @@
 ///           published summary for p; that n_j divides by how many queries see a token is from knowledge of ZipCache (arXiv:2405.14256).
 ///           Its probes are the latest tokens and random ones. Its code could not be had.
 
-#include <tern/attention/partials.hpp>
 #include <tern/cache/among_listed.hpp>
-#include <tern/cache/kv_cache.hpp>
+#include <tern/cache/kv_tiers.hpp>
 #include <tern/cache/probe_weights.hpp>
 #include <tern/cache/tokens_for_share.hpp>
 #include <tern/pointwise/embedding.hpp>
@@ -132,11 +131,7 @@ inline constexpr struct zip_vl_decode_fn {
   template <tensor_like Q, class K, class V, class K2, class V2, tensor_like O, tensor_like L>
   void operator()(cpu_policy const& policy, Q&& q, kv_cache<K, V> const& high, std::int32_t t, kv_cache<K2, V2> const& low, std::int32_t u,
                   index layer, O&& out, L&& lse) const {
-    auto const to = tern::view(out);
-    detail::partial_results<3> const parts(policy, 2, to);
-    attention(policy, q, low.keys(layer, u), low.values(layer, u), parts.out(0), parts.lse(0));
-    attention(policy, q, high.keys(layer, t), high.values(layer, t), parts.out(1), parts.lse(1), causal{});
-    parts.merge_into(policy, to, tern::view(lse));
+    detail::attend_both(policy, tern::view(q), low, u, high, t, layer, tern::view(out), tern::view(lse));
   }
 } zip_vl_decode{};
 
