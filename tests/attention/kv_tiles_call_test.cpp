@@ -140,5 +140,35 @@ TEST_CASE("attention over tiles of 8, 4 and 2 bits") {
     }
 }
 
+/// Where scales have no step, codes do not count, and nothing is rounded: the minima alone make scores and sums.
+TEST_CASE("attention over tiles of 2 bits: what has no step is exact") {
+  using formats::keys2, formats::values2;
+  constexpr index heads = 2, keys = 128, dim = 64;
+  rng r(32);
+  std::vector<float> const q = r.normal<float>(heads * dim), channel = r.normal<float>(2 * dim), level = r.normal<float>(keys * 2);
+  std::vector<std::byte> k(static_cast<std::size_t>(2 * keys2::tile_bytes(dim))), v(static_cast<std::size_t>(2 * values2::tile_bytes(dim)));
+  std::vector<double> key, value;  // (keys, dim), rounded to f16
+  for (index t = 0; t < keys; ++t)
+    for (index e = 0; e < dim; ++e) {
+      key.push_back(static_cast<double>(static_cast<float>(f16(channel[static_cast<std::size_t>(t / 64 * dim + e)]))));
+      value.push_back(static_cast<double>(static_cast<float>(f16(level[static_cast<std::size_t>(t * 2 + e / 32)]))));
+    }
+  std::vector<float> const rows(key.begin(), key.end()), levels(value.begin(), value.end());
+  for (index t = 0; t < keys; ++t)
+    for (index b = 0; b < 2; ++b) {
+      if (t % 64 == 0) keys2::encode_tokens(rows.data() + t * dim + 32 * b, dim, dim, b, k.data() + t / 64 * keys2::tile_bytes(dim));
+      values2::encode(levels.data() + t * dim + 32 * b, dim, b, t % 64, v.data() + t / 64 * values2::tile_bytes(dim));
+    }
+  std::vector<float> out(static_cast<std::size_t>(heads * dim));
+  attention(cpu, view(q.data(), heads, index{1}, dim), kv_tiles<keys2>{k.data(), 1, keys, dim, 0},
+            kv_tiles<values2>{v.data(), 1, keys, dim, 0}, view(out.data(), heads, index{1}, dim));
+  std::vector<double> const queries(q.begin(), q.end());
+  auto const want = oracle::attention(queries, key, value, {heads, 1, 1, keys, dim, dim, 0.125, 0, [](index, index) { return true; }});
+  std::vector<double> magnitude = want.magnitude;
+  for (std::size_t i = 0; i < magnitude.size(); ++i)
+    magnitude[i] *= (attention_accuracy::b0 + 8 * want.growth[i / dim] + std::sqrt(static_cast<double>(keys))) * 0x1p-24;
+  CHECK(compare(std::span<float const>(out), want.value, magnitude, 1));
+}
+
 }  // namespace
 }  // namespace tern::test
