@@ -83,7 +83,7 @@ void add_decode(std::string const& format, unit peak, double rounding, index tok
   w.add("tern", [=](run& r) {
     auto& c = cache_of<K, V>(format, tokens);
     auto const call = [&](index i) {
-      attention(r.policy(), c.queries(), c.cache.keys(i % c.layers, c.s), c.cache.values(i % c.layers, c.s), c.results());
+      attention(r.policy(), c.queries(), c.cache.keys(c.s, i % c.layers), c.cache.values(c.s, i % c.layers), c.results());
     };
     if (r.check([&] { return call(0), c.check(rounding); })) r.time(call);
   });
@@ -210,7 +210,7 @@ void add_scoring() {
   attend.add("tern", [=](run& r) {
     prompt& p = *one_cache.get("prompt", data);
     r.time([&](index) {
-      attention(r.policy(), view(p.q.data(), heads, tokens, dim), p.kv.cache.keys(0, p.kv.s), p.kv.cache.values(0, p.kv.s),
+      attention(r.policy(), view(p.q.data(), heads, tokens, dim), p.kv.cache.keys(p.kv.s, 0), p.kv.cache.values(p.kv.s, 0),
                 view(p.out.data(), heads, tokens, dim), causal{}, products<bf16>{});
     });
   });
@@ -219,7 +219,7 @@ void add_scoring() {
   score.add("tern", [=](run& r) {
     prompt& p = *one_cache.get("prompt", data);
     auto const q = view(static_cast<float const*>(p.q.data()), heads, tokens, dim).slice(1, tokens - window, tokens);
-    r.time([&](index) { observed_weights(r.policy(), q, p.kv.cache.keys(0, p.kv.s), view(p.weights.data(), kv_heads, tokens)); });
+    r.time([&](index) { observed_weights(r.policy(), q, p.kv.cache.keys(p.kv.s, 0), view(p.weights.data(), kv_heads, tokens)); });
   });
 }
 

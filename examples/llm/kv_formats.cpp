@@ -18,7 +18,7 @@ class format_store : public kv_store {
       : policy_(policy), cache_({.layers = m.layers, .kv_heads = m.kv_heads, .dim = m.dim}), sequence_(cache_.open()) {}
   void append(index layer, rows k, rows v) override { cache_.append(policy_, sequence_, layer, k, v); }
   void attend(index layer, rows q) override {
-    tern::attention(policy_, q.expanded(), cache_.keys(layer, sequence_), cache_.values(layer, sequence_), q.expanded(), tern::causal{});
+    tern::attention(policy_, q.expanded(), cache_.keys(sequence_, layer), cache_.values(sequence_, layer), q.expanded(), tern::causal{});
   }
   void truncate(index position) override { cache_.truncate(sequence_, position); }
   index bytes() const override { return cache_.bytes(); }

@@ -32,7 +32,7 @@ void full_store::append(index layer, rows k, rows v) { cache_->append(policy_, s
 void full_store::attend(index layer, rows q) {
   if (observes_ != observes::nothing) seen(layer).last.push(q);
   if (observes_ == observes::sums) seen(layer).sums.observe(policy_, *cache_, sequence_, layer, q);
-  tern::attention(policy_, q.expanded(), cache_->keys(layer, sequence_), cache_->values(layer, sequence_), q.expanded(), tern::causal{});
+  tern::attention(policy_, q.expanded(), cache_->keys(sequence_, layer), cache_->values(sequence_, layer), q.expanded(), tern::causal{});
 }
 
 std::vector<kv_store_name> const& kv_store_names() {

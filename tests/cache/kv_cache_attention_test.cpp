@@ -86,8 +86,8 @@ struct read_by_attention : modelled<K, V> {
       auto const out = view(together.out.data(), n, heads, tokens, dim_v);
       auto const lse = log_sum_exp{view(together.lse.data(), n, heads, tokens)};
       auto const queries = view(q.data(), n, heads, tokens, dim);
-      auto const keys = this->cache.keys(layer, batch);
-      auto const values = this->cache.values(layer, batch);
+      auto const keys = this->cache.keys(batch, layer);
+      auto const values = this->cache.values(batch, layer);
       std::vector<std::byte> memory(workspace_size(attention, some_threads(), queries, keys, values, out, causal{}, lse));
       workspace scratch(memory.data(), memory.size());
       attention(some_threads().with(scratch), queries, keys, values, out, causal{}, lse);
@@ -96,7 +96,7 @@ struct read_by_attention : modelled<K, V> {
       auto const s = batch[static_cast<std::size_t>(b)];
       CAPTURE(layer, b, s, tokens, this->cache.length(s, layer, 0), this->cache.length(s, layer, 1));
       auto const queries = view(q.data() + b * rows * dim, heads, tokens, dim);
-      attention(cpu.on(serial), queries, this->cache.keys(layer, s), this->cache.values(layer, s),
+      attention(cpu.on(serial), queries, this->cache.keys(s, layer), this->cache.values(s, layer),
                 view(one.out.data(), heads, tokens, dim_v), causal{}, log_sum_exp{view(one.lse.data(), heads, tokens)});
       for (index h = 0; h < 2; ++h) {
         auto const& of = this->at(s, layer, h).tokens;
@@ -167,13 +167,13 @@ TEST_CASE("kv_cache: attention says what does not fit") {
     return message_of([&] { (void)workspace_size(attention, cpu, q, k, v, out, causal{}); });
   };
   auto const& c = m.cache;
-  CHECK(said(1, 4, 64, c.keys(0, a), c.values(0, a)) == "no error");
-  CHECK(said(2, 4, 64, c.keys(0, batch), c.values(0, batch)) == "no error");
-  CHECK(said(1, 4, 64, c.keys(0, a), c.values(0, b)) == "attention: a length of v is 2, expected that of k = 5");
-  CHECK(said(1, 4, 32, c.keys(0, a), c.values(0, a)) == "attention: the dim of k is 64, expected q.extent(3) = 32");
-  CHECK(said(1, 3, 64, c.keys(0, a), c.values(0, a)) == "attention: the heads of k is 2, expected a divisor of the heads of q");
-  CHECK(said(2, 4, 64, c.keys(0, a), c.values(0, a)) == "attention: the batch of k is 1, expected q.extent(0) = 2");
-  auto const k = c.keys(0, batch), v = c.values(0, batch);
+  CHECK(said(1, 4, 64, c.keys(a, 0), c.values(a, 0)) == "no error");
+  CHECK(said(2, 4, 64, c.keys(batch, 0), c.values(batch, 0)) == "no error");
+  CHECK(said(1, 4, 64, c.keys(a, 0), c.values(b, 0)) == "attention: a length of v is 2, expected that of k = 5");
+  CHECK(said(1, 4, 32, c.keys(a, 0), c.values(a, 0)) == "attention: the dim of k is 64, expected q.extent(3) = 32");
+  CHECK(said(1, 3, 64, c.keys(a, 0), c.values(a, 0)) == "attention: the heads of k is 2, expected a divisor of the heads of q");
+  CHECK(said(2, 4, 64, c.keys(a, 0), c.values(a, 0)) == "attention: the batch of k is 1, expected q.extent(0) = 2");
+  auto const k = c.keys(batch, 0), v = c.values(batch, 0);
   batch[1] = 2;  // behind the cache's back
   CHECK(said(2, 4, 64, k, v) == "attention: a sequence of the batch is 2, expected one of those that have pages");
 }

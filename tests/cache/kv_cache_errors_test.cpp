@@ -62,8 +62,8 @@ TEST_CASE("kv_cache: a sequence that is not open, a layer that is not there") {
   for (auto s : {m.gone, kv_cache<f16>::sequence{77}, kv_cache<f16>::sequence{-1}}) {
     std::string const text = ": the sequence is " + std::to_string(s) + ", expected one that is open";
     CHECK(m.said([&](auto& c) { c.append(cpu, s, 0, k, v); }) == "kv_cache::append" + text);
-    CHECK(m.said([&](auto& c) { (void)c.keys(0, s); }) == "kv_cache::keys" + text);
-    CHECK(m.said([&](auto& c) { (void)c.values(0, s); }) == "kv_cache::values" + text);
+    CHECK(m.said([&](auto& c) { (void)c.keys(s, 0); }) == "kv_cache::keys" + text);
+    CHECK(m.said([&](auto& c) { (void)c.values(s, 0); }) == "kv_cache::values" + text);
     CHECK(m.said([&](auto& c) { (void)c.fork(s); }) == "kv_cache::fork" + text);
     CHECK(m.said([&](auto& c) { c.close(s); }) == "kv_cache::close" + text);
     CHECK(m.said([&](auto& c) { c.truncate(s, 3); }) == "kv_cache::truncate" + text);
@@ -72,24 +72,24 @@ TEST_CASE("kv_cache: a sequence that is not open, a layer that is not there") {
     owned_lists lists({{0}, {1}});
     CHECK(m.said([&](auto& c) { c.keep(cpu, s, 0, lists()); }) == "kv_cache::keep" + text);
     std::vector<std::int32_t> const batch = {m.a, s};
-    CHECK(m.said([&](auto& c) { (void)c.keys(0, batch); }) == "kv_cache::keys" + text);
-    CHECK(m.said([&](auto& c) { (void)c.values(0, batch); }) == "kv_cache::values" + text);
+    CHECK(m.said([&](auto& c) { (void)c.keys(batch, 0); }) == "kv_cache::keys" + text);
+    CHECK(m.said([&](auto& c) { (void)c.values(batch, 0); }) == "kv_cache::values" + text);
   }
   for (index layer : {index{2}, index{-1}}) {
     std::string const text = ": the layer is " + std::to_string(layer) + ", expected less than layers = 2";
     CHECK(m.said([&](auto& c) { c.append(cpu, m.a, layer, k, v); }) == "kv_cache::append" + text);
-    CHECK(m.said([&](auto& c) { (void)c.keys(layer, m.a); }) == "kv_cache::keys" + text);
-    CHECK(m.said([&](auto& c) { (void)c.values(layer, m.a); }) == "kv_cache::values" + text);
+    CHECK(m.said([&](auto& c) { (void)c.keys(m.a, layer); }) == "kv_cache::keys" + text);
+    CHECK(m.said([&](auto& c) { (void)c.values(m.a, layer); }) == "kv_cache::values" + text);
     CHECK(m.said([&](auto& c) { c.slide(cpu, m.a, layer, 1, 1); }) == "kv_cache::slide" + text);
     owned_lists lists({{0}, {1}});
     CHECK(m.said([&](auto& c) { c.keep(cpu, m.a, layer, lists()); }) == "kv_cache::keep" + text);
     std::vector<std::int32_t> const batch = {m.a};
-    CHECK(m.said([&](auto& c) { (void)c.keys(layer, batch); }) == "kv_cache::keys" + text);
-    CHECK(m.said([&](auto& c) { (void)c.values(layer, batch); }) == "kv_cache::values" + text);
+    CHECK(m.said([&](auto& c) { (void)c.keys(batch, layer); }) == "kv_cache::keys" + text);
+    CHECK(m.said([&](auto& c) { (void)c.values(batch, layer); }) == "kv_cache::values" + text);
   }
   std::vector<std::int32_t> const pairs = {m.a, 9, m.b, 9};
   tensor_view<std::int32_t const, 1> const every_second(pairs.data(), {{2}}, {{2}});
-  CHECK(m.said([&](auto& c) { (void)c.keys(0, every_second); }) == "kv_cache: the stride of sequences is 2, expected 1 (contiguous)");
+  CHECK(m.said([&](auto& c) { (void)c.keys(every_second, 0); }) == "kv_cache: the stride of sequences is 2, expected 1 (contiguous)");
 }
 
 TEST_CASE("kv_cache: rows of wrong shapes") {

@@ -332,7 +332,7 @@ TEST_CASE("kv_cache: a cache that moves takes all along") {
     auto const& want = m.texts.at(s).heads[3].tokens[static_cast<std::size_t>(t)]->key;
     moved.read_key(s, 1, 1, t, key.data());
     CHECK(key == want);
-    page_format<f16>::read(moved.keys(1, s).page(0, 1, t), 33, t % 64, key.data());
+    page_format<f16>::read(moved.keys(s, 1).page(0, 1, t), 33, t % 64, key.data());
     CHECK(key == want);
   }
 }

@@ -255,8 +255,8 @@ struct modelled {
   index wrong_tokens(sequence s, index layer, index h) {
     kv_shape const& n = cache.shape();
     shadow_head const& head = at(s, layer, h);
-    auto const keys = cache.keys(layer, s);
-    auto const values = cache.values(layer, s);
+    auto const keys = cache.keys(s, layer);
+    auto const values = cache.values(s, layer);
     auto const positions = cache.positions(s, layer, h);
     for (index length : {cache.length(s, layer, h), positions.extent(0), keys.list(0, h).keys, values.list(0, h).keys})
       if (length != head.size()) return 1;

@@ -35,10 +35,10 @@ TEST_CASE("finch: scores of kvpress, which counts one key less") {
   auto const before = scores.first.slice(1, 0, t.tokens - window);
   std::vector<float> memory(static_cast<std::size_t>(t.heads * window));
   auto const lse = tern::view(memory.data(), t.heads, window);
-  observed_log_sums(cpu, t.last(window), f.cache.keys(0, f.s), lse);
+  observed_log_sums(cpu, t.last(window), f.cache.keys(f.s, 0), lse);
   for (index g = 0; g < t.heads; ++g)
     for (index i = 0; i < window; ++i) lse(g, i) -= std::log(static_cast<float>(t.tokens - window + i));
-  observed_weights(cpu, t.last(window), f.cache.keys(0, f.s), scores.first, lse);
+  observed_weights(cpu, t.last(window), f.cache.keys(f.s, 0), scores.first, lse);
   CHECK(near(before, want, 1e-5));
   finch_scores(cpu, f.cache, f.s, 0, t.last(window), scores.first);
   CHECK(

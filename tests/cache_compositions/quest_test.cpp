@@ -80,7 +80,7 @@ TEST_CASE("quest: all pages are the whole cache, to the bit") {
   head_rows k(r, kv_heads, 500, dim), v(r, kv_heads, 500, dim), q(r, heads, 1, dim), out(heads, 1, dim), whole(heads, 1, dim);
   cache.append(cpu, s, 0, k.view(), v.view());
   quest_attention(cpu, state, cache, s, 0, q.view(), out.view(), 8);
-  attention(cpu, q.view().expanded(), cache.keys(0, s), cache.values(0, s), whole.view().expanded());
+  attention(cpu, q.view().expanded(), cache.keys(s, 0), cache.values(s, 0), whole.view().expanded());
   CHECK(out.x == whole.x);
 }
 

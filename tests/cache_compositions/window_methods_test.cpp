@@ -49,7 +49,7 @@ TEST_CASE("snapkv, tova, h2o: scores of kvpress") {
   snapkv_scores(cpu, f.cache, f.s, 0, t.last(16), scores, {1});
   CHECK(near(scores.second.slice(1, 0, n - 16), before_window(kvpress::snapkv_kernel1_scores, 16), 1e-5));
 
-  observed_weights(cpu, t.last(1), f.cache.keys(0, f.s), scores.first);
+  observed_weights(cpu, t.last(1), f.cache.keys(f.s, 0), scores.first);
   average_heads(f.cache, f.s, 0, scores.first);
   auto const tova_want = rows_of(kvpress::tova_scores, 2, n, true);
   for (index j = 0; j < n - 1; ++j)

@@ -157,7 +157,7 @@ TEST_CASE("zip_vl: a cache in two precisions") {
   auto const t2 = high.open(), u2 = low.open();
   zip_vl_store(cpu, x.k.view(), x.v.view(), x.scores(), tokens, high, t2, low, u2, 0);
   zip_vl_decode(cpu, q.view(), high, t2, low, u2, 0, to.out_view(), to.lse_view());
-  attention(cpu, q.view(), high.keys(0, t2), high.values(0, t2), again.out_view(), log_sum_exp{again.lse_view()}, causal{});
+  attention(cpu, q.view(), high.keys(t2, 0), high.values(t2, 0), again.out_view(), log_sum_exp{again.lse_view()}, causal{});
   CHECK(again.all() == to.all());
 }
 

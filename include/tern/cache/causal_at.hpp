@@ -3,7 +3,7 @@
 /// @file cache/causal_at.hpp
 /// Causal attention of some tokens of a text that stand anywhere in it: probes, or those that are computed anew.
 ///
-///     attention(policy, q, cache.keys(layer, s), cache.values(layer, s), out, causal_at{places})
+///     attention(policy, q, cache.keys(s, layer), cache.values(s, layer), out, causal_at{places})
 ///
 /// A mask (attention/mask.hpp): query i sees key j where j <= places[i].
 ///

@@ -9,7 +9,7 @@
 ///
 ///     auto const chat = cache.open();                                              a sequence
 ///     cache.append(policy, chat, layer, k, v);                                     k, v (kv_heads, tokens, dim), for each layer
-///     attention(policy, q, cache.keys(layer, chat), cache.values(layer, chat), out, causal{});
+///     attention(policy, q, cache.keys(chat, layer), cache.values(chat, layer), out, causal{});
 ///
 ///     auto const draft = cache.fork(chat);                                         shares all pages; what either writes is its own
 ///     cache.truncate(draft, 100);                                                  tokens at positions 100, 101, ... are forgotten
@@ -22,7 +22,7 @@
 ///           Every token has a position, which stays with it: that of the token before it plus one, unless append is told. Causal masks and
 ///           windows of attention count places in the cache, in which the newest token is the last; positions are for rotation.
 /// Keys      are stored as they come: rotated, or before rotation, if attention is to rotate them (attention/rotary.hpp).
-/// Batch     keys(layer, sequences) reads several sequences at once, of different lengths.
+/// Batch     keys(sequences, layer) reads several sequences at once, of different lengths.
 /// Memory    36 bytes of tables for each page and 4 for each token and head, besides pages. A page goes when its last owner does,
 ///           and memory when the 64 pages do that were allocated together: defragment() moves pages so that it goes at once.
 ///           `bytes()` counts pages in use, `reserved_bytes()` what is allocated for pages.
@@ -72,22 +72,22 @@ class kv_cache : public detail::kv_tables {
   }
 
   /// What attention takes as k and v.
-  TERN_INLINE paged_heads<typename key_format::source> keys(index layer, sequence s) const {
+  TERN_INLINE paged_heads<typename key_format::source> keys(sequence s, index layer) const {
     check(s, "keys", layer);
     return {pool_.addresses(), 0, lists(layer).slice(0, s, s + 1), shape_.dim};
   }
-  TERN_INLINE paged_heads<typename value_format::source> values(index layer, sequence s) const {
+  TERN_INLINE paged_heads<typename value_format::source> values(sequence s, index layer) const {
     check(s, "values", layer);
     return {pool_.addresses(), key_bytes(shape_), lists(layer).slice(0, s, s + 1), shape_.dim_v};
   }
   /// The same for a batch of sequences.
   template <tensor_like S>
-  TERN_INLINE paged_heads<typename key_format::source> keys(index layer, S&& sequences) const {
+  TERN_INLINE paged_heads<typename key_format::source> keys(S&& sequences, index layer) const {
     auto const which = batch_of("keys", layer, tern::view(sequences));
     return {pool_.addresses(), 0, lists(layer), shape_.dim, which.data(), which.extent(0)};
   }
   template <tensor_like S>
-  TERN_INLINE paged_heads<typename value_format::source> values(index layer, S&& sequences) const {
+  TERN_INLINE paged_heads<typename value_format::source> values(S&& sequences, index layer) const {
     auto const which = batch_of("values", layer, tern::view(sequences));
     return {pool_.addresses(), key_bytes(shape_), lists(layer), shape_.dim_v, which.data(), which.extent(0)};
   }

@@ -31,8 +31,8 @@ template <class Q, class Old, class Recent, class O, class L>
 inline void attend_both(cpu_policy const& policy, Q const& q, Old const& old, std::int32_t s, Recent const& recent, std::int32_t t,
                         index layer, O const& out, L const& lse) {
   partial_results<3> const parts(policy, 2, out);
-  attention(policy, q, old.keys(layer, s), old.values(layer, s), parts.out(0), parts.lse(0));
-  attention(policy, q, recent.keys(layer, t), recent.values(layer, t), parts.out(1), parts.lse(1), causal{});
+  attention(policy, q, old.keys(s, layer), old.values(s, layer), parts.out(0), parts.lse(0));
+  attention(policy, q, recent.keys(t, layer), recent.values(t, layer), parts.out(1), parts.lse(1), causal{});
   parts.merge_into(policy, out, lse);
 }
 
@@ -79,7 +79,7 @@ class kv_tiers {
     auto const x = tern::view(q);
     auto const to = tern::view(out);
     detail::expect(x.extent(1) <= recent.longest(s, layer), "kv_tiers::attend", "the tokens of q", x.extent(1), "at most those of recent");
-    if (old.longest(s, layer) == 0) return attention(policy, x, recent.keys(layer, s), recent.values(layer, s), to, causal{});
+    if (old.longest(s, layer) == 0) return attention(policy, x, recent.keys(s, layer), recent.values(s, layer), to, causal{});
     index const heads = x.extent(0), tokens = x.extent(1);
     workspace::lease const scratch(policy.scratch(), static_cast<std::size_t>(heads * tokens) * sizeof(float));
     detail::attend_both(policy, x, old, s, recent, s, layer, to, tern::view(reinterpret_cast<float*>(scratch.data()), heads, tokens));

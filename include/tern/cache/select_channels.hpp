@@ -72,7 +72,7 @@ inline constexpr struct select_value_channels_fn {
     workspace::lease const memory(policy.scratch(), static_cast<std::size_t>(heads * tokens * dim_v + dim_v) * sizeof(float));
     auto const seen = tern::view(reinterpret_cast<float*>(memory.data()), heads, tokens, dim_v);
     auto const score = tern::view(seen.data() + seen.size(), dim_v);
-    attention(policy, x, cache.keys(layer, s), cache.values(layer, s), seen, causal{});
+    attention(policy, x, cache.keys(s, layer), cache.values(s, layer), seen, causal{});
     for (index h = 0; h < kv_heads; ++h) {
       for (index c = 0; c < dim_v; ++c) {
         double sum = 0;

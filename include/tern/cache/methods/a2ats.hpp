@@ -93,9 +93,9 @@ inline constexpr struct a2ats_attention_fn {
       lists.counts[h] = static_cast<std::int32_t>(listed);
     }
     detail::partial_results<3> const parts(policy, 2, to);
-    attention(policy, x, cache.keys(layer, s), cache.values(layer, s), parts.out(0), parts.lse(0), gathered{lists, heads, kv_heads, 1, n},
+    attention(policy, x, cache.keys(s, layer), cache.values(s, layer), parts.out(0), parts.lse(0), gathered{lists, heads, kv_heads, 1, n},
               clamped_rows(table, reach.far, pairing));
-    attention(policy, x, cache.keys(layer, s), cache.values(layer, s), parts.out(1), parts.lse(1), window{reach.window},
+    attention(policy, x, cache.keys(s, layer), cache.values(s, layer), parts.out(1), parts.lse(1), window{reach.window},
               rotary{table, pairing});
     parts.merge_into(policy, to, tern::view(lse));
   }

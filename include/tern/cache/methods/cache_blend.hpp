@@ -95,7 +95,7 @@ inline constexpr struct cache_blend_fn {
     index const n = select_top(delta, wanted, chosen);
     for (index i = 0; i < n; ++i) at[i] = places[chosen[i]];
     for (index g = 0; g < heads; ++g) embedding(policy, chosen.slice(0, 0, n), x[g], rows[g].slice(0, 0, n));
-    attention(policy, rows.slice(1, 0, n), cache.keys(layer, s), cache.values(layer, s), tern::view(out).slice(1, 0, n),
+    attention(policy, rows.slice(1, 0, n), cache.keys(s, layer), cache.values(s, layer), tern::view(out).slice(1, 0, n),
               causal_at{at.slice(0, 0, n)}, log_sum_exp{tern::view(lse).slice(1, 0, n)});
     return n;
   }

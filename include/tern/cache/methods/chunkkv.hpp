@@ -32,7 +32,7 @@ inline constexpr struct chunkkv_lists_fn {
   void operator()(cpu_policy const& policy, kv_cache<K, V> const& cache, std::int32_t s, index layer, Q&& q, index budget,
                   index_lists const& lists, index chunk = 10) const {
     token_scores const scores(policy, cache.shape().kv_heads, cache.longest(s, layer));
-    observed_weights(policy, q, cache.keys(layer, s), scores.first);
+    observed_weights(policy, q, cache.keys(s, layer), scores.first);
     select_chunks(scores.first, chunk, budget, protect{0, tern::view(q).extent(1)}, lists);
   }
 } chunkkv_lists{};

@@ -37,7 +37,7 @@ inline constexpr struct finch_scores_fn {
                   tensor_view<float, 2> const& scores) const {
     auto const x = tern::view(q);
     index const heads = x.extent(0), queries = x.extent(1), kv_heads = cache.shape().kv_heads;
-    auto const keys = cache.keys(layer, s);
+    auto const keys = cache.keys(s, layer);
     workspace::lease const scratch(policy.scratch(), static_cast<std::size_t>(heads * queries) * sizeof(float));
     auto const lse = tern::view(reinterpret_cast<float*>(scratch.data()), heads, queries);
     observed_log_sums(policy, x, keys, lse);

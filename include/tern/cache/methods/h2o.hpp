@@ -40,7 +40,7 @@ class h2o_state {
     index const heads = cache.shape().kv_heads;
     detail::expect_equal("h2o_state::observe", "kv_heads of the cache", heads, "that of the state", sums_.size());
     token_scores const scores(policy, heads, cache.longest(s, layer));
-    observed_weights(policy, q, cache.keys(layer, s), scores.first);
+    observed_weights(policy, q, cache.keys(s, layer), scores.first);
     index const queries = tern::view(q).extent(1);
     for (index h = 0; h < heads; ++h) {
       index const length = cache.length(s, layer, h);

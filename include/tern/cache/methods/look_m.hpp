@@ -35,7 +35,7 @@ inline constexpr struct look_m_fn {
     index const heads = cache.shape().kv_heads, keys = cache.longest(s, layer);
     detail::expect_equal("look_m", "is_text.extent(0)", is_text.extent(0), "the tokens of the cache", keys);
     token_scores const scores(policy, heads, keys);
-    observed_weights(policy, q, cache.keys(layer, s), scores.first);
+    observed_weights(policy, q, cache.keys(s, layer), scores.first);
     for (index h = 0; h < heads; ++h) {
       index const length = cache.length(s, layer, h);
       float most = 0;

@@ -127,7 +127,7 @@ inline constexpr struct matryoshka_attention_fn {
       matmul(policy, x[g], of_keys.components[h].slice(0, 0, rank), thin[g]);
       matmul(policy, x[g], of_keys.mean.slice(0, h, h + 1), tern::view(of_mean[g].data(), tokens, index{1}));
     }
-    attention(policy, thin, cache.keys(layer, s), cache.values(layer, s), sum, scale{factor}, log_sum_exp{sums}, options...);
+    attention(policy, thin, cache.keys(s, layer), cache.values(s, layer), sum, scale{factor}, log_sum_exp{sums}, options...);
     for (index g = 0; g < heads; ++g) {
       index const h = g / (heads / kv_heads);
       for (index i = 0; i < tokens; ++i)

@@ -92,7 +92,7 @@ inline constexpr struct quest_attention_fn {
     detail::expect(pages >= 1, "quest_attention", "pages", pages, "at least 1");
     state.update(policy, cache, s, layer);
     index const kv_heads = cache.shape().kv_heads, all = state.pages(), keys = state.keys();
-    if (pages >= all) return attention(policy, x.expanded(), cache.keys(layer, s), cache.values(layer, s), tern::view(out).expanded());
+    if (pages >= all) return attention(policy, x.expanded(), cache.keys(s, layer), cache.values(s, layer), tern::view(out).expanded());
     workspace::lease const scratch(policy.scratch(), static_cast<std::size_t>(kv_heads * (all + pages + 1) + all) * 4);
     auto const scores = tern::view(reinterpret_cast<float*>(scratch.data()), kv_heads, all);
     auto* const ids = reinterpret_cast<std::int32_t*>(scores.data() + kv_heads * all);
@@ -105,7 +105,7 @@ inline constexpr struct quest_attention_fn {
       scores(h, all - 1) = __builtin_inff();
       selected.counts[h] = static_cast<std::int32_t>(select_top(scores[h], pages, selected.room(h)));
     }
-    attention(policy, x.expanded(), cache.keys(layer, s), cache.values(layer, s), tern::view(out).expanded(),
+    attention(policy, x.expanded(), cache.keys(s, layer), cache.values(s, layer), tern::view(out).expanded(),
               gathered_pages{selected, x.extent(0), kv_heads, 1, keys});
   }
 } quest_attention{};

@@ -150,7 +150,7 @@ inline constexpr struct shadow_kv_attention_fn {
     }
     detail::partial_results<3> const parts(policy, 2, to);
     attention(policy, x, keys, values, parts.out(0), parts.lse(0));
-    attention(policy, x, cache.keys(layer, s), cache.values(layer, s), parts.out(1), parts.lse(1), causal{});
+    attention(policy, x, cache.keys(s, layer), cache.values(s, layer), parts.out(1), parts.lse(1), causal{});
     parts.merge_into(policy, to, tern::view(lse));
   }
 

@@ -37,7 +37,7 @@ inline constexpr struct snapkv_scores_fn {
   void operator()(cpu_policy const& policy, kv_cache<K, V> const& cache, std::int32_t s, index layer, Q&& q, token_scores const& scores,
                   pooling const& pool = {}) const {
     index const window = tern::view(q).extent(1);
-    observed_weights(policy, q, cache.keys(layer, s), scores.first);
+    observed_weights(policy, q, cache.keys(s, layer), scores.first);
     for (index h = 0; h < cache.shape().kv_heads; ++h) {  // the window's own tokens vote, and are not voted for
       index const length = cache.length(s, layer, h), before = length > window ? length - window : 0;
       auto const head = scores.first.slice(0, h, h + 1);

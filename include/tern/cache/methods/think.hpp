@@ -114,14 +114,14 @@ inline constexpr struct think_attention_fn {
     for (index g = 0; g < heads; ++g) detail::gather_channels(x[g], channels.keys[g / (heads / kv_heads)], chosen[g]);
     detail::partial_results<3> const parts(policy, 2, to);
     auto const old = parts.out(0);
-    attention(policy, chosen, pruned.keys(layer, t), pruned.values(layer, t), channels.all_values() ? old : sums, parts.lse(0),
+    attention(policy, chosen, pruned.keys(t, layer), pruned.values(t, layer), channels.all_values() ? old : sums, parts.lse(0),
               scale{1 / __builtin_sqrtf(static_cast<float>(cache.shape().dim))});
     for (index g = 0; g < heads && !channels.all_values(); ++g)
       for (index i = 0; i < tokens; ++i) {
         for (index c = 0; c < old.extent(2); ++c) old(g, i, c) = 0;
         for (index c = 0; c < thin_v; ++c) old(g, i, channels.values(g / (heads / kv_heads), c)) = sums(g, i, c);
       }
-    attention(policy, x, cache.keys(layer, s), cache.values(layer, s), parts.out(1), parts.lse(1), causal{});
+    attention(policy, x, cache.keys(s, layer), cache.values(s, layer), parts.out(1), parts.lse(1), causal{});
     parts.merge_into(policy, to, tern::view(lse));
   }
 } think_attention{};

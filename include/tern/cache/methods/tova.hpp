@@ -34,7 +34,7 @@ inline constexpr struct tova_fn {
     detail::expect(count >= 1, "tova", "q.extent(1)", count, "at least 1");
     if (keys <= budget) return;
     token_scores const scores(policy, cache.shape().kv_heads, keys);
-    observed_weights(policy, queries.slice(1, count - 1, count), cache.keys(layer, s), scores.first);
+    observed_weights(policy, queries.slice(1, count - 1, count), cache.keys(s, layer), scores.first);
     average_heads(cache, s, layer, scores.first);
     select_tokens(scores.first, budget, always, scores.kept);
     cache.keep(policy, s, layer, scores.kept);
