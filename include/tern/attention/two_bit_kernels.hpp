@@ -34,33 +34,50 @@ inline constexpr float two_bit_factor[4] = {1, 1 / 4.f, 1 / 16.f, 1 / 16.f};
 /// Fields whose sums for four rows fit the registers.
 inline constexpr int two_bit_fields = query_tile_rows == 12 ? 4 : 2;
 
-/// A row of q for one tile of keys.
-struct two_bit_query {
-  float step;  // a
-  float base;  // sum_e q_e m_e
+/// Rows of q for one tile of keys.
+template <int R>
+struct two_bit_queries {
+  float step[R];  // a
+  float base[R];  // sum_e q_e m_e
 
-  /// q (dim), z (dim)
-  TERN_INLINE two_bit_query(float const* q, std::uint8_t const* tile, index dim, std::int8_t* z) {
+  /// q (R, dim), z (R, dim). The scales are read once for all rows.
+  TERN_INLINE two_bit_queries(float const* q, index q_stride, std::uint8_t const* tile, index dim, std::int8_t* z) {
     using packf = simd::pack<float>;
     constexpr index W = simd::lanes;
     auto const* const d = reinterpret_cast<f16 const*>(tile);
     auto const* const m = d + dim;
-    packf most(0.f), sum(0.f);
+    packf most[R], sum[R], factor[R];
+    TERN_UNROLL
+    for (index r = 0; r < R; ++r) most[r] = sum[r] = packf(0.f);
     for (index e = 0; e < dim; e += W) {
-      packf const x = simd::load(q + e);
-      most = simd::max(simd::abs(x * simd::load(d + e)), most);
-      sum = simd::fma(x, simd::load(m + e), sum);
+      packf const steps = simd::load(d + e), least = simd::load(m + e);
+      TERN_UNROLL
+      for (index r = 0; r < R; ++r) {
+        packf const x = simd::load(q + r * q_stride + e);
+        most[r] = simd::max(simd::abs(x * steps), most[r]);
+        sum[r] = simd::fma(x, least, sum[r]);
+      }
     }
-    base = simd::reduce_add(sum);
-    float const largest = simd::reduce_max(most), inverse = largest > 0 ? 127.f / largest : 0.f;
+    simd::reduce_add_each(sum, base);
+    TERN_UNROLL
+    for (index r = 0; r < R; ++r) factor[r] = packf(factor_of(r, simd::reduce_max(most[r])));
+    for (index e = 0; e < dim; e += W) {
+      packf const steps = simd::load(d + e);
+      TERN_UNROLL
+      for (index r = 0; r < R; ++r)
+        simd::store_low_bytes(z + r * dim + e, simd::to_int(simd::load(q + r * q_stride + e) * steps * factor[r]));
+    }
+    for (index r = 0; r < R; ++r)
+      if (!simd::all(factor[r] > packf(0.f))) __builtin_memset(z + r * dim, 0, static_cast<std::size_t>(dim));
+  }
+
+ private:
+  /// 1 / a, or 0 where no integers stand for q d: for infinity and NaN, and for what is too small. Sets the step.
+  TERN_INLINE float factor_of(index r, float largest) {
+    float const inverse = largest > 0 ? 127.f / largest : 0.f;
     bool const numbers = inverse <= __FLT_MAX__ && largest <= __FLT_MAX__;
-    step = largest <= __FLT_MAX__ ? (numbers ? largest / 127.f : 0.f) : __builtin_nanf("");
-    if (!numbers || !(base - base == 0)) {  // no integers stand for infinity and NaN, nor for what is so small
-      __builtin_memset(z, 0, static_cast<std::size_t>(dim));
-      return;
-    }
-    packf const factor(inverse);
-    for (index e = 0; e < dim; e += W) simd::store_low_bytes(z + e, simd::to_int(simd::load(q + e) * simd::load(d + e) * factor));
+    step[r] = largest <= __FLT_MAX__ ? (numbers ? largest / 127.f : 0.f) : __builtin_nanf("");
+    return numbers && base[r] - base[r] == 0 ? inverse : 0.f;
   }
 };
 
@@ -77,13 +94,7 @@ template <int R>
   tile_fetch const fetch(ahead, lines, 1);
   for (index j = 0; j < count; j += T) {
     auto const* const at = reinterpret_cast<std::uint8_t const*>(tile[j / T]);
-    float step[R], base[R];
-    TERN_UNROLL
-    for (index r = 0; r < R; ++r) {
-      two_bit_query const of(q + r * q_stride, at, dim, z + r * dim);
-      step[r] = of.step;
-      base[r] = of.base;
-    }
+    two_bit_queries<R> const of(q, q_stride, at, dim, z);
     char const* const next = ahead.at(j / T, at);
     for (index from = 0; from < 16; from += W)
       for (index f0 = 0; f0 < 4; f0 += F) {
@@ -109,7 +120,7 @@ template <int R>
         for (index f = 0; f < F; ++f) {
           packf const dots = simd::to_float(simd::to_pack(acc[r][f]));
           simd::store(s + r * key_block + j + 16 * (f0 + f) + from,
-                      simd::fma(dots, packf(step[r] * two_bit_factor[f0 + f]), packf(base[r])));
+                      simd::fma(dots, packf(of.step[r] * two_bit_factor[f0 + f]), packf(of.base[r])));
         }
       }
   }
