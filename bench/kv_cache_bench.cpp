@@ -1,14 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// A step of decoding over a kv_cache: 32 heads, 8 key heads, dim 128, as many layers in turn as exceed the caches. Names:
+// A step of decoding over a kv_cache of each format, and what changes one. Names:
 //
 //     decode_<what>_h32x8_n<tokens>_d128      f16; q8_0, q4_0, q2: keys and values in tiles of so many bits; low_rank160: all keys of a
 //                                             token as 160 numbers; think40: 60 % of the channels of keys; quest8_...: an eighth of the
 //                                             pages, with their selection
 //     score_snapkv_..., prefill_f16_...       the last 64 queries of a prompt against all keys, and the prompt's attention beside it
 //     keep_half_<format>_..., append<tokens>_<format>_...
-//
-// Operations and bytes are those that each of them has, not those of f16.
-#include "attention_problem.hpp"
+#include "kv_cache_problem.hpp"
 
 #include <tern/cache/methods/quest.hpp>
 #include <tern/cache/observed_weights.hpp>
@@ -18,76 +16,6 @@
 
 namespace tern::bench {
 namespace {
-
-constexpr index heads = 32, kv_heads = 8, dim = 128;
-
-/// Layers of a cache of so many tokens, all different, enough to leave the caches.
-template <class K, class V>
-struct filled {
-  kv_cache<K, V> cache;
-  index tokens, layers;
-  std::int32_t s;
-  buffer<float> q = buffer<float>(fast_normal(heads * dim)), out = buffer<float>(heads * dim);
-
-  static index layers_for(index tokens) {
-    index const bytes = kv_heads * tokens / page_rows * (page_format<K>::bytes(dim) + page_format<V>::bytes(dim));
-    return copies_beyond_cache(static_cast<std::size_t>(bytes));
-  }
-  explicit filled(index n, index count = 0)
-      : cache({.layers = count > 0 ? count : layers_for(n), .kv_heads = kv_heads, .dim = dim}), tokens(n), layers(cache.shape().layers) {
-    constexpr index chunk = 1024;
-    auto const values = fast_normal(2 * kv_heads * chunk * dim + 4096, 1, 3);
-    s = cache.open();
-    for (index layer = 0; layer < layers; ++layer)
-      for (index t = 0; t < tokens; t += chunk) {
-        float const* const at = values.data() + (layer * 31 + t / chunk * 17) % 4096;
-        cache.append(cpu, s, layer, view(at, kv_heads, chunk, dim), view(at + kv_heads * chunk * dim, kv_heads, chunk, dim));
-      }
-  }
-  // As attention_reference wants it: the rows of layer 0.
-  void k_row(index r, float* to) { cache.read_key(s, 0, r / tokens, r % tokens, to); }
-  void v_row(index r, float* to) { cache.read_value(s, 0, r / tokens, r % tokens, to); }
-  auto queries() const { return view(q.data(), heads, index{1}, dim); }
-  auto results() { return view(out.data(), heads, index{1}, dim); }
-
-  test::comparison check(double rounding) {
-    std::vector<float> got;
-    attention_reference reference;
-    for (index h : sample(heads, 3)) {
-      reference.add(*this, q.data() + h * dim, dim, h / (heads / kv_heads) * tokens, tokens, {0, tokens});
-      for (index d = 0; d < dim; d += 7) got.push_back(out[h * dim + d]);
-    }
-    return test::compare(std::span<float const>(got), reference.want, reference.magnitude, rounding);
-  }
-};
-
-room one_cache;  // at a time
-
-template <class K, class V>
-filled<K, V>& cache_of(std::string const& format, index tokens) {
-  return one_cache.get(format + std::to_string(tokens), [&] { return filled<K, V>(tokens); });
-}
-template <class K, class V>
-double bytes_of(index tokens) {
-  return static_cast<double>(kv_heads * tokens / page_rows * (page_format<K>::bytes(dim) + page_format<V>::bytes(dim)));
-}
-std::string shape_of(index tokens) { return "_h32x8_n" + std::to_string(tokens) + "_d128"; }
-
-template <class K, class V>
-void add_decode(std::string const& format, unit peak, double rounding, index tokens) {
-  workload const w{.op = "kv_cache",
-                   .name = "decode_" + format + shape_of(tokens),
-                   .flops = 4.0 * heads * static_cast<double>(tokens) * dim,
-                   .bytes = bytes_of<K, V>(tokens),
-                   .peak = peak};
-  w.add("tern", [=](run& r) {
-    auto& c = cache_of<K, V>(format, tokens);
-    auto const call = [&](index i) {
-      attention(r.policy(), c.queries(), c.cache.keys(c.s, i % c.layers), c.cache.values(c.s, i % c.layers), c.results());
-    };
-    if (r.check([&] { return call(0), c.check(rounding); })) r.time(call);
-  });
-}
 
 /// An eighth of the pages.
 template <class K, class V>
@@ -99,7 +27,7 @@ void add_quest(std::string const& format, unit peak, index tokens) {
                    .bytes = bytes_of<K, V>(tokens) / 8 + 8.0 * kv_heads * dim * static_cast<double>(tokens / page_rows),
                    .peak = peak};
   w.add("tern", [=](run& r) {
-    auto& c = cache_of<K, V>(format, tokens);
+    auto& c = one_cache.get("decode_" + format + shape_of(tokens), [=] { return filled<K, V>(tokens); });  // add_decode's
     std::vector<quest_state> state;
     for (index l = 0; l < c.layers; ++l) state.emplace_back(c.cache.shape()).update(r.policy(), c.cache, c.s, l);
     r.time([&](index i) {

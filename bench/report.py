@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 
 UNITS = {"f32": "f32_gflops", "bf16": "bf16_gflops", "int8": "int8_gops"}
 # Families that keep one problem's data at a time: interleaved, they would make it anew for each repetition.
-IN_TURN = {"quantized_matmul_bench"}
+IN_TURN = {"quantized_matmul_bench", "kv_cache_bench", "kv_methods_bench", "kv_steps_bench"}
 
 
 @dataclass
