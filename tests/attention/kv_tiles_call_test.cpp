@@ -170,5 +170,30 @@ TEST_CASE("attention over tiles of 2 bits: what has no step is exact") {
   CHECK(compare(std::span<float const>(out), want.value, magnitude, 1));
 }
 
+/// Rows share the walk over a tile, and nothing else.
+TEST_CASE("attention over tiles of 2 bits: a query that is no number leaves the others as they are") {
+  constexpr index heads = 4, keys = 130, dim = 64;
+  rng r(33);
+  tiled_cache<formats::keys2> const k(r, 1, keys, dim);
+  tiled_cache<formats::values2> const v(r, 1, keys, dim);
+  std::vector<float> q = r.normal<float>(heads * dim);
+  auto const results = [&] {
+    std::vector<float> out(static_cast<std::size_t>(heads * dim));
+    attention(cpu, view(q.data(), heads, index{1}, dim), k.tiles, v.tiles, view(out.data(), heads, index{1}, dim));
+    return out;
+  };
+  std::vector<float> const finite = results();
+  for (float bad : {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()})
+    for (index h = 0; h < heads; ++h) {
+      float const good = std::exchange(q[static_cast<std::size_t>(h * dim + 5)], bad);
+      std::vector<float> const got = results();
+      q[static_cast<std::size_t>(h * dim + 5)] = good;
+      for (index i = 0; i < heads * dim; ++i) {
+        float const x = got[static_cast<std::size_t>(i)];
+        CHECK((i / dim == h ? std::isnan(x) : x == finite[static_cast<std::size_t>(i)]));
+      }
+    }
+}
+
 }  // namespace
 }  // namespace tern::test

@@ -60,20 +60,20 @@ struct two_bit_queries {
     }
     simd::reduce_add_each(sum, base);
     TERN_UNROLL
-    for (index r = 0; r < R; ++r) factor[r] = packf(factor_of(r, simd::reduce_max(most[r])));
+    for (index r = 0; r < R; ++r) factor[r] = packf(inverse_step(r, simd::reduce_max(most[r])));
     for (index e = 0; e < dim; e += W) {
-      packf const steps = simd::load(d + e);
+      packf const steps = simd::load(d + e), none(0.f);
       TERN_UNROLL
-      for (index r = 0; r < R; ++r)
-        simd::store_low_bytes(z + r * dim + e, simd::to_int(simd::load(q + r * q_stride + e) * steps * factor[r]));
+      for (index r = 0; r < R; ++r) {
+        packf const x = simd::load(q + r * q_stride + e) * steps * factor[r];
+        simd::store_low_bytes(z + r * dim + e, simd::to_int(simd::select(factor[r] > none, x, none)));
+      }
     }
-    for (index r = 0; r < R; ++r)
-      if (!simd::all(factor[r] > packf(0.f))) __builtin_memset(z + r * dim, 0, static_cast<std::size_t>(dim));
   }
 
  private:
   /// 1 / a, or 0 where no integers stand for q d: for infinity and NaN, and for what is too small. Sets the step.
-  TERN_INLINE float factor_of(index r, float largest) {
+  TERN_INLINE float inverse_step(index r, float largest) {
     float const inverse = largest > 0 ? 127.f / largest : 0.f;
     bool const numbers = inverse <= __FLT_MAX__ && largest <= __FLT_MAX__;
     step[r] = largest <= __FLT_MAX__ ? (numbers ? largest / 127.f : 0.f) : __builtin_nanf("");
