@@ -2,8 +2,7 @@
 // A step of decoding over a kv_cache of each format, and what changes one. Names:
 //
 //     decode_<what>_h32x8_n<tokens>_d128      f16; q8_0, q4_0, q2: keys and values in tiles of so many bits; low_rank160: all keys of a
-//                                             token as 160 numbers; think40: 60 % of the channels of keys; quest8_...: an eighth of the
-//                                             pages, with their selection
+//                                             token as 160 numbers; quest8_...: an eighth of the pages, with their selection
 //     score_snapkv_..., prefill_f16_...       the last 64 queries of a prompt against all keys, and the prompt's attention beside it
 //     keep_half_<format>_..., append<tokens>_<format>_...
 #include "kv_cache_problem.hpp"
@@ -32,60 +31,46 @@ void add_quest(std::string const& format, unit peak, index tokens) {
     for (index l = 0; l < c.layers; ++l) state.emplace_back(c.cache.shape()).update(r.policy(), c.cache, c.s, l);
     r.time([&](index i) {
       index const l = i % c.layers;
-      quest_attention(r.policy(), state[static_cast<std::size_t>(l)], c.cache, c.s, l, c.queries(), c.results(), pages);
+      quest_attention(r.policy(), state[at(l)], c.cache, c.s, l, c.queries(), c.results(), pages);
     });
   });
 }
 
-/// Keys of fewer numbers, f16: `key_heads` of them, `width` numbers each. `prepare(i)` makes the queries (heads, 1, width).
-struct narrow_keys {
-  index tokens, key_heads, width;
+/// Keys of all heads as `rank` numbers a token, f16, and what makes the queries (heads, 1, rank) for them.
+struct low_rank_keys : step {
+  static constexpr index rank = 160;
+  index layers = copies_beyond_cache(at(2 * tokens * (rank + kv_heads * dim)));
   rotating<f16> k, v;
-  buffer<float> q = buffer<float>(fast_normal(heads * dim)), narrow, out = buffer<float>(heads * dim), projection;
+  buffer<float> narrow = buffer<float>(heads * rank), projection = buffer<float>(fast_normal(kv_heads * rank * dim, 1, 5));
 
-  narrow_keys(index n, index of_heads, index size)
-      : tokens(n), key_heads(of_heads), width(size), narrow(heads * size), projection(fast_normal(kv_heads * size * dim, 1, 5)) {
-    auto const halves = [](std::vector<float> const& x, index count) {
+  explicit low_rank_keys(index n) : step(n) {
+    auto const values = fast_normal((index{1} << 20) + 7, 1, 3);
+    auto const halves = [&](index count) {
       buffer<f16> to(count);
-      for (index i = 0; i < count; ++i) to[i] = f16(x[static_cast<std::size_t>(i % static_cast<index>(x.size()))]);
+      for (index i = 0; i < count; ++i) to[i] = f16(values[at(i % std::ssize(values))]);
       return to;
     };
-    auto const values = fast_normal((index{1} << 20) + 7, 1, 3);
-    index const copies = copies_beyond_cache(static_cast<std::size_t>(2 * tokens * (key_heads * width + kv_heads * dim)));
-    k = rotating<f16>(halves(values, key_heads * tokens * width), copies);
-    v = rotating<f16>(halves(values, kv_heads * tokens * dim), copies);
+    k = rotating<f16>(halves(tokens * rank), layers);
+    v = rotating<f16>(halves(kv_heads * tokens * dim), layers);
   }
-  void attend(cpu_policy const& policy, index i) {
-    attention(policy, view(narrow.data(), heads, index{1}, width), view(static_cast<f16 const*>(k[i]), key_heads, tokens, width),
-              view(static_cast<f16 const*>(v[i]), kv_heads, tokens, dim), view(out.data(), heads, index{1}, dim));
+  void attend(cpu_policy const& on, index layer) {
+    for (index h = 0; h < kv_heads; ++h)  // q' = B q with B (160, 128)
+      matmul(on, view(std::as_const(q).data() + h * group * dim, group, dim),
+             view(std::as_const(projection).data() + h * rank * dim, rank, dim), view(narrow.data() + h * group * rank, group, rank));
+    attention(on, view(narrow.data(), heads, index{1}, rank), view(static_cast<f16 const*>(k[layer]), index{1}, tokens, rank),
+              view(static_cast<f16 const*>(v[layer]), kv_heads, tokens, dim), results());
   }
 };
-void add_narrow(std::string const& name, index tokens, index key_heads, index width,
-                std::function<void(cpu_policy const&, narrow_keys&)> const& prepare) {
+void add_low_rank(index tokens) {
+  constexpr index rank = low_rank_keys::rank;
   workload const w{.op = "kv_cache",
-                   .name = "decode_" + name + shape_of(tokens),
-                   .flops = 2.0 * heads * static_cast<double>(tokens) * static_cast<double>(dim + width),
-                   .bytes = 2.0 * static_cast<double>(tokens * (key_heads * width + kv_heads * dim))};
+                   .name = "decode_low_rank160" + shape_of(tokens),
+                   .flops = 2.0 * heads * static_cast<double>(tokens) * (dim + rank),
+                   .bytes = 2.0 * static_cast<double>(tokens * (rank + kv_heads * dim))};
   w.add("tern", [=](run& r) {
-    auto& c = one_cache.get(name + std::to_string(tokens), [&] { return narrow_keys(tokens, key_heads, width); });
-    r.time([&](index i) {
-      prepare(r.policy(), c);
-      c.attend(r.policy(), i);
-    });
+    auto& c = one_cache.get(w.name, [=] { return low_rank_keys(tokens); });
+    r.time([&](index i) { c.attend(r.policy(), i % c.layers); });
   });
-}
-/// q' = B q with B (160, 128) for each key head.
-void project(cpu_policy const& policy, narrow_keys& c) {
-  for (index h = 0; h < kv_heads; ++h) {
-    index const group = heads / kv_heads;
-    matmul(policy, view(static_cast<float const*>(c.q.data()) + h * group * dim, group, dim),
-           view(static_cast<float const*>(c.projection.data()) + h * c.width * dim, c.width, dim),
-           view(c.narrow.data() + h * group * c.width, group, c.width));
-  }
-}
-void take_channels(cpu_policy const&, narrow_keys& c) {
-  for (index h = 0; h < heads; ++h)
-    for (index d = 0; d < c.width; ++d) c.narrow[h * c.width + d] = c.q[h * dim + d * dim / c.width];
 }
 
 template <class K, class V>
@@ -94,9 +79,9 @@ void add_keep(std::string const& format) {
   workload const w{.op = "kv_cache", .name = "keep_half_" + format + shape_of(tokens), .bytes = bytes_of<K, V>(tokens)};
   w.add("tern", [=](run& r) {
     auto& c = one_cache.get("keep " + format, [&] { return filled<K, V>(tokens, 1); });
-    std::vector<std::int32_t> ids(static_cast<std::size_t>(kv_heads * tokens / 2)), counts(kv_heads, tokens / 2);
+    std::vector<std::int32_t> ids(at(kv_heads * tokens / 2)), counts(kv_heads, tokens / 2);
     for (index i = 0; i < kv_heads * tokens / 2; ++i)  // every second one, but in pairs, which are dropped and kept in turn
-      ids[static_cast<std::size_t>(i)] = static_cast<std::int32_t>(i % (tokens / 2) / 2 * 4 + i % 2 + 1);
+      ids[at(i)] = static_cast<std::int32_t>(i % (tokens / 2) / 2 * 4 + i % 2 + 1);
     index_lists const lists{view(ids.data(), kv_heads, tokens / 2), view(counts.data(), kv_heads)};
     r.time([&](index) {
       std::int32_t const s = c.cache.fork(c.s);  // whose pages are copied before they change: what keep costs at most
@@ -163,8 +148,7 @@ void register_benchmarks() {
     add_decode<keys4, values4>("q4_0", unit::int8, tiles, tokens);
     add_quest<keys4, values4>("q4_0", unit::int8, tokens);
     add_decode<keys2, values2>("q2", unit::int8, 2 * tiles, tokens);  // q has one step for all channels
-    add_narrow("low_rank160", tokens, 1, 160, project);
-    add_narrow("think40", tokens, kv_heads, 76, take_channels);
+    add_low_rank(tokens);
   }
   add_keep<f16, f16>("f16");
   add_keep<keys8, values8>("q8_0");

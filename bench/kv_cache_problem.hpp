@@ -30,6 +30,7 @@ double bytes_of(index tokens) {
 }
 /// Operations of a step over so many keys of each head.
 inline double step_flops(double keys) { return 4 * heads * keys * dim; }
+/// An index of the standard library's containers.
 inline std::size_t at(index i) { return static_cast<std::size_t>(i); }
 inline index layers_beyond_cache(double bytes) { return copies_beyond_cache(static_cast<std::size_t>(bytes)); }
 

@@ -314,8 +314,10 @@ void add_blend(index tokens) {
 
 void register_benchmarks() {
   constexpr index tokens = 16384;
-  add_decode<f16, f16>("f16", unit::f32, attention_rounding(unit::f32), tokens);
-  add_think(tokens);
+  for (index n : {tokens, 4 * tokens}) {
+    add_decode<f16, f16>("f16", unit::f32, attention_rounding(unit::f32), n);
+    add_think(n);
+  }
   add_matryoshka(tokens);
   add_shadow(tokens);
   add_a2ats(tokens);
