@@ -242,11 +242,11 @@ TERN_INLINE pack<float> round(pack<float> a) {
 
 // ---- conversions -----------------------------------------------------------------------------------------------------
 
-/// To the nearest integer, ties to even; |a| < 2^31. Other numbers and NaN give some integer.
+/// To the nearest integer, ties to even; -2^31 <= a < 2^31. Other numbers and NaN give some integer.
 TERN_INLINE pack<std::int32_t> to_int(pack<float> a) {
 #if defined(TERN_SIMD_EMULATED)
   return lanewise<std::int32_t>(
-      [&](index i) { return __builtin_fabsf(a.v[i]) < 0x1p31f ? static_cast<std::int32_t>(__builtin_nearbyintf(a.v[i])) : 0; });
+      [&](index i) { return -0x1p31f <= a.v[i] && a.v[i] < 0x1p31f ? static_cast<std::int32_t>(__builtin_nearbyintf(a.v[i])) : 0; });
 #elif defined(TERN_SIMD_AVX512)
   return pack<std::int32_t>(_mm512_maskz_cvtps_epi32(0xffff, a.v));
 #elif defined(TERN_SIMD_AVX2)
