@@ -1,69 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0
-// Stores that choose among the tokens, or among what of them is read.
-#include "kv_store.hpp"
+// Which tokens stay.
+#include "kv_method.hpp"
 
-#include <tern/attention.hpp>
-#include <tern/cache/every.hpp>
 #include <tern/cache/methods/adakv.hpp>
 #include <tern/cache/methods/chunkkv.hpp>
+#include <tern/cache/methods/criticalkv.hpp>
 #include <tern/cache/methods/expected_attention.hpp>
+#include <tern/cache/methods/finch.hpp>
 #include <tern/cache/methods/keydiff.hpp>
 #include <tern/cache/methods/knorm.hpp>
 #include <tern/cache/methods/lagkv.hpp>
 #include <tern/cache/methods/pyramidkv.hpp>
-#include <tern/cache/methods/quest.hpp>
 #include <tern/cache/methods/snapkv.hpp>
 #include <tern/cache/methods/streaming_llm.hpp>
 #include <tern/cache/methods/tova.hpp>
 #include <tern/core/random.hpp>
 
 #include <algorithm>
-#include <functional>
 
 namespace llm {
 
 using tern::index;
 
 namespace {
-
-class method_store;
-using method = std::function<void(method_store&, index layer)>;
-
-/// A full store of which tokens go whenever it has read 64 more than its budget.
-class method_store : public full_store {
- public:
-  method_store(full_store const& text, index budget, method m) : full_store(text), budget(budget), method_(std::move(m)) { shorten(); }
-  void read_to_end(index tokens) override {
-    if (due_(tokens)) shorten();
-  }
-
-  /// What was read and is forgotten does not count.
-  void truncate(index position) override {
-    full_store::truncate(position);
-    due_ = tern::every(64);
-  }
-
-  index const budget;
-  /// The latest queries before rotation.
-  std::vector<float> unrotated(index layer) {
-    auto const q = seen(layer).last.queries();
-    std::vector<float> to(static_cast<std::size_t>(q.size()));
-    auto const out = tern::view(to.data(), q.extent(0), q.extent(1), q.extent(2));
-    std::vector<std::int32_t> back;
-    for (index t = 0; t < q.extent(1); ++t)
-      back.push_back(static_cast<std::int32_t>(q.extent(1) - t - cache().next_position(sequence(), layer)));
-    tern::rope(policy(), q, out, back, model().rope);
-    return to;
-  }
-
- private:
-  void shorten() {
-    for (index l = 0; l < model().layers; ++l)
-      if (cache().longest(sequence(), l) > budget) method_(*this, l);
-  }
-  method method_;
-  tern::every due_{64};
-};
 
 void keep_random(method_store& m, index layer) {
   tern::token_scores const scores(m.policy(), m.model().kv_heads, m.cache().longest(m.sequence(), layer));
@@ -90,6 +49,20 @@ void keep_lagged(method_store& m, index layer) {
   tern::lagkv(m.policy(), m.cache(), m.sequence(), layer, {.lag = lag, .stay = stay});
 }
 
+void keep_critical(method_store& m, index layer) {
+  tern::block_matrix const& out = m.model().out[static_cast<std::size_t>(layer)];
+  std::vector<float> w(static_cast<std::size_t>(out.rows * out.columns));
+  for (index i = 0; i < out.rows; ++i) tern::decode(out, i, w.data() + i * out.columns);
+  tern::criticalkv(m.policy(), m.cache(), m.sequence(), layer, m.seen(layer).last.queries(), tern::view(w.data(), out.rows, out.columns),
+                   m.budget);
+}
+/// The last queries are the question. What stays moves up to where the model goes on; in the paper the model goes back to where that ends.
+void keep_as_finch(method_store& m, index layer) {
+  index const end = m.cache().next_position(m.sequence(), layer);
+  tern::finch(m.policy(), m.cache(), m.sequence(), layer, m.seen(layer).last.queries(), m.budget, m.model().rope);
+  tern::rerotate(m.policy(), m.cache(), m.sequence(), layer, end - m.cache().longest(m.sequence(), layer), m.model().rope);
+}
+
 method method_of(std::string_view name) {
   // Methods that ask the latest queries do not drop those tokens.
   tern::protect const latest{4, observed_tokens};
@@ -109,36 +82,14 @@ method method_of(std::string_view name) {
   if (name == "knorm") return [=](method_store& m, index l) { tern::knorm(m.policy(), m.cache(), m.sequence(), l, m.budget, latest); };
   if (name == "expected") return keep_expected;
   if (name == "lagkv") return keep_lagged;
-  return {};
+  if (name == "criticalkv") return keep_critical;
+  if (name == "finch") return keep_as_finch;
+  return merge_method(name);
 }
-
-/// Everything stays; single tokens read the pages that may matter.
-class quest_store : public full_store {
- public:
-  quest_store(full_store const& text, index budget) : full_store(text), pages_(std::max(budget / tern::page_rows, index{1})) {
-    for (index l = 0; l < model().layers; ++l) states_.emplace_back(cache().shape());
-  }
-  void attend(index layer, rows q) override {
-    if (q.extent(1) == 1)
-      tern::quest_attention(policy(), states_[static_cast<std::size_t>(layer)], cache(), sequence(), layer, q, q, pages_);
-    else
-      full_store::attend(layer, q);
-  }
-  void truncate(index position) override {
-    full_store::truncate(position);
-    for (auto& s : states_) s.reset();
-  }
-  bool stepwise() const override { return true; }
-
- private:
-  index pages_;
-  std::vector<tern::quest_state> states_;
-};
 
 }  // namespace
 
-std::unique_ptr<kv_store> make_method_store(std::string_view name, index budget, full_store const& text) {
-  if (name == "quest") return std::make_unique<quest_store>(text, budget);
+std::unique_ptr<kv_store> make_method_store(std::string_view name, index budget, full_store& text) {
   if (auto const m = method_of(name)) return std::make_unique<method_store>(text, budget, m);
   return nullptr;
 }

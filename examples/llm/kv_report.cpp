@@ -2,6 +2,7 @@
 #include "kv_report.hpp"
 
 #include "evaluation.hpp"
+#include "kv_chunks.hpp"
 #include "kv_picture.hpp"
 
 #include <tern/core/random.hpp>
@@ -30,17 +31,28 @@ struct contestant {
   index right[std::size(fact_contexts)] = {};
   double bytes = 0, rate = 0;
 
-  std::string title() const { return store->name + (store->takes_budget ? " 1/" + std::to_string(share) : ""); }
-  std::unique_ptr<kv_store> make(kv_model const& model, tern::cpu_policy const& policy, full_store& text, index length) const {
-    return make_kv_store(store->takes_budget ? store->name + ":" + std::to_string(length / share) : store->name, model, policy, &text);
+  std::string title() const { return store->name + (store->takes_budget() ? " 1/" + std::to_string(share) : ""); }
+  /// The network goes on with this store of the tokens, which `text` has whole.
+  void use(model& network, tern::cpu_policy const& policy, full_store& text, std::span<token const> tokens) const {
+    auto const length = static_cast<index>(tokens.size());
+    std::string const budget = store->takes_budget() ? ":" + std::to_string(length / share) : "";
+    network.use(store->from == kv_store_name::source::chunks ? read_in_chunks(store->name, network, policy, tokens)
+                                                             : make_kv_store(store->name + budget, network.shape(), policy, &text),
+                length);
   }
 };
 
-std::vector<contestant> all_contestants() {
+/// All, or those of a list with a comma between.
+std::vector<contestant> contestants_of(std::string const& list) {
   std::vector<contestant> all;
-  for (kv_store_name const& n : kv_store_names())
+  std::string known;
+  for (kv_store_name const& n : kv_store_names()) {
+    known += " " + n.name;
     for (index share : {4, 8})
-      if (n.takes_budget || share == 4) all.push_back({&n, share});
+      if ((n.takes_budget() || share == 4) && (list.empty() || ("," + list + ",").find("," + n.name + ",") != std::string::npos))
+        all.push_back({&n, share});
+  }
+  if (all.empty()) throw tern::error("llm: --kv is " + list + ", expected with --kv-report some of" + known);
   return all;
 }
 
@@ -72,15 +84,6 @@ std::vector<std::vector<token>> read_texts(tokenizer const& words, std::string c
   return texts;
 }
 
-/// The store of a text that the model has read, with everything in it.
-full_store read_text(model& network, tern::cpu_policy const& policy, std::span<token const> tokens) {
-  auto store = std::make_unique<full_store>(network.shape(), policy, full_store::observes::sums);
-  full_store& text = *store;
-  network.use(std::move(store), 0);
-  network.read(tokens, 0);
-  return text;
-}
-
 token likeliest_of(tern::tensor_view<float const, 1> logits) {
   return static_cast<token>(std::max_element(logits.data(), logits.data() + logits.extent(0)) - logits.data());
 }
@@ -100,14 +103,15 @@ void predict(model& network, std::span<token const> tokens, F&& f) {
 void compare_predictions(model& network, tern::cpu_policy const& policy, std::vector<token> const& tokens, std::vector<contestant>& all,
                          progress& done) {
   std::span<token const> const rest(tokens.data() + context - 1, scored + 1);  // the first is read again, for what it predicts
-  full_store text = read_text(network, policy, std::span(tokens).first(context - 1));
+  auto const before = std::span(tokens).first(context - 1);
+  full_store text = read_text(network, policy, before, full_store::observes::sums);
   std::vector<std::vector<float>> wanted;
   network.use(std::make_unique<full_store>(text), context - 1);
   auto const full = static_cast<double>(network.store().bytes());
   predict(network, rest, [&](index, auto logits) { wanted.push_back(log_probabilities(logits)); });
   for (contestant& c : all) {
     done.step(c.title());
-    network.use(c.make(network.shape(), policy, text, context), context - 1);
+    c.use(network, policy, text, before);
     c.bytes = static_cast<double>(network.store().bytes()) / full;
     predict(network, rest, [&](index i, auto logits) {
       c.predictions.add(wanted[static_cast<std::size_t>(i)], logits, rest[static_cast<std::size_t>(i) + 1]);
@@ -147,20 +151,41 @@ struct fact_text {
   }
 };
 
-/// Whether the model writes the number.
-bool answers(model& network, tokenizer const& words, index who, std::string const& number) {
-  auto const question = words.encode("\nThe secret number of " + std::string(names[who]) + " is", false);
-  auto logits = network.read(std::span(question).first(1));
-  for (std::size_t i = 1; i < question.size(); ++i)  // one by one where that makes a difference
-    if (network.store().stepwise()) logits = network.read(std::span(question).subspan(i, 1));
-  if (!network.store().stepwise() && question.size() > 1) logits = network.read(std::span(question).subspan(1));
-  std::string written;
-  for (int i = 0; i < 8 && written.size() <= number.size(); ++i) {
+using tokens_view = std::span<token const>;
+
+/// Reads tokens, one by one where that makes a difference.
+auto read_as_written(model& network, tokens_view tokens) {
+  for (; network.store().stepwise() && tokens.size() > 1; tokens = tokens.subspan(1)) network.read(tokens.first(1), 0);
+  return network.read(tokens);
+}
+
+/// Whether the model writes the number behind the end of a question; it is not asked further once it has written something else.
+bool answers(model& network, tokenizer const& words, tokens_view question, std::string const& number) {
+  std::string const wanted = " " + number;
+  auto logits = read_as_written(network, question);
+  for (std::string written;;) {
     token const next = likeliest_of(logits[0]);
     written += words.bytes(next);
-    logits = network.read(std::span(&next, 1));
+    if (written.size() >= wanted.size()) return written.substr(0, wanted.size()) == wanted;
+    if (written.empty() || !wanted.starts_with(written)) return false;
+    logits = network.read(tokens_view(&next, 1));
   }
-  return written.substr(0, number.size() + 1) == " " + number;
+}
+
+/// How many of the numbers the model writes when it is asked for each.
+index right_answers(model& network, tokenizer const& words, fact_text const& text) {
+  std::vector<std::vector<token>> questions;
+  for (char const* who : names) questions.push_back(words.encode("\nThe secret number of " + std::string(who) + " is", false));
+  std::size_t same = 0;  // tokens that all begin with are read once
+  while (std::all_of(questions.begin(), questions.end(), [&](auto const& q) { return same + 1 < q.size() && q[same] == questions[0][same]; }))
+    ++same;
+  read_as_written(network, tokens_view(questions[0]).first(same));
+  index right = 0;
+  for (index i = 0; i < facts; ++i) {
+    right += answers(network, words, tokens_view(questions[static_cast<std::size_t>(i)]).subspan(same), text.numbers[static_cast<std::size_t>(i)]);
+    network.rewind(static_cast<index>(text.tokens.size() + same));
+  }
+  return right;
 }
 
 void ask_for_facts(model& network, tern::cpu_policy const& policy, tokenizer const& words, std::vector<token> const& from,
@@ -168,15 +193,11 @@ void ask_for_facts(model& network, tern::cpu_policy const& policy, tokenizer con
   for (std::size_t size = 0; size < std::size(fact_contexts); ++size)
     for (index which = 0; which < fact_texts; ++which) {
       fact_text const wanted(words, from, fact_contexts[size], which);
-      full_store text = read_text(network, policy, wanted.tokens);
-      auto const length = static_cast<index>(wanted.tokens.size());
+      full_store text = read_text(network, policy, wanted.tokens, full_store::observes::sums);
       for (contestant& c : all) {
         done.step(c.title() + ", " + std::to_string(fact_contexts[size]) + " tokens");
-        network.use(c.make(network.shape(), policy, text, length), length);
-        for (index i = 0; i < facts; ++i) {
-          c.right[size] += answers(network, words, i, wanted.numbers[static_cast<std::size_t>(i)]);
-          network.rewind(length);
-        }
+        c.use(network, policy, text, wanted.tokens);
+        c.right[size] += right_answers(network, words, wanted);
       }
     }
 }
@@ -194,17 +215,18 @@ void print_table(std::vector<contestant> const& all) {
 
 void draw(std::vector<contestant> const& all) {
   std::vector<kv_point> points;
-  for (contestant const& c : all) points.push_back({c.store->name, c.bytes, c.predictions.means().divergence, c.store->takes_budget});
+  for (contestant const& c : all) points.push_back({c.store->name, c.bytes, c.predictions.means().divergence, c.store->takes_budget()});
   draw_kv_points(std::move(points), "kv_report.svg");
 }
 
 }  // namespace
 
-void report_kv_stores(tokenizer const& words, model& network, tern::cpu_policy const& policy, std::string const& files) {
+void report_kv_stores(tokenizer const& words, model& network, tern::cpu_policy const& policy, std::string const& files,
+                      std::string const& stores) {
   auto const texts = read_texts(words, files);
   std::vector<token> haystack;
   for (auto const& t : texts) haystack.insert(haystack.end(), t.begin(), t.end());
-  auto all = all_contestants();
+  auto all = contestants_of(stores);
   progress done(all.size() * (texts.size() + fact_texts * std::size(fact_contexts)));
   for (auto const& t : texts) compare_predictions(network, policy, t, all, done);
   ask_for_facts(network, policy, words, haystack, all, done);

@@ -15,7 +15,8 @@
 
 namespace llm {
 
-/// Writes a table (Markdown) to standard output and kv_report.svg. `files`: texts with a comma between.
-void report_kv_stores(tokenizer const& words, model& network, tern::cpu_policy const& policy, std::string const& files);
+/// Writes a table (Markdown) to standard output and kv_report.svg. `files`: texts with a comma between; `stores`: names, or none for all.
+void report_kv_stores(tokenizer const& words, model& network, tern::cpu_policy const& policy, std::string const& files,
+                      std::string const& stores);
 
 }  // namespace llm

@@ -6,9 +6,11 @@
 #include <tern/cache/kv_cache.hpp>
 #include <tern/cache/methods/h2o.hpp>
 #include <tern/cache/recent_queries.hpp>
+#include <tern/formats/block_matrix.hpp>
 #include <tern/pointwise.hpp>
 
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -19,6 +21,7 @@ namespace llm {
 struct kv_model {
   tern::index layers, heads, kv_heads, dim;
   tern::rope_options rope;
+  std::vector<tern::block_matrix> out;  ///< the output projections of the layers, (width, heads dim)
 };
 
 /// See the top of this file.
@@ -31,6 +34,8 @@ class kv_store {
   virtual void append(tern::index layer, rows k, rows v) = 0;
   /// Attention of the last tokens, in place of their rotated queries (heads, tokens, dim).
   virtual void attend(tern::index layer, rows q) = 0;
+  /// Which of these tokens the model computes further, ascending: their attention is in the first rows of q. None listed: all.
+  virtual std::span<std::int32_t const> going_on() const { return {}; }
   /// All layers have read `tokens` more tokens.
   virtual void read_to_end(tern::index) {}
   /// Forgets tokens at `position` and behind it.
@@ -81,24 +86,76 @@ class full_store : public kv_store {
 /// Queries of how many tokens are remembered.
 inline constexpr tern::index observed_tokens = 32;
 
-// The stores of two files, or null.
-std::unique_ptr<kv_store> make_format_store(std::string_view name, kv_model const& model, tern::cpu_policy const& policy);
-std::unique_ptr<kv_store> make_method_store(std::string_view name, tern::index budget, full_store const& text);
+/// Tokens of a layer of a full store as floats: keys and values (kv_heads, tokens, dim).
+class text_rows {
+ public:
+  text_rows(full_store& text, tern::index layer, tern::index first, tern::index count);
+  text_rows(text_rows const&) = delete;
+  kv_store::rows keys, values;
 
-/// A store by its name, of which `kv_store_names` has the list. Names of methods that choose tokens end in ":" and how many stay, as in
-/// "snapkv:512". `text` may hold a text already, which is then in the store too.
-std::unique_ptr<kv_store> make_kv_store(std::string_view name, kv_model const& model, tern::cpu_policy const& policy,
-                                        full_store* text = nullptr);
+ private:
+  std::vector<float> memory_;
+};
+/// Rows of tokens at positions from `first` on, (heads, tokens, dim), as they were before their rotation; `to` may be x.
+void rotate_back(tern::cpu_policy const& policy, tern::tensor_view<float const, 3> x, kv_store::rows to, tern::index first,
+                 tern::rope_options const& options);
+/// Room for a log-sum-exp of each query.
+class log_sums {
+ public:
+  tern::tensor_view<float, 2> operator()(kv_store::rows const& q) {
+    memory_.resize(static_cast<std::size_t>(q.extent(0) * q.extent(1)));
+    return tern::view(memory_.data(), q.extent(0), q.extent(1));
+  }
+
+ private:
+  std::vector<float> memory_;
+};
+
+/// Lists of places for each key head, with room for `most` each.
+class place_lists {
+ public:
+  place_lists(tern::index heads, tern::index most)
+      : memory_(static_cast<std::size_t>(heads * (most + 1))), heads_(heads), most_(most) {}
+  tern::index_lists operator()() {
+    return {tern::view(memory_.data(), heads_, most_), tern::view(memory_.data() + heads_ * most_, heads_)};
+  }
+
+ private:
+  std::vector<std::int32_t> memory_;
+  tern::index heads_, most_;
+};
 
 /// Appends the tokens of a text that has lost none to a store.
 void copy_text(full_store& from, kv_store& to);
 
 /// A name, and what it is.
 struct kv_store_name {
+  /// What its store is made of.
+  enum class source {
+    nothing,      ///< every token is rounded as it comes
+    tokens,       ///< what comes, or a text; it takes a budget
+    prompt,       ///< a text that has been read
+    prompt_part,  ///< the same; it takes a budget
+    chunks,       ///< chunks of a text, as kv_chunks.hpp reads them
+  };
   std::string name;
   char const* what;
-  bool takes_budget;
+  source from;
+  bool takes_budget() const { return from == source::tokens || from == source::prompt_part; }
 };
 std::vector<kv_store_name> const& kv_store_names();
+
+/// A store by its name, of which `kv_store_names` has the list. Names that take a budget end in ":" and how many tokens, as in
+/// "snapkv:512". `text` may hold a text already, which is then in the store too. Stores that are made of a prompt begin as a full store
+/// where there is no text, and are made of what the model reads first.
+std::unique_ptr<kv_store> make_kv_store(std::string_view name, kv_model const& model, tern::cpu_policy const& policy,
+                                        full_store* text = nullptr);
+
+// The stores of some files, or null.
+std::unique_ptr<kv_store> make_format_store(std::string_view name, kv_model const& model, tern::cpu_policy const& policy);
+std::unique_ptr<kv_store> make_method_store(std::string_view name, tern::index budget, full_store& text);
+std::unique_ptr<kv_store> make_low_rank_store(std::string_view name, full_store& text);
+std::unique_ptr<kv_store> make_page_store(std::string_view name, tern::index budget, full_store& text);
+std::unique_ptr<kv_store> make_retrieval_store(std::string_view name, tern::index budget, full_store& text);
 
 }  // namespace llm

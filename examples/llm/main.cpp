@@ -40,7 +40,8 @@ constexpr char const* usage = R"(usage: llm MODEL.gguf [options]
   --requantize LIST  with --perplexity FILE: turn the layers' weights into each of the formats (q4_0,q4_k or all), by rounding and
                      by GPTQ, and print a table of what that costs; the file's first half calibrates, the second is scored
   --kv METHOD        where keys and values are kept: METHODS
-  --kv-report FILES  what that costs: texts with a comma between, of at least 4400 tokens; a table, and a picture in kv_report.svg
+  --kv-report FILES  what that costs: texts with a comma between, of at least 4400 tokens; a table, and a picture in kv_report.svg;
+                     of all METHODS, or with --kv of those named, with a comma between
   --measure P,G      time a prompt of P tokens and the generation of G more
   --threads N        (one a core)   --context N (2048)
   --compute TYPE     fastest (default): int8, or bf16 for prompts where it is faster; int8: activations in blocks of 8-bit numbers;
@@ -52,7 +53,7 @@ constexpr char const* usage = R"(usage: llm MODEL.gguf [options]
 
 struct options {
   std::string model, prompt, system = "You are a helpful AI assistant named SmolLM, trained by Hugging Face";
-  std::string perplexity, requantize, measure, steps, kv = "f16", kv_report;
+  std::string perplexity, requantize, measure, steps, kv, kv_report;
   bool has_prompt = false, chat = true, greedy = false, ignore_end = false, in_place = false, json = false;
   index count = 256, threads = 0, context = 2048;
   tern::compute compute = tern::compute::fastest;
@@ -253,7 +254,7 @@ void print_usage() {
   std::string const text = usage;
   std::string names;
   for (kv_store_name const& n : kv_store_names())
-    names += "\n                       " + n.name + std::string(n.takes_budget ? ":TOKENS" : "") + "  " + n.what;
+    names += "\n                       " + n.name + std::string(n.takes_budget() ? ":TOKENS" : "") + "  " + n.what;
   auto const at = text.find("METHODS");
   std::fprintf(stderr, "%s%s%s", text.substr(0, at).c_str(), names.c_str(), text.substr(at + 7).c_str());
 }
@@ -264,13 +265,13 @@ int run(options const& o) {
   tern::thread_pool threads(o.threads);
   tokenizer const words(file);
   model network(file, tern::cpu.on(threads), o.compute, !o.kv_report.empty() ? 0 : o.perplexity.empty() ? o.context : 512);
-  network.use(make_kv_store(o.kv, network.shape(), tern::cpu.on(threads)), 0);
+  if (!o.kv.empty() && o.kv_report.empty()) network.use(make_kv_store(o.kv, network.shape(), tern::cpu.on(threads)), 0);
   if (network.vocabulary() != words.size())
     throw tern::error("llm: the embedding has " + std::to_string(network.vocabulary()) + " rows, expected one for each of the " +
                       std::to_string(words.size()) + " tokens");
   if (!o.in_place && o.requantize.empty()) network.repack();
   if (!o.kv_report.empty())
-    report_kv_stores(words, network, tern::cpu.on(threads), o.kv_report);
+    report_kv_stores(words, network, tern::cpu.on(threads), o.kv_report, o.kv);
   else if (!o.requantize.empty())
     requantize(file, words, network, tern::cpu.on(threads), o.requantize, o.perplexity);
   else if (!o.perplexity.empty())

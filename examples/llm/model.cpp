@@ -20,6 +20,11 @@ tern::tensor_view<T, 3> by_head(tern::tensor_view<T, 2> x, index dim) {
 
 tern::tensor_view<float, 2> as_rows(std::vector<float>& x, index tokens, index width) { return tern::view(x.data(), tokens, width); }
 
+/// The listed rows become the first ones.
+void to_front(tern::tensor_view<float, 2> x, std::span<std::int32_t const> list) {
+  for (std::size_t i = 0; i < list.size(); ++i) std::copy_n(&x(list[i], 0), x.extent(1), &x(static_cast<index>(i), 0));
+}
+
 index positive(tern::gguf_file const& file, std::string const& key, index most) {
   auto const value = file.get<index>(key);
   if (value < 1 || value > most)
@@ -88,6 +93,12 @@ model::model(tern::gguf_file const& file, tern::cpu_policy const& policy, tern::
   up_.resize(elements(hidden_));
 }
 
+kv_model model::shape() const {
+  kv_model m{layers(), heads_, kv_heads_, dim_, rope_, {}};
+  for (layer const& l : layers_) m.out.push_back(l.weights.out.matrix);
+  return m;
+}
+
 void model::repack() {
   auto const take = [&](weight& w) {
     if (tern::info(w.matrix.type).elements == 1) return;
@@ -137,19 +148,20 @@ void model::forward(std::span<token const> tokens, rows logits) {
   rows const x = as_rows(x_, n, width_);
   tern::embedding(policy_, tokens, embedding_, x);
   tern::rope_table(policy_, length_, as_rows(angles_, n, dim_), rope_);
+  index left = n;
   for (layer& l : layers_) {
-    attend(l, n);
-    feed_forward(l, n);
+    left = attend(l, left);
+    feed_forward(l, left);
   }
   length_ += n;
   if (logits.extent(0) == 0) return;
-  rows const last = x.slice(0, n - logits.extent(0), n);
+  rows const last = x.slice(0, left - logits.extent(0), left);
   tern::rms_norm(policy_, last, output_norm_, last, epsilon_);
   tern::matmul(policy_, last, output_.ref(), logits, compute_);
 }
 
-/// x += attention(rope(h Wq^T), rope(h Wk^T), h Wv^T) Wo^T with h = rms_norm(x)
-void model::attend(layer& l, index n) {
+/// x += attention(rope(h Wq^T), rope(h Wk^T), h Wv^T) Wo^T with h = rms_norm(x). Returns how many tokens go on.
+index model::attend(layer& l, index n) {
   rows const x = as_rows(x_, n, width_), h = as_rows(h_, n, width_);
   rows const q = as_rows(query_, n, heads_ * dim_), k = as_rows(key_, n, kv_heads_ * dim_), v = as_rows(value_, n, kv_heads_ * dim_);
   auto const angles = as_rows(angles_, n, dim_);
@@ -162,8 +174,13 @@ void model::attend(layer& l, index n) {
   tern::rope(policy_, by_head(k, dim_), angles);
   store_->append(number, by_head(k, dim_), by_head(v, dim_));
   store_->attend(number, by_head(q, dim_));
-  show(l, input::out, q);
-  tern::matmul(policy_, q, l.weights.out.ref(), x, compute_, tern::accumulate{});
+  auto const on = store_->going_on();
+  index const left = on.empty() ? n : static_cast<index>(on.size());
+  to_front(x, on);
+  to_front(angles, on);
+  show(l, input::out, q.slice(0, 0, left));
+  tern::matmul(policy_, q.slice(0, 0, left), l.weights.out.ref(), x.slice(0, 0, left), compute_, tern::accumulate{});
+  return left;
 }
 
 /// x += (silu(h Wgate^T) * (h Wup^T)) Wdown^T with h = rms_norm(x)

@@ -48,7 +48,7 @@ class model {
     length_ = length;
   }
   kv_store& store() { return *store_; }
-  kv_model shape() const { return {layers(), heads_, kv_heads_, dim_, rope_}; }
+  kv_model shape() const;
 
   tern::index context() const { return context_; }
   tern::index vocabulary() const { return embedding_.rows; }
@@ -87,7 +87,7 @@ class model {
 
   layer load_layer(tern::gguf_file const& file, std::string const& prefix) const;
   void forward(std::span<token const> tokens, rows logits);
-  void attend(layer& l, tern::index tokens);
+  tern::index attend(layer& l, tern::index tokens);
   void feed_forward(layer& l, tern::index tokens);
   void show(layer const& l, input what, rows x) const {
     if (observer_) observer_(&l - layers_.data(), what, x);
