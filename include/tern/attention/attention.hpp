@@ -147,9 +147,9 @@ TERN_INLINE auto attention_with(Q const& q, K const& k, V const& v, O const& out
   static_assert(spec::elementwise || !is_given<decltype(find_weight_sum(options...))>,
                 "tern: weights that are divided by their sum add up to 1");
 
-  index const batch = with_batch(q).extent(0);
-  attention_extents const n =
-      check_arguments(argument_of(0, q), argument_of(1, k, batch), argument_of(2, v, batch), argument_of(3, out), per_head);
+  argument const of_q = argument_of(0, q);
+  index const batch = of_q.extent[0];
+  attention_extents const n = check_arguments(of_q, argument_of(1, k, batch), argument_of(2, v, batch), argument_of(3, out), per_head);
   check_lengths(k, v);
   (check_option(options, n), ...);
   attention_returns returns;
@@ -163,8 +163,8 @@ TERN_INLINE auto attention_with(Q const& q, K const& k, V const& v, O const& out
   else
     factor = 1 / __builtin_sqrtf(static_cast<float>(n.dim > 0 ? n.dim : 1));
 
-  using problem = attention_problem<typename Q::value_type, decltype(rows_of(k)), decltype(rows_of(v)), typename O::element_type, spec>;
-  problem const p{planes_of(with_batch(tensor_view<typename Q::value_type const, rank>(q))),
+  using problem = attention_problem<decltype(rows_of(q)), decltype(rows_of(k)), decltype(rows_of(v)), typename O::element_type, spec>;
+  problem const p{rows_of(q),
                   rows_of(k),
                   rows_of(v),
                   planes_of(with_batch(out)),

@@ -5,36 +5,72 @@
 ///
 ///     out_j = sum_i e^(s_ij - lse_i)          over the queries i that see key j
 ///
-/// The engine with roles swapped: keys are its queries, queries its keys, the weight of a pair is a function of its score alone, and
-/// there are no values (dim_v = 0). Nothing of the score matrix is kept.
+/// The engine without values (dim_v = 0). Where queries are many, with roles swapped: keys are its queries, queries its keys, and the
+/// weight of a pair is a function of its score alone. Where they are few, as in decoding, in one pass over the keys (few_key_weights.hpp).
+/// Nothing of the score matrix is kept.
 ///
 ///     attention_key_weights(policy, q, k, lse, out, options...)
 ///
-/// Shapes  q (heads, tokens, dim), k (k_heads, keys, dim), lse (heads, tokens) as attention's log_sum_exp wrote it with the same
-///         options, out f32 (heads, keys), or (k_heads, keys) for the sum over the heads that share a key head; without the first
-///         extent for one head, with a batch in front for several texts.
+/// Shapes  q (heads, tokens, dim), k (k_heads, keys, dim) or what source.hpp has, lse (heads, tokens) as attention's log_sum_exp wrote it
+///         with the same options, out f32 (heads, keys), or (k_heads, keys) for the sum over the heads that share a key head; without the
+///         first extent for one head, with a batch in front for several texts. Where heads have different numbers of keys, zeros stand
+///         behind the last of a head.
 /// Options those of the attention call that decide on scores: masks, score modifiers, row transforms, scale. With sinks, lse has
 ///         them already. No layouts.
 /// Order   masks and modifiers see queries as queries and keys as keys. A modifier is called once for each pair, with the same pair
 ///         in all lanes, but softcap; masks of one's own are asked for coverage as ever.
 /// Empty   a query whose lse is -inf gives nothing; a key that nobody sees gets 0.
+/// Threads the same bits whatever their number.
 /// Error   |out - exact| <= sum_i w_ij u (b0 + b1 sqrt(dim) n + 2 |lse_i|) + u sqrt(tokens) out, constants as attention_accuracy has them.
-/// Memory  from the policy: what attention takes, and heads * keys floats where heads are summed.
+///         With few queries (tokens * heads that share keys; at most 32), tiles of 8, 4 and 2 bits add to it what they do in attention.
+/// Memory  from the policy: what attention takes; with many queries, heads * keys floats where heads are summed.
 /// Cost    2 heads tokens keys dim flop over what is seen.
 
 #include <tern/attention/attention.hpp>
+#include <tern/attention/few_key_weights.hpp>
 #include <tern/attention/merge.hpp>
 
 namespace tern {
 namespace detail {
 inline namespace TERN_ABI {
 
-/// Which head and text the swapped call's (batch, head) stands for: heads of a key head are its heads, key heads its batch.
+/// Which head and text the swapped call's (batch, head) stands for: heads of a key head are its heads, key heads from `first` on its batch.
 struct swapped_heads {
-  index batch, group;
+  index batch, first, group;
   index offset;  // of query 0 among the keys
-  TERN_INLINE index head(index key_head, index member) const { return key_head * group + member; }
+  TERN_INLINE index key_head(index b) const { return first + b; }
+  TERN_INLINE index head(index b, index member) const { return key_head(b) * group + member; }
 };
+
+/// Keys of a source as the queries of the swapped call.
+template <class Source>
+struct swapped_keys {
+  static constexpr int rank = 4;
+  using element = typename Source::element;
+  Source from;
+  swapped_heads heads;
+  index extent[4];  // (key heads, heads that share one, keys, dim)
+  template <class Key>
+  TERN_INLINE void rows(index b, index, index count, Key const& key, element const** to) const
+    requires(!decoding_source<Source>)
+  {
+    from.rows(heads.batch, heads.key_head(b), count, key, to);
+  }
+  TERN_INLINE void decode(index b, index, index j, float* to) const
+    requires decoding_source<Source>
+  {
+    from.decode(heads.batch, heads.key_head(b), j, to);
+  }
+};
+template <class Source>
+TERN_INLINE swapped_keys<Source> rows_of(swapped_keys<Source> const& x) {
+  return x;
+}
+template <class Source>
+TERN_INLINE argument argument_of(int, swapped_keys<Source> const& x) {
+  auto const& [batch, heads, keys, dim] = source_names[0];
+  return {{x.extent[0], x.extent[1], x.extent[2], x.extent[3]}, {batch, heads, keys, dim}, "", 1};
+}
 
 template <class M>
 struct transposed_mask {
@@ -138,7 +174,7 @@ template <class Transforms>
 struct swapped_transforms {
   Transforms transforms;
   swapped_heads heads;
-  TERN_INLINE void query(float* row, index dim, row_at const& at) const { transforms.key(row, dim, moved(at, at.batch)); }
+  TERN_INLINE void query(float* row, index dim, row_at const& at) const { transforms.key(row, dim, moved(at, heads.key_head(at.batch))); }
   TERN_INLINE void key(float* row, index dim, row_at const& at) const {
     transforms.query(row, dim, moved(at, heads.head(at.batch, at.head)));
   }
@@ -149,38 +185,60 @@ struct swapped_transforms {
   }
 };
 
-/// One text: q (heads, tokens, dim), k (k_heads, keys, dim), lse (heads, tokens), out (heads, keys).
+/// Whether a tensor has that rank; other sources stand for all.
+template <class K, int rank>
+inline constexpr bool same_rank = true;
+template <tensor_like K, int rank>
+inline constexpr bool same_rank<K, rank> = view_of<K>::rank == rank;
+
+/// Key heads [first, first + count) of one text, which have `keys` keys each: q (heads, tokens, dim), lse (heads, tokens), out (heads,
+/// keys).
 template <class Q, class K, class... Options>
-inline void key_weights_of_text(cpu_policy const& policy, tensor_view<Q const, 3> const& q, tensor_view<K const, 3> const& k,
-                                tensor_view<float const, 2> const& lse, tensor_view<float, 2> const& out, index batch,
-                                Options const&... options) {
-  static_assert(!is_given<decltype(find_layout(options...))>, "tern: attention_key_weights takes no layout");
-  index const k_heads = k.extent(0), group = q.extent(0) / k_heads, tokens = q.extent(1), keys = k.extent(1), dim = q.extent(2);
+inline void swapped_key_weights(cpu_policy const& policy, tensor_view<Q const, 3> const& q, K const& k,
+                                tensor_view<float const, 2> const& lse, tensor_view<float, 2> const& out, swapped_heads heads, index count,
+                                index keys, Options const&... options) {
+  index const tokens = q.extent(1), dim = q.extent(2), first = heads.first * heads.group;
   auto const mask = find_mask(options...);
   auto const chain = find_modifiers(options...);
   auto const transforms = find_transforms(options...);
   static_assert(decltype(chain)::empty || !offset_by_head<std::remove_const_t<decltype(mask)>>,
                 "tern: attention_key_weights takes no score modifiers with masks that state an offset for each head");
   index const stated = stated_offset(mask);
-  swapped_heads const heads{batch, group, stated == bottom_right ? keys - tokens : stated};
+  heads.offset = stated == bottom_right ? keys - tokens : stated;
   using chain_type = std::remove_const_t<decltype(chain)>;
-  tensor_view<K const, 4> const queries(k.data(), shape<4>{{k_heads, group, keys, dim}}, shape<4>{{k.stride(0), 0, k.stride(1), 1}});
-  tensor_view<Q const, 4> const seen(q.data(), shape<4>{{k_heads, group, tokens, dim}},
-                                     shape<4>{{group * q.stride(0), q.stride(0), q.stride(1), 1}});
-  tensor_view<float const, 4> const values(nullptr, shape<4>{{k_heads, 1, tokens, 0}}, shape<4>{{0, 0, 0, 1}});
-  tensor_view<float, 4> const nothing(nullptr, shape<4>{{k_heads, group, keys, 0}}, shape<4>{{0, 0, 0, 1}});
-  tensor_view<float, 3> const sums(out.data(), shape<3>{{k_heads, group, keys}},
-                                   shape<3>{{group * out.stride(0), out.stride(0), out.stride(1)}});
+  swapped_keys<K> const queries{k, heads, {count, heads.group, keys, dim}};
+  tensor_view<Q const, 4> const seen(q.data() + first * q.stride(0), shape<4>{{count, heads.group, tokens, dim}},
+                                     shape<4>{{heads.group * q.stride(0), q.stride(0), q.stride(1), 1}});
+  tensor_view<float const, 4> const values(nullptr, shape<4>{{count, 1, tokens, 0}}, shape<4>{{0, 0, 0, 1}});
+  tensor_view<float, 4> const nothing(nullptr, shape<4>{{count, heads.group, keys, 0}}, shape<4>{{0, 0, 0, 1}});
+  tensor_view<float, 3> const sums(out.data() + first * out.stride(0), shape<3>{{count, heads.group, keys}},
+                                   shape<3>{{heads.group * out.stride(0), out.stride(0), out.stride(1)}});
+  auto const run = [&]<class P, class Tile>(P const& problem, Tile) { attention_run<Tile>(policy, problem); };
   auto call = [&](auto const&... transform) TERN_LAMBDA {
     float factor = 1 / __builtin_sqrtf(static_cast<float>(dim > 0 ? dim : 1));
     if constexpr (is_given<decltype(find_scale(options...))>) factor = find_scale(options...).value;
-    attention(policy, queries, seen, values, nothing, weight_sum{sums}, weigh_by{exponential{}}, scale{factor},
-              logarithm_of_weight<chain_type>{chain, heads, lse}, transpose_mask(mask, tokens, heads), transform...);
+    attention_with(queries, seen, values, nothing, run, weight_sum{sums}, weigh_by{exponential{}}, scale{factor},
+                   logarithm_of_weight<chain_type>{chain, heads, lse}, transpose_mask(mask, tokens, heads), transform...);
   };
   if constexpr (std::remove_const_t<decltype(transforms)>::empty)
     call();
   else
     call(swapped_transforms<std::remove_const_t<decltype(transforms)>>{transforms, heads});
+}
+
+/// One text: q (heads, tokens, dim), k a source of `k_heads` heads whose longest has as many keys as out, lse (heads, tokens), out (heads,
+/// keys). Heads of different lengths are calls of their own.
+template <class Q, class K, class... Options>
+inline void key_weights_of_text(cpu_policy const& policy, tensor_view<Q const, 3> const& q, K const& k, index k_heads,
+                                tensor_view<float const, 2> const& lse, tensor_view<float, 2> const& out, index batch,
+                                Options const&... options) {
+  index const count = ragged_source<K> ? 1 : k_heads, group = q.extent(0) / k_heads;
+  for (index first = 0; first < k_heads; first += count) {
+    index const keys = keys_of_head(k, batch, first, out.extent(1));
+    swapped_key_weights(policy, q, k, lse, out, {batch, first, group, 0}, count, keys, options...);
+    for (index h = first * group; h < (first + count) * group; ++h)
+      for (index j = keys; j < out.extent(1); ++j) out(h, j) = 0;
+  }
 }
 
 }  // namespace TERN_ABI
@@ -190,43 +248,55 @@ inline namespace TERN_ABI {
 
 /// attention_key_weights(policy, q, k, lse, out, options...): see the top of this file.
 inline constexpr struct attention_key_weights_fn {
-  template <tensor_like Q, tensor_like K, tensor_like L, tensor_like O, detail::attention_option... Options>
+  template <tensor_like Q, detail::key_source K, tensor_like L, tensor_like O, detail::attention_option... Options>
   void operator()(cpu_policy const& policy, Q&& q, K&& k, L&& lse, O&& out, Options const&... options) const {
     constexpr int rank = view_of<Q>::rank;
-    static_assert(rank >= 2 && rank <= 4 && view_of<K>::rank == rank && view_of<L>::rank == rank - 1 && view_of<O>::rank == rank - 1,
+    static_assert(rank >= 2 && rank <= 4 && detail::same_rank<K, rank> && view_of<L>::rank == rank - 1 && view_of<O>::rank == rank - 1,
                   "tern: attention_key_weights takes q and k of rank 2, 3 or 4, lse and out of one rank less");
+    static_assert(!detail::is_given<decltype(detail::find_layout(options...))>, "tern: attention_key_weights takes no layout");
     using query = typename view_of<Q>::value_type;
-    using key = typename view_of<K>::value_type;
     auto const qs = detail::with_batch(tensor_view<query const, rank>(tern::view(q)));
-    auto const ks = detail::with_batch(tensor_view<key const, rank>(tern::view(k)));
-    auto const sums = detail::with_batch_lse(tensor_view<float const, rank - 1>(tern::view(lse)));
-    auto const to = detail::with_batch_lse(tensor_view<float, rank - 1>(tern::view(out)));
-    index const batch = qs.extent(0), heads = qs.extent(1), k_heads = ks.extent(1), keys = ks.extent(2);
-    check(qs, ks, sums, to);
-    (detail::check_option(options, {batch, heads, k_heads, k_heads, qs.extent(2), keys, qs.extent(3), 0, 1}), ...);
-    bool const per_head = to.extent(1) == heads;
+    auto const source = detail::source_of(k);
+    detail::key_weight_sums const sums{detail::with_batch_lse(tensor_view<float const, rank - 1>(tern::view(lse))),
+                                       detail::with_batch_lse(tensor_view<float, rank - 1>(tern::view(out)))};
+    index const batch = qs.extent(0), heads = qs.extent(1), tokens = qs.extent(2), dim = qs.extent(3);
+    detail::argument const of_k = detail::argument_of(1, source, batch);
+    index const k_heads = of_k.extent[1], keys = of_k.extent[2], group = heads / (k_heads > 0 ? k_heads : 1);
+    check(qs, of_k, sums.lse, sums.out);
+    (detail::check_option(options, {batch, heads, k_heads, k_heads, tokens, keys, dim, 0, 1}), ...);
+    if (tokens * group <= detail::query_stream_rows) return few(policy, qs, source, of_k, sums, options...);
+    bool const per_head = sums.out.extent(1) == heads;
     workspace::lease const scratch(policy.scratch(), per_head ? 0 : static_cast<std::size_t>(heads * keys) * sizeof(float));
     tensor_view<float, 2> const own(reinterpret_cast<float*>(scratch.data()), shape<2>{{heads, keys}});
     for (index b = 0; b < batch; ++b) {
-      detail::key_weights_of_text(policy, qs[b], ks[b], sums[b], per_head ? to[b] : own, b, options...);
-      if (!per_head) sum_heads(own, heads / k_heads, to[b]);
+      detail::key_weights_of_text(policy, qs[b], detail::rows_of(source), k_heads, sums.lse[b], per_head ? sums.out[b] : own, b,
+                                  options...);
+      if (!per_head) sum_heads(own, group, sums.out[b]);
     }
   }
 
  private:
-  template <class Q, class K, class L, class O>
-  TERN_INLINE static void check(Q const& q, K const& k, L const& lse, O const& out) {
+  template <class Q, class K, class... Options>
+  TERN_INLINE static void few(cpu_policy const& policy, Q const& q, K const& k, detail::argument const& of_k,
+                              detail::key_weight_sums const& sums, Options const&... options) {
+    tensor_view<float const, 4> const values(nullptr, shape<4>{{q.extent(0), of_k.extent[1], of_k.extent[2], 0}}, shape<4>{{0, 0, 0, 1}});
+    tensor_view<float, 4> const nothing(nullptr, shape<4>{{q.extent(0), q.extent(1), q.extent(2), 0}}, shape<4>{{0, 0, 0, 1}});
+    detail::attention_with(
+        q, k, values, nothing, [&]<class P, class Tile>(P const& p, Tile) { detail::few_key_weights(policy, p, sums); }, options...);
+  }
+  template <class Q, class L, class O>
+  TERN_INLINE static void check(Q const& q, detail::argument const& k, L const& lse, O const& out) {
     constexpr char const* op = "attention_key_weights";
-    index const heads = q.extent(1), k_heads = k.extent(1);
-    detail::expect_equal(op, "the batch of k", k.extent(0), "that of q", q.extent(0));
-    detail::expect_equal(op, "the dim of k", k.extent(3), "that of q", q.extent(3));
+    index const heads = q.extent(1), k_heads = k.extent[1];
+    detail::expect_equal(op, "the batch of k", k.extent[0], "that of q", q.extent(0));
+    detail::expect_equal(op, "the dim of k", k.extent[3], "that of q", q.extent(3));
     detail::expect(k_heads > 0 && heads % (k_heads > 0 ? k_heads : 1) == 0, op, "the heads of k", k_heads, "a divisor of those of q");
     for (int d = 0; d < 3; ++d) detail::expect_equal(op, "an extent of lse", lse.extent(d), "that of q", q.extent(d));
     detail::expect_equal(op, "the batch of out", out.extent(0), "that of q", q.extent(0));
     detail::expect(out.extent(1) == heads || out.extent(1) == k_heads, op, "the heads of out", out.extent(1), "those of q or of k");
-    detail::expect_equal(op, "the keys of out", out.extent(2), "those of k", k.extent(2));
-    detail::expect(q.extent(3) <= 1 || (q.stride(3) == 1 && k.stride(3) == 1), op, "the last stride of q or k",
-                   q.stride(3) == 1 ? k.stride(3) : q.stride(3), "1 (contiguous rows)");
+    detail::expect_equal(op, "the keys of out", out.extent(2), "those of k", k.extent[2]);
+    detail::expect(q.extent(3) <= 1 || q.stride(3) == 1, op, "the last stride of q", q.stride(3), "1 (contiguous rows)");
+    detail::expect(k.stride == 1, op, "the last stride of k", k.stride, "1 (contiguous rows)");
   }
   TERN_INLINE static void sum_heads(tensor_view<float, 2> const& from, index group, tensor_view<float, 2> const& to) {
     for (index h = 0; h < to.extent(0); ++h)

@@ -57,10 +57,10 @@ struct attention_problem {
   using key_element = typename K::element;
   using value_element = typename V::element;
 
-  planes<Q const> q;  // (batch, heads, tokens, dim)
-  K k;                // (batch, k_heads, keys, dim)
-  V v;                // (batch, v_heads, keys, dim_v)
-  planes<O> out;      // (batch, heads, tokens, dim_v)
+  Q q;            // (batch, heads, tokens, dim)
+  K k;            // (batch, k_heads, keys, dim)
+  V v;            // (batch, v_heads, keys, dim_v)
+  planes<O> out;  // (batch, heads, tokens, dim_v)
   attention_returns returns;
   attention_extents n;
   Spec spec;
@@ -69,13 +69,8 @@ struct attention_problem {
   TERN_INLINE index v_head(index unit) const { return unit * n.unit_heads / (n.heads / n.v_heads); }
   /// Of which both k and v have a row.
   TERN_INLINE index keys_of(index b, index unit) const {
-    index keys = n.keys;
-    if constexpr (ragged_source<K>) keys = k.keys(b, k_head(unit), keys);
-    if constexpr (ragged_source<V>) {
-      index const values = v.keys(b, v_head(unit), n.keys);
-      if (values < keys) keys = values;
-    }
-    return keys;
+    index const keys = keys_of_head(k, b, k_head(unit), n.keys), values = keys_of_head(v, b, v_head(unit), n.keys);
+    return values < keys ? values : keys;
   }
   TERN_INLINE index top_count() const { return Spec::wants_top ? returns.top_ids.extent(3) : 0; }
 
@@ -117,13 +112,13 @@ struct unit_group {
   TERN_INLINE row_at query_at(index row) const { return {b, head(row), token(row), position(row)}; }
   /// Rows [first, ...) of q, in f32, scaled, transformed.
   TERN_INLINE void widen_query(index row, float* to) const {
-    auto const* const from = p.q.at(b, head(row), token(row));
+    auto const read = [&](float factor) TERN_LAMBDA { read_row(p.q, b, head(row), token(row), p.n.dim, factor, to); };
     if constexpr (Problem::spec_type::transforms) {
-      widen_row(from, p.n.dim, 1.f, to);
+      read(1.f);
       p.spec.transform.query(to, p.n.dim, query_at(row));
       widen_row(to, p.n.dim, p.spec.query_factor(), to);
     } else {
-      widen_row(from, p.n.dim, p.spec.query_factor(), to);
+      read(p.spec.query_factor());
     }
   }
   /// Writes row `row`: o / l, or o as it is.

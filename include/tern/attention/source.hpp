@@ -221,6 +221,28 @@ concept ragged_source = requires(Source const& s, index i) {
   { s.keys(i, i, i) } -> std::convertible_to<index>;
 };
 
+/// to[0, count) = factor * row j of a source.
+template <class Source>
+TERN_INLINE void read_row(Source const& from, index b, index h, index j, index count, float factor, float* to) {
+  if constexpr (decoding_source<Source>) {
+    from.decode(b, h, j, to);
+    if (factor != 1.f) widen_row(to, count, factor, to);
+  } else {
+    typename Source::element const* row[1];
+    from.rows(b, h, 1, [j](index) TERN_LAMBDA { return j; }, row);
+    widen_row(row[0], count, factor, to);
+  }
+}
+
+/// How many keys a head of a source has, of which the longest has `most`.
+template <class Source>
+TERN_INLINE index keys_of_head(Source const& from, index b, index h, index most) {
+  if constexpr (ragged_source<Source>)
+    return from.keys(b, h, most);
+  else
+    return most;
+}
+
 /// Views of lower rank with extents of 1 in front.
 template <class T, int R>
 TERN_INLINE constexpr tensor_view<T, 4> with_batch(tensor_view<T, R> const& x) {
