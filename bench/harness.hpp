@@ -217,6 +217,25 @@ class run {
     report((now() - begin) / static_cast<double>(i));
   }
 
+  /// The same, each time behind prepare(i), which is not timed.
+  template <class P, class F>
+  void time(P&& prepare, F&& f) {
+    if (state_.error_occurred()) return;
+    if (settle()) prepare(index{0}), f(index{0});
+    index i = 0;
+    double sum = 0;
+    for (auto _ : state_) {
+      state_.PauseTiming();
+      prepare(i);
+      state_.ResumeTiming();
+      double const begin = now();
+      f(i++);
+      benchmark::ClobberMemory();
+      sum += now() - begin;
+    }
+    report(sum / static_cast<double>(i));
+  }
+
   benchmark::State& state() { return state_; }
 
  private:

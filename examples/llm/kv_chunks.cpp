@@ -86,8 +86,8 @@ void choose_tokens(looking_store const& seen, std::span<std::int32_t const> orde
   double const overlap = tern::cache_craft_overlap(masses, tern::view(order.first(static_cast<std::size_t>(place))), tern::view(now));
   std::vector<float> scores(static_cast<std::size_t>(masses.extent(0)));
   std::vector<std::int32_t> list(scores.size());
-  index const count = tern::cache_craft_choose(masses, tern::cache_craft_impact(masses, seen.starts()), overlap, 1, tern::view(scores),
-                                               tern::view(list));
+  index const count =
+      tern::cache_craft_choose(masses, tern::cache_craft_impact(masses, seen.starts()), overlap, 1, tern::view(scores), tern::view(list));
   for (index i = 0; i < count; ++i) chosen[list[static_cast<std::size_t>(i)]] = 1;
 }
 
@@ -110,7 +110,8 @@ full_store read_shuffled(model& network, tern::cpu_policy const& policy, std::sp
     choose_tokens(seen, order, place, chosen.data() + which * chunk);
   }
   for (std::int32_t c = 1; c < static_cast<std::int32_t>(order.size()); ++c)
-    append_part(seen, (std::find(order.begin(), order.end(), c) - order.begin()) * chunk, static_cast<index>(chunk_of(tokens, c).size()), text);
+    append_part(seen, (std::find(order.begin(), order.end(), c) - order.begin()) * chunk, static_cast<index>(chunk_of(tokens, c).size()),
+                text);
   return text;
 }
 
@@ -126,7 +127,8 @@ class blend_store : public full_store {
     if (layer == 0) begin(n);
     if (layer == 0 && !chosen_.empty()) {
       for (index i = 0; i < n; ++i)
-        if (chosen_[static_cast<std::size_t>(places_[static_cast<std::size_t>(i)])] != 0 || i + 1 == n) on_.push_back(static_cast<std::int32_t>(i));
+        if (chosen_[static_cast<std::size_t>(places_[static_cast<std::size_t>(i)])] != 0 || i + 1 == n)
+          on_.push_back(static_cast<std::int32_t>(i));
       for (rows x : {q, k_, v_}) to_front(x);
       list_places();
     }

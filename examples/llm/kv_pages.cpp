@@ -43,7 +43,8 @@ class lserve_store : public full_store {
  public:
   lserve_store(full_store& text, index budget) : full_store(text) {
     budget_.pages = std::max(budget / tern::page_rows, index{1});
-    layers_.resize(static_cast<std::size_t>(model().layers), {{}, {}, 0, 0, {model().kv_heads, tern::lserve_room(budget_, tern::page_rows)}});
+    layers_.resize(static_cast<std::size_t>(model().layers),
+                   {{}, {}, 0, 0, {model().kv_heads, tern::lserve_room(budget_, tern::page_rows)}});
     find_streaming();
   }
   void attend(index layer, rows q) override {

@@ -88,11 +88,11 @@ token likeliest_of(tern::tensor_view<float const, 1> logits) {
   return static_cast<token>(std::max_element(logits.data(), logits.data() + logits.extent(0)) - logits.data());
 }
 
-/// Calls f(i, logits behind tokens[i]) for all but the last token.
+/// Calls f(i, logits behind tokens[i]) for all but the last token, read one by one or together.
 template <class F>
-void predict(model& network, std::span<token const> tokens, F&& f) {
+void predict(model& network, std::span<token const> tokens, bool stepwise, F&& f) {
   auto const count = static_cast<index>(tokens.size());
-  if (network.store().stepwise()) {
+  if (stepwise) {
     for (index i = 0; i + 1 < count; ++i) f(i, network.read(tokens.subspan(static_cast<std::size_t>(i), 1))[0]);
   } else {
     auto const logits = network.read(tokens.first(tokens.size() - 1), count - 1);
@@ -105,16 +105,20 @@ void compare_predictions(model& network, tern::cpu_policy const& policy, std::ve
   std::span<token const> const rest(tokens.data() + context - 1, scored + 1);  // the first is read again, for what it predicts
   auto const before = std::span(tokens).first(context - 1);
   full_store text = read_text(network, policy, before, full_store::observes::sums);
-  std::vector<std::vector<float>> wanted;
-  network.use(std::make_unique<full_store>(text), context - 1);
-  auto const full = static_cast<double>(network.store().bytes());
-  predict(network, rest, [&](index, auto logits) { wanted.push_back(log_probabilities(logits)); });
+  std::vector<std::vector<float>> wanted[2];  // together, and one by one: products of few rows round differently
+  double full = 0;
+  for (bool stepwise : {false, true}) {
+    network.use(std::make_unique<full_store>(text), context - 1);
+    full = static_cast<double>(network.store().bytes());
+    predict(network, rest, stepwise, [&](index, auto logits) { wanted[stepwise].push_back(log_probabilities(logits)); });
+  }
   for (contestant& c : all) {
     done.step(c.title());
     c.use(network, policy, text, before);
     c.bytes = static_cast<double>(network.store().bytes()) / full;
-    predict(network, rest, [&](index i, auto logits) {
-      c.predictions.add(wanted[static_cast<std::size_t>(i)], logits, rest[static_cast<std::size_t>(i) + 1]);
+    bool const stepwise = network.store().stepwise();
+    predict(network, rest, stepwise, [&](index i, auto logits) {
+      c.predictions.add(wanted[stepwise][static_cast<std::size_t>(i)], logits, rest[static_cast<std::size_t>(i) + 1]);
     });
     constexpr int steps = 16;
     stopwatch const clock;
@@ -177,12 +181,14 @@ index right_answers(model& network, tokenizer const& words, fact_text const& tex
   std::vector<std::vector<token>> questions;
   for (char const* who : names) questions.push_back(words.encode("\nThe secret number of " + std::string(who) + " is", false));
   std::size_t same = 0;  // tokens that all begin with are read once
-  while (std::all_of(questions.begin(), questions.end(), [&](auto const& q) { return same + 1 < q.size() && q[same] == questions[0][same]; }))
+  while (
+      std::all_of(questions.begin(), questions.end(), [&](auto const& q) { return same + 1 < q.size() && q[same] == questions[0][same]; }))
     ++same;
   read_as_written(network, tokens_view(questions[0]).first(same));
   index right = 0;
   for (index i = 0; i < facts; ++i) {
-    right += answers(network, words, tokens_view(questions[static_cast<std::size_t>(i)]).subspan(same), text.numbers[static_cast<std::size_t>(i)]);
+    right += answers(network, words, tokens_view(questions[static_cast<std::size_t>(i)]).subspan(same),
+                     text.numbers[static_cast<std::size_t>(i)]);
     network.rewind(static_cast<index>(text.tokens.size() + same));
   }
   return right;

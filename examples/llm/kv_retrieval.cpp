@@ -78,7 +78,8 @@ class squeezed_store : public full_store {
     constexpr index rounds = 5;
     index const heads = model().kv_heads, count = clusters_of_text(), dim = model().dim;
     text_rows const all(*this, layer, 0, length_);
-    clusters c{std::vector<float>(static_cast<std::size_t>(heads * count * dim)), std::vector<float>(static_cast<std::size_t>(heads * count)),
+    clusters c{std::vector<float>(static_cast<std::size_t>(heads * count * dim)),
+               std::vector<float>(static_cast<std::size_t>(heads * count)),
                std::vector<std::int32_t>(static_cast<std::size_t>(heads * length_)), 0};
     for (index h = 0; h < heads; ++h)
       tern::k_means(policy(), all.keys[h], tern::view(c.centroids.data() + h * count * dim, count, dim),
@@ -130,7 +131,8 @@ class shadow_store : public kv_store {
     for (index l = 0; l < model_.layers; ++l) {
       text_rows const all(text, l, 0, length_);
       rotate_back(policy_, all.keys, all.keys, 0, model_.rope);
-      shadow& s = layers_.emplace_back(shadow{std::vector<float>(static_cast<std::size_t>(length_ * rank())), basis_of(all.keys),
+      shadow& s = layers_.emplace_back(shadow{std::vector<float>(static_cast<std::size_t>(length_ * rank())),
+                                              basis_of(all.keys),
                                               std::vector<float>(static_cast<std::size_t>(model_.kv_heads * chunks() * model_.dim)),
                                               std::vector<tern::f16>(static_cast<std::size_t>(all.values.size())),
                                               {model_.kv_heads, outliers}});
@@ -212,8 +214,9 @@ class a2ats_store : public kv_store {
     auto& codes = codes_[static_cast<std::size_t>(layer)];
     index const heads = model_.kv_heads, before = static_cast<index>(codes.size());
     codes.resize(codes.size() + static_cast<std::size_t>(heads * k.extent(1)));
-    tern::nearest_codes(policy_, book(layer), k,
-                        tern::tensor_view<std::int32_t, 2>(codes.data() + before, tern::shape<2>{{heads, k.extent(1)}}, tern::shape<2>{{1, heads}}));
+    tern::nearest_codes(
+        policy_, book(layer), k,
+        tern::tensor_view<std::int32_t, 2>(codes.data() + before, tern::shape<2>{{heads, k.extent(1)}}, tern::shape<2>{{1, heads}}));
     cache_.append(policy_, sequence_, layer, k, v);
   }
   void attend(index layer, rows q) override {
@@ -222,9 +225,10 @@ class a2ats_store : public kv_store {
     auto const table = rotations(tokens);
     auto const& codes = codes_[static_cast<std::size_t>(layer)];
     if (q.extent(1) == 1)
-      tern::a2ats_attention(policy_, q, book(layer),
-                            tern::tensor_view<std::int32_t const, 2>(codes.data(), tern::shape<2>{{heads, tokens}}, tern::shape<2>{{1, heads}}),
-                            table, reach_, cache_, sequence_, layer, q, sums_(q), model_.rope.pairing);
+      tern::a2ats_attention(
+          policy_, q, book(layer),
+          tern::tensor_view<std::int32_t const, 2>(codes.data(), tern::shape<2>{{heads, tokens}}, tern::shape<2>{{1, heads}}), table,
+          reach_, cache_, sequence_, layer, q, sums_(q), model_.rope.pairing);
     else
       tern::attention(policy_, q.expanded(), cache_.keys(sequence_, layer), cache_.values(sequence_, layer), q.expanded(), tern::causal{},
                       tern::rotary{table, model_.rope.pairing});

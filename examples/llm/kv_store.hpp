@@ -114,8 +114,7 @@ class log_sums {
 /// Lists of places for each key head, with room for `most` each.
 class place_lists {
  public:
-  place_lists(tern::index heads, tern::index most)
-      : memory_(static_cast<std::size_t>(heads * (most + 1))), heads_(heads), most_(most) {}
+  place_lists(tern::index heads, tern::index most) : memory_(static_cast<std::size_t>(heads * (most + 1))), heads_(heads), most_(most) {}
   tern::index_lists operator()() {
     return {tern::view(memory_.data(), heads_, most_), tern::view(memory_.data() + heads_ * most_, heads_)};
   }
