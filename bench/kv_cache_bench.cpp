@@ -23,7 +23,7 @@ void add_quest(std::string const& format, unit peak, index tokens) {
   workload const w{.op = "kv_cache",
                    .name = "decode_quest8_" + format + shape_of(tokens),
                    .flops = 4.0 * heads * static_cast<double>(tokens / 8 + tokens / page_rows) * dim,
-                   .bytes = bytes_of<K, V>(tokens) / 8 + 8.0 * kv_heads * dim * static_cast<double>(tokens / page_rows),
+                   .bytes = bytes_of<K, V>(tokens) / 8 + 4.0 * kv_heads * dim * static_cast<double>(tokens / page_rows),
                    .peak = peak};
   w.add("tern", [=](run& r) {
     auto& c = one_cache.get("decode_" + format + shape_of(tokens), [=] { return filled<K, V>(tokens); });  // add_decode's

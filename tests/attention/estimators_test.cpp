@@ -98,11 +98,22 @@ TEST_CASE("estimate_blocks: means of blocks, causal") {
   }
 }
 
-TEST_CASE("page_bounds, page_scores: an upper bound of every score, in two levels of pages") {
+/// x as a bound is stored: exactly, or as the least number of eight binary digits that is not below it.
+template <class B>
+double stored_above(double x) {
+  if constexpr (std::is_same_v<B, float>) return x;
+  int exponent;
+  double const digits = std::frexp(x, &exponent);
+  return std::ldexp(std::ceil(std::ldexp(digits, 8)), exponent - 8);
+}
+
+TEMPLATE_TEST_CASE("page_bounds, page_scores: an upper bound of every score, in two levels of pages", "", float, bf16) {
+  using bound = TestType;
   rng r(33);
   for (index dim : {index{1}, W - 1, index{64}, index{80}}) {
     index const pages = 7, page = 16, logical = 4, keys = 5 * page + 6;
-    guarded<float> pool(pages * 2 * page * dim), low(pages * 2 * 4 * dim), high(pages * 2 * 4 * dim);
+    guarded<float> pool(pages * 2 * page * dim);
+    guarded<bound> low(pages * 2 * 4 * dim), high(pages * 2 * 4 * dim);
     auto const k = tern::view(pool.data(), pages, 2, page, dim);
     auto const lows = tern::view(low.data(), pages, 2, 4, dim), highs = tern::view(high.data(), pages, 2, 4, dim);
     std::vector<std::int32_t> table = {3, 0, 6, 1, 5, 2};
@@ -131,6 +142,8 @@ TEST_CASE("page_bounds, page_scores: an upper bound of every score, in two level
                 lo = std::min(lo, static_cast<double>(k(table[static_cast<std::size_t>(p)], h, l * logical + j, d)));
                 hi = std::max(hi, static_cast<double>(k(table[static_cast<std::size_t>(p)], h, l * logical + j, d)));
               }
+              lo = -stored_above<bound>(-lo);
+              hi = stored_above<bound>(hi);
               double const x = static_cast<double>(q.view(0, 3 * h + i, d));
               sum += std::max(x * lo, x * hi);
               sizes += std::abs(x) * std::max(std::abs(lo), std::abs(hi));

@@ -11,13 +11,14 @@
 ///     page_bounds(policy, k, logical, low, high)                       k (k_heads, rows, dim); low, high (k_heads, pages, dim)
 ///     page_scores(policy, q, low, high, table, page, keys, scores)     q (heads, dim); low, high (pages, k_heads, logical pages, dim)
 ///
-/// Shapes    page_bounds: low and high f32, one row for each `logical` keys, the last maybe for fewer; k f32, f16 or bf16. For a page of
-///           a pool, k is its rows so far: k = pool[page].slice(1, 0, rows). page_scores: `table` has the pool page of each page of the
-///           sequence (in any stride), `page` counts the keys of a physical page and `keys` those of the sequence; scores (k_heads,
-///           pages of the sequence) f32. Logical pages that have no key yet are not read.
+/// Shapes    page_bounds: low and high f32 or bf16, one row for each `logical` keys, the last maybe for fewer; k f32, f16 or bf16. For a
+///           page of a pool, k is its rows so far: k = pool[page].slice(1, 0, rows). page_scores: `table` has the pool page of each page
+///           of the sequence (in any stride), `page` counts the keys of a physical page and `keys` those of the sequence; scores
+///           (k_heads, pages of the sequence) f32. Logical pages that have no key yet are not read.
 /// NaN       a NaN among a page's keys may be missed; one in q makes its scores NaN, which selection takes first.
-/// Cost      page_bounds one pass over k. page_scores 4 heads dim flop and 8 k_heads dim bytes for each logical page.
-/// Error     |score - exact| <= (dim / lanes + 5) u sum_d |q_d| max(|low_d|, |high_d|); bounds are exact.
+/// Cost      page_bounds one pass over k. page_scores 4 heads dim flop and 8 k_heads dim bytes for each logical page, 4 of them in bf16.
+/// Error     |score - exact| <= (dim / lanes + 5) u sum_d |q_d| max(|low_d|, |high_d|), u = 2^-24; bounds are exact in f32. In bf16 they
+///           are rounded away from the keys, by less than 2^-7 of themselves: the score still is a bound.
 /// Source    Quest (arXiv:2406.10774), one page a level; LServe (arXiv:2502.14866), logical pages within physical ones, and the largest
 ///           over the heads of a group.
 
@@ -29,9 +30,20 @@ namespace tern {
 namespace detail {
 inline namespace TERN_ABI {
 
+/// The least of the numbers that B has, f32 or bf16, which is not below x.
+template <class B>
+TERN_INLINE simd::pack<float> rounded_up(simd::pack<float> x) {
+  if constexpr (std::is_same_v<B, float>) return x;
+  using packi = simd::pack<std::int32_t>;
+  packi const bits = simd::bit_cast<std::int32_t>(x), rest(0xffff);
+  // Without its last bits a negative number is larger already. Infinity stays.
+  packi const up = simd::select(bits < packi(0), bits, bits + rest);
+  return simd::bit_cast<float>(up & packi(~0xffff));
+}
+
 /// The smallest and the largest of each element of `count` rows.
-template <class T>
-TERN_INLINE void bound_rows(T const* x, index stride, index count, index dim, float* low, float* high) {
+template <class T, class B>
+TERN_INLINE void bound_rows(T const* x, index stride, index count, index dim, B* low, B* high) {
   constexpr index W = simd::lanes;
   using packf = simd::pack<float>;
   for (index d = 0; d < dim; d += W) {
@@ -42,6 +54,8 @@ TERN_INLINE void bound_rows(T const* x, index stride, index count, index dim, fl
       least = simd::min(v, least);
       most = simd::max(v, most);
     }
+    least = -rounded_up<B>(-least);
+    most = rounded_up<B>(most);
     if (some == W) {
       simd::store(low + d, least);
       simd::store(high + d, most);
@@ -53,8 +67,8 @@ TERN_INLINE void bound_rows(T const* x, index stride, index count, index dim, fl
 }
 
 /// sum_d max(q_d low_d, q_d high_d)
-template <class T>
-TERN_INLINE float bound_of(T const* q, float const* low, float const* high, index dim) {
+template <class T, class B>
+TERN_INLINE float bound_of(T const* q, B const* low, B const* high, index dim) {
   constexpr index W = simd::lanes;
   using packf = simd::pack<float>;
   packf sum(0.f);
@@ -80,6 +94,9 @@ inline constexpr struct page_bounds_fn {
   template <tensor_like K, tensor_like L, tensor_like H>
   void operator()(cpu_policy const& policy, K&& k, index logical, L&& low, H&& high) const {
     static_assert(view_of<K>::rank == 3 && view_of<L>::rank == 3 && view_of<H>::rank == 3, "tern: page_bounds takes views of rank 3");
+    using stored = typename view_of<L>::value_type;
+    static_assert(std::is_same_v<stored, float> || std::is_same_v<stored, bf16>, "tern: page_bounds writes f32 or bf16");
+    static_assert(std::is_same_v<typename view_of<H>::value_type, stored>, "tern: low and high are of one type");
     auto const x = tern::view(k);
     auto const least = tern::view(low), most = tern::view(high);
     detail::expect(logical >= 1, "page_bounds", "logical", logical, "at least 1");
@@ -103,11 +120,13 @@ inline constexpr struct page_bounds_fn {
 
 /// page_scores(policy, q, low, high, table, page, keys, scores): see the top of this file.
 inline constexpr struct page_scores_fn {
-  template <tensor_like Q, tensor_like S>
-  void operator()(cpu_policy const& policy, Q&& q, tensor_view<float const, 4> const& low, tensor_view<float const, 4> const& high,
-                  tensor_view<std::int32_t const, 1> const& table, index page, index keys, S&& scores) const {
+  template <tensor_like Q, tensor_like L, tensor_like H, tensor_like S>
+  void operator()(cpu_policy const& policy, Q&& q, L&& lows, H&& highs, tensor_view<std::int32_t const, 1> const& table, index page,
+                  index keys, S&& scores) const {
     static_assert(view_of<Q>::rank == 2 && view_of<S>::rank == 2, "tern: page_scores takes q (heads, dim) and scores (k_heads, pages)");
+    static_assert(view_of<L>::rank == 4 && view_of<H>::rank == 4, "tern: page_scores takes bounds (pages, k_heads, logical pages, dim)");
     auto const x = tern::view(q);
+    auto const low = tern::view(lows), high = tern::view(highs);
     auto const to = tern::view(scores);
     index const heads = x.extent(0), k_heads = low.extent(1), dim = x.extent(1), most = low.extent(2);
     detail::expect(k_heads > 0 && heads % (k_heads > 0 ? k_heads : 1) == 0, "page_scores", "low.extent(1)", k_heads,

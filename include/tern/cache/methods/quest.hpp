@@ -5,7 +5,8 @@
 ///
 /// The cache stays whole; each step reads the pages of 64 tokens that may matter to its query:
 ///
-///     bound_p = sum_d max(q_d low_pd, q_d high_pd)        low, high: the least and the largest of each element of the page's keys
+///     bound_p = sum_d max(q_d low_pd, q_d high_pd)        low, high: the least and the largest of each element of the page's keys, in
+///                                                         bf16, rounded away from them
 ///     selected = the `pages` pages with the largest bounds, the last one always among them; of heads that share keys the largest counts
 ///     o = softmax over the keys of the selected pages
 ///
@@ -14,7 +15,7 @@
 ///
 /// When      at each step of decoding, after the layer's append. What was appended, and nothing else, may have happened to the layer since
 ///           the last step; after keep, slide or truncate call state.reset().
-/// Keeps     everything: memory is that of the cache and 8 kv_heads dim bytes for each 64 tokens.
+/// Keeps     everything: memory is that of the cache and 4 kv_heads dim bytes for each 64 tokens.
 /// Cost      4 heads dim flop for each page, and attention over `pages` pages. The bounds of the last page are made anew each step.
 /// Source    the paper; pages of 16 there.
 
@@ -55,30 +56,30 @@ class quest_state {
   TERN_INLINE index pages() const { return detail::divide_up(keys_, page_rows); }
   TERN_INLINE index keys() const { return keys_; }
   /// (pages, kv_heads, 1, dim)
-  TERN_INLINE tensor_view<float const, 4> low() const { return bounds(0); }
-  TERN_INLINE tensor_view<float const, 4> high() const { return bounds(1); }
+  TERN_INLINE tensor_view<bf16 const, 4> low() const { return bounds(0); }
+  TERN_INLINE tensor_view<bf16 const, 4> high() const { return bounds(1); }
 
  private:
   /// Room for so many pages of each head, and for half as many again when it grows.
   void make_room(index pages) {
     if (pages <= room_) return;
     index const more = pages + pages / 2;
-    detail::growing<float> bounds;
+    detail::growing<bf16> bounds;
     bounds.reserve(heads_ * more * 2 * dim_);
     for (index h = 0; h < heads_; ++h)
-      for (index i = 0; i < more * 2 * dim_; ++i) bounds.push(i < room_ * 2 * dim_ ? bounds_[h * room_ * 2 * dim_ + i] : 0.f);
-    bounds_ = static_cast<detail::growing<float>&&>(bounds);
+      for (index i = 0; i < more * 2 * dim_; ++i) bounds.push(i < room_ * 2 * dim_ ? bounds_[h * room_ * 2 * dim_ + i] : bf16{});
+    bounds_ = static_cast<detail::growing<bf16>&&>(bounds);
     room_ = more;
   }
-  TERN_INLINE tensor_view<float, 3> head_bounds(index page, index h, index side) {
+  TERN_INLINE tensor_view<bf16, 3> head_bounds(index page, index h, index side) {
     return tern::view(bounds_.data() + ((h * room_ + page) * 2 + side) * dim_, index{1}, index{1}, dim_);
   }
-  TERN_INLINE tensor_view<float const, 4> bounds(index side) const {
+  TERN_INLINE tensor_view<bf16 const, 4> bounds(index side) const {
     return {bounds_.data() + side * dim_, shape<4>{{pages(), heads_, 1, dim_}}, shape<4>{{2 * dim_, room_ * 2 * dim_, dim_, 1}}};
   }
 
   index heads_, dim_, keys_ = 0, room_ = 0;
-  detail::growing<float> bounds_;  // (kv_heads, room, low and high, dim)
+  detail::growing<bf16> bounds_;  // (kv_heads, room, low and high, dim)
 };
 
 /// See the top of this file.
