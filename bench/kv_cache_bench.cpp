@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // A step of decoding over a kv_cache of each format, and what changes one. Names:
 //
-//     decode_<what>_h32x8_n<tokens>_d128      f16; q8_0, q4_0, q2: keys and values in tiles of so many bits; low_rank160: all keys of a
-//                                             token as 160 numbers; quest8_...: an eighth of the pages, with their selection
+//     decode_<what>_h32x8_n<tokens>_d128      f16; q8_0, q4_0, q2: keys and values in tiles of so many bits; codes: in formats/e8p.hpp's
+//                                             2.5 bits; low_rank160: all keys of a token as 160 numbers; quest8_...: an eighth of the
+//                                             pages, with their selection
 //     score_snapkv_..., prefill_f16_...       the last 64 queries of a prompt against all keys, and the prompt's attention beside it
 //     keep_half_<format>_..., append<tokens>_<format>_...
 #include "kv_cache_problem.hpp"
@@ -151,6 +152,7 @@ void register_benchmarks() {
     add_decode<keys8, values8>("q8_0", unit::int8, tiles, tokens);
     add_decode<keys4, values4>("q4_0", unit::int8, tiles, tokens);
     add_quest<keys4, values4>("q4_0", unit::int8, tokens);
+    add_decode<e8p, e8p>("codes", unit::f32, rows, tokens);
     add_decode<keys2, values2>("q2", unit::int8, 2 * tiles, tokens);  // q has one step for all channels
     add_low_rank(tokens);
   }
@@ -160,6 +162,7 @@ void register_benchmarks() {
   add_keep<keys2, values2>("q2");
   for (index count : {1, 512}) {
     add_append<f16, f16>("f16", count);
+    add_append<e8p, e8p>("codes", count);
     add_append<keys8, values8>("q8_0", count);
     add_append<keys4, values4>("q4_0", count);
   }

@@ -12,6 +12,7 @@
 #include <tern/formats/block_matrix.hpp>
 #include <tern/formats/decode.hpp>
 #include <tern/formats/dgq.hpp>
+#include <tern/formats/e8p.hpp>
 #include <tern/formats/exmy.hpp>
 #include <tern/formats/gaussian_quantile.hpp>
 #include <tern/formats/gguf.hpp>

@@ -50,7 +50,7 @@ struct stored_rows {
       *to = T(*x);
       *is = static_cast<double>(static_cast<float>(*to));
     } else {
-      using format = std::conditional_t<sizeof(T) == 34, formats::q8_0, formats::q4_0>;
+      using format = typename tern::detail::block_format<T>::type;
       float y[32];
       *to = format::encode(x);
       format::decode(*to, y);
@@ -235,7 +235,7 @@ TEMPLATE_TEST_CASE("rows of numbers", "[attention]", float, tern::f16, tern::bf1
   for (index count : counts)
     for (index dim : {1, 5, 16, 33, 80, 128, 200}) each_row_count([&](auto R) { check_rows<TestType, R.value>(count, dim); });
 }
-TEMPLATE_TEST_CASE("rows of blocks", "[attention]", formats::q8_0::block, formats::q4_0::block) {
+TEMPLATE_TEST_CASE("rows of blocks", "[attention]", formats::q8_0::block, formats::q4_0::block, formats::e8p::block) {
   for (index count : counts)
     for (index dim : {32, 96, 128}) each_row_count([&](auto R) { check_rows<TestType, R.value>(count, dim); });
 }

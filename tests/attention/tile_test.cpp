@@ -34,7 +34,7 @@ struct stored_rows {
         x = static_cast<float>(memory.back());
       }
     } else {
-      using format = std::conditional_t<std::is_same_v<T, formats::q8_0::block>, formats::q8_0, formats::q4_0>;
+      using format = typename block_format<T>::type;
       stride = n / 32;
       for (std::size_t i = 0; i < values.size(); i += 32) {
         memory.push_back(format::encode(values.data() + i));
@@ -215,9 +215,10 @@ void check(index dim, index count) {
 
 TEMPLATE_PRODUCT_TEST_CASE("a tile's scores and weighted sums", "[attention]", std::pair,
                            ((f32_tile, float), (f32_tile, f16), (f32_tile, bf16), (f32_tile, formats::q8_0::block),
-                            (f32_tile, formats::q4_0::block), (bf16_tile, float), (bf16_tile, f16), (bf16_tile, bf16),
-                            (bf16_tile, formats::q8_0::block), (bf16_tile, formats::q4_0::block), (int8_tile, float), (int8_tile, f16),
-                            (int8_tile, bf16), (int8_tile, formats::q8_0::block), (int8_tile, formats::q4_0::block))) {
+                            (f32_tile, formats::q4_0::block), (f32_tile, formats::e8p::block), (bf16_tile, float), (bf16_tile, f16),
+                            (bf16_tile, bf16), (bf16_tile, formats::q8_0::block), (bf16_tile, formats::q4_0::block),
+                            (bf16_tile, formats::e8p::block), (int8_tile, float), (int8_tile, f16), (int8_tile, bf16),
+                            (int8_tile, formats::q8_0::block), (int8_tile, formats::q4_0::block), (int8_tile, formats::e8p::block))) {
   using tile = typename TestType::first_type;
   using stored = typename TestType::second_type;
   for (index const dim : {1, 5, 17, 32, 64, 80, 128})

@@ -151,6 +151,9 @@ void check_reading(std::uint64_t seed) {
 
 TEST_CASE("kv_cache: attention over f16 is that over tensors of each head's tokens") { check_reading<f16, f16>(1); }
 TEST_CASE("kv_cache: attention over q8_0 and f32 is that over tensors of each head's tokens") { check_reading<formats::q8_0, float>(2); }
+TEST_CASE("kv_cache: attention over vector-quantized codes is that over tensors of each head's tokens") {
+  check_reading<formats::e8p, formats::e8p>(5);
+}
 TEST_CASE("kv_cache: attention over tiles is that over tiles of each head's tokens") { check_reading<formats::keys8, formats::values4>(3); }
 
 TEST_CASE("kv_cache: attention says what does not fit") {

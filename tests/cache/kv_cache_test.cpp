@@ -99,6 +99,7 @@ TEST_CASE("kv_cache: whatever is called in whatever order, it holds what a plain
   for (std::uint64_t seed = 1; seed <= 3; ++seed) {
     tell<f16, f16>(seed, 33, 20, refused);
     tell<formats::q8_0, float>(seed, 64, 24, refused);
+    tell<formats::e8p, formats::e8p>(seed, 32, 64, refused);
     tell<formats::keys8, formats::values4>(seed, 64, 32, refused);
     tell<formats::keys4, formats::values8>(seed, 32, 64, refused);
   }

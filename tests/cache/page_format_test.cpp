@@ -29,8 +29,9 @@ struct page_of {
   std::vector<std::uint8_t> bytes() const { return {memory.data(), memory.data() + memory.size()}; }
 };
 
-#define TERN_TEST_PAGES \
-  float, f16, bf16, formats::q8_0, formats::q4_0, formats::keys8, formats::keys4, formats::values8, formats::values4, formats::values2
+#define TERN_TEST_PAGES                                                                                                             \
+  float, f16, bf16, formats::q8_0, formats::q4_0, formats::e8p, formats::keys8, formats::keys4, formats::values8, formats::values4, \
+      formats::values2
 
 TEMPLATE_TEST_CASE("page_format: a page gives back what was written, within the format's error", "", TERN_TEST_PAGES) {
   rng r(1);
@@ -94,10 +95,11 @@ std::set<std::string> names() {
   return {page_format<F>::name...};
 }
 TEST_CASE("page_format: names tell the formats apart, and sizes are those of the drawings") {
-  CHECK(names<formats::keys2, TERN_TEST_PAGES>().size() == 11);
+  CHECK(names<formats::keys2, TERN_TEST_PAGES>().size() == 12);
   for (std::string const& name : names<formats::keys2, TERN_TEST_PAGES>()) CHECK(name.size() == 4);
   CHECK(page_format<f16>::bytes(128) == 64 * 256);
   CHECK(page_format<formats::q8_0>::bytes(128) == 64 * 136);
+  CHECK(page_format<formats::e8p>::bytes(128) == 64 * 40);
   CHECK(page_format<formats::keys8>::bytes(128) == 64 * 136);
   CHECK(page_format<formats::values4>::bytes(128) == 64 * 72);
 }

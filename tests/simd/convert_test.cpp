@@ -98,6 +98,13 @@ TEMPLATE_TEST_CASE("convert: bytes widen", "[simd]", std::uint8_t, std::int8_t) 
   }
 }
 
+TEST_CASE("convert: bytes of words widen", "[simd]") {
+  std::uint64_t word[simd::words_of_bytes];
+  for (size i = 0; i < simd::words_of_bytes; ++i) word[i] = 0xfedcba9876543210u + static_cast<std::uint64_t>(i) * 0x0101010101010101u;
+  auto const x = lanes_of(simd::widen_bytes(word));
+  for (size i = 0; i < lanes; ++i) CHECK(x[static_cast<std::size_t>(i)] == static_cast<std::int32_t>(word[i / 8] >> 8 * (i % 8) & 255));
+}
+
 TEST_CASE("convert: one f16 in every lane", "[simd]") {
   for (std::uint32_t bits = 0; bits < 0x10000; bits += 7) {
     f16 const x = f16::from_bits(static_cast<std::uint16_t>(bits));

@@ -259,7 +259,7 @@ inline constexpr struct attention_fn {
 
   template <class... X>
   static constexpr void check_types() {
-    static_assert(types_fit<X...>, "tern: attention takes f32, f16 and bf16, and blocks of q8_0 and q4_0 as k and v");
+    static_assert(types_fit<X...>, "tern: attention takes f32, f16 and bf16, and blocks of q8_0, q4_0 and e8p as k and v");
     static_assert(ranks_fit<X...>,
                   "tern: attention takes (tokens, dim), (heads, tokens, dim) or (batch, heads, tokens, dim), the same rank for all");
   }

@@ -5,6 +5,7 @@
 
 #include <tern/attention/tile.hpp>
 #include <tern/core/rounding.hpp>
+#include <tern/formats/e8p.hpp>
 #include <tern/formats/q4.hpp>
 #include <tern/formats/q8.hpp>
 #include <tern/simd/convert.hpp>
@@ -27,6 +28,10 @@ struct block_format<formats::q8_0::block> {
 template <>
 struct block_format<formats::q4_0::block> {
   using type = formats::q4_0;
+};
+template <>
+struct block_format<formats::e8p::block> {
+  using type = formats::e8p;
 };
 template <class T>
 inline constexpr bool is_block = !std::is_void_v<typename block_format<T>::type>;

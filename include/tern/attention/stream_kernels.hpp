@@ -6,7 +6,7 @@
 /// read once for all the rows of q, in the type that they are stored in:
 ///
 ///     float, f16, bf16                            any dim
-///     formats::q8_0::block, formats::q4_0::block  dim a multiple of 32
+///     blocks of formats::q8_0, q4_0 and e8p       dim a multiple of 32
 ///
 /// Elements are widened to f32 exactly, and all sums are of f32.
 ///

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 /// @file attention/tile_int8.hpp
-/// The compute tile of the prompt path on dot products of bytes, added up in int32 exactly. What is stored as q8_0 or q4_0 keeps its
+/// The compute tile of the prompt path on dot products of bytes, added up in int32 exactly. What is stored as q8_0, q4_0 or e8p keeps its
 /// codes; the rest is rounded to 8 bits while it is packed:
 ///
 ///     q, k      blocks of 32 dims of a row:    x = scale c,  |c| <= 127,  scale = max |x| / 127
@@ -204,6 +204,12 @@ struct int8_tile {
       code[j] = static_cast<std::int8_t>((row[d / 32].q[j] & 15) - 8);
       code[j + 16] = static_cast<std::int8_t>((row[d / 32].q[j] >> 4) - 8);
     }
+    return row[d / 32].d;
+  }
+  TERN_INLINE static f16 key_codes(formats::e8p::block const* row, index d, index, std::int8_t* code) {
+    std::uint8_t u[32];
+    formats::e8p::unpack(row[d / 32], 0, u);
+    for (index j = 0; j < 32; ++j) code[j] = static_cast<std::int8_t>(u[j] - formats::e8p::offset);
     return row[d / 32].d;
   }
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 /// @file attention/tile_rows.hpp
-/// Rows of keys and values in any of the types a cache may hold, read as packs of f32: float, f16, bf16, and the blocks of q8_0 and
-/// q4_0, whose rows are a whole number of blocks. Decoding is exact to the bit.
+/// Rows of keys and values in any of the types a cache may hold, read as packs of f32: float, f16, bf16, and the blocks of q8_0,
+/// q4_0 and e8p, whose rows are a whole number of blocks. Decoding is exact to the bit.
 
 #include <tern/attention/rows.hpp>
 #include <tern/simd/rows.hpp>
@@ -43,6 +43,9 @@ TERN_INLINE simd::pack<float> read_pack(formats::q4_0::block const* row, index d
     formats::q4_0::decode(b, x);
     return simd::load(static_cast<float const*>(x));
   }
+}
+TERN_INLINE simd::pack<float> read_pack(formats::e8p::block const* row, index d) {
+  return formats::e8p::integers(row[d / 32], d % 32) * simd::splat(&row[d / 32].d);
 }
 
 /// As above where only n of them are left (0 < n <= lanes): the other lanes are zero.

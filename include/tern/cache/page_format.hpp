@@ -18,7 +18,7 @@
 /// and gather rounds anew.
 ///
 ///     page_format<T>                 f32, f16, bf16: rows one after the other
-///     page_format<formats::q8_0>     q8_0, q4_0: rows of blocks
+///     page_format<formats::q8_0>     q8_0, q4_0, e8p: rows of blocks
 ///     page_format<formats::keys8>    keys8, keys4, values8, values4: a tile of formats/kv_tiles.hpp, each for its side
 ///     page_format<formats::keys2>    keys2, values2: a tile of formats/kv_two_bits.hpp
 
@@ -144,6 +144,8 @@ TERN_PAGE_FORMAT(bf16, page_of_floats, "bf16");
 TERN_PAGE_FORMAT(formats::q8_0, page_of_blocks, "q8_0");
 /// Rows of 4-bit blocks.
 TERN_PAGE_FORMAT(formats::q4_0, page_of_blocks, "q4_0");
+/// Rows of blocks of vector-quantized codes.
+TERN_PAGE_FORMAT(formats::e8p, page_of_blocks, "e8p ");
 /// Tiles of keys in 8 bits.
 TERN_PAGE_FORMAT(formats::keys8, page_of_tiles, "key8");
 /// Tiles of keys in 4 bits.

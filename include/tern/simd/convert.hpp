@@ -117,12 +117,23 @@ TERN_INLINE pack<float> splat(f16 const* p) {
 #endif
 }
 
+namespace detail {
+TERN_INLINE std::int32_t four_bytes(void const* p) {
+  std::int32_t word;
+  __builtin_memcpy(&word, p, sizeof(word));
+  return word;
+}
+}  // namespace detail
 /// `lanes` bytes, widened.
 TERN_INLINE pack<std::int32_t> load_widened(std::int8_t const* p) {
 #if defined(TERN_SIMD_AVX512)
   return pack<std::int32_t>(_mm512_maskz_cvtepi8_epi32(0xffff, _mm_loadu_si128(reinterpret_cast<__m128i const*>(p))));
 #elif defined(TERN_SIMD_AVX2)
   return pack<std::int32_t>(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<__m128i const*>(p))));
+#elif defined(TERN_SIMD_SSE) && defined(__SSE4_1__)
+  return pack<std::int32_t>(_mm_cvtepi8_epi32(_mm_cvtsi32_si128(detail::four_bytes(p))));
+#elif defined(TERN_SIMD_NEON)
+  return pack<std::int32_t>(vmovl_s16(vget_low_s16(vmovl_s8(vreinterpret_s8_s32(vdup_n_s32(detail::four_bytes(p)))))));
 #else
   std::int32_t lane[lanes];
   for (index i = 0; i < lanes; ++i) lane[i] = p[i];
@@ -134,10 +145,29 @@ TERN_INLINE pack<std::int32_t> load_widened(std::uint8_t const* p) {
   return pack<std::int32_t>(_mm512_maskz_cvtepu8_epi32(0xffff, _mm_loadu_si128(reinterpret_cast<__m128i const*>(p))));
 #elif defined(TERN_SIMD_AVX2)
   return pack<std::int32_t>(_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<__m128i const*>(p))));
+#elif defined(TERN_SIMD_SSE) && defined(__SSE4_1__)
+  return pack<std::int32_t>(_mm_cvtepu8_epi32(_mm_cvtsi32_si128(detail::four_bytes(p))));
+#elif defined(TERN_SIMD_NEON)
+  return pack<std::int32_t>(
+      vreinterpretq_s32_u32(vmovl_u16(vget_low_u16(vmovl_u8(vreinterpret_u8_s32(vdup_n_s32(detail::four_bytes(p))))))));
 #else
   std::int32_t lane[lanes];
   for (index i = 0; i < lanes; ++i) lane[i] = p[i];
   return load(static_cast<std::int32_t const*>(lane));
+#endif
+}
+
+/// 64-bit words that hold `lanes` bytes.
+inline constexpr index words_of_bytes = lanes < 8 ? 1 : lanes / 8;
+/// The first `lanes` bytes of words, widened; element 0 is the lowest byte of the first. The words need not pass through memory.
+TERN_INLINE pack<std::int32_t> widen_bytes(std::uint64_t const (&word)[words_of_bytes]) {
+#if defined(TERN_SIMD_AVX512)
+  __m128i const bytes = _mm_set_epi64x(static_cast<long long>(word[1]), static_cast<long long>(word[0]));
+  return pack<std::int32_t>(_mm512_maskz_cvtepu8_epi32(0xffff, bytes));
+#else
+  std::uint8_t bytes[sizeof(word)];
+  __builtin_memcpy(bytes, word, sizeof(word));
+  return load_widened(static_cast<std::uint8_t const*>(bytes));
 #endif
 }
 
