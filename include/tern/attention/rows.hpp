@@ -47,12 +47,14 @@ TERN_INLINE constexpr index elements_of() {
     return 1;
 }
 
-/// Asks for a row of `size` elements to be brought into the second-level cache.
+/// Asks for bytes to be brought into the second-level cache.
+TERN_INLINE void fetch_bytes(std::byte const* from, index count) {
+  for (index at = 0; at < count; at += 64) __builtin_prefetch(from + at, 0, 2);
+}
+/// The same for a row of `size` elements.
 template <class T>
 TERN_INLINE void fetch_row(T const* row, index size) {
-  char const* const bytes = reinterpret_cast<char const*>(row);
-  index const count = size / elements_of<T>() * static_cast<index>(sizeof(T));
-  for (index at = 0; at < count; at += 64) __builtin_prefetch(bytes + at, 0, 2);
+  fetch_bytes(reinterpret_cast<std::byte const*>(row), size / elements_of<T>() * static_cast<index>(sizeof(T)));
 }
 
 /// dst[0, count) = factor * src[0, count)

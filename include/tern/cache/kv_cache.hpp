@@ -136,6 +136,7 @@ class kv_cache : public detail::kv_tables {
       std::int32_t const* const list = lists.row(h);
       each_changed_page(of, list, lists.count(h), [&](index page) TERN_LAMBDA {
         index const first = page * page_rows, left = lists.count(h) - first;
+        for (index i = page_rows; i < 2 * page_rows && i < left; ++i) fetch(of, list[first + i], list[first + i - 1]);
         gather(
             of, left < page_rows ? left : page_rows, [&](index i) TERN_LAMBDA { return index{list[first + i]}; }, page,
             targets[h * most + page], scratch.data() + slot * page_bytes);
@@ -239,11 +240,18 @@ class kv_cache : public detail::kv_tables {
       detail::expect(at(s, layer, h).size() % page_rows == 0, op, "the tokens of a head", at(s, layer, h).size(),
                      "whole pages of 64, which these keys are written in");
   }
-  /// Tokens token(0), token(1), ... of a head become those of page `target`, which is the head's `page`, from whose tokens on they lie, or
-  /// a new one. `scratch`: room for one.
+  /// Asks for token t of a head, behind token `before`.
+  TERN_INLINE void fetch(head const& of, index t, index before) const {
+    std::byte const* const page = pool_.at(of.pages[t / page_rows]);
+    bool const more = t / page_rows == before / page_rows;
+    key_format::fetch(page, shape_.dim, t % page_rows, more);
+    value_format::fetch(page + key_bytes(shape_), shape_.dim_v, t % page_rows, more);
+  }
+  /// Tokens token(0), token(1), ..., ascending, of a head become those of page `target`, which is the head's `page`, from whose tokens on
+  /// they lie, or a new one. `scratch`: room for one.
   template <class Token>
   TERN_INLINE void gather(head const& of, index count, Token const& token, index page, std::int32_t target, std::byte* scratch) const {
-    if (target != of.pages[page]) return gather(of, count, token, pool_.at(target));
+    if (target != of.pages[page] || token(0) >= (page + 1) * page_rows) return gather(of, count, token, pool_.at(target));
     gather(of, count, token, scratch);
     __builtin_memcpy(pool_.at(target), scratch, static_cast<std::size_t>(pool_.page_bytes()));
   }

@@ -10,6 +10,7 @@
 ///     write(x, dim, t, page)         rounds a row of f32, f16 or bf16 to token t; no other token changes
 ///     read(page, dim, t, x)          token t as floats, exactly as stored
 ///     gather(from, count, dim, to)   tokens of other pages become tokens 0, 1, ... of a page, to the bit; the last fills the page
+///     fetch(page, dim, t, more)      asks for what reading token t takes; `more`: one of the page was asked for just before
 ///
 /// but for keys2, where a page is written at once: instead of write there is
 ///
@@ -54,6 +55,7 @@ struct page_of_rows {
       __builtin_memcpy(to + i * row_bytes(dim), of.tile + of.t * row_bytes(dim), static_cast<std::size_t>(row_bytes(dim)));
     }
   }
+  TERN_INLINE static void fetch(std::byte const* page, index dim, index t, bool) { fetch_bytes(page + t * row_bytes(dim), row_bytes(dim)); }
   TERN_INLINE static T* row(std::byte* page, index dim, index t) { return reinterpret_cast<T*>(page + t * row_bytes(dim)); }
 
  private:
@@ -96,6 +98,10 @@ struct tile_page {
   }
   TERN_INLINE static void gather(formats::detail::tile_token const* from, index count, index dim, std::byte* to) {
     Format::gather(from, count, dim, to);
+  }
+  /// A token's bytes lie all over a tile.
+  TERN_INLINE static void fetch(std::byte const* page, index dim, index, bool more) {
+    if (!more) fetch_bytes(page, bytes(dim));
   }
 };
 /// One that is written at once.

@@ -38,6 +38,7 @@
 #include <tern/core/error.hpp>
 #include <tern/core/tensor_view.hpp>
 #include <tern/simd/convert.hpp>
+#include <tern/simd/gather.hpp>
 #include <tern/simd/reduce.hpp>
 #include <tern/simd/rows.hpp>
 
@@ -113,19 +114,16 @@ struct kv_format {
   }
   /// Tokens of other tiles become tokens 0, 1, ... of `to`, to the bit; the last one fills what is left. 1 <= count <= 64.
   TERN_INLINE static void gather(tile_token const* from, index count, index dim, std::byte* to) {
-    for (index b = 0; b < dim / elements; ++b)
-      for (index t0 = 0; t0 < tokens; t0 += block_tokens) {
-        source of[block_tokens];
-        auto* const block = reinterpret_cast<std::uint8_t*>(to) + at(dim, b, t0);
-        for (index i = 0; i < block_tokens; ++i) {
-          of[i] = source(from[t0 + i < count ? t0 + i : count - 1], dim, b);
-          __builtin_memcpy(block + 2 * i, of[i].scale, 2);
-        }
-        if constexpr (keys)
-          gather_keys(of, block + scale_bytes);
-        else
-          gather_values(of, block + scale_bytes);
-      }
+    sources const of(from, count, dim);
+    for (index t = 0; t < tokens; t += block_tokens) {
+      auto* const block = reinterpret_cast<std::uint8_t*>(to) + at(dim, 0, t);
+      for (index i = 0; i < block_tokens; ++i)
+        for (index b = 0; b < dim / elements; ++b) __builtin_memcpy(block + b * block_bytes + 2 * i, of.scale[t + i] + b * block_bytes, 2);
+      if constexpr (keys)
+        gather_keys(of, t, dim / elements, block + scale_bytes);
+      else
+        gather_values(of, dim / elements, block + scale_bytes);
+    }
   }
 
  private:
@@ -175,45 +173,56 @@ struct kv_format {
     }
     return to;
   }
-  /// A token of a block that is read.
-  struct source {
-    std::uint8_t const *scale, *codes;
-    int shift;  // of its codes within bytes or words
-    TERN_INLINE source() = default;
-    TERN_INLINE source(tile_token const& from, index dim, index b) {
-      index const t = from.t % block_tokens;
-      auto const* const block = reinterpret_cast<std::uint8_t const*>(from.tile) + at(dim, b, from.t);
-      scale = block + 2 * t;
-      codes = block + first_byte(t) - (keys ? 0 : t / 16);
-      shift = static_cast<int>(keys ? (bits == 4 ? t / 16 * 4 : 0) : t / 16 * 8);
+  /// Tokens that are read, each in the first block that has it.
+  struct sources {
+    std::uint8_t const *scale[tokens], *codes[tokens];
+    std::int32_t shift[tokens];  // of its codes within bytes or words
+    TERN_INLINE sources(tile_token const* from, index count, index dim) {
+      for (index i = 0; i < tokens; ++i) {
+        tile_token const& of = from[i < count ? i : count - 1];
+        index const t = of.t % block_tokens;
+        auto const* const block = reinterpret_cast<std::uint8_t const*>(of.tile) + at(dim, 0, of.t);
+        scale[i] = block + 2 * t;
+        codes[i] = block + first_byte(t) - (keys ? 0 : t / 16);
+        shift[i] = static_cast<std::int32_t>(keys ? (bits == 4 ? t / 16 * 4 : 0) : t / 16 * 8);
+      }
     }
   };
-  /// Words of 4 elements, of tokens t and t + 16.
-  TERN_INLINE static void gather_keys(source const (&of)[block_tokens], std::uint8_t* to) {
-    for (index t = 0; t < 16; ++t)
-      for (index g = 0; g < 8; ++g) {
-        std::uint32_t a, b;
-        __builtin_memcpy(&a, of[t].codes + line * g, 4);
-        __builtin_memcpy(&b, of[t + 16].codes + line * g, 4);
-        if constexpr (bits == 4)
-          a = (a >> of[t].shift & 0x0f0f0f0fu) | (b >> of[t + 16].shift & 0x0f0f0f0fu) << 4;
-        else
-          __builtin_memcpy(to + line * g + 64 + 4 * t, &b, 4);
-        __builtin_memcpy(to + line * g + 4 * t, &a, 4);
-      }
+  /// Words of 4 elements, of tokens t and t + 16; the first is token `first`.
+  TERN_INLINE static void gather_keys(sources const& of, index first, index blocks, std::uint8_t* to) {
+    using packi = simd::pack<std::int32_t>;
+    packi const low(0x0f0f0f0f), none(0);
+    for (index t = 0; t < 16; t += simd::lanes) {
+      std::uint8_t const *const *const a = of.codes + first + t, *const *const b = a + 16;
+      auto const high_a = none < simd::load(of.shift + first + t), high_b = none < simd::load(of.shift + first + t + 16);
+      for (index at = 0; at < blocks * block_bytes; at += block_bytes)
+        for (index g = 0; g < 8; ++g) {
+          packi const x = simd::gather_words(a, at + line * g), y = simd::gather_words(b, at + line * g);
+          auto* const into = reinterpret_cast<std::int32_t*>(to + at + line * g + 4 * t);
+          if constexpr (bits == 4) {
+            packi const halves_a = simd::select(high_a, simd::shift_right<4>(x), x),
+                        halves_b = simd::select(high_b, y, simd::shift_left<4>(y));
+            simd::store(into, (halves_a & low) | (halves_b & packi(~0x0f0f0f0f)));
+          } else {
+            simd::store(into, x);
+            simd::store(into + 16, y);
+          }
+        }
+    }
   }
   /// Lines of 16 elements, of tokens g, g + 16, g + 32, g + 48.
-  TERN_INLINE static void gather_values(source const (&of)[block_tokens], std::uint8_t* to) {
+  TERN_INLINE static void gather_values(sources const& of, index blocks, std::uint8_t* to) {
     using packi = simd::pack<std::int32_t>;
     for (index g = 0; g < 16; ++g)
-      for (index e = 0; e < line; e += 4 * simd::lanes) {
-        auto const byte = [&](index m) TERN_LAMBDA {
-          source const& x = of[g + 16 * m];
-          return simd::shift_right(simd::load(reinterpret_cast<std::int32_t const*>(x.codes + e)), x.shift) & packi(0xff);
-        };
-        packi const w = (byte(0) | simd::shift_left<8>(byte(1))) | (simd::shift_left<16>(byte(2)) | simd::shift_left<24>(byte(3)));
-        simd::store(reinterpret_cast<std::int32_t*>(to + line * g + e), w);
-      }
+      for (index at = 0; at < blocks * block_bytes; at += block_bytes)
+        for (index e = 0; e < line; e += 4 * simd::lanes) {
+          auto const byte = [&](index m) TERN_LAMBDA {
+            auto const* const words = reinterpret_cast<std::int32_t const*>(of.codes[g + 16 * m] + at + e);
+            return simd::shift_right(simd::load(words), of.shift[g + 16 * m]) & packi(0xff);
+          };
+          packi const w = (byte(0) | simd::shift_left<8>(byte(1))) | (simd::shift_left<16>(byte(2)) | simd::shift_left<24>(byte(3)));
+          simd::store(reinterpret_cast<std::int32_t*>(to + at + line * g + e), w);
+        }
   }
   static constexpr index line = bits == 8 ? 128 : 64;  // bytes from a group to the next
   TERN_INLINE static index first_byte(index t) {

@@ -164,36 +164,37 @@ struct values2 {
   }
   /// Tokens of other tiles become tokens 0, 1, ... of `to`, to the bit; the last one fills what is left. 1 <= count <= 64.
   TERN_INLINE static void gather(detail::tile_token const* from, index count, index dim, std::byte* to) {
-    for (index b = 0; b < dim / elements; ++b) {
-      std::uint8_t const* line[tokens];
-      int shift[tokens];
-      auto* const block = reinterpret_cast<std::uint8_t*>(to) + b * block_bytes;
-      for (index i = 0; i < tokens; ++i) {
-        detail::tile_token const& of = from[i < count ? i : count - 1];
-        auto const* const source = reinterpret_cast<std::uint8_t const*>(of.tile) + b * block_bytes;
-        __builtin_memcpy(block + 2 * i, source + 2 * of.t, 2);
-        __builtin_memcpy(block + 2 * (tokens + i), source + 2 * (tokens + of.t), 2);
-        line[i] = source + byte(0, of.t % 16);
-        shift[i] = static_cast<int>(of.t / 16 * 8 + field(0, of.t) * 2);
-      }
-      for (index g = 0; g < 8; ++g) gather_line(line, shift, g, block + scale_bytes + 64 * g);
+    std::uint8_t const* line[tokens];  // of a token in the first block
+    int shift[tokens];
+    auto* const block = reinterpret_cast<std::uint8_t*>(to);
+    for (index i = 0; i < tokens; ++i) {
+      detail::tile_token const& of = from[i < count ? i : count - 1];
+      auto const* const source = reinterpret_cast<std::uint8_t const*>(of.tile);
+      for (index b = 0; b < dim / elements; ++b)
+        for (index part : {i, tokens + i})
+          __builtin_memcpy(block + b * block_bytes + 2 * part, source + b * block_bytes + 2 * (part - i + of.t), 2);
+      line[i] = source + byte(0, of.t % 16);
+      shift[i] = static_cast<int>(of.t / 16 * 8 + field(0, of.t) * 2);
     }
+    for (index g = 0; g < 8; ++g) gather_lines(line, shift, g, dim / elements, block + scale_bytes + 64 * g);
   }
 
  private:
-  /// Fields of tokens g + 8 u + 16 m.
-  TERN_INLINE static void gather_line(std::uint8_t const* const (&line)[tokens], int const (&shift)[tokens], index g, std::uint8_t* to) {
+  /// Fields of tokens g + 8 u + 16 m, in each block.
+  TERN_INLINE static void gather_lines(std::uint8_t const* const (&line)[tokens], int const (&shift)[tokens], index g, index blocks,
+                                       std::uint8_t* to) {
     using packi = simd::pack<std::int32_t>;
-    for (index e = 0; e < 64; e += 4 * simd::lanes) {
-      auto const byte = [&](index m) TERN_LAMBDA {
-        auto const fields = [&](index i) TERN_LAMBDA {
-          return simd::shift_right(simd::load(reinterpret_cast<std::int32_t const*>(line[i] + e)), shift[i]) & packi(0x33);
+    for (index at = 0; at < blocks * block_bytes; at += block_bytes)
+      for (index e = 0; e < 64; e += 4 * simd::lanes) {
+        auto const byte = [&](index m) TERN_LAMBDA {
+          auto const fields = [&](index i) TERN_LAMBDA {
+            return simd::shift_right(simd::load(reinterpret_cast<std::int32_t const*>(line[i] + at + e)), shift[i]) & packi(0x33);
+          };
+          return fields(g + 16 * m) | simd::shift_left<2>(fields(g + 8 + 16 * m));
         };
-        return fields(g + 16 * m) | simd::shift_left<2>(fields(g + 8 + 16 * m));
-      };
-      packi const w = (byte(0) | simd::shift_left<8>(byte(1))) | (simd::shift_left<16>(byte(2)) | simd::shift_left<24>(byte(3)));
-      simd::store(reinterpret_cast<std::int32_t*>(to + e), w);
-    }
+        packi const w = (byte(0) | simd::shift_left<8>(byte(1))) | (simd::shift_left<16>(byte(2)) | simd::shift_left<24>(byte(3)));
+        simd::store(reinterpret_cast<std::int32_t*>(to + at + e), w);
+      }
   }
   /// The codes of token t: two fields of 16 bytes.
   TERN_INLINE static void put(std::int8_t const* code, index t, std::uint8_t* block) {
