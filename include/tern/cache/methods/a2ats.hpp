@@ -17,9 +17,10 @@
 /// Shapes    q, out (heads, 1, dim) of f32, f16 or bf16, q before rotation; codes int32 (kv_heads, tokens), of the tokens before the window
 ///           at least; lse (heads, 1); table as tern::rope_table fills it from position 0 on, for all tokens and for `far`. Heads have
 ///           as many tokens as each other.
-/// Composition  rope, matmul, select_top; attention over gathered keys, attention over the window, and merge.
-/// Memory    scratch from the policy: lut, one number and one index for each token and key head, two results.
-/// Cost      2 heads codes dim flop for the tables, a look-up for each head and token, attention over what was chosen.
+/// Composition  rope, matmul, the selection of select_top; attention over gathered keys, attention over the window, and merge.
+/// Memory    scratch from the policy: lut, an index for each token and key head, two results; for each thread two numbers a code.
+/// Cost      the codebook is read once, with 2 heads codes dim flop; five passes over the lut of a head, and three over the codes of a
+///           key head, whose heads share them; attention over what was chosen.
 /// Ties      go to the earlier token.
 /// Error     attention_accuracy and that of merge, for the keys that are seen.
 /// Source    the abstract, and its authors' code (llama.py: window 64, far 2048, 8 sinks, the union over heads), which multiplies its
@@ -65,40 +66,74 @@ inline constexpr struct a2ats_attention_fn {
     detail::expect(codes.extent(1) >= before, op, "codes.extent(1)", codes.extent(1), "one for each token before the window");
     for (index h = 0; h < kv_heads; ++h)
       detail::expect_equal(op, "the tokens of a head", cache.length(s, layer, h), "those of the longest", n);
-    workspace::lease const memory(policy.scratch(),
-                                  static_cast<std::size_t>(heads * dim + count + 2 * before + kv_heads * (before + 1)) * sizeof(float));
+    for (index h = 0; h < kv_heads; ++h) check_codes(op, codes[h].slice(0, 0, before), count);
+    index const group = heads / kv_heads, slots = detail::slots_for(policy, kv_heads);
+    workspace::lease const memory(
+        policy.scratch(),
+        static_cast<std::size_t>(heads * (dim + count) + slots * 2 * (count + group) + kv_heads * (before + 1)) * sizeof(float));
     auto const turned = tern::view(reinterpret_cast<float*>(memory.data()), heads, index{1}, dim);
-    auto const lut = tern::view(turned.data() + turned.size(), index{1}, count);
-    auto const score = tern::view(lut.data() + count, before);
-    auto const chosen = tern::view(reinterpret_cast<std::int32_t*>(score.data() + before), before);
-    index_lists const lists{tern::view(chosen.data() + before, kv_heads, before),
-                            tern::view(chosen.data() + before * (kv_heads + 1), kv_heads)};
+    auto const lut = tern::view(turned.data() + turned.size(), heads, count);
+    auto* const ranking = reinterpret_cast<std::int32_t*>(lut.data() + lut.size());
+    auto* const ids = ranking + slots * 2 * (count + group);
+    index_lists const lists{tern::view(ids, kv_heads, before), tern::view(ids + kv_heads * before, kv_heads)};
     rope(policy, x, turned, table.slice(0, reach.far, reach.far + 1), {.pairing = pairing});
-    index const sinks = reach.sinks < before ? reach.sinks : before;
-    for (index h = 0; h < kv_heads; ++h) {
-      std::int32_t* const list = lists.row(h);
-      for (index j = 0; j < before; ++j) list[j] = j < sinks;  // which are chosen
-      for (index g = h * (heads / kv_heads); g < (h + 1) * (heads / kv_heads); ++g) {
-        matmul(policy, turned[g], book.keys[h], lut);
-        for (index j = sinks; j < before; ++j) {
-          detail::expect(codes(h, j) >= 0 && codes(h, j) < count, op, "a code", index{codes(h, j)}, "a centroid of the codebook");
-          score[j] = lut(0, codes(h, j));
-        }
-        index const got = select_top(score.slice(0, sinks, before), reach.top, chosen);
-        for (index i = 0; i < got; ++i) list[sinks + chosen[i]] = 1;
-      }
-      index listed = 0;
-      for (index j = 0; j < before; ++j)
-        if (list[j] != 0) list[listed++] = static_cast<std::int32_t>(j);
-      lists.counts[h] = static_cast<std::int32_t>(listed);
-    }
+    for (index h = 0; h < kv_heads; ++h)
+      matmul(policy, tern::view(turned[h * group].data(), group, dim), book.keys[h], lut.slice(0, h * group, (h + 1) * group));
+    detail::parallel_for(policy, kv_heads, [&](index h, index slot) TERN_LAMBDA {
+      lists.counts[h] = static_cast<std::int32_t>(choose(lut.slice(0, h * group, (h + 1) * group), codes[h].slice(0, 0, before), reach,
+                                                         ranking + slot * 2 * (count + group), lists.row(h)));
+    });
     detail::partial_results<3> const parts(policy, 2, to);
-    attention(policy, x, cache.keys(s, layer), cache.values(s, layer), parts.out(0), parts.lse(0), gathered{lists, heads, kv_heads, 1, n},
-              clamped_rows(table, reach.far, pairing));
+    attention(policy, turned, cache.keys(s, layer), cache.values(s, layer), parts.out(0), parts.lse(0),
+              gathered{lists, heads, kv_heads, 1, n});
     attention(policy, x, cache.keys(s, layer), cache.values(s, layer), parts.out(1), parts.lse(1), window{reach.window},
               rotary{table, pairing});
     parts.merge_into(policy, to, tern::view(lse));
   }
+
+ private:
+  TERN_INLINE static void check_codes(char const* op, tensor_view<std::int32_t const, 1> const& codes, index count) {
+    std::uint32_t largest = 0;  // what is negative is larger than all
+    for (index j = 0; j < codes.extent(0); ++j) {
+      auto const code = static_cast<std::uint32_t>(codes[j]);
+      largest = code > largest ? code : largest;
+    }
+    detail::expect(codes.extent(0) == 0 || index{largest} < count, op, "a code", index{static_cast<std::int32_t>(largest)},
+                   "a centroid of the codebook");
+  }
+
+  /// Lists the sinks and what the heads of a key head choose; returns how many these are. Tokens of a code score alike, so codes are
+  /// ranked, each as often as it occurs, and a pass over the tokens then serves all heads. memory: 2 (codes + heads).
+  static index choose(tensor_view<float const, 2> const& lut, tensor_view<std::int32_t const, 1> const& codes, a2ats_reach const& reach,
+                      std::int32_t* memory, std::int32_t* list) noexcept {
+    index const heads = lut.extent(0), count = lut.extent(1), before = codes.extent(0);
+    index const sinks = reach.sinks < before ? reach.sinks : before, top = reach.top < before - sinks ? reach.top : before - sinks;
+    std::int32_t *const times = memory, *const marks = times + count, *const left = marks + count;
+    auto* const last = reinterpret_cast<std::uint32_t*>(left + heads);
+    for (index c = 0; c < count; ++c) times[c] = marks[c] = 0;
+    for (index j = sinks; j < before; ++j) ++times[codes[j]];
+    for (index g = 0; g < heads && top > 0; ++g) {
+      detail::kth_score const kth(lut[g], top, [&](index c) { return index{times[c]}; });
+      last[g] = kth.order;
+      left[g] = kth.order != 0 ? static_cast<std::int32_t>(kth.equal) : 0;  // -inf is chosen by none
+      for (index c = 0; c < count; ++c) {
+        std::uint32_t const order = detail::order_of(lut(g, c));
+        marks[c] |= order > kth.order ? all_of_code : order == kth.order ? first_of_code : 0;
+      }
+    }
+    index listed = 0;
+    for (index j = 0; j < before; ++j) {
+      std::int32_t const mark = j < sinks ? all_of_code : marks[codes[j]];
+      bool chosen = (mark & all_of_code) != 0;
+      if (j >= sinks && (mark & first_of_code) != 0)
+        for (index g = 0; g < heads; ++g)
+          if (detail::order_of(lut(g, codes[j])) == last[g] && left[g]-- > 0) chosen = true;
+      list[listed] = static_cast<std::int32_t>(j);
+      listed += chosen;
+    }
+    return listed;
+  }
+  static constexpr std::int32_t all_of_code = 1, first_of_code = 2;
 } a2ats_attention{};
 
 }  // namespace TERN_ABI
