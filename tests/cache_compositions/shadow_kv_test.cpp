@@ -99,7 +99,8 @@ TEST_CASE("shadow_kv: landmarks choose, and what is chosen is made anew") {
   struct of {
     index tokens, rank, local, outliers, budget;
   };
-  for (auto const& now : {of{131, 32, 4, 5, 100}, {131, 32, 4, 5, 7}, {131, 13, 2, 0, 6}, {64, 9, 3, 2, 1}, {9, 5, 4, 5, 3}}) {
+  for (auto const& now :
+       {of{131, 32, 4, 5, 100}, {131, 32, 4, 5, 7}, {131, 13, 2, 0, 6}, {64, 9, 3, 2, 1}, {9, 5, 4, 5, 3}, {700, 13, 2, 3, 150}}) {
     index const tokens = now.tokens, rank = now.rank, local = now.local, outliers = now.outliers, budget = now.budget;
     CAPTURE(tokens, rank, local, outliers, budget);
     rng r(41);

@@ -23,8 +23,9 @@
 ///           memory if there is one: of it, only the chosen rows are read.
 /// Basis     orthonormal rows: the first of principal_components (cache/principal_components.hpp) of the prompt's own keys make A B their
 ///           truncated SVD; those of other texts spare the decomposition.
-/// Composition  matmul, softmax, rope; attention over the exact tokens, attention over each head's chosen ones, and merge.
-/// Memory    scratch from the policy: in prompts the rotated keys of a head, in steps the chosen keys of a head, scores, and B.
+/// Composition  matmul, softmax, rope; attention over the exact tokens and over each 512 chosen ones, and merge.
+/// Memory    scratch from the policy: in prompts the rotated keys of a head; in steps scores, B, a result for each 512 chosen tokens, and
+///           for each thread as many keys and what their product and attention take.
 /// Cost      prompt: 2 tokens kv_heads dim rank flop. Step: landmarks are read once, with 2 heads chunks dim flop; for each chosen token
 /// and
 ///           key head 2 rank dim flop, which are most of a step: with compute::bf16 matrix registers make them, where there are such.
@@ -54,7 +55,7 @@ struct shadow_context {
   rope_pairing pairing = rope_pairing::interleaved;
   index chunk = 8;
 
-  TERN_INLINE void check(char const* op, index kv_heads, index tokens, index dim) const {
+  void check(char const* op, index kv_heads, index tokens, index dim) const {
     detail::expect(chunk >= 1, op, "the chunk", chunk, "at least 1");
     detail::expect_equal(op, "codes.extent(0)", codes.extent(0), "the tokens of v", tokens);
     detail::expect_equal(op, "codes.extent(1)", codes.extent(1), "basis.extent(0)", basis.extent(0));
@@ -63,6 +64,9 @@ struct shadow_context {
     detail::expect_equal(op, "landmarks.extent(2)", landmarks.extent(2), "the dim of q and k", dim);
     detail::expect_equal(op, "the rows of exact", exact.rows(), "the heads of the cache", kv_heads);
     detail::expect(table.extent(0) >= tokens, op, "table.extent(0)", table.extent(0), "a row for each token of v");
+    detail::expect(table.extent(1) % 2 == 0 && table.extent(1) <= dim, op, "table.extent(1)", table.extent(1),
+                   "an even number, at most the dim of q and k");
+    detail::expect_rows(op, "table", table);
   }
 };
 
@@ -134,6 +138,7 @@ inline constexpr struct shadow_kv_attention_fn {
     detail::expect_rows(op, "q", x);
     detail::expect(heads % kv_heads == 0, op, "q.extent(0)", heads, "a multiple of the heads of the cache");
     detail::expect_equal(op, "v.extent(0)", y.extent(0), "the heads of the cache", kv_heads);
+    detail::expect_equal(op, "v.extent(2)", y.extent(2), "out.extent(2)", to.extent(2));
     context.check(op, kv_heads, y.extent(1), x.extent(2));
     context.exact.check(op, kv_heads, chunks);
     for (index h = 0; h < kv_heads; ++h)
@@ -141,7 +146,7 @@ inline constexpr struct shadow_kv_attention_fn {
     index const others = chunks - context.exact.count(0), some = budget < others ? budget : others;
     workspace::lease const memory(policy.scratch(), static_cast<std::size_t>(kv_heads * some) * sizeof(float));
     auto const chosen = tern::view(reinterpret_cast<std::int32_t*>(memory.data()), kv_heads, some);
-    detail::partial_results<3> const parts(policy, some > 0 ? 2 : 1, to);
+    detail::partial_results<3> const parts(policy, 1 + detail::divide_up(some, chunks_at_once(context.chunk)), to);
     attention(policy, x, cache.keys(s, layer), cache.values(s, layer), parts.out(0), parts.lse(0), causal{});
     if (some > 0) {
       choose(policy, x, context, chosen);
@@ -186,46 +191,79 @@ inline constexpr struct shadow_kv_attention_fn {
     for (index c = 0; c < chunks; ++c) best[c] = sum[c] > best[c] || sum[c] != sum[c] ? sum[c] : best[c];
   }
 
-  /// Attention over the chosen chunks, a key head after the other: its keys, made by all threads, are still in their caches then.
+  /// Chosen chunks that are taken at once, of some 512 tokens: what the product of these reads and writes fits the second cache.
+  TERN_INLINE static index chunks_at_once(index chunk) { return chunk < 512 ? 512 / chunk : 1; }
+
+  /// Work on some chosen chunks of a key head: makes their keys, rotate(A_j B, j), and attends to them.
+  template <class Q, class Y>
+  struct piece {
+    shadow_context const& context;
+    Q q;
+    Y v;
+    tensor_view<std::int32_t const, 2> chosen;
+    detail::partial_results<3> const& parts;
+    tensor_view<float const, 3> basis;  // (kv_heads, dim, rank)
+    compute products;
+    index at_once = chunks_at_once(context.chunk), count = detail::divide_up(chosen.extent(1), at_once);
+
+    /// Calls f with the arguments of attention for piece p of key head h.
+    template <class F>
+    void with_arguments(index h, index p, float* rows, F const& f) const {
+      index const group = q.extent(0) / chosen.extent(0), begin = h * group, end = begin + group, chunk = context.chunk;
+      auto const ids = chosen[h].slice(0, p * at_once, p + 1 < count ? (p + 1) * at_once : chosen.extent(1));
+      tensor_view<typename Y::element_type, 4> const pages(v[h].data(), shape<4>{{v.extent(1) / chunk, 1, chunk, v.extent(2)}},
+                                                           shape<4>{{chunk * v.stride(1), 0, v.stride(1), v.stride(2)}});
+      auto const keys = tern::view(rows, ids.extent(0) * chunk, q.extent(2));
+      f(q.slice(0, begin, end), keys.expanded(), paged(pages, ids.expanded()), parts.out(1 + p).slice(0, begin, end),
+        log_sum_exp(parts.lse(1 + p).out.slice(0, begin, end)));
+    }
+    /// Of a piece's keys and tokens, and of scratch for its calls. The first piece is the largest.
+    TERN_INLINE index tokens() const { return (count > 1 ? at_once : chosen.extent(1)) * context.chunk; }
+    std::size_t own_bytes() const { return workspace::rounded(static_cast<std::size_t>(tokens() * (q.extent(2) + 1)) * sizeof(float)); }
+    std::size_t scratch_bytes(cpu_policy const& policy) const {
+      tensor_view<std::int32_t const, 1> const ids(nullptr, shape<1>{{tokens()}});
+      std::size_t most = workspace_size(matmul, policy, context.codes, basis[0],
+                                        tern::view(static_cast<float*>(nullptr), tokens(), q.extent(2)), gather{ids}, products);
+      with_arguments(0, 0, nullptr, [&](auto const&... arguments) {
+        std::size_t const bytes = workspace_size(attention, policy, arguments...);
+        most = bytes > most ? bytes : most;
+      });
+      return workspace::rounded(most);
+    }
+    void run(index h, index p, std::byte* memory, std::size_t scratch) const {
+      workspace mine(memory + own_bytes(), scratch);
+      cpu_policy const policy = cpu_policy{}.on(serial).with(mine);
+      auto* const rows = reinterpret_cast<float*>(memory);
+      auto* const ids = reinterpret_cast<std::int32_t*>(rows + tokens() * q.extent(2));
+      index const chunk = context.chunk, first = p * at_once, left = chosen.extent(1) - first, some = left < at_once ? left : at_once;
+      auto const keys = tern::view(rows, some * chunk, q.extent(2));
+      for (index i = 0; i < some * chunk; ++i) ids[i] = static_cast<std::int32_t>(chosen(h, first + i / chunk) * chunk + i % chunk);
+      matmul(policy, context.codes, basis[h], keys, gather{tern::view(ids, some * chunk)}, products);
+      for (index c = 0; c < some; ++c)
+        rope(policy, keys.slice(0, c * chunk, (c + 1) * chunk), context.table.slice(0, ids[c * chunk], ids[c * chunk] + chunk),
+             {.pairing = context.pairing});
+      with_arguments(h, p, rows, [&](auto const&... arguments) { attention(policy, arguments...); });
+    }
+  };
+
+  /// Attention over the chosen chunks.
   template <class Q, class Y>
   static void attend(cpu_policy const& policy, Q const& q, shadow_context const& context, Y const& v,
                      tensor_view<std::int32_t const, 2> const& chosen, detail::partial_results<3> const& parts, compute products) {
-    index const dim = q.extent(2), kv_heads = chosen.extent(0), group = q.extent(0) / kv_heads, rank = context.basis.extent(0);
-    index const chunk = context.chunk, n = chosen.extent(1) * chunk;
-    workspace::lease const memory(policy.scratch(), static_cast<std::size_t>(n * dim + kv_heads * dim * rank) * sizeof(float));
-    auto const keys = tern::view(reinterpret_cast<float*>(memory.data()), n, dim);
-    auto const basis = tern::view(keys.data() + keys.size(), kv_heads, dim, rank);
+    index const dim = q.extent(2), kv_heads = chosen.extent(0), rank = context.basis.extent(0);
+    workspace::lease const of_basis(policy.scratch(), static_cast<std::size_t>(kv_heads * dim * rank) * sizeof(float));
+    auto const basis = tern::view(reinterpret_cast<float*>(of_basis.data()), kv_heads, dim, rank);
     detail::parallel_for(policy, kv_heads, [&](index h, index) TERN_LAMBDA {
       for (index c = 0; c < rank; ++c)
         for (index d = 0; d < dim; ++d) basis(h, d, c) = context.basis(c, h * dim + d);
     });
-    for (index h = 0; h < kv_heads; ++h) {
-      make_keys(policy, context, basis[h], chosen[h], keys, products);
-      tensor_view<typename Y::element_type, 4> const pages(v[h].data(), shape<4>{{v.extent(1) / chunk, 1, chunk, v.extent(2)}},
-                                                           shape<4>{{chunk * v.stride(1), 0, v.stride(1), v.stride(2)}});
-      attention(policy, q.slice(0, h * group, (h + 1) * group), keys.expanded(), paged(pages, chosen.slice(0, h, h + 1)),
-                parts.out(1).slice(0, h * group, (h + 1) * group), log_sum_exp(parts.lse(1).out.slice(0, h * group, (h + 1) * group)));
-    }
-  }
-  /// rotate(A_j B, j) for the tokens of chunks, some 512 at a time: what a product of theirs reads and writes fits the second cache.
-  static void make_keys(cpu_policy const& policy, shadow_context const& context, tensor_view<float const, 2> const& basis,
-                        tensor_view<std::int32_t const, 1> const& chunks, tensor_view<float, 2> const& keys, compute products) {
-    constexpr index at_once = 512;
-    index const chunk = context.chunk, piece = chunk < at_once ? at_once / chunk : 1;
-    workspace::lease const memory(policy.scratch(), static_cast<std::size_t>(piece * chunk) * sizeof(std::int32_t));
-    auto* const tokens = reinterpret_cast<std::int32_t*>(memory.data());
-    for (index first = 0; first < chunks.extent(0); first += piece) {
-      index const some = chunks.extent(0) - first < piece ? chunks.extent(0) - first : piece;
-      for (index c = 0; c < some; ++c)
-        for (index i = 0; i < chunk; ++i) tokens[c * chunk + i] = static_cast<std::int32_t>(chunks[first + c] * chunk + i);
-      auto const to = keys.slice(0, first * chunk, (first + some) * chunk);
-      matmul(policy, context.codes, basis, to, gather{tern::view(tokens, some * chunk)}, products);
-      detail::for_rows(policy, some, chunk * keys.extent(1), [&](index c) TERN_LAMBDA {
-        index const at = chunks[first + c] * chunk;
-        rope(policy.on(serial), to.slice(0, c * chunk, (c + 1) * chunk), context.table.slice(0, at, at + chunk),
-             {.pairing = context.pairing});
-      });
-    }
+    piece<Q, Y> const work{context, q, v, chosen, parts, basis, products};
+    index const items = kv_heads * work.count;
+    std::size_t const scratch = work.scratch_bytes(policy.on(serial)), each = work.own_bytes() + scratch;
+    workspace::lease const memory(policy.scratch(), static_cast<std::size_t>(detail::slots_for(policy, items)) * each);
+    detail::parallel_for(policy, items, [&](index item, index slot) TERN_LAMBDA {
+      work.run(item / work.count, item % work.count, memory.data() + static_cast<std::size_t>(slot) * each, scratch);
+    });
   }
 } shadow_kv_attention{};
 
