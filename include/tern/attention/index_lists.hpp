@@ -70,7 +70,8 @@ struct kth_score {
   std::uint32_t order = 0;
   index equal;
 
-  TERN_INLINE kth_score(tensor_view<float const, 1> const& scores, index k) : kth_score(scores, k, [](index) { return index{1}; }) {}
+  TERN_INLINE kth_score(tensor_view<float const, 1> const& scores, index k)
+      : kth_score(scores, k, [](index) TERN_LAMBDA { return index{1}; }) {}
   /// Where score i stands for times(i) equal ones, k of all in number at most.
   template <class Times>
   TERN_INLINE kth_score(tensor_view<float const, 1> const& scores, index k, Times const& times) : equal(k) {

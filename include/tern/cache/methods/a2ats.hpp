@@ -163,7 +163,8 @@ inline constexpr struct a2ats_attention_fn {
       value[i] = score[candidates[i]];
       often[i] = times[candidates[i]];
     }
-    detail::kth_score const kth(tern::view(static_cast<float const*>(value), some), top, [&](index i) { return index{often[i]}; });
+    detail::kth_score const kth(tern::view(static_cast<float const*>(value), some), top,
+                                [&](index i) TERN_LAMBDA { return index{often[i]}; });
     for (index i = 0; i < some; ++i) {
       std::uint32_t const order = detail::order_of(value[i]);
       marks[candidates[i]] |= order > kth.order ? all_of_code : order == kth.order ? first_of_code : 0;

@@ -55,7 +55,7 @@ struct shadow_context {
   rope_pairing pairing = rope_pairing::interleaved;
   index chunk = 8;
 
-  void check(char const* op, index kv_heads, index tokens, index dim) const {
+  TERN_INLINE void check(char const* op, index kv_heads, index tokens, index dim) const {
     detail::expect(chunk >= 1, op, "the chunk", chunk, "at least 1");
     detail::expect_equal(op, "codes.extent(0)", codes.extent(0), "the tokens of v", tokens);
     detail::expect_equal(op, "codes.extent(1)", codes.extent(1), "basis.extent(0)", basis.extent(0));
