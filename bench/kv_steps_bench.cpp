@@ -119,14 +119,15 @@ void add_matryoshka(index tokens) {
 struct shadows : step {
   static constexpr index rank = 160, chunk = 8, local = 4, outliers = 48, budget = 256, exact = (local + outliers) * chunk;
   index chunks = shadow_chunks(tokens, chunk, local), layers;
-  std::vector<float> basis = fast_normal(rank * kv_heads * dim, 1 / std::sqrt(double{kv_heads * dim}), 5);
+  std::vector<float> basis = fast_normal(rank * kv_heads * dim, 1 / std::sqrt(double{kv_heads * dim}), 5), table;
   rotating<float> codes, landmarks;
   rotating<f16> v;
   std::vector<std::int32_t> ids = std::vector<std::int32_t>(kv_heads * outliers), counts = std::vector<std::int32_t>(kv_heads), others;
   kv_cache<f16> cache{{.layers = 1, .kv_heads = kv_heads, .dim = dim}};
   std::int32_t s = cache.open();
 
-  explicit shadows(index n) : step(n) {
+  explicit shadows(index n) : step(n), table(at(n * dim)) {
+    rope_table(cpu, 0, view(table.data(), n, dim));
     index const size = kv_heads * tokens * dim;
     auto const keys = fast_normal(size, 1, 3);
     buffer<f16> values(size);
@@ -148,11 +149,13 @@ struct shadows : step {
             view(std::as_const(basis).data(), rank, kv_heads * dim),
             view(landmarks[layer], kv_heads, chunks, dim),
             {view(ids.data(), kv_heads, outliers), view(counts.data(), kv_heads)},
+            view(std::as_const(table).data(), tokens, dim),
+            rope_pairing::interleaved,
             chunk};
   }
   tensor_view<f16 const, 3> value_rows(index layer) { return view(v[layer], kv_heads, tokens, dim); }
-  void attend(cpu_policy const& on, index layer, index of_chunks) {
-    shadow_kv_attention(on, queries(), context(layer), value_rows(layer), of_chunks, cache, s, 0, results(), sums());
+  void attend(cpu_policy const& on, index layer, index of_chunks, compute products) {
+    shadow_kv_attention(on, queries(), context(layer), value_rows(layer), of_chunks, cache, s, 0, results(), sums(), products);
   }
   // What is attended to with a budget of all chunks: the exact tokens, then the others.
   void k_row(index r, float* to) {
@@ -172,17 +175,18 @@ struct shadows : step {
  private:
   index other(index h, index j) const { return others[at(h * (chunks - outliers) + (j - exact) / chunk)] * chunk + (j - exact) % chunk; }
 };
-void add_shadow(index tokens) {
+void add_shadow(index tokens, std::string const& name, compute products, unit of_products) {
   constexpr double looked_for = shadows::budget * shadows::chunk;
   double const landmarks = static_cast<double>(shadow_chunks(tokens, shadows::chunk, shadows::local)) * dim;
   cost const of{
       2 * heads * landmarks + 2 * kv_heads * looked_for * shadows::rank * dim + step_flops(looked_for + shadows::exact),
-      kv_heads * (4 * landmarks + looked_for * (4 * shadows::rank + 2 * dim) + 4. * shadows::rank * dim) + bytes_of<f16>(shadows::exact)};
+      kv_heads * (4 * landmarks + looked_for * (4 * shadows::rank + 2 * dim) + 4. * shadows::rank * dim) + bytes_of<f16>(shadows::exact),
+      of_products};
   add_step<shadows>(
-      "shadow_kv_attention", tokens, of, [](cpu_policy const& on, shadows& x, index layer) { x.attend(on, layer, shadows::budget); },
-      [](cpu_policy const& on, shadows& x) {
-        x.attend(on, 0, x.chunks);
-        return x.check(x, x.q.data(), 4 * attention_rounding(unit::f32), 2);
+      name, tokens, of, [=](cpu_policy const& on, shadows& x, index layer) { x.attend(on, layer, shadows::budget, products); },
+      [=](cpu_policy const& on, shadows& x) {
+        x.attend(on, 0, x.chunks, products);
+        return x.check(x, x.q.data(), 4 * attention_rounding(of_products), 2);
       });
 }
 
@@ -319,7 +323,8 @@ void register_benchmarks() {
     add_think(n);
   }
   add_matryoshka(tokens);
-  add_shadow(tokens);
+  add_shadow(tokens, "shadow_kv_attention", compute::f32, unit::f32);
+  add_shadow(tokens, "shadow_kv_attention_bf16", compute::bf16, unit::bf16);
   add_a2ats(tokens);
   add_two_caches(tokens);
   add_blend(tokens / 4);

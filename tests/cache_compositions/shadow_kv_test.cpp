@@ -51,6 +51,7 @@ struct shadow {
   index tokens, rank, chunk, local, chunks;
   head_rows k, v, basis, codes, landmarks;
   lists_of exact;
+  std::vector<float> table;
   kv_cache<float> cache{{.layers = 1, .kv_heads = kv_heads, .dim = dim, .dim_v = dim_v}};
   std::int32_t s = cache.open();
   shadow(rng& r, index n, index of_rank, index of_local)
@@ -64,8 +65,18 @@ struct shadow {
         basis(orthonormal(r, of_rank, kv_heads * dim)),
         codes(1, n, of_rank),
         landmarks(kv_heads, chunks, dim),
-        exact(kv_heads, std::max<index>(chunks, 1)) {}
-  shadow_context context() { return {codes.view()[0], basis.view()[0], landmarks.view(), exact(), chunk}; }
+        exact(kv_heads, std::max<index>(chunks, 1)),
+        table(static_cast<std::size_t>(n * dim)) {
+    rope_table(cpu, 0, tern::view(table.data(), n, dim));
+  }
+  shadow_context context() {
+    return {.codes = codes.view()[0],
+            .basis = basis.view()[0],
+            .landmarks = landmarks.view(),
+            .exact = exact(),
+            .table = tern::view(table.data(), tokens, dim),
+            .chunk = chunk};
+  }
   /// The keys as A B gives them, in double, rotated.
   rows made(index h) const {
     rows all;
@@ -88,7 +99,8 @@ TEST_CASE("shadow_kv: landmarks choose, and what is chosen is made anew") {
   struct of {
     index tokens, rank, local, outliers, budget;
   };
-  for (auto const& now : {of{131, 32, 4, 5, 100}, {131, 32, 4, 5, 7}, {131, 13, 2, 0, 6}, {64, 9, 3, 2, 1}, {9, 5, 4, 5, 3}}) {
+  for (auto const& now :
+       {of{131, 32, 4, 5, 100}, {131, 32, 4, 5, 7}, {131, 13, 2, 0, 6}, {64, 9, 3, 2, 1}, {9, 5, 4, 5, 3}, {700, 13, 2, 3, 150}}) {
     index const tokens = now.tokens, rank = now.rank, local = now.local, outliers = now.outliers, budget = now.budget;
     CAPTURE(tokens, rank, local, outliers, budget);
     rng r(41);
@@ -154,15 +166,23 @@ TEST_CASE("shadow_kv: landmarks choose, and what is chosen is made anew") {
       for (row const& e : late.of(g / 2)) all.push_back(e);
       return all;
     };
-    to.check({rotated_q, keys, values, 1 / 4.,
-              [&](index g, index i, index j) {
-                return seen[static_cast<std::size_t>(g / 2)][static_cast<std::size_t>(j)] != 0 && j <= tokens + i;
-              },
-              60});
+    auto const want = [&](double more) {
+      return by_rows(
+          rotated_q, keys, values, 1 / 4.,
+          [&](index g, index i, index j) {
+            return seen[static_cast<std::size_t>(g / 2)][static_cast<std::size_t>(j)] != 0 && j <= tokens + i;
+          },
+          more);
+    };
+    to.check(want(60));
     outputs again(heads, 2, dim_v);
     shadow_kv_attention(cpu.on(serial), rotated_q.view(), p.context(), p.v.view(), budget, p.cache, p.s, 0, again.out_view(),
                         again.lse_view());
     CHECK(again.all() == to.all());
+    outputs of_bf16(heads, 2, dim_v);
+    shadow_kv_attention(three_threads(), rotated_q.view(), p.context(), p.v.view(), budget, p.cache, p.s, 0, of_bf16.out_view(),
+                        of_bf16.lse_view(), compute::bf16);
+    of_bf16.check(want(0x1p-7 / 0x1p-24));  // A and B are rounded to 8 bits
   }
 }
 
@@ -182,6 +202,12 @@ TEST_CASE("shadow_kv: wrong calls") {
   shadow_kv_prompt(cpu, p.k.view(), p.v.view(), p.context(), 4, 2, p.cache, p.s, 0);
   CHECK(message_of([&] { shadow_kv_prompt(cpu, p.k.view(), p.v.view(), p.context(), 4, 2, p.cache, p.s, 0); }) ==
         "shadow_kv_prompt: the tokens of the sequence is 24, expected none = 0");
+  shadow_context few = p.context();
+  few.table = few.table.slice(0, 0, 39);
+  outputs to(heads, 1, dim_v);
+  head_rows q(r, heads, 1, dim);
+  CHECK(message_of([&] { shadow_kv_attention(cpu, q.view(), few, p.v.view(), 3, p.cache, p.s, 0, to.out_view(), to.lse_view()); }) ==
+        "shadow_kv_attention: table.extent(0) is 39, expected a row for each token of v");
 }
 
 }  // namespace

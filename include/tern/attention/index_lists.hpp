@@ -70,13 +70,17 @@ struct kth_score {
   std::uint32_t order = 0;
   index equal;
 
-  TERN_INLINE kth_score(tensor_view<float const, 1> const& scores, index k) : equal(k) {
+  TERN_INLINE kth_score(tensor_view<float const, 1> const& scores, index k)
+      : kth_score(scores, k, [](index) TERN_LAMBDA { return index{1}; }) {}
+  /// Where score i stands for times(i) equal ones, k of all in number at most.
+  template <class Times>
+  TERN_INLINE kth_score(tensor_view<float const, 1> const& scores, index k, Times const& times) : equal(k) {
     for (int shift = 24; shift >= 0; shift -= 8) {
       index histogram[256] = {};
       std::uint32_t const above = shift == 24 ? 0 : ~std::uint32_t{0} << (shift + 8);
       for (index i = 0; i < scores.extent(0); ++i) {
         std::uint32_t const x = order_of(scores[i]);
-        if ((x & above) == order) ++histogram[(x >> shift) & 255u];
+        if ((x & above) == order) histogram[(x >> shift) & 255u] += times(i);
       }
       std::uint32_t digit = 255;
       for (; digit > 0 && histogram[digit] < equal; --digit) equal -= histogram[digit];

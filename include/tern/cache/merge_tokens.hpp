@@ -17,7 +17,8 @@
 ///           that keeps nothing, or all, stays as it is.
 /// Ties      go to the earlier kept token, as do keys of zeros and NaN.
 /// Composition  cosines are a matmul of normalized keys, 64 tokens at a time.
-/// Memory    scratch from the policy: for each token of a head 2 dim + dim_v + 65 numbers, and 128 dim.
+/// Memory    scratch from the policy, for each thread: for each token of a head 2 dim + dim_v + 65 numbers, 128 dim, and what the matmul
+///           takes. A head is a thread's.
 /// Cost      2 evicted kept dim flop a head. Fails before anything changes.
 /// Source    LOOK-M (arXiv:2406.18139): its authors' code.
 
@@ -44,11 +45,18 @@ inline constexpr struct merge_tokens_fn {
       detail::expect_ascending(op, "an index of kept", kept.row(h), kept.count(h), cache.length(s, layer, h));
     cache.own_pages(s, layer);
     index const dim = cache.shape().dim, dim_v = cache.shape().dim_v;
-    workspace::lease const memory(
-        policy.scratch(), static_cast<std::size_t>(most * (2 * dim + dim_v + 1 + chunk) + chunk * (2 * dim + 1) + dim_v) * sizeof(float));
-    for (index h = 0; h < heads; ++h)
-      if (kept.count(h) > 0 && kept.count(h) < cache.length(s, layer, h))
-        merge_head(policy, cache, s, layer, h, kept.row(h), kept.count(h), rule, reinterpret_cast<float*>(memory.data()));
+    index const numbers = most * (2 * dim + dim_v + 1 + chunk) + chunk * (2 * dim + 1) + dim_v;
+    std::size_t const own = workspace::rounded(static_cast<std::size_t>(numbers) * sizeof(float));
+    auto const side = tern::view(static_cast<float*>(nullptr), chunk, dim), cosines = tern::view(side.data(), chunk, most);
+    std::size_t const product = workspace_size(matmul, policy.on(serial), side, tern::view(side.data(), most, dim), cosines);
+    std::size_t const each = own + workspace::rounded(product);
+    workspace::lease const memory(policy.scratch(), static_cast<std::size_t>(detail::slots_for(policy, heads)) * each);
+    detail::parallel_for(policy, heads, [&](index h, index slot) TERN_LAMBDA {
+      if (kept.count(h) == 0 || kept.count(h) == cache.length(s, layer, h)) return;
+      std::byte* const mine = memory.data() + static_cast<std::size_t>(slot) * each;
+      workspace for_product(mine + own, each - own);
+      merge_head(policy.on(serial).with(for_product), cache, s, layer, h, kept.row(h), kept.count(h), rule, reinterpret_cast<float*>(mine));
+    });
   }
 
  private:

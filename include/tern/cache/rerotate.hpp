@@ -9,7 +9,9 @@
 ///
 /// A rotation by p and one by d make one by p + d, so that k' is what rotating at the new position had given, but for the rounding of
 /// the cache's format, which comes in once more.
-/// Cost      reading and writing each key once, and what rope_table costs for each token and head.
+/// Memory    scratch from the policy: for each thread 64 keys and as many rows of a table.
+/// Cost      reading and writing once each key that moves, and what rope_table costs for each distance of a page of 64: tokens that
+///           follow each other mostly share theirs.
 /// Source    "key rerotation" of FINCH (Corallo and Papotti 2024, arXiv:2408.00167); CacheBlend (arXiv:2405.16444).
 
 #include <tern/cache/kv_cache.hpp>
@@ -26,27 +28,47 @@ inline constexpr struct rerotate_fn {
                   rope_options options = {}) const {
     detail::expect(first >= 0 && first + cache.longest(s, layer) < (index{1} << 31) - detail::key_limit_slack, "rerotate", "first", first,
                    "positions below 2^31 - 1024");
+    index const heads = cache.shape().kv_heads, dim = cache.shape().dim, d = options.dimensions != 0 ? options.dimensions : dim;
+    detail::expect(d <= dim, "rerotate", "options.dimensions", d, "at most the dim of the cache");
+    detail::expect_rope_options("rerotate", options, d);
     cache.own_pages(s, layer);
     options.magnitude = 1;
-    for (index h = 0; h < cache.shape().kv_heads; ++h)
-      for (index t0 = 0, length = cache.length(s, layer, h); t0 < length; t0 += page_rows)
-        turn(policy, cache, s, layer, h, t0, length - t0 < page_rows ? length - t0 : page_rows, cache.shape().dim, first, options);
+    index const pages = (cache.longest(s, layer) + page_rows - 1) / page_rows;
+    index const size = page_rows * (2 * dim + 1);
+    workspace::lease const scratch(policy.scratch(),
+                                   static_cast<std::size_t>(detail::slots_for(policy, heads * pages) * size) * sizeof(float));
+    detail::parallel_for(policy, heads * pages, [&](index item, index slot) TERN_LAMBDA {
+      index const h = item / pages, t0 = item % pages * page_rows, left = cache.length(s, layer, h) - t0;
+      if (left > 0)
+        turn(policy.on(serial), cache, s, layer, h, t0, left < page_rows ? left : page_rows, first, options,
+             reinterpret_cast<float*>(scratch.data()) + slot * size);
+    });
     cache.renumber(s, layer, first);
   }
 
  private:
+  /// Tokens t0, t0 + 1, ... of a page, run by run of those that move equally far.
   template <class Cache>
-  static void turn(cpu_policy const& policy, Cache& cache, std::int32_t s, index layer, index h, index t0, index count, index dim,
-                   index first, rope_options const& options) {
-    workspace::lease const scratch(policy.scratch(), static_cast<std::size_t>(page_rows * (dim + 1)) * sizeof(float));
-    auto const rows = tern::view(reinterpret_cast<float*>(scratch.data()), count, dim);
-    auto const by = tern::view(reinterpret_cast<std::int32_t*>(rows.data() + page_rows * dim), count);
-    for (index i = 0; i < count; ++i) {
-      cache.read_key(s, layer, h, t0 + i, &rows(i, 0));
-      by[i] = static_cast<std::int32_t>(first + t0 + i - index{cache.positions(s, layer, h)[t0 + i]});
+  static void turn(cpu_policy const& policy, Cache& cache, std::int32_t s, index layer, index h, index t0, index count, index first,
+                   rope_options const& options, float* memory) {
+    index const dim = cache.shape().dim, d = options.dimensions != 0 ? options.dimensions : dim;
+    float* const rows = memory;                                                 // (page_rows, dim)
+    float* const table = rows + page_rows * dim;                                // (runs, d)
+    auto* const by = reinterpret_cast<std::int32_t*>(table + page_rows * dim);  // of each run
+    auto const positions = cache.positions(s, layer, h);
+    auto const distance = [&](index i) { return static_cast<std::int32_t>(first + t0 + i - index{positions[t0 + i]}); };
+    index runs = 0;
+    for (index i = 0; i < count; ++i)
+      if (i == 0 || distance(i) != by[runs - 1]) by[runs++] = distance(i);
+    rope_table(policy, tern::view(by, runs), tern::view(table, runs, d), options);
+    for (index i = 0, run = 0, end; i < count; i = end, ++run) {
+      for (end = i; end < count && distance(end) == by[run]; ++end)
+        if (by[run] != 0) cache.read_key(s, layer, h, t0 + end, rows + end * dim);
+      if (by[run] == 0) continue;
+      tensor_view<float const, 2> const turns(table + run * d, shape<2>{{end - i, d}}, shape<2>{{0, 1}});
+      rope(policy, tern::view(rows + i * dim, end - i, dim), turns, {.pairing = options.pairing});
+      for (index e = i; e < end; ++e) cache.write_key(s, layer, h, t0 + e, rows + e * dim);
     }
-    rope(policy, rows, by, options);
-    for (index i = 0; i < count; ++i) cache.write_key(s, layer, h, t0 + i, &rows(i, 0));
   }
 } rerotate{};
 

@@ -8,9 +8,9 @@
 ///                              with `accumulate` it is added: tokens that met several experts. Epilogues see the product alone
 ///     chosen_rows(w, ids)      weights whose row i is w's row ids[i]: y has ids.extent(0) columns
 ///
-/// ids: int32 in contiguous memory. With gather, x is copied once; with scatter, y passes through scratch memory. Several rows that
-/// scatter to one are taken in their order, and a bias or residual (of the product's rows) is then scaled and added once for each.
-/// The ids must live as long as what was made of them. Errors: ids outside, lengths that do not fit.
+/// ids: int32 in contiguous memory. With gather, x is copied once, or rounded where it lies; with scatter, y passes through scratch memory.
+/// Several rows that scatter to one are taken in their order, and a bias or residual (of the product's rows) is then scaled and added once
+/// for each. The ids must live as long as what was made of them. Errors: ids outside, lengths that do not fit.
 
 #include <tern/core/error.hpp>
 #include <tern/core/tensor_view.hpp>

@@ -193,6 +193,7 @@ inline constexpr struct matmul_fn {
       if (p.x_f32 < 0) {
         in.x = x.data();
         in.x_stride = x.stride(0);
+        if (request.has_gather) in.ids = &request.gather_ids;
       }
     if (p.x_f32 >= 0) {
       detail::copy_rows(policy, x, request, rows, x_copy, p.stride);

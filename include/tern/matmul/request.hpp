@@ -96,6 +96,10 @@ struct matmul_request {
   TERN_INLINE bool has_low_rank() const { return low_rank.a.operations != nullptr; }
   TERN_INLINE bool has_gate() const { return gate_weights.operations != nullptr; }
   TERN_INLINE bool changes_x() const { return prologue_count > 0 || has_gather || has_split; }
+  /// Whether all that becomes of x's rows is that some are gathered and rounded to bf16: in one go.
+  TERN_INLINE bool rounds_gathered() const {
+    return mode == compute::bf16 && has_gather && prologue_count == 0 && !has_split && !has_low_rank();
+  }
   TERN_INLINE bool single() const { return finish.epilogue_count == 0 && !has_low_rank() && !has_scatter && !has_split; }
 
   /// Decides for this many rows of x: blocks of integers have to leave the matrix registers to be scaled, bf16 does not.
@@ -147,7 +151,7 @@ TERN_INLINE matmul_plan plan_matmul(cpu_policy const& policy, matmul_request con
   };
   constexpr index f32_bytes = sizeof(float);
   bool const int8 = request.mode == compute::int8 || request.mode == compute::int8_tokens;
-  p.x_f32 = take(copy_x || request.changes_x(), rows * p.stride * f32_bytes);
+  p.x_f32 = take(copy_x || (request.changes_x() && !request.rounds_gathered()), rows * p.stride * f32_bytes);
   p.x_bf16 = take(request.mode == compute::bf16, rows * p.stride * index{sizeof(bf16)});
   p.x_q8 = take(int8, rows * p.stride);
   p.x_scales = take(int8, rows * (k / 32) * index{sizeof(q8_scales)});

@@ -26,10 +26,10 @@ inline void copy_rows(cpu_policy const& policy, tensor_view<T, 2> const& x, matm
     for (index p = 0; p < request.prologue_count; ++p) request.prologues[p].prepare(request.prologues[p].object, row, r, x.extent(1));
   });
 }
-/// x as bf16, with zeros behind a row.
+/// x as bf16, gathered if it is not yet, with zeros behind a row.
 inline void round_rows(cpu_policy const& policy, matmul_input const& in, bf16* out, index stride) {
   for_rows(policy, in.rows, in.columns, [&](index r) TERN_LAMBDA {
-    float const* const x = in.x + r * in.x_stride;
+    float const* const x = in.x + (in.ids != nullptr ? index{(*in.ids)[r]} : r) * in.x_stride;
     bf16* const row = out + r * stride;
     index k = 0;
     for (; k + simd::lanes <= in.columns; k += simd::lanes) simd::store(row + k, simd::load(x + k));

@@ -86,6 +86,7 @@ struct matmul_input {
   index x_stride;
   index rows;
   index columns;
+  tensor_view<std::int32_t const, 1> const* ids = nullptr;  // which rows of x these are, where it is not gathered yet
 };
 
 /// Weight rows that a packed panel holds: two registers of lanes.

@@ -17,9 +17,10 @@
 /// Shapes    q, out (heads, 1, dim) of f32, f16 or bf16, q before rotation; codes int32 (kv_heads, tokens), of the tokens before the window
 ///           at least; lse (heads, 1); table as tern::rope_table fills it from position 0 on, for all tokens and for `far`. Heads have
 ///           as many tokens as each other.
-/// Composition  rope, matmul, select_top; attention over gathered keys, attention over the window, and merge.
-/// Memory    scratch from the policy: lut, one number and one index for each token and key head, two results.
-/// Cost      2 heads codes dim flop for the tables, a look-up for each head and token, attention over what was chosen.
+/// Composition  rope, matmul, the selection of select_top; attention over gathered keys, attention over the window, and merge.
+/// Memory    scratch from the policy: lut, an index for each token and key head, two results; for each thread two numbers a code.
+/// Cost      the codebook is read once, with 2 heads codes dim flop; five passes over the lut of a head, and three over the codes of a
+///           key head, whose heads share them; attention over what was chosen.
 /// Ties      go to the earlier token.
 /// Error     attention_accuracy and that of merge, for the keys that are seen.
 /// Source    the abstract, and its authors' code (llama.py: window 64, far 2048, 8 sinks, the union over heads), which multiplies its
@@ -65,40 +66,112 @@ inline constexpr struct a2ats_attention_fn {
     detail::expect(codes.extent(1) >= before, op, "codes.extent(1)", codes.extent(1), "one for each token before the window");
     for (index h = 0; h < kv_heads; ++h)
       detail::expect_equal(op, "the tokens of a head", cache.length(s, layer, h), "those of the longest", n);
-    workspace::lease const memory(policy.scratch(),
-                                  static_cast<std::size_t>(heads * dim + count + 2 * before + kv_heads * (before + 1)) * sizeof(float));
+    for (index h = 0; h < kv_heads; ++h) check_codes(op, codes[h].slice(0, 0, before), count);
+    index const group = heads / kv_heads, slots = detail::slots_for(policy, kv_heads);
+    workspace::lease const memory(
+        policy.scratch(),
+        static_cast<std::size_t>(heads * (dim + count) + slots * ranking_size(count, group) + kv_heads * (before + 1)) * sizeof(float));
     auto const turned = tern::view(reinterpret_cast<float*>(memory.data()), heads, index{1}, dim);
-    auto const lut = tern::view(turned.data() + turned.size(), index{1}, count);
-    auto const score = tern::view(lut.data() + count, before);
-    auto const chosen = tern::view(reinterpret_cast<std::int32_t*>(score.data() + before), before);
-    index_lists const lists{tern::view(chosen.data() + before, kv_heads, before),
-                            tern::view(chosen.data() + before * (kv_heads + 1), kv_heads)};
+    auto const lut = tern::view(turned.data() + turned.size(), heads, count);
+    auto* const ranking = reinterpret_cast<std::int32_t*>(lut.data() + lut.size());
+    auto* const ids = ranking + slots * ranking_size(count, group);
+    index_lists const lists{tern::view(ids, kv_heads, before), tern::view(ids + kv_heads * before, kv_heads)};
     rope(policy, x, turned, table.slice(0, reach.far, reach.far + 1), {.pairing = pairing});
-    index const sinks = reach.sinks < before ? reach.sinks : before;
-    for (index h = 0; h < kv_heads; ++h) {
-      std::int32_t* const list = lists.row(h);
-      for (index j = 0; j < before; ++j) list[j] = j < sinks;  // which are chosen
-      for (index g = h * (heads / kv_heads); g < (h + 1) * (heads / kv_heads); ++g) {
-        matmul(policy, turned[g], book.keys[h], lut);
-        for (index j = sinks; j < before; ++j) {
-          detail::expect(codes(h, j) >= 0 && codes(h, j) < count, op, "a code", index{codes(h, j)}, "a centroid of the codebook");
-          score[j] = lut(0, codes(h, j));
-        }
-        index const got = select_top(score.slice(0, sinks, before), reach.top, chosen);
-        for (index i = 0; i < got; ++i) list[sinks + chosen[i]] = 1;
-      }
-      index listed = 0;
-      for (index j = 0; j < before; ++j)
-        if (list[j] != 0) list[listed++] = static_cast<std::int32_t>(j);
-      lists.counts[h] = static_cast<std::int32_t>(listed);
-    }
+    for (index h = 0; h < kv_heads; ++h)
+      matmul(policy, tern::view(turned[h * group].data(), group, dim), book.keys[h], lut.slice(0, h * group, (h + 1) * group));
+    detail::parallel_for(policy, kv_heads, [&](index h, index slot) TERN_LAMBDA {
+      lists.counts[h] = static_cast<std::int32_t>(choose(lut.slice(0, h * group, (h + 1) * group), codes[h].slice(0, 0, before), reach,
+                                                         ranking + slot * ranking_size(count, group), lists.row(h)));
+    });
     detail::partial_results<3> const parts(policy, 2, to);
-    attention(policy, x, cache.keys(s, layer), cache.values(s, layer), parts.out(0), parts.lse(0), gathered{lists, heads, kv_heads, 1, n},
-              clamped_rows(table, reach.far, pairing));
+    attention(policy, turned, cache.keys(s, layer), cache.values(s, layer), parts.out(0), parts.lse(0),
+              gathered{lists, heads, kv_heads, 1, n});
     attention(policy, x, cache.keys(s, layer), cache.values(s, layer), parts.out(1), parts.lse(1), window{reach.window},
               rotary{table, pairing});
     parts.merge_into(policy, to, tern::view(lse));
   }
+
+ private:
+  TERN_INLINE static void check_codes(char const* op, tensor_view<std::int32_t const, 1> const& codes, index count) {
+    std::uint32_t largest = 0;  // what is negative is larger than all
+    for (index j = 0; j < codes.extent(0); ++j) {
+      auto const code = static_cast<std::uint32_t>(codes[j]);
+      largest = code > largest ? code : largest;
+    }
+    detail::expect(codes.extent(0) == 0 || index{largest} < count, op, "a code", index{static_cast<std::int32_t>(largest)},
+                   "a centroid of the codebook");
+  }
+
+  /// What ranking the codes of a key head takes, in numbers.
+  TERN_INLINE static constexpr index ranking_size(index codes, index heads) { return 5 * codes + 2 * heads; }
+
+  /// Lists the sinks and what the heads of a key head choose; returns how many these are. Tokens of a code score alike, so codes are
+  /// ranked, each as often as it occurs, and a pass over the tokens then serves all heads.
+  static index choose(tensor_view<float, 2> const& lut, tensor_view<std::int32_t const, 1> const& codes, a2ats_reach const& reach,
+                      std::int32_t* memory, std::int32_t* list) noexcept {
+    constexpr index at_once = 16;  // tokens, few of which are chosen
+    index const heads = lut.extent(0), count = lut.extent(1), before = codes.extent(0);
+    index const sinks = reach.sinks < before ? reach.sinks : before, top = reach.top < before - sinks ? reach.top : before - sinks;
+    std::int32_t *const times = memory, *const marks = times + count, *const left = marks + count;
+    auto* const last = reinterpret_cast<std::uint32_t*>(left + heads);
+    for (index c = 0; c < count; ++c) times[c] = marks[c] = 0;
+    for (index j = sinks; j < before; ++j) ++times[codes[j]];
+    for (index g = 0; g < heads && top > 0; ++g) {
+      detail::kth_score const kth = mark(&lut(g, 0), count, top, times, marks, left + 2 * heads);
+      last[g] = kth.order;
+      left[g] = kth.order != 0 ? static_cast<std::int32_t>(kth.equal) : 0;  // -inf is chosen by none
+    }
+    index listed = 0;
+    for (; listed < sinks; ++listed) list[listed] = static_cast<std::int32_t>(listed);
+    for (index first = sinks; first < before; first += at_once) {
+      index const end = first + at_once < before ? first + at_once : before;
+      std::int32_t any = 0;
+      for (index j = first; j < end; ++j) any |= marks[codes[j]];
+      for (index j = first; j < end && any != 0; ++j) {
+        std::int32_t const mark = marks[codes[j]];
+        bool chosen = (mark & all_of_code) != 0;
+        for (index g = 0; g < heads && (mark & first_of_code) != 0; ++g)
+          if (detail::order_of(lut(g, codes[j])) == last[g] && left[g]-- > 0) chosen = true;
+        if (chosen) list[listed++] = static_cast<std::int32_t>(j);
+      }
+    }
+    return listed;
+  }
+  /// Marks the codes of which a head wants all tokens, or the first ones, and returns where the latter lie. Codes below the least of `top`
+  /// maxima, of as many parts of them, are not among the best. score: -inf for codes that do not occur, from then on.
+  TERN_INLINE static detail::kth_score mark(float* score, index count, index top, std::int32_t const* times, std::int32_t* marks,
+                                            std::int32_t* memory) {
+    std::int32_t *const candidates = memory, *const often = candidates + count;
+    float *const value = reinterpret_cast<float*>(often + count), least = -detail::negative_infinity;
+    for (index c = 0; c < count; ++c) score[c] = times[c] > 0 ? score[c] : detail::negative_infinity;
+    index const part = count / top;  // 0 where all are candidates
+    for (index p = 0; p < top && part > 0; ++p) {
+      simd::pack<float> most(detail::negative_infinity);
+      detail::each_pack(p * part, (p + 1) * part, [&](index c, auto piece) TERN_LAMBDA {
+        most = simd::max(detail::or_else(detail::load(score + c, piece), detail::negative_infinity, piece), most);
+      });
+      float const of_part = simd::reduce_max(most);
+      least = of_part < least ? of_part : least;
+    }
+    if (part == 0) least = detail::negative_infinity;
+    index some = 0;
+    for (index c = 0; c < count; ++c) {
+      candidates[some] = static_cast<std::int32_t>(c);
+      some += !(score[c] < least);
+    }
+    for (index i = 0; i < some; ++i) {
+      value[i] = score[candidates[i]];
+      often[i] = times[candidates[i]];
+    }
+    detail::kth_score const kth(tern::view(static_cast<float const*>(value), some), top,
+                                [&](index i) TERN_LAMBDA { return index{often[i]}; });
+    for (index i = 0; i < some; ++i) {
+      std::uint32_t const order = detail::order_of(value[i]);
+      marks[candidates[i]] |= order > kth.order ? all_of_code : order == kth.order ? first_of_code : 0;
+    }
+    return kth;
+  }
+  static constexpr std::int32_t all_of_code = 1, first_of_code = 2;
 } a2ats_attention{};
 
 }  // namespace TERN_ABI

@@ -17,6 +17,7 @@
 /// Random    one number is drawn for each token that goes, head by head: the same seed gives the same cache.
 /// Edges     0 / 0 gives p = 0, and a token with nothing kept behind it is only dropped.
 /// When      whenever tokens are evicted: sinks and a window that slides, or what select_tokens chose.
+/// Memory    scratch from the policy: a number for each token and head; for each thread dim_v numbers for each token that stays.
 /// Cost      evicted receivers + 2 kept times dim_v additions a head, and moving what stays.
 /// Source    the authors' code (kv_cache_cam.py, modify_llama_cam.py: 16 or 32 receivers, which divide the value among them; the mean there
 ///           is over the receivers, or all that stay) and the paper's abstract.
@@ -41,17 +42,25 @@ inline constexpr struct cam_fn {
     for (index h = 0; h < heads; ++h)
       detail::expect_ascending(op, "an index of kept", kept.row(h), kept.count(h), cache.length(s, layer, h));
     cache.own_pages(s, layer);
-    workspace::lease const memory(policy.scratch(), static_cast<std::size_t>((keys + 1) * dim_v) * sizeof(float));
+    index most = 0;
+    for (index h = 0; h < heads; ++h) most = kept.count(h) > most ? kept.count(h) : most;
+    index const size = (most + 1) * dim_v;
+    workspace::lease const memory(policy.scratch(), static_cast<std::size_t>(heads * keys) * sizeof(double) +
+                                                        static_cast<std::size_t>(detail::slots_for(policy, heads) * size) * sizeof(float));
+    auto* const drawn = reinterpret_cast<double*>(memory.data());  // (heads, keys)
     for (index h = 0; h < heads; ++h)
-      share_values(cache, s, layer, h, weights[h], kept.row(h), kept.count(h), generator, receivers,
-                   reinterpret_cast<float*>(memory.data()));
+      for (index i = 0; i < cache.length(s, layer, h) - kept.count(h); ++i) drawn[h * keys + i] = uniform(generator);
+    detail::parallel_for(policy, heads, [&](index h, index slot) TERN_LAMBDA {
+      share_values(cache, s, layer, h, weights[h], kept.row(h), kept.count(h), drawn + h * keys, receivers,
+                   reinterpret_cast<float*>(drawn + heads * keys) + slot * size);
+    });
     cache.keep(policy, s, layer, kept);
   }
 
  private:
-  template <class Cache, class G>
+  template <class Cache>
   static void share_values(Cache& cache, std::int32_t s, index layer, index h, tensor_view<float const, 1> const& weights,
-                           std::int32_t const* kept, index count, G& generator, index receivers, float* sum) {
+                           std::int32_t const* kept, index count, double const* drawn, index receivers, float* sum) {
     index const dim_v = cache.shape().dim_v;
     float* const value = sum + count * dim_v;
     for (index i = 0; i < count * dim_v; ++i) sum[i] = 0;
@@ -60,11 +69,11 @@ inline constexpr struct cam_fn {
         ++next;
         continue;
       }
-      double const drawn = uniform(generator);
+      double const number = *drawn++;
       index const some = count - next < receivers ? count - next : receivers;
       float got = 0;
       for (index j = next; j < next + some; ++j) got += weights[kept[j]];
-      if (!(drawn < static_cast<double>(weights[t] * static_cast<float>(some) / got))) continue;  // NaN, of 0 / 0 or no receivers
+      if (!(number < static_cast<double>(weights[t] * static_cast<float>(some) / got))) continue;  // NaN, of 0 / 0 or no receivers
       cache.read_value(s, layer, h, t, value);
       for (index j = next; j < next + some; ++j)
         for (index d = 0; d < dim_v; ++d) sum[j * dim_v + d] += value[d] / static_cast<float>(some);

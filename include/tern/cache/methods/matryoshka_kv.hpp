@@ -19,8 +19,9 @@
 /// RoPE      comes before the projection: q and k are rotated.
 /// Options   those of attention that do not look at scores: masks and layouts.
 /// Directions  principal components (cache/principal_components.hpp), or trained ones: any orthogonal matrix.
-/// Memory    scratch from the policy: the projected rows of the call in f32.
-/// Cost      2 dim r flop a key, query and output besides; a step reads r + r' numbers of each token.
+/// Memory    scratch from the policy: the rows of the call and the projected ones, in f32.
+/// Cost      2 dim r flop a key, query and output besides, where heads that share a key head read its directions once; a step reads r + r'
+///           numbers of each token.
 /// Error     at r = dim that of attention, and of two more products; else what the directions left out held.
 /// Source    its authors' code (modeling_pcallama_trial.py: the order of RoPE and projection, means, zeros of heads of less
 ///           rank). There U_v goes into the output projection; here it is applied, so that any model can use it. Ranks are searched there
@@ -29,6 +30,7 @@
 #include <tern/attention/attention.hpp>
 #include <tern/cache/kv_cache.hpp>
 #include <tern/matmul/matmul.hpp>
+#include <tern/pointwise/convert.hpp>
 
 namespace tern {
 
@@ -53,18 +55,32 @@ inline void check_projection(char const* op, matryoshka_projection const& p, ind
   expect_equal(op, "mean.extent(1)", p.mean.extent(1), "the dim of components", dim);
   for (index h = 0; h < heads && p.ranks.data() != nullptr; ++h) expect(p.ranks[h] >= 0, op, "a rank", index{p.ranks[h]}, "at least 0");
 }
-/// to (heads, tokens, r) = (x - mean) U; `centered` has room for the rows of a head.
+/// Products of a step are few: threads are for those of a prompt.
+TERN_INLINE cpu_policy projecting_threads(cpu_policy const& policy, index rows, index dim, index rank) {
+  return static_cast<double>(rows) * static_cast<double>(dim * rank) < serial_products ? policy.on(serial) : policy;
+}
+/// The columns of a matrix as weights.
+struct column_rows {
+  tensor_view<float const, 2> m;
+  index rows = m.extent(1), columns = m.extent(0);
+  void decode(index row, index k0, index k1, float* out) const {
+    for (index k = k0; k < k1; ++k) out[k - k0] = m(k, row);
+  }
+};
+/// to (heads, tokens, r) = (x - mean) U; `centered` has room for x.
 template <class X>
 inline void project_rows(cpu_policy const& policy, X const& x, matryoshka_projection const& p, float* centered,
                          tensor_view<float, 3> const& to) {
-  index const tokens = x.extent(1), dim = x.extent(2);
+  index const tokens = x.extent(1), dim = x.extent(2), most = to.extent(2);
+  for_rows(policy, x.extent(0) * tokens, dim, [&](index r) TERN_LAMBDA {
+    index const h = r / tokens, i = r % tokens;
+    for (index d = 0; d < dim; ++d) centered[r * dim + d] = static_cast<float>(x(h, i, d)) - p.mean(h, d);
+    for (index c = matryoshka_rank(p, h, most); c < most; ++c) to(h, i, c) = 0;
+  });
   for (index h = 0; h < x.extent(0); ++h) {
-    index const rank = matryoshka_rank(p, h, to.extent(2));
-    for (index i = 0; i < tokens; ++i)
-      for (index d = 0; d < dim; ++d) centered[i * dim + d] = static_cast<float>(x(h, i, d)) - p.mean(h, d);
-    matmul(policy, tern::view(centered, tokens, dim), p.components[h].slice(0, 0, rank), to[h].slice(1, 0, rank));
-    for (index i = 0; i < tokens; ++i)
-      for (index c = rank; c < to.extent(2); ++c) to(h, i, c) = 0;
+    index const rank = matryoshka_rank(p, h, most);
+    matmul(projecting_threads(policy, tokens, dim, rank), tern::view(centered + h * tokens * dim, tokens, dim),
+           p.components[h].slice(0, 0, rank), to[h].slice(1, 0, rank));
   }
 }
 
@@ -89,9 +105,9 @@ inline constexpr struct matryoshka_append_fn {
     detail::check_projection(op, of_keys, heads, rank, x.extent(2));
     detail::check_projection(op, of_values, heads, rank_v, y.extent(2));
     index const dim = x.extent(2) > y.extent(2) ? x.extent(2) : y.extent(2);
-    workspace::lease const memory(policy.scratch(), static_cast<std::size_t>(tokens * (heads * (rank + rank_v) + dim)) * sizeof(float));
+    workspace::lease const memory(policy.scratch(), static_cast<std::size_t>(tokens * heads * (rank + rank_v + dim)) * sizeof(float));
     float* const centered = reinterpret_cast<float*>(memory.data());
-    auto const keys = tern::view(centered + tokens * dim, heads, tokens, rank);
+    auto const keys = tern::view(centered + heads * tokens * dim, heads, tokens, rank);
     auto const values = tern::view(keys.data() + keys.size(), heads, tokens, rank_v);
     detail::project_rows(policy, x, of_keys, centered, keys);
     detail::project_rows(policy, y, of_values, centered, values);
@@ -113,29 +129,36 @@ inline constexpr struct matryoshka_attention_fn {
     index const heads = x.extent(0), tokens = x.extent(1), dim = x.extent(2), dim_v = to.extent(2), kv_heads = cache.shape().kv_heads;
     index const rank = cache.shape().dim, rank_v = cache.shape().dim_v;
     detail::expect(heads % kv_heads == 0, op, "q.extent(0)", heads, "a multiple of the heads of the cache");
+    detail::expect_rows(op, "q", x);
     detail::expect_equal(op, "out.extent(0)", to.extent(0), "q.extent(0)", heads);
     detail::expect_equal(op, "out.extent(1)", to.extent(1), "q.extent(1)", tokens);
     detail::check_projection(op, of_keys, kv_heads, rank, dim);
     detail::check_projection(op, of_values, kv_heads, rank_v, dim_v);
     float const factor = 1 / __builtin_sqrtf(static_cast<float>(dim));
-    workspace::lease const memory(policy.scratch(), static_cast<std::size_t>(heads * tokens * (rank + rank_v + 1)) * sizeof(float));
-    auto const thin = tern::view(reinterpret_cast<float*>(memory.data()), heads, tokens, rank);
-    auto const sum = tern::view(thin.data() + thin.size(), heads, tokens, rank_v);
-    auto const of_mean = tern::view(sum.data() + sum.size(), heads, tokens);
-    for (index g = 0; g < heads; ++g) {
-      index const h = g / (heads / kv_heads);
-      matmul(policy, x[g], of_keys.components[h].slice(0, 0, rank), thin[g]);
-      matmul(policy, x[g], of_keys.mean.slice(0, h, h + 1), tern::view(of_mean[g].data(), tokens, index{1}));
+    index const wide = dim > dim_v ? dim : dim_v, rows = heads / kv_heads * tokens;  // of the heads that share a key head
+    workspace::lease const memory(policy.scratch(), static_cast<std::size_t>(heads * tokens * (rank + rank_v + 1 + wide)) * sizeof(float));
+    auto const thin = tern::view(reinterpret_cast<float*>(memory.data()), kv_heads, rows, rank);
+    auto const sum = tern::view(thin.data() + thin.size(), kv_heads, rows, rank_v);
+    auto const of_mean = tern::view(sum.data() + sum.size(), kv_heads, rows, index{1});
+    float* const whole = of_mean.data() + of_mean.size();  // (kv_heads, rows, dim) queries, (.., dim_v) results
+    convert(policy, x, tern::view(whole, heads, tokens, dim));
+    for (index h = 0; h < kv_heads; ++h) {
+      block_matrix const weights[] = {block_matrix(of_keys.components[h].slice(0, 0, rank)), block_matrix(of_keys.mean.slice(0, h, h + 1))};
+      matmul(detail::projecting_threads(policy, rows, dim, rank), tern::view(whole + h * rows * dim, rows, dim), weights,
+             {thin[h], of_mean[h]});
     }
-    attention(policy, thin, cache.keys(s, layer), cache.values(s, layer), sum, scale{factor}, log_sum_exp{sums}, options...);
-    for (index g = 0; g < heads; ++g) {
-      index const h = g / (heads / kv_heads);
-      for (index i = 0; i < tokens; ++i)
-        for (index d = 0; d < dim_v; ++d) to(g, i, d) = sums(g, i) == detail::negative_infinity ? 0.f : of_values.mean(h, d);
-      // out^T = U sum^T + the means, whose weights, the sums, have contiguous rows
-      matmul(policy, of_values.components[h].slice(0, 0, rank_v).transposed(0, 1), sum[g], to[g].transposed(0, 1), accumulate{});
-      for (index i = 0; i < tokens; ++i) sums(g, i) += factor * of_mean(g, i);
-    }
+    attention(policy, tern::view(thin.data(), heads, tokens, rank), cache.keys(s, layer), cache.values(s, layer),
+              tern::view(sum.data(), heads, tokens, rank_v), scale{factor}, log_sum_exp{sums}, options...);
+    for (index h = 0; h < kv_heads; ++h)
+      matmul(detail::projecting_threads(policy, rows, dim_v, rank_v), sum[h],
+             detail::column_rows{of_values.components[h].slice(0, 0, rank_v)}, tern::view(whole + h * rows * dim_v, rows, dim_v),
+             bias{of_values.mean[h]});
+    detail::for_rows(policy, heads * tokens, dim_v, [&](index r) TERN_LAMBDA {
+      index const g = r / tokens, i = r % tokens;
+      bool const hidden = sums(g, i) == detail::negative_infinity;
+      for (index d = 0; d < dim_v; ++d) to(g, i, d) = hidden ? 0.f : whole[r * dim_v + d];
+      sums(g, i) += factor * of_mean.data()[r];
+    });
   }
 } matryoshka_attention{};
 
