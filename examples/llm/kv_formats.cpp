@@ -73,10 +73,13 @@ class rotated_store : public kv_store {
 std::unique_ptr<kv_store> make_format_store(std::string_view name, kv_model const& model, tern::cpu_policy const& policy) {
   using namespace tern::formats;
   using four_bits = format_store<keys4, values4>;
+  using codes = format_store<e8p, e8p>;
   if (name == "q8") return std::make_unique<format_store<keys8, values8>>(model, policy);
   if (name == "q8v4") return std::make_unique<format_store<keys8, values4>>(model, policy);
   if (name == "q4") return std::make_unique<four_bits>(model, policy);
   if (name == "q4-rotated") return std::make_unique<rotated_store<four_bits>>(model, policy);
+  if (name == "codes") return std::make_unique<codes>(model, policy);
+  if (name == "codes-rotated") return std::make_unique<rotated_store<codes>>(model, policy);
   if (name == "kivi") return std::make_unique<two_bit_store>(model, policy);
   if (name == "kivi-rotated") return std::make_unique<rotated_store<two_bit_store>>(model, policy);
   return nullptr;

@@ -127,7 +127,9 @@ class shadow_store : public kv_store {
         length_(text.cache().length(text.sequence(), 0)),
         budget_(budget / chunk),
         cache_(text.cache().shape()),
-        sequence_(cache_.open()) {
+        sequence_(cache_.open()),
+        table_(static_cast<std::size_t>(length_ * model_.dim)) {
+    tern::rope_table(policy_, 0, tern::view(table_.data(), length_, model_.dim), model_.rope);
     for (index l = 0; l < model_.layers; ++l) {
       text_rows const all(text, l, 0, length_);
       rotate_back(policy_, all.keys, all.keys, 0, model_.rope);
@@ -137,21 +139,21 @@ class shadow_store : public kv_store {
                                               std::vector<tern::f16>(static_cast<std::size_t>(all.values.size())),
                                               {model_.kv_heads, outliers}});
       for (index i = 0; i < all.values.size(); ++i) s.values[static_cast<std::size_t>(i)] = tern::f16(all.values.data()[i]);
-      tern::shadow_kv_prompt(policy_, all.keys, all.values, context(s), local, outliers, cache_, sequence_, l, model_.rope);
+      tern::shadow_kv_prompt(policy_, all.keys, all.values, context(s), local, outliers, cache_, sequence_, l);
     }
   }
   void append(index layer, rows k, rows v) override { cache_.append(policy_, sequence_, layer, k, v); }
   void attend(index layer, rows q) override {
     shadow& s = layers_[static_cast<std::size_t>(layer)];
     tern::shadow_kv_attention(policy_, q, context(s), tern::view(s.values.data(), model_.kv_heads, length_, model_.dim), budget_, cache_,
-                              sequence_, layer, q, sums_(q), model_.rope);
+                              sequence_, layer, q, sums_(q));
   }
   void truncate(index position) override {
     expect_behind(position, length_);
     cache_.truncate(sequence_, position);
   }
   index bytes() const override {
-    index sum = cache_.bytes();
+    index sum = cache_.bytes() + bytes_of(table_);
     for (shadow const& s : layers_) sum += bytes_of(s.codes) + bytes_of(s.basis) + bytes_of(s.landmarks) + bytes_of(s.values);
     return sum;
   }
@@ -167,8 +169,13 @@ class shadow_store : public kv_store {
   index rank() const { return model_.kv_heads * model_.dim / 2; }
   index chunks() const { return tern::shadow_chunks(length_, chunk, local); }
   tern::shadow_context context(shadow& s) const {
-    return {tern::view(s.codes.data(), length_, rank()), tern::view(s.basis.data(), rank(), model_.kv_heads * model_.dim),
-            tern::view(s.landmarks.data(), model_.kv_heads, chunks(), model_.dim), s.exact(), chunk};
+    return {tern::view(s.codes.data(), length_, rank()),
+            tern::view(s.basis.data(), rank(), model_.kv_heads * model_.dim),
+            tern::view(s.landmarks.data(), model_.kv_heads, chunks(), model_.dim),
+            s.exact(),
+            tern::view(table_.data(), length_, model_.dim),
+            model_.rope.pairing,
+            chunk};
   }
   /// The first principal components of the keys of all heads together.
   std::vector<float> basis_of(rows keys) const {
@@ -187,6 +194,7 @@ class shadow_store : public kv_store {
   index length_, budget_;
   tern::kv_cache<tern::f16> cache_;
   std::int32_t sequence_;
+  std::vector<float> table_;  // (length, dim): how keys turn
   std::vector<shadow> layers_;
   log_sums sums_;
 };

@@ -45,6 +45,8 @@ std::vector<kv_store_name> const& kv_store_names() {
       {"q8v4", "keys in 8 bits, values in 4", nothing},
       {"q4", "4 bits", nothing},
       {"q4-rotated", "4 bits of rotated rows (Hadamard)", nothing},
+      {"codes", "vectors of the lattice E8, 2.5 bits", nothing},
+      {"codes-rotated", "the same of rotated rows", nothing},
       {"kivi", "2 bits, keys by channel, the last 128 tokens in f16", nothing},
       {"kivi-rotated", "the same of rotated rows", nothing},
       {"zip_vl", "4 bits of tokens with 97 % of the attention, 2 of the others", prompt},

@@ -119,7 +119,7 @@ TEST_CASE("merge_tokens: only what gains something changes, in 16 bits too") {
         "merge_tokens: an index of kept is 0, expected one below the limit, after the one before");
 }
 
-TEST_CASE("cam: values of what goes are shared by what stays behind it") {
+TEST_CASE("cam: values of what goes are shared by the tokens behind it, and passed on") {
   rng r(24);
   prompt p(r, 90, 1);
   auto const unseen = p.cache.fork(p.s);
@@ -127,7 +127,7 @@ TEST_CASE("cam: values of what goes are shared by what stays behind it") {
   for (auto& list : lists)
     for (std::int32_t t = 0; t < 90; ++t)
       if (t < 4 || t > 80 || r.integer(0, 3) == 0) list.push_back(t);
-  lists[1].resize(lists[1].size() - 9);  // what goes at the end has nothing behind it
+  lists[1].resize(lists[1].size() - 9);  // what goes at the end has nothing that stays behind it
   lists_of kept(lists);
   std::vector<float> weights(2 * 90);
   for (float& w : weights) w = static_cast<float>(r.uniform());
@@ -136,20 +136,20 @@ TEST_CASE("cam: values of what goes are shared by what stays behind it") {
   for (index h = 0; h < 2; ++h) {
     auto const& list = lists[static_cast<std::size_t>(h)];
     rows const k = p.k.of(h), v = p.v.of(h);
-    rows want_k, want_v;
-    for (std::int32_t t : list) want_k.push_back(k[static_cast<std::size_t>(t)]), want_v.push_back(v[static_cast<std::size_t>(t)]);
-    for (std::int32_t t = 0; t < 90; ++t) {
-      if (std::find(list.begin(), list.end(), t) != list.end()) continue;
+    rows now = v, want_k, want_v;
+    for (std::size_t t = 0; t < 90; ++t) {
+      if (std::find(list.begin(), list.end(), static_cast<std::int32_t>(t)) != list.end()) {
+        want_k.push_back(k[t]), want_v.push_back(now[t]);
+        continue;
+      }
       double const drawn = uniform(same);
-      std::vector<std::size_t> behind;
-      double mean = 0;
-      for (std::size_t j = 0; j < list.size() && behind.size() < 6; ++j)
-        if (list[j] > t) behind.push_back(j);
-      for (std::size_t j : behind)
-        mean += static_cast<double>(weights[static_cast<std::size_t>(h * 90 + list[j])]) / static_cast<double>(behind.size());
-      if (behind.empty() || drawn >= static_cast<double>(weights[static_cast<std::size_t>(h * 90 + t)]) / mean) continue;
-      for (std::size_t j : behind)
-        for (std::size_t d = 0; d < 12; ++d) want_v[j][d] += v[static_cast<std::size_t>(t)][d] / static_cast<double>(behind.size());
+      std::size_t const behind = std::min<std::size_t>(6, 89 - t);
+      double sum = 0;
+      for (std::size_t j = t + 1; j <= t + behind; ++j) sum += static_cast<double>(weights[static_cast<std::size_t>(h * 90) + j]);
+      double const mean = sum / static_cast<double>(behind);
+      if (behind == 0 || drawn >= static_cast<double>(weights[static_cast<std::size_t>(h * 90) + t]) / mean) continue;
+      for (std::size_t j = t + 1; j <= t + behind; ++j)
+        for (std::size_t d = 0; d < 12; ++d) now[j][d] += now[t][d] / static_cast<double>(behind);
     }
     CHECK(keys_of(p.cache, p.s, h) == want_k);
     CHECK(distance(values_of(p.cache, p.s, h), want_v) < 1e-5);

@@ -6,7 +6,7 @@
 /// Whatever method chose the tokens that stay: the value of a token that goes is shared among the next tokens that stay, at random, and the
 /// likelier the more it was looked at. Keys stay as they are.
 ///
-///     R_i  = the first `receivers` kept tokens behind token i
+///     R_i  = the `receivers` tokens behind token i. Tokens go one by one, the first one first: those that go later pass on what they got
 ///     p_i  = min(1, a_i / mean over j in R_i of a_j)          a: how much attention each token got
 ///     v_j' = v_j + M_i v_i / |R_i| for j in R_i,              M_i ~ Bernoulli(p_i)
 ///
@@ -15,10 +15,11 @@
 /// Shapes    weights (kv_heads, tokens): a, as observed_weights gives it for the latest query, or the sum of it over the queries so far;
 ///           kept a row of places for each key head. generator: any of core/random.hpp's kind.
 /// Random    one number is drawn for each token that goes, head by head: the same seed gives the same cache.
-/// Edges     0 / 0 gives p = 0, and a token with nothing kept behind it is only dropped.
+/// Edges     0 / 0 gives p = 0, and the last token, with nothing behind it, is only dropped.
 /// When      whenever tokens are evicted: sinks and a window that slides, or what select_tokens chose.
 /// Memory    scratch from the policy: a number for each token and head; for each thread dim_v numbers for each token that stays.
-/// Cost      evicted receivers + 2 kept times dim_v additions a head, and moving what stays.
+/// Memory    scratch from the policy: 8 bytes for each token and head; for each thread the values of a head as floats.
+/// Cost      evicted receivers dim_v additions a head, reading its values, and moving what stays.
 /// Source    the authors' code (kv_cache_cam.py, modify_llama_cam.py: 16 or 32 receivers, which divide the value among them; the mean there
 ///           is over the receivers, or all that stay) and the paper's abstract.
 
@@ -42,9 +43,7 @@ inline constexpr struct cam_fn {
     for (index h = 0; h < heads; ++h)
       detail::expect_ascending(op, "an index of kept", kept.row(h), kept.count(h), cache.length(s, layer, h));
     cache.own_pages(s, layer);
-    index most = 0;
-    for (index h = 0; h < heads; ++h) most = kept.count(h) > most ? kept.count(h) : most;
-    index const size = (most + 1) * dim_v;
+    index const size = keys * dim_v;
     workspace::lease const memory(policy.scratch(), static_cast<std::size_t>(heads * keys) * sizeof(double) +
                                                         static_cast<std::size_t>(detail::slots_for(policy, heads) * size) * sizeof(float));
     auto* const drawn = reinterpret_cast<double*>(memory.data());  // (heads, keys)
@@ -58,34 +57,28 @@ inline constexpr struct cam_fn {
   }
 
  private:
+  /// values: room for those of the head.
   template <class Cache>
   static void share_values(Cache& cache, std::int32_t s, index layer, index h, tensor_view<float const, 1> const& weights,
-                           std::int32_t const* kept, index count, double const* drawn, index receivers, float* sum) {
-    index const dim_v = cache.shape().dim_v;
-    float* const value = sum + count * dim_v;
-    for (index i = 0; i < count * dim_v; ++i) sum[i] = 0;
-    for (index t = 0, next = 0; t < cache.length(s, layer, h); ++t) {
+                           std::int32_t const* kept, index count, double const* drawn, index receivers, float* values) {
+    index const dim_v = cache.shape().dim_v, length = cache.length(s, layer, h);
+    for (index t = 0; t < length; ++t) cache.read_value(s, layer, h, t, values + t * dim_v);
+    index changed = 0;  // tokens before this one may have
+    for (index t = 0, next = 0; t < length; ++t) {
       if (next < count && kept[next] == t) {
+        if (t < changed) cache.write_value(s, layer, h, t, values + t * dim_v);
         ++next;
         continue;
       }
       double const number = *drawn++;
-      index const some = count - next < receivers ? count - next : receivers;
+      index const end = length - t - 1 < receivers ? length : t + 1 + receivers;
+      auto const some = static_cast<float>(end - t - 1);
       float got = 0;
-      for (index j = next; j < next + some; ++j) got += weights[kept[j]];
-      if (!(number < static_cast<double>(weights[t] * static_cast<float>(some) / got))) continue;  // NaN, of 0 / 0 or no receivers
-      cache.read_value(s, layer, h, t, value);
-      for (index j = next; j < next + some; ++j)
-        for (index d = 0; d < dim_v; ++d) sum[j * dim_v + d] += value[d] / static_cast<float>(some);
-    }
-    for (index j = 0; j < count; ++j) {
-      float const* const add = sum + j * dim_v;
-      index d = 0;
-      while (d < dim_v && add[d] == 0) ++d;
-      if (d == dim_v) continue;
-      cache.read_value(s, layer, h, kept[j], value);
-      for (d = 0; d < dim_v; ++d) value[d] += add[d];
-      cache.write_value(s, layer, h, kept[j], value);
+      for (index j = t + 1; j < end; ++j) got += weights[j];
+      if (!(number < static_cast<double>(weights[t] * some / got))) continue;  // NaN, of 0 / 0 or no receivers
+      for (index j = t + 1; j < end; ++j)
+        for (index d = 0; d < dim_v; ++d) values[j * dim_v + d] += values[t * dim_v + d] / some;
+      changed = end;
     }
   }
 } cam{};
