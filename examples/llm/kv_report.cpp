@@ -45,14 +45,16 @@ struct contestant {
 /// All, or those of a list with a comma between.
 std::vector<contestant> contestants_of(std::string const& list) {
   std::vector<contestant> all;
-  std::string known;
+  std::string known, left = list.empty() ? "" : "," + list + ",";
   for (kv_store_name const& n : kv_store_names()) {
     known += " " + n.name;
+    auto const at = left.find("," + n.name + ",");
+    if (!list.empty() && at == std::string::npos) continue;
     for (index share : {4, 8})
-      if ((n.takes_budget() || share == 4) && (list.empty() || ("," + list + ",").find("," + n.name + ",") != std::string::npos))
-        all.push_back({&n, share});
+      if (n.takes_budget() || share == 4) all.push_back({&n, share});
+    if (!list.empty()) left.erase(at, n.name.size() + 1);
   }
-  if (all.empty()) throw tern::error("llm: --kv is " + list + ", expected with --kv-report some of" + known);
+  if (left.size() > 1) throw tern::error("llm: --kv is " + list + ", expected with --kv-report some of" + known);
   return all;
 }
 

@@ -44,6 +44,8 @@ inline namespace TERN_ABI {
 template <class K, class V = K>
 class kv_cache : public detail::kv_tables {
   friend struct detail::snapshot_access;
+  static_assert(side_of_format<K> != 0 && side_of_format<V> != 1,
+                "tern: kv_cache takes a format of keys and one of values, as in kv_cache<formats::keys8, formats::values8>");
 
  public:
   using key_format = page_format<K>;

@@ -166,6 +166,13 @@ TERN_PAGE_FORMAT(formats::keys2, page_of_channels, "key2");
 TERN_PAGE_FORMAT(formats::values2, page_of_tiles, "val2");
 #undef TERN_PAGE_FORMAT
 
+/// Whether a format is of one side: 1 of keys, 0 of values, -1 of both.
+template <class Format>
+inline constexpr int side_of_format = -1;
+template <class Format>
+  requires requires { Format::keys; }
+inline constexpr int side_of_format<Format> = Format::keys;
+
 /// Whether pages are written at once.
 template <class Format>
 concept written_by_page = requires(float const* (*x)(index), index dim, std::byte* page) { page_format<Format>::write_page(x, dim, page); };

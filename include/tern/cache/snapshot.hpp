@@ -8,8 +8,7 @@
 ///
 ///     bytes | "ternkv" 0 1 | K | V | layers | kv_heads | dim | dim_v | model |      8, 4 letters each, 4 of 4, 8
 ///           for each layer | the next position |                                    4
-///             for each head | tokens | positions | pages |                          4, 4 each, as in memory; the last token fills the last
-///             page
+///             for each head | tokens | positions | pages |                          4, 4 each, as in memory; the last token fills its page
 ///           | checksum |                                                            8
 ///
 /// Numbers are little-endian. `model` is a number of the caller's that says which model the keys are of. The version is the 1.

@@ -3,8 +3,8 @@
 /// @file cache/methods/cam.hpp
 /// CaM: Cache Merging for Memory-efficient LLMs Inference (Zhang et al. 2024, ICML, PMLR 235:58840-58850).
 ///
-/// Whatever method chose the tokens that stay: the value of a token that goes is shared among the next tokens that stay, at random, and the
-/// likelier the more it was looked at. Keys stay as they are.
+/// Whatever method chose the tokens that stay: the value of a token that goes is shared among the next tokens, at random, and the likelier
+/// the more it was looked at. Keys stay as they are.
 ///
 ///     R_i  = the `receivers` tokens behind token i. Tokens go one by one, the first one first: those that go later pass on what they got
 ///     p_i  = min(1, a_i / mean over j in R_i of a_j)          a: how much attention each token got
@@ -17,7 +17,6 @@
 /// Random    one number is drawn for each token that goes, head by head: the same seed gives the same cache.
 /// Edges     0 / 0 gives p = 0, and the last token, with nothing behind it, is only dropped.
 /// When      whenever tokens are evicted: sinks and a window that slides, or what select_tokens chose.
-/// Memory    scratch from the policy: a number for each token and head; for each thread dim_v numbers for each token that stays.
 /// Memory    scratch from the policy: 8 bytes for each token and head; for each thread the values of a head as floats.
 /// Cost      evicted receivers dim_v additions a head, reading its values, and moving what stays.
 /// Source    the authors' code (kv_cache_cam.py, modify_llama_cam.py: 16 or 32 receivers, which divide the value among them; the mean there

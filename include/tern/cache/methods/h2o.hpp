@@ -14,10 +14,11 @@
 ///     h2o.evict(policy, cache, s, layer, budget);    sums of tokens that go are forgotten
 ///
 /// When      observe after each token and prompt, each once; evict after each (one token goes then), or every so many.
-/// A fork of the text takes a copy of the state. Truncated texts are followed: sums of forgotten tokens go. Where another method or slide()
-/// takes tokens away, sums are of no use. Memory    4 bytes for each token and key head. Cost      observe 4 heads queries keys dim flop:
-/// attention without values once more. evict moves what stays. Source    the paper and its authors' code, where each query head has keys of
-/// its own. kvpress's ObservedAttentionPress scores by
+///           A fork of the text takes a copy of the state. Truncated texts are followed: sums of forgotten tokens go. Where another method
+///           or slide() takes tokens away, sums are of no use.
+/// Memory    4 bytes for each token and key head.
+/// Cost      observe 4 heads queries keys dim flop: attention without values once more. evict moves what stays.
+/// Source    the paper and its authors' code, where each query head has keys of its own. kvpress's ObservedAttentionPress scores by
 ///           sum_j / (how many queries saw j).
 
 #include <tern/cache/kv_cache.hpp>

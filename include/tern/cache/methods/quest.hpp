@@ -13,8 +13,10 @@
 ///     quest_state state(cache.shape());                                     for one layer of one sequence
 ///     quest_attention(policy, state, cache, s, layer, q, out, pages);       q, out (heads, 1, dim): one token, whose key is in the cache
 ///
+/// Pages     are of 64 tokens, and the last one, however full, is one of `pages`.
+/// Errors    heads of different lengths.
 /// When      at each step of decoding, after the layer's append. What was appended, and nothing else, may have happened to the layer since
-///           the last step; after keep, slide or truncate call state.reset().
+///           the last step; after keep, slide or truncate call state.reset(). A fork takes a copy of the state.
 /// Keeps     everything: memory is that of the cache and 4 kv_heads dim bytes for each 64 tokens.
 /// Cost      4 heads dim flop for each page, and attention over `pages` pages. The bounds of the last page are made anew each step.
 /// Source    the paper; pages of 16 there.
@@ -38,6 +40,7 @@ class quest_state {
   template <class K, class V>
   void update(cpu_policy const& policy, kv_cache<K, V> const& cache, std::int32_t s, index layer) {
     index const keys = cache.length(s, layer);
+    if (keys < keys_) reset();
     for (index h = 1; h < heads_; ++h)
       detail::expect_equal("quest", "the tokens of a head", cache.length(s, layer, h), "those of the first", keys);
     index const pages = detail::divide_up(keys, page_rows);

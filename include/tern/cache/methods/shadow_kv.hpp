@@ -28,7 +28,7 @@
 ///           for each thread as many keys and what their product and attention take.
 /// Cost      prompt: 2 tokens kv_heads dim rank flop. Step: landmarks are read once, with 2 heads chunks dim flop; for each chosen token
 /// and
-///           key head 2 rank dim flop, which are most of a step: with compute::bf16 matrix registers make them, where there are such.
+///           key head 2 rank dim flop, most of a step: with compute::bf16 matrix registers make them, where there are such.
 /// Error     at full rank and budget that of attention and of the products A and A B; else what was left out held. The products A B are
 ///           of f32, or of what the last argument says.
 /// Source    its authors' code (kv_cache.py: rank 160, chunks of 8, 4 local and 48 outlier chunks, budget 2048 tokens).

@@ -12,6 +12,7 @@
 ///                                                                 are in the cache
 ///     snapkv_scores(policy, cache, s, layer, q, scores, pooling)  the scores (kv_heads, tokens) alone; scores.second is the result
 ///
+/// Edges     a budget of no more than the window keeps the latest tokens alone, `budget` of them: q is the last 32 or 64 queries, not all.
 /// When      once, after the prompt of a layer; later tokens are appended as ever.
 /// Cost      4 heads window keys dim flop, and moving what stays.
 /// Source    the paper, and its authors' code for pooling: window 32 or 64, pool 5 or 7, the mean or the largest of the neighbors.
