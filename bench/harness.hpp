@@ -217,7 +217,7 @@ class run {
     report((now() - begin) / static_cast<double>(i));
   }
 
-  /// The same, each time behind prepare(i), which is not timed.
+  /// The same, each time behind prepare(i), which is not timed. Not for workloads with `idle_us`.
   template <class P, class F>
   void time(P&& prepare, F&& f) {
     if (state_.error_occurred()) return;

@@ -74,27 +74,29 @@ void add_low_rank(index tokens) {
   });
 }
 
-/// Half of the tokens of a layer stay, in place; those that went are appended anew before the next time.
+/// Half of the tokens of a layer stay, in place; those that went are appended anew while the next layer is waiting.
 template <class K, class V>
 void add_keep(std::string const& format) {
   constexpr index tokens = 16384, half = tokens / 2;
   // Half is written; rows of those that go are not read, but a token lies all over its tile.
-  constexpr bool rows = page_format<K>::granule == 1;
-  workload const w{.op = "kv_cache", .name = "keep_half_" + format + shape_of(tokens), .bytes = bytes_of<K, V>(tokens) * (rows ? 1 : 1.5)};
+  constexpr bool by_row = page_format<K>::granule == 1;
+  workload const w{
+      .op = "kv_cache", .name = "keep_half_" + format + shape_of(tokens), .bytes = bytes_of<K, V>(tokens) * (by_row ? 1 : 1.5)};
   w.add("tern", [=](run& r) {
-    auto& c = one_cache.get("keep " + format, [] { return filled<K, V>(tokens); });
+    auto& c = one_cache.get("keep " + format, [=] { return filled<K, V>(tokens); });
     std::vector<std::int32_t> ids(at(kv_heads * half)), counts(kv_heads, half);
     for (index i = 0; i < kv_heads * half; ++i)  // every second one, but in pairs, which are dropped and kept in turn
       ids[at(i)] = static_cast<std::int32_t>(i % half / 2 * 4 + i % 2 + 1);
     index_lists const lists{view(ids.data(), kv_heads, half), view(counts.data(), kv_heads)};
     auto const x = fast_normal(kv_heads * half * dim);
-    auto const fill = [&](index i) {
-      index const missing = tokens - c.cache.length(c.s, i % c.layers);
+    auto const fill = [&](index layer) {
+      index const missing = tokens - c.cache.length(c.s, layer);
       auto const rows = view(x.data(), kv_heads, half, dim).slice(1, 0, missing);
-      if (missing > 0) c.cache.append(r.policy(), c.s, i % c.layers, rows, rows);
+      if (missing > 0) c.cache.append(r.policy(), c.s, layer, rows, rows);
     };
-    r.time(fill, [&](index i) { c.cache.keep(r.policy(), c.s, i % c.layers, lists); });
-    for (index l = 0; l < c.layers; ++l) fill(l);
+    index last = 0;
+    r.time([&](index) { fill(last); }, [&](index i) { c.cache.keep(r.policy(), c.s, last = i % c.layers, lists); });
+    fill(last);
   });
 }
 

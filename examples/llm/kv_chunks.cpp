@@ -52,7 +52,7 @@ full_store read_alone(model& network, tern::cpu_policy const& policy, std::span<
 /// The first tokens, which all look at, do not count.
 class looking_store : public full_store {
  public:
-  explicit looking_store(full_store const& text) : full_store(text) {}
+  explicit looking_store(full_store const& text) : full_store(text, observes::nothing) {}
   void begin_chunk(index count, index place) {
     starts_.resize(static_cast<std::size_t>(place + 2));
     for (index i = 1; i <= place; ++i) starts_[static_cast<std::size_t>(i)] = static_cast<std::int32_t>(i * chunk - sinks);
@@ -119,7 +119,7 @@ full_store read_shuffled(model& network, tern::cpu_policy const& policy, std::sp
 class blend_store : public full_store {
  public:
   /// `chosen`: for each token of the text whether it goes on; none: in each layer those that differ most.
-  blend_store(full_store const& text, std::vector<std::uint8_t> chosen) : full_store(text), chosen_(std::move(chosen)) {}
+  blend_store(full_store const& text, std::vector<std::uint8_t> chosen) : full_store(text, observes::nothing), chosen_(std::move(chosen)) {}
   void append(index, rows k, rows v) override { k_ = k, v_ = v; }
   void attend(index layer, rows q) override {
     index const n = q.extent(1);

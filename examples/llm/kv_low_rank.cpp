@@ -18,7 +18,7 @@ namespace {
 class think_store : public full_store {
  public:
   explicit think_store(full_store& text)
-      : full_store(text),
+      : full_store(text, observes::nothing),
         thin_({.layers = model().layers, .kv_heads = model().kv_heads, .dim = model().dim * 3 / 5, .dim_v = model().dim}),
         old_(thin_.open()),
         channels_(static_cast<std::size_t>(model().layers * model().kv_heads * thin_.shape().dim)) {

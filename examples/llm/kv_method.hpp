@@ -18,7 +18,8 @@ using method = std::function<void(method_store&, tern::index layer)>;
 /// A full store of which tokens go whenever it has read 64 more than its budget.
 class method_store : public full_store {
  public:
-  method_store(full_store const& text, tern::index budget, method m) : full_store(text), budget(budget), method_(std::move(m)) {
+  method_store(full_store const& text, observes what, tern::index budget, method m)
+      : full_store(text, what), budget(budget), method_(std::move(m)) {
     shorten();
   }
   void read_to_end(tern::index tokens) override {

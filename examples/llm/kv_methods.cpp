@@ -90,7 +90,9 @@ method method_of(std::string_view name) {
 }  // namespace
 
 std::unique_ptr<kv_store> make_method_store(std::string_view name, index budget, full_store& text) {
-  if (auto const m = method_of(name)) return std::make_unique<method_store>(text, budget, m);
+  using observes = full_store::observes;
+  auto const what = name == "h2o" || name == "cam" ? observes::sums : observes::queries;
+  if (auto const m = method_of(name)) return std::make_unique<method_store>(text, what, budget, m);
   return nullptr;
 }
 

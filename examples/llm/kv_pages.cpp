@@ -19,7 +19,8 @@ namespace {
 /// Quest, which leaves the first layers as they are.
 class quest_store : public full_store {
  public:
-  quest_store(full_store const& text, index budget) : full_store(text), pages_(std::max(budget / tern::page_rows, index{1})) {
+  quest_store(full_store const& text, index budget)
+      : full_store(text, observes::nothing), pages_(std::max(budget / tern::page_rows, index{1})) {
     for (index l = 0; l < model().layers; ++l) states_.emplace_back(cache().shape());
   }
   void attend(index layer, rows q) override {
@@ -29,6 +30,11 @@ class quest_store : public full_store {
   void truncate(index position) override {
     full_store::truncate(position);
     for (auto& s : states_) s.reset();
+  }
+  index bytes() const override {
+    index sum = full_store::bytes();
+    for (auto const& s : states_) sum += s.pages() * model().kv_heads * model().dim * 4;
+    return sum;
   }
   bool stepwise() const override { return true; }
 
@@ -41,7 +47,7 @@ class quest_store : public full_store {
 /// LServe: the half of the heads whose last queries look most at the first and the last pages see only those.
 class lserve_store : public full_store {
  public:
-  lserve_store(full_store& text, index budget) : full_store(text) {
+  lserve_store(full_store& text, index budget) : full_store(text, observes::nothing) {
     budget_.pages = std::max(budget / tern::page_rows, index{1});
     layers_.resize(static_cast<std::size_t>(model().layers),
                    {{}, {}, 0, 0, {model().kv_heads, tern::lserve_room(budget_, tern::page_rows)}});
@@ -64,6 +70,11 @@ class lserve_store : public full_store {
   void truncate(index position) override {
     full_store::truncate(position);
     for (bounds& b : layers_) b.keys = std::min(b.keys, position), b.step = 0;
+  }
+  index bytes() const override {
+    index sum = full_store::bytes();
+    for (bounds const& b : layers_) sum += static_cast<index>((b.low.size() + b.high.size()) * sizeof(float));
+    return sum;
   }
   bool stepwise() const override { return true; }
 

@@ -33,7 +33,7 @@ index bytes_of(std::vector<T> const& x) {
 class squeezed_store : public full_store {
  public:
   squeezed_store(full_store& text, index budget)
-      : full_store(text),
+      : full_store(text, observes::nothing),
         length_(cache().length(sequence(), 0)),
         later_(cache().shape()),
         of_later_(later_.open()),
@@ -247,7 +247,7 @@ class a2ats_store : public kv_store {
       codes_[static_cast<std::size_t>(l)].resize(static_cast<std::size_t>(model_.kv_heads * cache_.length(sequence_, l)));
   }
   index bytes() const override {
-    index sum = cache_.bytes() + bytes_of(books_);
+    index sum = cache_.bytes() + bytes_of(books_) + bytes_of(table_);
     for (auto const& codes : codes_) sum += bytes_of(codes);
     return sum;
   }

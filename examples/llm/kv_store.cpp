@@ -21,13 +21,13 @@ full_store::full_store(kv_model const& model, tern::cpu_policy const& policy, ob
   for (index l = 0; l < model.layers && what != observes::nothing; ++l)
     seen_.push_back({tern::recent_queries(model.heads, observed_tokens, model.dim), tern::h2o_state(model.kv_heads)});
 }
-full_store::full_store(full_store const& other)
+full_store::full_store(full_store const& other, observes what)
     : model_(other.model_),
       policy_(other.policy_),
       cache_(other.cache_),
       sequence_(cache_->fork(other.sequence_)),
       seen_(other.seen_),
-      observes_(other.observes_) {}
+      observes_(what) {}
 full_store::~full_store() { cache_->close(sequence_); }
 
 void full_store::append(index layer, rows k, rows v) { cache_->append(policy_, sequence_, layer, k, v); }
@@ -158,7 +158,8 @@ std::unique_ptr<kv_store> make_kv_store(std::string_view name, kv_model const& m
   index const budget = budget_of(name);
   kv_store_name const& n = named(name, budget);
   if (n.name == "f16")
-    return text != nullptr ? std::make_unique<full_store>(*text) : std::make_unique<full_store>(model, policy, observes::nothing);
+    return text != nullptr ? std::make_unique<full_store>(*text, observes::nothing)
+                           : std::make_unique<full_store>(model, policy, observes::nothing);
   if (n.from == source::nothing) {
     auto store = make_format_store(n.name, model, policy);
     if (text != nullptr) copy_text(*text, *store);

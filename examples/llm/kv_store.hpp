@@ -54,8 +54,9 @@ class full_store : public kv_store {
   enum class observes { nothing, queries, sums };
   full_store(kv_model const& model, tern::cpu_policy const& policy, observes what);
   ~full_store() override;
-  /// The same text; what either forgets the other keeps.
-  full_store(full_store const& other);
+  /// The same text, of which it goes on to observe what it is told; what either forgets the other keeps.
+  full_store(full_store const& other, observes what);
+  full_store(full_store const& other) : full_store(other, other.observes_) {}
   full_store& operator=(full_store const&) = delete;
 
   void append(tern::index layer, rows k, rows v) override;

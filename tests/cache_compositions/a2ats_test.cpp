@@ -40,7 +40,7 @@ struct text {
   kv_cache<float> cache{{.layers = 1, .kv_heads = kv_heads, .dim = dim}};
   std::int32_t s = cache.open();
   index n;
-  text(rng& r, index tokens, index fitted)
+  text(rng& r, index tokens, index fitted, float magnitude = 1)
       : q(r, heads, 1, dim, 2),
         k(r, kv_heads, tokens, dim),
         v(r, kv_heads, tokens, dim),
@@ -49,7 +49,7 @@ struct text {
         table(static_cast<std::size_t>(400 * dim)),
         n(tokens) {
     for (std::size_t i = 0; i < samples.x.size(); ++i) samples.x[i] *= i % 3 == 0 ? 3.f : 0.3f;  // directions that matter
-    rope_table(cpu, 0, tern::view(table.data(), index{400}, dim), {.pairing = rope_pairing::half});
+    rope_table(cpu, 0, tern::view(table.data(), index{400}, dim), {.pairing = rope_pairing::half, .magnitude = magnitude});
     cache.append(cpu, s, 0, k.view(), v.view());
     fit_query_codebook(three_threads(), samples.view(), k.view().slice(1, 0, fitted), codebook(), 30);
     nearest_codes(three_threads(), codebook(), k.view(), code());
@@ -99,12 +99,13 @@ TEST_CASE("a2ats: codes are nearest by the queries, and centroids their means") 
 }
 
 TEST_CASE("a2ats: a step looks at the window, sinks, and the best by code") {
+  float const magnitude = GENERATE(1.F, 1.2F);
   rng r(52);
-  text t(r, 230, 200);
+  text t(r, 230, 200, magnitude);
   auto const table = tern::view(static_cast<float const*>(t.table.data()), index{400}, dim);
   for (auto const& reach :
        {a2ats_reach{20, 37, 5, 17}, {20, 37, 0, 1}, {1, 300, 3, 0}, {20, 37, 5, 1000}, {230, 64, 8, 8}, {500, 64, 8, 8}}) {
-    CAPTURE(reach.window, reach.top);
+    CAPTURE(reach.window, reach.top, magnitude);
     index const before = std::max<index>(0, 230 - reach.window);
     std::vector<std::vector<char>> seen(kv_heads, std::vector<char>(230, 0));
     for (index h = 0; h < kv_heads; ++h) {
@@ -125,6 +126,7 @@ TEST_CASE("a2ats: a step looks at the window, sinks, and the best by code") {
       for (index j = 0; j < 230; ++j) {
         row& e = all[static_cast<std::size_t>(j)];
         e = turned(e, j >= before ? -(229 - j) : -reach.far);
+        for (double& d : e) d *= std::pow(static_cast<double>(magnitude), 2);  // of q and of the key
       }
       return all;
     };

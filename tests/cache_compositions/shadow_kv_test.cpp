@@ -77,6 +77,19 @@ struct shadow {
             .table = tern::view(table.data(), tokens, dim),
             .chunk = chunk};
   }
+  /// The keys of A B of numbers of 8 bits, in double, rotated.
+  rows made_of_bf16(index h) const {
+    auto const rounded = [](double x) { return static_cast<double>(static_cast<float>(bf16(static_cast<float>(x)))); };
+    rows all;
+    for (index t = 0; t < tokens; ++t) {
+      row key(dim, 0);
+      for (index c = 0; c < rank; ++c)
+        for (std::size_t d = 0; d < dim; ++d)
+          key[d] += rounded(codes.of(0, t)[static_cast<std::size_t>(c)]) * rounded(basis.of(0, c)[static_cast<std::size_t>(h * dim) + d]);
+      all.push_back(rotated(key, t));
+    }
+    return all;
+  }
   /// The keys as A B gives them, in double, rotated.
   rows made(index h) const {
     rows all;
@@ -166,15 +179,16 @@ TEST_CASE("shadow_kv: landmarks choose, and what is chosen is made anew") {
       for (row const& e : late.of(g / 2)) all.push_back(e);
       return all;
     };
-    auto const want = [&](double more) {
-      return by_rows(
-          rotated_q, keys, values, 1 / 4.,
-          [&](index g, index i, index j) {
-            return seen[static_cast<std::size_t>(g / 2)][static_cast<std::size_t>(j)] != 0 && j <= tokens + i;
-          },
-          more);
+    auto const keys_of_bf16 = [&](index g) {
+      rows all = keys(g), made = p.made_of_bf16(g / 2);
+      for (std::size_t j = 0; j < made.size(); ++j)
+        if (seen[static_cast<std::size_t>(g / 2)][j] == 2) all[j] = made[j];
+      return all;
     };
-    to.check(want(60));
+    auto const sees = [&](index g, index i, index j) {
+      return seen[static_cast<std::size_t>(g / 2)][static_cast<std::size_t>(j)] != 0 && j <= tokens + i;
+    };
+    to.check(by_rows(rotated_q, keys, values, 1 / 4., sees, 60));
     outputs again(heads, 2, dim_v);
     shadow_kv_attention(cpu.on(serial), rotated_q.view(), p.context(), p.v.view(), budget, p.cache, p.s, 0, again.out_view(),
                         again.lse_view());
@@ -182,7 +196,10 @@ TEST_CASE("shadow_kv: landmarks choose, and what is chosen is made anew") {
     outputs of_bf16(heads, 2, dim_v);
     shadow_kv_attention(three_threads(), rotated_q.view(), p.context(), p.v.view(), budget, p.cache, p.s, 0, of_bf16.out_view(),
                         of_bf16.lse_view(), compute::bf16);
-    of_bf16.check(want(0x1p-7 / 0x1p-24));  // A and B are rounded to 8 bits
+    of_bf16.check(by_rows(rotated_q, keys_of_bf16, values, 1 / 4., sees, 60));
+    shadow_kv_attention(cpu.on(serial), rotated_q.view(), p.context(), p.v.view(), budget, p.cache, p.s, 0, again.out_view(),
+                        again.lse_view(), compute::bf16);
+    CHECK(again.all() == of_bf16.all());
   }
 }
 
@@ -208,6 +225,11 @@ TEST_CASE("shadow_kv: wrong calls") {
   head_rows q(r, heads, 1, dim);
   CHECK(message_of([&] { shadow_kv_attention(cpu, q.view(), few, p.v.view(), 3, p.cache, p.s, 0, to.out_view(), to.lse_view()); }) ==
         "shadow_kv_attention: table.extent(0) is 39, expected a row for each token of v");
+  head_rows landmarks(kv_heads, 11, dim);
+  shadow_context many = p.context();
+  many.landmarks = landmarks.view();
+  CHECK(message_of([&] { shadow_kv_attention(cpu, q.view(), many, p.v.view(), 3, p.cache, p.s, 0, to.out_view(), to.lse_view()); }) ==
+        "shadow_kv_attention: landmarks.extent(1) is 11, expected at most the chunks of v");
 }
 
 }  // namespace

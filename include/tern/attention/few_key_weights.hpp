@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 /// @file attention/few_key_weights.hpp
-/// How much weight each key receives from a few queries. Keys are read once, from where they lie; the scores of a block of them become
-/// weights, and are added up over the queries.
+/// How much weight each key receives from a few queries. Keys are read once, from where they lie (with masks by head, once for each head);
+/// the scores of a block of them become weights, and are added up over the queries.
 ///
 ///     out_j = sum_i e^(s_ij - lse_i)
 

@@ -72,7 +72,7 @@ struct kth_score {
 
   TERN_INLINE kth_score(tensor_view<float const, 1> const& scores, index k)
       : kth_score(scores, k, [](index) TERN_LAMBDA { return index{1}; }) {}
-  /// Where score i stands for times(i) equal ones, k of all in number at most.
+  /// Where score i stands for times(i) equal ones, of which there are at least k together.
   template <class Times>
   TERN_INLINE kth_score(tensor_view<float const, 1> const& scores, index k, Times const& times) : equal(k) {
     for (int shift = 24; shift >= 0; shift -= 8) {

@@ -14,7 +14,8 @@
 ///           weights (kv_heads, keys) f32; lse (heads, queries). Where heads have fewer keys than the longest, -inf stands behind.
 /// Composition  attention with values of no elements, for its log-sum-exp; attention_key_weights.
 /// Memory    scratch from the policy: that of these two, and the log-sum-exp.
-/// Cost      4 heads queries keys dim flop; 2 of them where lse is given. For the queries of a token, reading the keys twice, or once.
+/// Cost      4 heads queries keys dim flop; 2 of them where lse is given. Where queries are few, keys are read twice, or once where lse is
+///           given.
 /// Error     that of attention_key_weights.
 /// Source    H2O (arXiv:2306.14048) and SnapKV (arXiv:2404.14469) sum the same probabilities.
 

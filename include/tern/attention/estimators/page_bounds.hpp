@@ -18,7 +18,7 @@
 /// NaN       a NaN among a page's keys may be missed; one in q makes its scores NaN, which selection takes first.
 /// Cost      page_bounds one pass over k. page_scores 4 heads dim flop and 8 k_heads dim bytes for each logical page, 4 of them in bf16.
 /// Error     |score - exact| <= (dim / lanes + 5) u sum_d |q_d| max(|low_d|, |high_d|), u = 2^-24; bounds are exact in f32. In bf16 they
-///           are rounded away from the keys, by less than 2^-7 of themselves: the score still is a bound.
+///           are rounded away from the keys, by less than 2^-7 of themselves (and 2^-133): the score still is a bound.
 /// Source    Quest (arXiv:2406.10774), one page a level; LServe (arXiv:2502.14866), logical pages within physical ones, and the largest
 ///           over the heads of a group.
 

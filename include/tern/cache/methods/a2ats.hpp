@@ -18,7 +18,7 @@
 ///           at least; lse (heads, 1); table as tern::rope_table fills it from position 0 on, for all tokens and for `far`. Heads have
 ///           as many tokens as each other.
 /// Composition  rope, matmul, the selection of select_top; attention over gathered keys, attention over the window, and merge.
-/// Memory    scratch from the policy: lut, an index for each token and key head, two results; for each thread two numbers a code.
+/// Memory    scratch from the policy: q, lut, an index for each token and key head, two results; for each thread five numbers a code.
 /// Cost      the codebook is read once, with 2 heads codes dim flop; five passes over the lut of a head, and three over the codes of a
 ///           key head, whose heads share them; attention over what was chosen.
 /// Ties      go to the earlier token.
@@ -77,6 +77,8 @@ inline constexpr struct a2ats_attention_fn {
     auto* const ids = ranking + slots * ranking_size(count, group);
     index_lists const lists{tern::view(ids, kv_heads, before), tern::view(ids + kv_heads * before, kv_heads)};
     rope(policy, x, turned, table.slice(0, reach.far, reach.far + 1), {.pairing = pairing});
+    for (index h = 0; h < heads && table.extent(1) > 0; ++h)  // as if keys were turned by row 0: a table may have a magnitude (YaRN)
+      for (index d = 0; d < table.extent(1); ++d) turned(h, 0, d) *= table(0, 0);
     for (index h = 0; h < kv_heads; ++h)
       matmul(policy, tern::view(turned[h * group].data(), group, dim), book.keys[h], lut.slice(0, h * group, (h + 1) * group));
     detail::parallel_for(policy, kv_heads, [&](index h, index slot) TERN_LAMBDA {

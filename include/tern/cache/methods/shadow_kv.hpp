@@ -26,9 +26,8 @@
 /// Composition  matmul, softmax, rope; attention over the exact tokens and over each 512 chosen ones, and merge.
 /// Memory    scratch from the policy: in prompts the rotated keys of a head; in steps scores, B, a result for each 512 chosen tokens, and
 ///           for each thread as many keys and what their product and attention take.
-/// Cost      prompt: 2 tokens kv_heads dim rank flop. Step: landmarks are read once, with 2 heads chunks dim flop; for each chosen token
-/// and
-///           key head 2 rank dim flop, most of a step: with compute::bf16 matrix registers make them, where there are such.
+/// Cost      prompt: 2 tokens kv_heads dim rank flop. Step: landmarks are read once, 2 heads steps chunks dim flop; 2 rank dim flop for
+///           each chosen token and key head, most of a step: with compute::bf16 matrix registers make them, where there are such.
 /// Error     at full rank and budget that of attention and of the products A and A B; else what was left out held. The products A B are
 ///           of f32, or of what the last argument says.
 /// Source    its authors' code (kv_cache.py: rank 160, chunks of 8, 4 local and 48 outlier chunks, budget 2048 tokens).
@@ -140,6 +139,7 @@ inline constexpr struct shadow_kv_attention_fn {
     detail::expect_equal(op, "v.extent(0)", y.extent(0), "the heads of the cache", kv_heads);
     detail::expect_equal(op, "v.extent(2)", y.extent(2), "out.extent(2)", to.extent(2));
     context.check(op, kv_heads, y.extent(1), x.extent(2));
+    detail::expect(chunks * context.chunk <= y.extent(1), op, "landmarks.extent(1)", chunks, "at most the chunks of v");
     context.exact.check(op, kv_heads, chunks);
     for (index h = 0; h < kv_heads; ++h)
       detail::expect_equal(op, "the count of a list of exact", context.exact.count(h), "that of the first", context.exact.count(0));
