@@ -25,10 +25,9 @@
 ///        unit u = 0.95 r and parts x_g of 8 elements, the sum of squares is at most u^2 sum_g (1 + max(0, |x_g| / u - 1.9))^2 and the
 ///        rounding of d: E8 has a point within 1 of everything, and points of E8 + 1/4 that have no code are longer than 2.9.
 ///        Far outliers cost much. Rows that were rotated (pointwise/hadamard.hpp) are near to normal, as these codes want them.
-/// Cost   of encoding: for each codeword and each t a sort of 8, and rarely products with the last 29 patterns; measured: 0.6 to 0.9 us a
-///        block with AVX-512 and AVX2. Of decoding: two lookups of 8 bytes for 8 elements, 5 ns a block. Attention over rows of blocks waits
-///        for that, not for memory: measured with AVX-512 on one thread, 1.7 times as long as over f16, 1.2 times as over q4_0. What these
-///        codes save is memory.
+/// Cost   encoding: for each codeword and each t a sort of 8, rarely products with the last 29 patterns; 0.6 to 0.9 us a block (AVX-512
+///        and AVX2). Decoding: two lookups of 8 bytes for 8 elements, 5 ns a block. Attention over rows of blocks waits for that, not for
+///        memory: with AVX-512 on one thread, 1.7 times as long as over f16, 1.2 times as over q4_0. These codes save memory, not time.
 ///
 /// Source: "QuIP#: Even Better LLM Quantization with Hadamard Incoherence and Lattice Codebooks", section 4.2 (E8P). Which 29, the layout
 /// and the blocks are this library's: files of the authors differ.
