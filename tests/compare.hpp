@@ -39,6 +39,13 @@ struct comparison {
   friend std::ostream& operator<<(std::ostream& os, comparison const& c) { return os << c.message; }
 };
 
+/// The least number of eight binary digits, as bf16 has, that is not below x.
+inline double rounded_up_to_bf16(double x) {
+  int exponent;
+  double const digits = std::frexp(x, &exponent);
+  return std::ldexp(std::ceil(std::ldexp(digits, 8)), exponent - 8);
+}
+
 namespace detail {
 
 /// Half a unit in the last place of a stored result, relative and at the bottom of the range. f32 has none: its rounding is

@@ -98,15 +98,6 @@ TEST_CASE("estimate_blocks: means of blocks, causal") {
   }
 }
 
-/// x as a bound is stored: exactly, or as the least number of eight binary digits that is not below it.
-template <class B>
-double stored_above(double x) {
-  if constexpr (std::is_same_v<B, float>) return x;
-  int exponent;
-  double const digits = std::frexp(x, &exponent);
-  return std::ldexp(std::ceil(std::ldexp(digits, 8)), exponent - 8);
-}
-
 TEMPLATE_TEST_CASE("page_bounds, page_scores: an upper bound of every score, in two levels of pages", "", float, bf16) {
   using bound = TestType;
   rng r(33);
@@ -142,8 +133,7 @@ TEMPLATE_TEST_CASE("page_bounds, page_scores: an upper bound of every score, in 
                 lo = std::min(lo, static_cast<double>(k(table[static_cast<std::size_t>(p)], h, l * logical + j, d)));
                 hi = std::max(hi, static_cast<double>(k(table[static_cast<std::size_t>(p)], h, l * logical + j, d)));
               }
-              lo = -stored_above<bound>(-lo);
-              hi = stored_above<bound>(hi);
+              if (std::is_same_v<bound, bf16>) lo = -rounded_up_to_bf16(-lo), hi = rounded_up_to_bf16(hi);
               double const x = static_cast<double>(q.view(0, 3 * h + i, d));
               sum += std::max(x * lo, x * hi);
               sizes += std::abs(x) * std::max(std::abs(lo), std::abs(hi));

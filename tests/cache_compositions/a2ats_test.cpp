@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "layer.hpp"
+#include "turned.hpp"
 
 #include <tern/cache/methods/a2ats.hpp>
 
@@ -21,16 +22,7 @@ double by_queries(rows const& q, row const& x, row const& c) {
   for (row const& e : q) sum += dot(e, d) * dot(e, d);
   return sum;
 }
-/// x at a position, in double: pairs (i, i + dim / 2).
-row turned(row x, index position) {
-  for (std::size_t i = 0; i < dim / 2; ++i) {
-    double const angle = static_cast<double>(position) * std::pow(10000., -static_cast<double>(i) / (dim / 2)), a = x[i],
-                 b = x[i + dim / 2];
-    x[i] = a * std::cos(angle) - b * std::sin(angle);
-    x[i + dim / 2] = b * std::cos(angle) + a * std::sin(angle);
-  }
-  return x;
-}
+row at(row const& x, index position) { return turned(x.data(), dim, static_cast<double>(position)); }
 
 struct text {
   head_rows q, k, v, samples;
@@ -113,7 +105,7 @@ TEST_CASE("a2ats: a step looks at the window, sinks, and the best by code") {
       for (index g = 2 * h; g < 2 * h + 2; ++g) {
         row score;
         for (index j = reach.sinks; j < before; ++j)
-          score.push_back(dot(turned(t.q.of(g, 0), reach.far), t.codebook.keys.of(h, t.code()(h, j))));
+          score.push_back(dot(at(t.q.of(g, 0), reach.far), t.codebook.keys.of(h, t.code()(h, j))));
         for (std::int32_t j : largest(score, reach.top)) seen[static_cast<std::size_t>(h)][static_cast<std::size_t>(j + reach.sinks)] = 1;
       }
     }
@@ -125,7 +117,7 @@ TEST_CASE("a2ats: a step looks at the window, sinks, and the best by code") {
       rows all = t.k.of(g / 2);
       for (index j = 0; j < 230; ++j) {
         row& e = all[static_cast<std::size_t>(j)];
-        e = turned(e, j >= before ? -(229 - j) : -reach.far);
+        e = at(e, j >= before ? -(229 - j) : -reach.far);
         for (double& d : e) d *= std::pow(static_cast<double>(magnitude), 2);  // of q and of the key
       }
       return all;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Methods for long prompts: FINCH, ChunkKV, Expected Attention.
 #include "text.hpp"
+#include "turned.hpp"
 
 #include <tern/cache/average_heads.hpp>
 #include <tern/cache/methods/chunkkv.hpp>
@@ -12,18 +13,6 @@ namespace tern::test {
 namespace {
 
 rope_options const half{rope_pairing::half};
-
-/// A row turned to a position, in float64: pairs (i, i + dim / 2).
-std::vector<double> turned(float const* x, index dim, double position) {
-  std::vector<double> y(static_cast<std::size_t>(dim));
-  for (index i = 0; i < dim / 2; ++i) {
-    double const angle = position * std::pow(10000., -2. * static_cast<double>(i) / static_cast<double>(dim));
-    double const a = static_cast<double>(x[i]), b = static_cast<double>(x[i + dim / 2]);
-    y[static_cast<std::size_t>(i)] = a * std::cos(angle) - b * std::sin(angle);
-    y[static_cast<std::size_t>(i + dim / 2)] = b * std::cos(angle) + a * std::sin(angle);
-  }
-  return y;
-}
 
 TEST_CASE("finch: scores of kvpress, which counts one key less") {
   text const t;

@@ -9,13 +9,6 @@ namespace {
 
 constexpr index heads = 4, kv_heads = 2, dim = 32;
 
-/// The least number of eight binary digits that is not below x.
-double rounded_up(double x) {
-  int exponent;
-  double const digits = std::frexp(x, &exponent);
-  return std::ldexp(std::ceil(std::ldexp(digits, 8)), exponent - 8);
-}
-
 /// Attention over the pages whose bound, by the paper's formula, is among the largest, and the last.
 rows want_of(head_rows const& q, rows const& k, rows const& v, index h, index pages) {
   auto const keys = static_cast<index>(k.size()), all = (keys + 63) / 64;
@@ -30,7 +23,7 @@ rows want_of(head_rows const& q, rows const& k, rows const& v, index h, index pa
           low = std::min(low, k[static_cast<std::size_t>(j)][d]);
           high = std::max(high, k[static_cast<std::size_t>(j)][d]);
         }
-        sum += std::max(q.of(g, 0)[d] * -rounded_up(-low), q.of(g, 0)[d] * rounded_up(high));
+        sum += std::max(q.of(g, 0)[d] * -rounded_up_to_bf16(-low), q.of(g, 0)[d] * rounded_up_to_bf16(high));
       }
       best = std::max(best, sum);
     }

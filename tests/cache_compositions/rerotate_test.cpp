@@ -1,23 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 // Keys that were rotated in float64 at one position are, after rerotate, what they are in float64 at the other.
 #include "layer.hpp"
+#include "turned.hpp"
 
 #include <tern/cache/rerotate.hpp>
 
 namespace tern::test::rerotate_tests {
 namespace {
-
-/// A row turned to a position, in float64: pairs (i, i + dim / 2).
-row turned(float const* x, index dim, double position) {
-  row y(static_cast<std::size_t>(dim));
-  for (index i = 0; i < dim / 2; ++i) {
-    double const angle = position * std::pow(10000., -2. * static_cast<double>(i) / static_cast<double>(dim));
-    double const a = static_cast<double>(x[i]), b = static_cast<double>(x[i + dim / 2]);
-    y[static_cast<std::size_t>(i)] = a * std::cos(angle) - b * std::sin(angle);
-    y[static_cast<std::size_t>(i + dim / 2)] = b * std::cos(angle) + a * std::sin(angle);
-  }
-  return y;
-}
 
 TEST_CASE("rerotate: many pages, a part of the elements, wherever the tokens move") {
   constexpr index heads = 2, tokens = 300, dim = 16, turning = 8;

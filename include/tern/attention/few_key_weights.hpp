@@ -56,19 +56,8 @@ TERN_INLINE void weigh_key_block(Rows const& of, Mask const& mask, coverage cove
 /// Keys [from, to) of a unit.
 template <class Rows>
 inline void weigh_keys(Rows const& of, index from, index to, key_weight_sums const& sums, std::byte* memory) noexcept {
-  using problem = std::remove_cvref_t<decltype(of.p)>;
-  auto const& p = of.p;
-  stream_scratch<problem> w;
-  index const rows = of.rows(), q_stride = round_to_multiple(p.n.dim, simd::lanes), queries = of.group.queries;
-  stream_scratch<problem>::lay_out(p, rows, memory, &w);
-  for (index r = 0; r < rows; ++r) {
-    of.widen_query(r, w.q + r * q_stride);
-    for (index d = p.n.dim; d < q_stride; ++d) w.q[r * q_stride + d] = 0;
-  }
-  if constexpr (tiled<Rows>::keys && !two_bit_keys<decltype(p.k)>)
-    each_rows(rows, [&](auto R, index r) TERN_LAMBDA {
-      quantize_query<R.value>(w.q + r * q_stride, q_stride, p.n.dim, w.z + tile_query::size(r, p.n.dim));
-    });
+  auto const w = stream_queries(of, memory);
+  index const queries = of.group.queries;
   auto const mask = of.mask();
   for (index block = from; block < to; block += key_block) {
     index const count = to - block < key_block ? to - block : key_block, left = to - block - count;
@@ -85,7 +74,7 @@ inline void few_key_weights(cpu_policy const& callers, Problem const& p, key_wei
   index const rows = p.n.tokens * p.n.unit_heads, length = range_for_few(p.n.keys), ranges = divide_up(p.n.keys, length);
   index const items = p.n.batch * p.n.k_heads * ranges, units = p.n.units() / p.n.k_heads;
   double const products = static_cast<double>(p.n.batch * p.n.heads * p.n.tokens) * static_cast<double>(p.n.keys * p.n.dim);
-  cpu_policy const policy = products < serial_products ? callers.on(serial) : callers;
+  cpu_policy const policy = threads_for(callers, products);
   std::size_t const bytes = workspace::rounded(static_cast<std::size_t>(stream_scratch<Problem>::lay_out(p, rows, nullptr, nullptr)));
   workspace::lease const scratch(policy.scratch(), bytes * static_cast<std::size_t>(slots_for(policy, items)));
   parallel_for(policy, items, [&](index item, index slot) TERN_LAMBDA {

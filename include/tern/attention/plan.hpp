@@ -24,6 +24,9 @@ struct attention_item {
 
 /// Below this many multiplications, some 20 us, a second thread costs more than it saves.
 inline constexpr double serial_products = 1 << 20;
+TERN_INLINE cpu_policy threads_for(cpu_policy const& policy, double products) {
+  return products < serial_products ? policy.on(serial) : policy;
+}
 
 /// Up to this many rows of a group may share ranges of keys; more are cut themselves.
 inline constexpr index most_range_rows = 32 * query_tile_rows;
@@ -108,7 +111,7 @@ struct attention_plan {
   TERN_INLINE index result_bytes(index room_rows) const {
     return round_to_multiple(range_sums::size(p.n.dim_v, room_rows) * static_cast<index>(sizeof(float)), 64);
   }
-  TERN_INLINE cpu_policy threads_of(cpu_policy const& policy) const { return products < serial_products ? policy.on(serial) : policy; }
+  TERN_INLINE cpu_policy threads_of(cpu_policy const& policy) const { return threads_for(policy, products); }
   TERN_INLINE std::size_t bytes(cpu_policy const& policy) const {
     return table_bytes() + partial_bytes() + item_bytes() * static_cast<std::size_t>(slots_for(threads_of(policy), items));
   }

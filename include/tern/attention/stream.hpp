@@ -212,15 +212,13 @@ TERN_INLINE void stream_block(Rows const& of, Mask const& mask, coverage covers,
     stream_add_visible(of, mask, block, w, sum);
 }
 
-/// Keys [from, to) for all rows of a group, accumulated into `sum`. Only the range that starts at 0 sees the sink.
+/// Scratch in `memory`, with the queries of a group as scores take them.
 template <class Rows>
-inline void stream_item(Rows const& of, index from, index to, range_sums const& sum, std::byte* memory) noexcept {
-  using problem = std::remove_cvref_t<decltype(of.p)>;
+TERN_INLINE auto stream_queries(Rows const& of, std::byte* memory) {
   auto const& p = of.p;
-  stream_scratch<problem> w;
+  stream_scratch<std::remove_cvref_t<decltype(p)>> w;
   index const rows = of.rows(), q_stride = round_to_multiple(p.n.dim, simd::lanes);
-  stream_scratch<problem>::lay_out(p, rows, memory, &w);
-  start_sums(p.spec, rows, from == 0, [&](index r) TERN_LAMBDA { return of.head(r); }, sum);
+  w.lay_out(p, rows, memory, &w);
   for (index r = 0; r < rows; ++r) {
     of.widen_query(r, w.q + r * q_stride);
     for (index d = p.n.dim; d < q_stride; ++d) w.q[r * q_stride + d] = 0;
@@ -229,6 +227,17 @@ inline void stream_item(Rows const& of, index from, index to, range_sums const& 
     each_rows(rows, [&](auto R, index r) TERN_LAMBDA {
       quantize_query<R.value>(w.q + r * q_stride, q_stride, p.n.dim, w.z + tile_query::size(r, p.n.dim));
     });
+  return w;
+}
+
+/// Keys [from, to) for all rows of a group, accumulated into `sum`. Only the range that starts at 0 sees the sink.
+template <class Rows>
+inline void stream_item(Rows const& of, index from, index to, range_sums const& sum, std::byte* memory) noexcept {
+  using problem = std::remove_cvref_t<decltype(of.p)>;
+  auto const& p = of.p;
+  auto const w = stream_queries(of, memory);
+  index const rows = of.rows();
+  start_sums(p.spec, rows, from == 0, [&](index r) TERN_LAMBDA { return of.head(r); }, sum);
   start_top(w.largest, rows);
 
   auto const mask = of.mask();

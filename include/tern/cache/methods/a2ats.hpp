@@ -27,9 +27,12 @@
 ///           chosen keys rotated, where WRoPE has them as they are.
 
 #include <tern/attention/gathered.hpp>
-#include <tern/attention/windowed_rotary.hpp>
+#include <tern/attention/partials.hpp>
+#include <tern/attention/rotary.hpp>
 #include <tern/cache/kv_cache.hpp>
 #include <tern/cache/query_codebook.hpp>
+#include <tern/matmul/matmul.hpp>
+#include <tern/pointwise/rows.hpp>
 
 namespace tern {
 
@@ -77,7 +80,7 @@ inline constexpr struct a2ats_attention_fn {
     auto* const ids = ranking + slots * ranking_size(count, group);
     index_lists const lists{tern::view(ids, kv_heads, before), tern::view(ids + kv_heads * before, kv_heads)};
     rope(policy, x, turned, table.slice(0, reach.far, reach.far + 1), {.pairing = pairing});
-    for (index h = 0; h < heads && table.extent(1) > 0; ++h)  // as if keys were turned by row 0: a table may have a magnitude (YaRN)
+    for (index h = 0; h < heads; ++h)  // as if keys were turned by row 0: a table may have a magnitude (YaRN)
       for (index d = 0; d < table.extent(1); ++d) turned(h, 0, d) *= table(0, 0);
     for (index h = 0; h < kv_heads; ++h)
       matmul(policy, tern::view(turned[h * group].data(), group, dim), book.keys[h], lut.slice(0, h * group, (h + 1) * group));

@@ -61,6 +61,7 @@ inline constexpr struct cam_fn {
   static void share_values(Cache& cache, std::int32_t s, index layer, index h, tensor_view<float const, 1> const& weights,
                            std::int32_t const* kept, index count, double const* drawn, index receivers, float* values) {
     index const dim_v = cache.shape().dim_v, length = cache.length(s, layer, h);
+    if (count == length) return;
     for (index t = 0; t < length; ++t) cache.read_value(s, layer, h, t, values + t * dim_v);
     index changed = 0;  // tokens before this one may have
     for (index t = 0, next = 0; t < length; ++t) {
@@ -75,8 +76,10 @@ inline constexpr struct cam_fn {
       float got = 0;
       for (index j = t + 1; j < end; ++j) got += weights[j];
       if (!(number < static_cast<double>(weights[t] * some / got))) continue;  // NaN, of 0 / 0 or no receivers
+      float* const part = values + t * dim_v;                                  // the token goes: its value becomes what each receiver gets
+      for (index d = 0; d < dim_v; ++d) part[d] /= some;
       for (index j = t + 1; j < end; ++j)
-        for (index d = 0; d < dim_v; ++d) values[j * dim_v + d] += values[t * dim_v + d] / some;
+        for (index d = 0; d < dim_v; ++d) values[j * dim_v + d] += part[d];
       changed = end;
     }
   }

@@ -57,7 +57,7 @@ inline void check_projection(char const* op, matryoshka_projection const& p, ind
 }
 /// Products of a step are few: threads are for those of a prompt.
 TERN_INLINE cpu_policy projecting_threads(cpu_policy const& policy, index rows, index dim, index rank) {
-  return static_cast<double>(rows) * static_cast<double>(dim * rank) < serial_products ? policy.on(serial) : policy;
+  return threads_for(policy, static_cast<double>(rows) * static_cast<double>(dim * rank));
 }
 /// The columns of a matrix as weights.
 struct column_rows {
