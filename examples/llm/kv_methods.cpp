@@ -2,6 +2,7 @@
 // Which tokens stay.
 #include "kv_method.hpp"
 
+#include <tern/attention/systems/s2_attention.hpp>
 #include <tern/cache/methods/adakv.hpp>
 #include <tern/cache/methods/chunkkv.hpp>
 #include <tern/cache/methods/criticalkv.hpp>
@@ -49,6 +50,26 @@ void keep_lagged(method_store& m, index layer) {
   tern::lagkv(m.policy(), m.cache(), m.sequence(), layer, {.lag = lag, .stay = stay});
 }
 
+/// S2-Attention: the blocks that its pattern has for a head; how many of the others a shard has is known once there is a text.
+method keep_shards() {
+  return [stride = index{0}](method_store& m, index layer) mutable {
+    constexpr index block = 64;
+    index const heads = m.model().kv_heads, end = m.cache().next_position(m.sequence(), layer);
+    if (stride == 0) stride = (2 * end + m.budget - 1) / m.budget;
+    tern::s2_attention const pattern{block, std::max(m.budget / 2 / block, index{1}), stride};
+    tern::token_scores const of(m.policy(), heads, m.cache().longest(m.sequence(), layer));
+    for (index h = 0; h < heads; ++h) {
+      auto const positions = m.cache().positions(m.sequence(), layer, h);
+      std::int32_t count = 0;
+      for (index j = 0; j < positions.extent(0); ++j)
+        if (index const b = positions[j] / block; (end - 1) / block - b < pattern.local || pattern.keeps(heads, h, b))
+          of.kept.row(h)[count++] = static_cast<std::int32_t>(j);
+      of.kept.counts[h] = count;
+    }
+    m.cache().keep(m.policy(), m.sequence(), layer, of.kept);
+  };
+}
+
 void keep_critical(method_store& m, index layer) {
   tern::block_matrix const& out = m.model().out[static_cast<std::size_t>(layer)];
   std::vector<float> w(static_cast<std::size_t>(out.rows * out.columns));
@@ -82,6 +103,7 @@ method method_of(std::string_view name) {
   if (name == "knorm") return [=](method_store& m, index l) { tern::knorm(m.policy(), m.cache(), m.sequence(), l, m.budget, latest); };
   if (name == "expected") return keep_expected;
   if (name == "lagkv") return keep_lagged;
+  if (name == "s2") return keep_shards();
   if (name == "criticalkv") return keep_critical;
   if (name == "finch") return keep_as_finch;
   return merge_method(name);

@@ -9,7 +9,7 @@ namespace llm {
 
 namespace {
 
-constexpr double width = 900, height = 560, left = 70, right = 130, top = 20, bottom = 50;
+constexpr double width = 935, height = 560, left = 70, right = 165, top = 20, bottom = 50;
 constexpr double least_bytes = 1 / 10., least = 3e-4, most = 2;
 
 double x_of(double bytes) { return left + (width - left - right) * std::log(bytes / least_bytes) / std::log(1 / least_bytes); }

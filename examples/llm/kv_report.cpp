@@ -20,8 +20,9 @@ using tern::index;
 namespace {
 
 using token = tokenizer::token;
-constexpr index context = 4096, scored = 256, facts = 10, fact_texts = 10, fact_contexts[] = {2048, 6144};
-constexpr char const* names[facts] = {"Alice", "Boris", "Clara", "David", "Elena", "Felix", "Grace", "Henry", "Irene", "James"};
+constexpr index context = 4096, scored = 256, facts = 20, fact_texts = 5, fact_contexts[] = {2048, 6144};
+constexpr char const* names[facts] = {"Alice", "Boris", "Clara", "David", "Elena", "Felix", "Grace", "Henry", "Irene", "James",
+                                      "Karin", "Louis", "Maria", "Nigel", "Olive", "Peter", "Quinn", "Roger", "Susan", "Tomas"};
 
 /// A store and the share of the tokens that it keeps.
 struct contestant {
@@ -35,9 +36,15 @@ struct contestant {
   /// The network goes on with this store of the tokens, which `text` has whole.
   void use(model& network, tern::cpu_policy const& policy, full_store& text, std::span<token const> tokens) const {
     auto const length = static_cast<index>(tokens.size());
-    std::string const budget = store->takes_budget() ? ":" + std::to_string(length / share) : "";
+    std::string name = store->name;
+    if (store->takes_budget()) name.append(":").append(std::to_string(length / share));
+    if (store->from == kv_store_name::source::reading) {
+      network.use(make_kv_store(store->name, network.shape(), policy), 0);
+      network.read(tokens, 0);
+      return;
+    }
     network.use(store->from == kv_store_name::source::chunks ? read_in_chunks(store->name, network, policy, tokens)
-                                                             : make_kv_store(store->name + budget, network.shape(), policy, &text),
+                                                             : make_kv_store(name, network.shape(), policy, &text),
                 length);
   }
 };

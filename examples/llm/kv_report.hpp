@@ -5,8 +5,9 @@
 ///
 /// Texts: the first 4096 tokens of each are read once, into a full store; each method then gets that text, shortens it, and predicts the
 /// 256 tokens that follow: KL divergence to the full store and top-1 agreement with it, and perplexity. Methods that read less at each step
-/// get the tokens one by one. Facts: ten lines "The secret number of Alice is 4821." stand in a text at evenly spaced depths, ten such
-/// texts of 2048 and of 6144 tokens; asked for each, is the number what the model writes? The question comes after the text was shortened.
+/// get the tokens one by one. Facts: twenty lines "The secret number of Alice is 4821." stand in a text at evenly spaced depths, five
+/// such texts of 2048 and of 6144 tokens; asked for each, is the number what the model writes? The question comes after the text was
+/// shortened.
 
 #include "model.hpp"
 #include "tokenizer.hpp"

@@ -54,6 +54,8 @@ std::vector<kv_store_name> const& kv_store_names() {
       {"matryoshka", "half of the principal components", prompt},
       {"random", "random tokens", tokens},
       {"streaming", "the first 4 and the last tokens", tokens},
+      {"lm_infinite", "the first 4 and the last tokens; the first stand where the window begins", prompt_part},
+      {"s2", "half recent, half a shard of the blocks, other ones for each key head; nothing is trained", tokens},
       {"h2o", "half recent, half heavy hitters", tokens},
       {"cam", "as h2o, values of the others shared among those behind them", tokens},
       {"snapkv", "what the last queries look at", tokens},
@@ -75,6 +77,7 @@ std::vector<kv_store_name> const& kv_store_names() {
       {"squeezed", "everything; clusters of keys that a query may need are read", prompt_part},
       {"shadow_kv", "values, keys in few dimensions; chunks that a query may need are read", prompt_part},
       {"a2ats", "everything; keys whose code a query may need are read, and the last 64", prompt_part},
+      {"minference", "everything; while a text is read, a head sees 128 columns and 512 diagonals", reading},
       {"cache_blend", "everything, read in chunks of 512; 15 % are read again in place", chunks},
       {"cache_craft", "everything, read in chunks of another order; the tokens that looked at others are read again", chunks},
   };
@@ -121,7 +124,8 @@ std::unique_ptr<kv_store> make_text_store(std::string_view name, index budget, f
   if (auto store = make_method_store(name, budget, text)) return store;
   if (auto store = make_low_rank_store(name, text)) return store;
   if (auto store = make_page_store(name, budget, text)) return store;
-  return make_retrieval_store(name, budget, text);
+  if (auto store = make_retrieval_store(name, budget, text)) return store;
+  return make_pattern_store(name, budget, text);
 }
 
 /// What is behind the colon of a name; 0 where there is none.
@@ -165,6 +169,7 @@ std::unique_ptr<kv_store> make_kv_store(std::string_view name, kv_model const& m
     if (text != nullptr) copy_text(*text, *store);
     return store;
   }
+  if (n.from == source::reading) return make_reading_store(model, policy);
   if (text != nullptr) return make_text_store(n.name, budget, *text);
   if (n.from != source::tokens)
     return std::make_unique<prompt_store>(model, policy, [&n, budget](full_store& read) { return make_text_store(n.name, budget, read); });

@@ -136,6 +136,7 @@ struct kv_store_name {
     tokens,       ///< what comes, or a text; it takes a budget
     prompt,       ///< a text that has been read
     prompt_part,  ///< the same; it takes a budget
+    reading,      ///< a text, of which it sees a part while it reads
     chunks,       ///< chunks of a text, as kv_chunks.hpp reads them
   };
   std::string name;
@@ -157,5 +158,7 @@ std::unique_ptr<kv_store> make_method_store(std::string_view name, tern::index b
 std::unique_ptr<kv_store> make_low_rank_store(std::string_view name, full_store& text);
 std::unique_ptr<kv_store> make_page_store(std::string_view name, tern::index budget, full_store& text);
 std::unique_ptr<kv_store> make_retrieval_store(std::string_view name, tern::index budget, full_store& text);
+std::unique_ptr<kv_store> make_pattern_store(std::string_view name, tern::index budget, full_store& text);
+std::unique_ptr<kv_store> make_reading_store(kv_model const& model, tern::cpu_policy const& policy);
 
 }  // namespace llm

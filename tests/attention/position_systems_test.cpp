@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Systems that place queries and keys anew, or see keys block by block: each against its paper's formula in float64.
 #include "sample.hpp"
+#include "stored.hpp"
 
 #include <tern/attention/systems/dual_chunk_attention.hpp>
 #include <tern/attention/systems/lm_infinite.hpp>
@@ -64,6 +65,26 @@ TEST_CASE("LM-Infinite: a window of all keys is rotary attention") {
   attention(cpu, s.q.view(), s.k.view(), s.v.view(), s.out_view(), rotary{table.view}, causal{});
   for (std::size_t e = 0; e < first.size(); ++e)
     CHECK(std::abs(first[e] - s.out[static_cast<index>(e)]) <= 0x1p-21f * (1 + std::abs(first[e])));
+}
+
+TEST_CASE("LM-Infinite: over pages, a sequence of a batch is as it is alone") {
+  rng r(306);
+  constexpr index heads = 4, tokens = 3, dim = 16, sinks = 2, length = 30;
+  std::vector<std::int32_t> const lengths = {75, 40}, all(2, tokens);
+  in_pages const k(r, {2, 2, 77, dim}, lengths), v(r, {2, 2, 77, dim}, lengths);
+  strided<float> const q(r, {2, heads, tokens, dim}, all);
+  std::vector<float> together(2 * heads * tokens * dim), alone(heads * tokens * dim), lse(2 * heads * tokens);
+  rows_of_table const table(100, dim);
+  auto const both = view(together.data(), 2, heads, tokens, dim);
+  lm_infinite(cpu, q.view, k(), v(), both, view(lse.data(), 2, heads, tokens), table.view, sinks, length);
+  std::vector<float> const k_memory(k.values.begin(), k.values.end()), v_memory(v.values.begin(), v.values.end());
+  auto const k_rows = view(k_memory.data(), 2, 2, 77, dim), v_rows = view(v_memory.data(), 2, 2, 77, dim);
+  for (index b = 0; b < 2; ++b) {
+    index const keys = lengths[static_cast<std::size_t>(b)];
+    lm_infinite(cpu, q.view[b], k_rows[b].slice(1, 0, keys), v_rows[b].slice(1, 0, keys), view(alone.data(), heads, tokens, dim),
+                view(lse.data(), heads, tokens), table.view, sinks, length);
+    CHECK(std::memcmp(both[b].data(), alone.data(), alone.size() * sizeof(float)) == 0);
+  }
 }
 
 TEST_CASE("windowed rotary: clamped distances (ReRoPE) and groups of positions (Self-Extend)") {

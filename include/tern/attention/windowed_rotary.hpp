@@ -13,7 +13,8 @@
 ///     grouped     far = grouped_rows(table, length, group): positions i / group + length - length / group and j / group
 ///                 (Self-Extend, Jin et al. 2024, arXiv:2401.01325)
 ///
-/// Shapes  as attention's; k is not rotated yet; lse (heads, tokens) or (batch, heads, tokens). Queries are aligned bottom-right.
+/// Shapes  as attention's, k and v of any source; k is not rotated yet; lse (heads, tokens) or (batch, heads, tokens). Queries are
+///         aligned bottom-right.
 /// Memory  from the policy: two results of the shape of out, f32, and what the two calls take.
 /// Cost    that of one causal call; each key is rotated by both.
 
@@ -21,6 +22,17 @@
 #include <tern/attention/rotary.hpp>
 
 namespace tern {
+namespace detail {
+
+/// The first `reach` keys, but for those of a window that ends at the query's own.
+struct before_window {
+  index length, reach;
+  index offset = bottom_right;
+  TERN_INLINE constexpr band aligned(index keys, index at) const { return {-band::far, at - length + 1, reach < keys ? reach : keys}; }
+};
+
+}  // namespace detail
+
 inline namespace TERN_ABI {
 
 /// Queries stand at `distance`, keys at 0.
@@ -36,18 +48,16 @@ TERN_INLINE rotary grouped_rows(tensor_view<float const, 2> const& table, index 
 
 /// See the top of this file.
 inline constexpr struct windowed_rotary_fn {
-  template <tensor_like Q, tensor_like K, tensor_like V, tensor_like O, tensor_like L, class... Options>
+  template <tensor_like Q, detail::key_source K, detail::key_source V, tensor_like O, tensor_like L, class... Options>
   void operator()(cpu_policy const& policy, Q&& q, K&& k, V&& v, O&& out, L&& lse, rotary const& near, rotary const& far, index length,
                   index reach, Options const&... options) const {
     detail::expect(length >= 1, "windowed_rotary", "the length of the window", length, "at least 1");
     constexpr int rank = view_of<O>::rank;
     auto const to = tern::view(out);
     detail::partial_results<rank> const parts(policy, 2, to);
-    index const keys = tern::view(k).extent(rank - 2), offset = keys - to.extent(rank - 2);
     attention(policy, q, k, v, parts.out(0), parts.lse(0), window{length}, near, options...);
     // A mask of its own, not causal{offset - length}: queries stay where they stand.
-    detail::band const before{-detail::band::far, offset - length + 1, reach < keys ? reach : keys};
-    attention(policy, q, k, v, parts.out(1), parts.lse(1), before, far, options...);
+    attention(policy, q, k, v, parts.out(1), parts.lse(1), detail::before_window{length, reach}, far, options...);
     parts.merge_into(policy, to, tern::view(lse));
   }
 } windowed_rotary{};

@@ -21,7 +21,7 @@ inline namespace TERN_ABI {
 
 /// See the top of this file.
 inline constexpr struct lm_infinite_fn {
-  template <tensor_like Q, tensor_like K, tensor_like V, tensor_like O, tensor_like L, class... Options>
+  template <tensor_like Q, detail::key_source K, detail::key_source V, tensor_like O, tensor_like L, class... Options>
   void operator()(cpu_policy const& policy, Q&& q, K&& k, V&& v, O&& out, L&& lse, tensor_view<float const, 2> const& table, index sinks,
                   index length, rope_pairing pairing = rope_pairing::interleaved, Options const&... options) const {
     detail::expect(sinks >= 0, "lm_infinite", "the number of sinks", sinks, "at least 0");
