@@ -161,9 +161,61 @@ void add_image(index n, index k, index channels, bool first) {
 #endif
 }
 
+/// Mamba's: four taps and silu, on one sequence.
+void add_causal(index length, index channels, bool silu) {
+  index const width = 4;
+  struct data_of {
+    buffer<float> x, w, b, y;
+  };
+  auto data = lazy([=] {
+    return data_of{buffer<float>(fast_normal(length * channels)), buffer<float>(fast_normal(width * channels, 1, 2)),
+                   buffer<float>(fast_normal(channels, 1, 3)), buffer<float>(length * channels)};
+  });
+  double const elements = static_cast<double>(length * channels);
+  workload const w{.op = "causal_conv",
+                   .name = "w4_f32_c" + std::to_string(channels) + "_n" + std::to_string(length) + (silu ? "_silu" : ""),
+                   .flops = 2 * static_cast<double>(width) * elements,
+                   .bytes = 8 * elements};
+  auto const right = [=](data_of const& p) {
+    std::vector<float> got;
+    std::vector<double> want, magnitude;
+    for (index t : sample(length, 9))
+      for (index c : sample(channels, 9)) {
+        double sum = p.b[c], size = std::abs(sum);
+        for (index j = std::max<index>(0, width - 1 - t); j < width; ++j) {
+          double const term = static_cast<double>(p.x[(t - width + 1 + j) * channels + c]) * static_cast<double>(p.w[j * channels + c]);
+          sum += term;
+          size += std::abs(term);
+        }
+        got.push_back(p.y[t * channels + c]);
+        want.push_back(silu ? sum / (1 + std::exp(-sum)) : sum);
+        magnitude.push_back(size);
+      }
+    return test::compare(got, want, magnitude, 0x1p-20);
+  };
+  w.add("tern", [=](run& r) {
+    data_of& p = data();
+    auto const x = tern::view(p.x.data(), 1, length, channels), y = tern::view(p.y.data(), 1, length, channels);
+    auto const k = tern::view(p.w.data(), width, channels);
+    auto const call = [&] {
+      if (silu)
+        causal_conv(r.policy(), x, k, y, bias{p.b}, act::silu{});
+      else
+        causal_conv(r.policy(), x, k, y, bias{p.b});
+    };
+    r.check([&] {
+      call();
+      return right(p);
+    });
+    r.time([&](index) { call(); });
+  });
+}
+
 }  // namespace
 
 void register_benchmarks() {
+  for (bool silu : {false, true})
+    for (index length : {1, 256, 16384}) add_causal(length, 1536, silu);
   for (bool first : {false, true})
     for (index channels : {64, 384})
       for (index n : {56, 14})

@@ -3,4 +3,5 @@
 /// @file conv.hpp
 /// Convolutions.
 
+#include <tern/conv/causal_conv.hpp>
 #include <tern/conv/depthwise_conv.hpp>

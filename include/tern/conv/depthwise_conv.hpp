@@ -29,24 +29,14 @@
 
 #include <tern/conv/conv_options.hpp>
 #include <tern/conv/depthwise_engine.hpp>
+#include <tern/conv/register_function.hpp>
 #include <tern/core/tensor_view.hpp>
-#include <tern/matmul/activation.hpp>
 #include <tern/matmul/bias.hpp>
 
 namespace tern::detail {
 inline namespace TERN_ABI {
 
-/// A function of a register, which act::* and lambdas are; `each` holds one.
-template <class F>
-concept register_function = requires(F const& f, simd::pack<float> z) {
-  { f(z) } -> std::same_as<simd::pack<float>>;
-};
-template <class F>
-inline void apply_to_registers(void const* f, float* row, index n) {
-  for (index i = 0; i < n; i += simd::lanes) simd::store(row + i, (*static_cast<F const*>(f))(simd::load(row + i)));
-}
-
-/// A view of N dimensions of space as the engine takes it. `first`: its dimension for the batch, -1 for none.
+/// A view with N dimensions of space as the engine takes it.
 template <int N, class Pointer, class View>
 TERN_INLINE conv_tensor<Pointer> conv_tensor_of(View const& v, bool channels_first) {
   constexpr int lead = View::rank - N - 1;  // 1 with a batch

@@ -42,23 +42,22 @@ struct depthwise_tile {
   index pixels;    // that are stored
 };
 
-/// acc[p] += sum over t of s[p + t] w[t]
+/// acc[p] += sum over t of s[p + t] w[t], t ascending for each p; rows of s and w lie so many floats apart.
 template <index pixels, index taps>
-TERN_INLINE void add_taps(simd::pack<float> (&acc)[pixels], float const* s, float const* w) {
-  using simd::lanes;
+TERN_INLINE void add_taps(simd::pack<float> (&acc)[pixels], float const* s, index s_step, float const* w, index w_step) {
   simd::pack<float> k[taps];
   TERN_UNROLL
-  for (index t = 0; t < taps; ++t) k[t] = simd::in_register(simd::load(w + t * lanes));
+  for (index t = 0; t < taps; ++t) k[t] = simd::in_register(simd::load(w + t * w_step));
   TERN_UNROLL
   for (index i = 0; i < pixels; ++i) {
-    simd::pack<float> const x = simd::in_register(simd::load(s + i * lanes));
+    simd::pack<float> const x = simd::in_register(simd::load(s + i * s_step));
     TERN_UNROLL
     for (index t = 0; t < taps; ++t)
       if (t <= i) acc[i - t] = simd::fma(x, k[t], acc[i - t]);
   }
   TERN_UNROLL
   for (index i = pixels; i < pixels + taps - 1; ++i) {
-    simd::pack<float> const x = simd::in_register(simd::load(s + i * lanes));
+    simd::pack<float> const x = simd::in_register(simd::load(s + i * s_step));
     TERN_UNROLL
     for (index t = 1; t < taps; ++t)
       if (0 <= i - t && i - t < pixels) acc[i - t] = simd::fma(x, k[t], acc[i - t]);
@@ -74,13 +73,13 @@ TERN_INLINE void add_run(simd::pack<float> (&acc)[pixels], depthwise_tile const&
   for (index i = 0; i < tile.pair_count; ++i) {
     float const* s = tile.pairs[i].signal + column;
     float const* w = tile.pairs[i].taps + tap;
-    for (index n = 0; n < fours; ++n, s += 4 * lanes, w += 4 * lanes) add_taps<pixels, 4>(acc, s, w);
+    for (index n = 0; n < fours; ++n, s += 4 * lanes, w += 4 * lanes) add_taps<pixels, 4>(acc, s, lanes, w, lanes);
     if (rest >= 3) {
-      add_taps<pixels, 3>(acc, s, w);
+      add_taps<pixels, 3>(acc, s, lanes, w, lanes);
       s += 3 * lanes, w += 3 * lanes;
     }
-    if (rest == 2 || rest == 5) add_taps<pixels, 2>(acc, s, w);
-    if (rest == 1) add_taps<pixels, 1>(acc, s, w);
+    if (rest == 2 || rest == 5) add_taps<pixels, 2>(acc, s, lanes, w, lanes);
+    if (rest == 1) add_taps<pixels, 1>(acc, s, lanes, w, lanes);
   }
 }
 
