@@ -161,6 +161,8 @@ class depthwise_block {
   void sum_tiles(depthwise_tile& t) {
     conv_axis const& a = p_.axis[2];
     bool const clipped = a.stride == 1 && a.dilation == 1;
+    t.begin = clipped ? begin_ : 0;
+    t.end = clipped ? end_ : plan_.row;
     for (t.column = 0; t.column < size_[2];) {
       index const width = depthwise_width(size_[2] - t.column);
       t.pixels = least(width, size_[2] - t.column);

@@ -6,11 +6,13 @@
 ///
 ///     out[p] = bias + sum over pairs of rows, over t of signal[p + t] taps[t]
 ///
-/// Up to four taps are held at a time, and each register of the signal serves all of them: (pixels + 2 taps - 1) loads for pixels taps
+/// A few taps are held at a time, and each register of the signal serves all of them: (pixels + 2 taps - 1) loads for pixels taps
 /// multiply-adds, where one tap at a time would wait for the loads.
 
 #include <tern/core/rounding.hpp>
 #include <tern/simd/pack.hpp>
+
+#include <cstdint>
 
 namespace tern::detail {
 inline namespace TERN_ABI {
@@ -36,20 +38,32 @@ struct depthwise_tile {
   depthwise_run const* runs;
   index run_count;
   index column;       // where the first output's run starts, beside the run's own column
+  index begin, end;   // columns that are not zeros of the border
   float const* bias;  // (lanes)
   float* out;
   index out_step;  // floats from one pixel to the next
   index pixels;    // that are stored
 };
 
-/// acc[p] += sum over t of s[p + t] w[t], t ascending for each p; rows of s and w lie so many floats apart.
-template <index pixels, index taps>
-TERN_INLINE void add_taps(simd::pack<float> (&acc)[pixels], float const* s, index s_step, float const* w, index w_step) {
+/// The most outputs, and taps beside them, that fit into registers.
+#if defined(TERN_SIMD_AVX512) || defined(TERN_SIMD_NEON)
+inline constexpr index depthwise_pixels_most = 14, depthwise_taps_most = 7;
+#else
+inline constexpr index depthwise_pixels_most = 10, depthwise_taps_most = 4;
+#endif
+
+/// acc[p] += sum over t of s[p + t] w[t], t ascending for each p; rows of s and w lie so many floats apart. Where that is asked for,
+/// rows of s are left out whose bit in `real` is not set: zeros.
+template <index pixels, index taps, bool some = false>
+TERN_INLINE void add_taps(simd::pack<float> (&acc)[pixels], float const* s, index s_step, float const* w, index w_step,
+                          std::uint32_t real = 0) {
   simd::pack<float> k[taps];
   TERN_UNROLL
   for (index t = 0; t < taps; ++t) k[t] = simd::in_register(simd::load(w + t * w_step));
   TERN_UNROLL
   for (index i = 0; i < pixels; ++i) {
+    if constexpr (some)
+      if ((real >> i & 1u) == 0) continue;
     simd::pack<float> const x = simd::in_register(simd::load(s + i * s_step));
     TERN_UNROLL
     for (index t = 0; t < taps; ++t)
@@ -57,6 +71,8 @@ TERN_INLINE void add_taps(simd::pack<float> (&acc)[pixels], float const* s, inde
   }
   TERN_UNROLL
   for (index i = pixels; i < pixels + taps - 1; ++i) {
+    if constexpr (some)
+      if ((real >> i & 1u) == 0) continue;
     simd::pack<float> const x = simd::in_register(simd::load(s + i * s_step));
     TERN_UNROLL
     for (index t = 1; t < taps; ++t)
@@ -64,22 +80,37 @@ TERN_INLINE void add_taps(simd::pack<float> (&acc)[pixels], float const* s, inde
   }
 }
 
-/// acc[p] += sum over pairs, over the run's taps t of signal[column + p + t] taps[t], by fours and what is left.
-template <index pixels>
+/// The same for 1 to depthwise_taps_most taps; if some columns are left out, for no less than half as many.
+template <index pixels, bool some, index most = depthwise_taps_most>
+TERN_INLINE void add_some_taps(simd::pack<float> (&acc)[pixels], float const* s, float const* w, index taps, std::uint32_t real) {
+  if constexpr (most > (some ? (depthwise_taps_most + 1) / 2 : 1))
+    if (taps < most) return add_some_taps<pixels, some, most - 1>(acc, s, w, taps, real);
+  add_taps<pixels, most, some>(acc, s, simd::lanes, w, simd::lanes, real);
+}
+
+/// Bits begin to end - 1, of the 32 that there are.
+TERN_INLINE std::uint32_t bits_between(index begin, index end) {
+  auto const below = [](index n) { return n <= 0 ? 0u : n >= 32 ? ~0u : (1u << n) - 1; };
+  return below(end) & ~below(begin);
+}
+
+/// acc[p] += sum over pairs, over the run's taps t of signal[column + p + t] taps[t]
+template <index pixels, bool some>
 TERN_INLINE void add_run(simd::pack<float> (&acc)[pixels], depthwise_tile const& tile, depthwise_run const& run) {
-  using simd::lanes;
-  index const rest = run.count % 4 != 1 ? run.count % 4 : run.count < 5 ? 1 : 5, fours = (run.count - rest) / 4;
-  index const column = (tile.column + run.column) * lanes, tap = run.tap * lanes;
+  constexpr index most = depthwise_taps_most;
+  index const column = tile.column + run.column;
   for (index i = 0; i < tile.pair_count; ++i) {
-    float const* s = tile.pairs[i].signal + column;
-    float const* w = tile.pairs[i].taps + tap;
-    for (index n = 0; n < fours; ++n, s += 4 * lanes, w += 4 * lanes) add_taps<pixels, 4>(acc, s, lanes, w, lanes);
-    if (rest >= 3) {
-      add_taps<pixels, 3>(acc, s, lanes, w, lanes);
-      s += 3 * lanes, w += 3 * lanes;
+    float const* s = tile.pairs[i].signal + column * simd::lanes;
+    float const* w = tile.pairs[i].taps + run.tap * simd::lanes;
+    index at = column;
+    for (index left = run.count; left > 0;) {
+      index const taps = left <= most ? left : left >= 2 * most ? most : (left + 1) / 2;  // not few at the end
+      add_some_taps<pixels, some>(acc, s, w, taps, some ? bits_between(tile.begin - at, tile.end - at) : 0);
+      s += taps * simd::lanes;
+      w += taps * simd::lanes;
+      at += taps;
+      left -= taps;
     }
-    if (rest == 2 || rest == 5) add_taps<pixels, 2>(acc, s, lanes, w, lanes);
-    if (rest == 1) add_taps<pixels, 1>(acc, s, lanes, w, lanes);
   }
 }
 
@@ -88,48 +119,41 @@ inline void depthwise_pixels(depthwise_tile const& t) noexcept {
   simd::pack<float> acc[pixels];
   TERN_UNROLL
   for (index p = 0; p < pixels; ++p) acc[p] = simd::load(t.bias);
-  for (index r = 0; r < t.run_count; ++r) add_run<pixels>(acc, t, t.runs[r]);
-  TERN_UNROLL
-  for (index p = 0; p < pixels; ++p)
-    if (p < t.pixels) simd::store(t.out + p * t.out_step, acc[p]);
+  for (index r = 0; r < t.run_count; ++r) {
+    index const from = t.column + t.runs[r].column, count = t.runs[r].count;
+    bool const zeros = from < t.begin || from + count + pixels - 1 > t.end;
+    if (zeros && count > depthwise_taps_most)  // few taps waste less on zeros than it costs to look
+      add_run<pixels, true>(acc, t, t.runs[r]);
+    else
+      add_run<pixels, false>(acc, t, t.runs[r]);
+  }
+  if (t.pixels == pixels) {
+    TERN_UNROLL
+    for (index p = 0; p < pixels; ++p) simd::store(t.out + p * t.out_step, acc[p]);
+  } else {
+    TERN_UNROLL
+    for (index p = 0; p < pixels; ++p)
+      if (p < t.pixels) simd::store(t.out + p * t.out_step, acc[p]);
+  }
 }
-
-/// The most outputs that fit into registers beside taps and signal.
-#if defined(TERN_SIMD_AVX512) || defined(TERN_SIMD_NEON)
-inline constexpr index depthwise_pixels_most = 14;
-#else
-inline constexpr index depthwise_pixels_most = 10;
-#endif
 
 /// How many of `left` outputs come next. Tiles of equal widths, as fewer than eight sums wait for each other; the width is one that
 /// there is a loop for, and may exceed what is left.
 TERN_INLINE index depthwise_width(index left) {
   index const tiles = divide_up(left, depthwise_pixels_most), even = divide_up(left, tiles);
-  constexpr index widths[] = {1, 4, 7, 8, 10, 12, 14};
+  constexpr index widths[] = {1, 4, 7, 10, 14};
   for (index w : widths)
     if (w >= even && w <= depthwise_pixels_most) return w;
   return depthwise_pixels_most;
 }
 
 inline void depthwise_pixels(depthwise_tile const& t, index width) noexcept {
-  switch (width) {
-    case 1:
-      return depthwise_pixels<1>(t);
-    case 4:
-      return depthwise_pixels<4>(t);
-    case 7:
-      return depthwise_pixels<7>(t);
-    case 8:
-      return depthwise_pixels<8>(t);
-    case 10:
-      return depthwise_pixels<10>(t);
-    default:
-      break;
-  }
-  if constexpr (depthwise_pixels_most > 10) {
-    if (width == 12) return depthwise_pixels<12>(t);
-    return depthwise_pixels<14>(t);
-  }
+  if (width == 1) return depthwise_pixels<1>(t);
+  if (width == 4) return depthwise_pixels<4>(t);
+  if (width == 7) return depthwise_pixels<7>(t);
+  if constexpr (depthwise_pixels_most > 10)
+    if (width == depthwise_pixels_most) return depthwise_pixels<depthwise_pixels_most>(t);
+  depthwise_pixels<10>(t);
 }
 
 }  // namespace TERN_ABI
