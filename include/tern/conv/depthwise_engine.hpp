@@ -39,8 +39,11 @@ struct depthwise_tables {
         tap_place[t] = at++;
       }
     }
+    if (a.stride == 1) {
+      tap_place = column_place = nullptr;
+      return;
+    }
     for (index c = 0; c < plan.row; ++c) column_place[c] = c % a.stride * plan.phase + c / a.stride;
-    if (a.stride == 1) tap_place = column_place = nullptr;
   }
 };
 
@@ -61,8 +64,9 @@ class depthwise_block {
   void run(index item) {
     place(item);
     load_taps();
+    zero_borders();
     for (index d = 0; d < size_[0]; ++d) {
-      loaded_ = 0;
+      loaded_ = start_ = 0;
       for (index h = 0; h < size_[1]; ++h) sum_row(origin_[0] + d, origin_[1] + h);
     }
   }
@@ -103,23 +107,29 @@ class depthwise_block {
     for (index l = 0; l < simd::lanes; ++l) bias_[l] = p_.bias != nullptr && l < channels_ ? p_.bias[(channel_ + l) * p_.bias_stride] : 0.f;
   }
 
-  /// Where row h of the tap's plane lies while it is seen.
-  float* signal_row(index plane, index h) const { return signal_ + (plane * plan_.ring + h % plan_.ring) * plan_.row * simd::lanes; }
+  /// Floats from a row of the signal to the next, and from a plane to the next.
+  index row_size() const { return plan_.row * simd::lanes; }
+  index plane_size() const { return plan_.ring * row_size(); }
+  /// The place in the ring of row h, one of those seen now: `start_` is the last multiple of the ring up to the first of them.
+  index slot(index h) const { return h - start_ >= plan_.ring ? h - start_ - plan_.ring : h - start_; }
   void const* input_row(index d, index h) const {
     return p_.x.point(batch_ * p_.x.batch + channel_ * p_.x.channel + d * p_.x.at[0] + h * p_.x.at[1] + first_ * p_.x.at[2]);
   }
 
-  /// Row h of the input, in plane d, which is what the tap sees.
-  void load_signal(index plane, index d, index h) {
-    float* const to = signal_row(plane, h);
+  /// Row h of plane d of the input, where zeros surround it already.
+  void load_signal(float* to, index d, index h) const {
     channel_row const row{p_.x.channel, p_.x.at[2], channels_, end_ - begin_};
-    if (tables_.column_place != nullptr) {
-      zero(to, 0, plan_.row);
-      return p_.load_x(input_row(d, h), row, to, tables_.column_place + begin_);
-    }
-    zero(to, 0, begin_);
-    zero(to, end_, plan_.row);
+    if (tables_.column_place != nullptr) return p_.load_x(input_row(d, h), row, to, tables_.column_place + begin_);
     p_.load_x(input_row(d, h), row, to + begin_ * simd::lanes, nullptr);
+  }
+  /// All columns of the ring that no row of the input fills.
+  void zero_borders() const {
+    bool const ordered = tables_.column_place == nullptr;
+    float* const end = signal_ + p_.axis[0].kernel * plane_size();
+    for (float* row = signal_; row != end; row += row_size()) {
+      zero(row, 0, ordered ? begin_ : plan_.row);
+      if (ordered) zero(row, end_, plan_.row);
+    }
   }
   static void zero(float* to, index begin, index end) {
     for (index c = begin; c < end; ++c) simd::store(to + c * simd::lanes, simd::pack<float>(0.f));
@@ -144,17 +154,26 @@ class depthwise_block {
   /// The rows that outputs (d, h) see, loaded, and their taps.
   index pair_rows(index d, index h) {
     conv_axis const &depth = p_.axis[0], &height = p_.axis[1];
-    index const first = height.first_tap(h), end = height.end_tap(h);
     index const all = height.input(h, 0), window = (height.kernel - 1) * height.dilation + 1;
-    index const from = all > 0 ? all : 0, to = least(height.in, all + window);
+    index const top = all > 0 ? all : 0, from = top > loaded_ ? top : loaded_, to = least(height.in, all + window);
+    if (top - start_ >= plan_.ring) start_ = top - top % plan_.ring;
+    index const first = height.first_tap(h), end = height.end_tap(h), taps_row = p_.axis[2].kernel * simd::lanes;
+    index const step = height.dilation * row_size();
     index count = 0;
     for (index plane = depth.first_tap(d); plane < depth.end_tap(d); ++plane) {
-      for (index i = loaded_ > from ? loaded_ : from; i < to; ++i) load_signal(plane, depth.input(d, plane), i);
-      for (index tap = first; tap < end; ++tap)
-        pairs_[count++] = {signal_row(plane, height.input(h, tap)),
-                           taps_ + (plane * height.kernel + tap) * p_.axis[2].kernel * simd::lanes};
+      float* const rows = signal_ + plane * plane_size();
+      for (index i = from; i < to; ++i) load_signal(rows + slot(i) * row_size(), depth.input(d, plane), i);
+      if (first >= end) continue;
+      float const* row = rows + slot(height.input(h, first)) * row_size();
+      float const* taps = taps_ + (plane * height.kernel + first) * taps_row;
+      for (index tap = first; tap < end; ++tap, row += step, taps += taps_row) {
+        if (row >= rows + plane_size()) row -= plane_size();
+        pairs_[count++] = {row, taps};
+      }
     }
     if (to > loaded_) loaded_ = to;
+    bool const ahead = p_.x.channel == 1 && loaded_ < height.in && depth.kernel == 1;
+    next_ = ahead ? static_cast<char const*>(input_row(depth.input(d, 0), loaded_)) : nullptr;
     return count;
   }
 
@@ -174,10 +193,18 @@ class depthwise_block {
       }
       t.runs = clipped ? &some : tables_.runs;
       t.run_count = clipped ? (some.count > 0 ? 1 : 0) : tables_.run_count;
+      fetch(t.column, t.column + width);
       depthwise_pixels(t, width);
       t.out += width * t.out_step;
       t.column += width;
     }
+  }
+
+  /// Asks for columns of the row that will be loaded next: their channels are too far apart for the hardware to foresee.
+  void fetch(index begin, index end) const {
+    if (next_ == nullptr) return;
+    index const step = p_.x.at[2] * p_.x.element;
+    for (index c = begin; c < least(end, end_ - begin_); ++c) __builtin_prefetch(next_ + c * step, 0, 3);
   }
 
   /// What follows the sums, on a row that is not in y yet.
@@ -203,8 +230,10 @@ class depthwise_block {
   depthwise_pair* pairs_;
   index origin_[3] = {}, size_[3] = {};    // of outputs
   index begin_ = 0, end_ = 0, first_ = 0;  // columns of the signal that are not zeros around it; the first one's in the input
+  index start_ = 0;                        // a multiple of the ring: see slot()
   index loaded_ = 0;                       // rows of the input before this one are in the ring, or no longer seen
   index batch_ = 0, channel_ = 0, channels_ = 0;
+  char const* next_ = nullptr;  // the row of the input that is loaded next, if it is worth asking for
 };
 
 inline std::size_t depthwise_bytes(cpu_policy const& policy, depthwise_problem const& p) {

@@ -137,14 +137,12 @@ inline void depthwise_pixels(depthwise_tile const& t) noexcept {
   }
 }
 
-/// How many of `left` outputs come next. Tiles of equal widths, as fewer than eight sums wait for each other; the width is one that
-/// there is a loop for, and may exceed what is left.
+/// How many of `left` outputs come next: one of the widths that there is a loop for, which may exceed what is left. The last two tiles
+/// are about even, as sums that are few wait for each other.
 TERN_INLINE index depthwise_width(index left) {
-  index const tiles = divide_up(left, depthwise_pixels_most), even = divide_up(left, tiles);
-  constexpr index widths[] = {1, 4, 7, 10, 14};
-  for (index w : widths)
-    if (w >= even && w <= depthwise_pixels_most) return w;
-  return depthwise_pixels_most;
+  if (left >= 2 * depthwise_pixels_most) return depthwise_pixels_most;
+  index const even = left > depthwise_pixels_most ? (left + 1) / 2 : left;
+  return even > 10 ? depthwise_pixels_most : even > 7 ? 10 : even > 4 ? 7 : even > 1 ? 4 : 1;
 }
 
 inline void depthwise_pixels(depthwise_tile const& t, index width) noexcept {

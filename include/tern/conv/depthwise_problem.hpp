@@ -18,11 +18,11 @@ struct conv_axis {
   /// The first and one past the last of the taps that an output sees.
   TERN_INLINE index first_tap(index o) const {
     index const left = before - o * stride;
-    return left > 0 ? divide_up(left, dilation) : 0;
+    return left <= 0 ? 0 : dilation == 1 ? left : divide_up(left, dilation);
   }
   TERN_INLINE index end_tap(index o) const {
     index const left = in + before - o * stride;
-    return left > 0 ? least(kernel, divide_up(left, dilation)) : 0;
+    return left <= 0 ? 0 : least(kernel, dilation == 1 ? left : divide_up(left, dilation));
   }
   TERN_INLINE index input(index o, index tap) const { return o * stride - before + tap * dilation; }
 };
@@ -86,8 +86,9 @@ TERN_INLINE index taps_of(depthwise_problem const& p) { return p.axis[0].kernel 
 TERN_INLINE void size_rows(depthwise_problem const& p, depthwise_plan& plan) {
   conv_axis const &height = p.axis[1], &width = p.axis[2];
   plan.ring = least(height.in, (height.kernel - 1) * height.dilation + 1);
-  plan.width = round_to_multiple(plan.out[2] + depthwise_pixels_most - 1, simd::lanes);
-  plan.phase = plan.width + divide_up((width.kernel - 1) * width.dilation + 1, width.stride);
+  index const computed = plan.out[2] + 4;  // no tile is wider than what is left by more
+  plan.width = round_to_multiple(computed, simd::lanes);
+  plan.phase = computed + divide_up((width.kernel - 1) * width.dilation + 1, width.stride);
   plan.row = plan.phase * width.stride;
   plan.signal_bytes = p.axis[0].kernel * plan.ring * plan.row * simd::lanes * index{sizeof(float)};
 }

@@ -26,18 +26,35 @@ TERN_INLINE float* placed(float* to, index const* place, index column) {
   return to + (place != nullptr ? place[column] : column) * simd::lanes;
 }
 
+/// `n` columns of whole registers of channels, or of a part of one.
+template <class T, bool whole>
+TERN_INLINE void load_tile(T const* from, channel_row const& row, index n, float* to, index const* place) {
+  using simd::lanes;
+  simd::pack<float> tile[lanes];
+  TERN_UNROLL
+  for (index l = 0; l < lanes; ++l) {
+    if (whole || l < row.channels)
+      tile[l] = whole && n == lanes ? simd::load(from + l * row.channel) : simd::load_n(from + l * row.channel, n);
+    else
+      tile[l] = simd::pack<float>(0.f);
+  }
+  simd::transpose(tile);
+  TERN_UNROLL
+  for (index i = 0; i < lanes; ++i)
+    if (i < n) simd::store(placed(to, place, i), tile[i]);
+}
+
 template <class T>
 inline void load_transposed(T const* from, channel_row const& row, float* to, index const* place) noexcept {
   using simd::lanes;
   for (index c = 0; c < row.columns; c += lanes) {
     index const n = least(lanes, row.columns - c);
-    simd::pack<float> tile[lanes];
-    for (index l = 0; l < lanes; ++l)
-      tile[l] = l >= row.channels ? simd::pack<float>(0.f)
-                : n == lanes      ? simd::load(from + l * row.channel + c)
-                                  : simd::load_n(from + l * row.channel + c, n);
-    simd::transpose(tile);
-    for (index i = 0; i < n; ++i) simd::store(placed(to, place, c + i), tile[i]);
+    index const* const at = place != nullptr ? place + c : nullptr;
+    float* const first = place != nullptr ? to : to + c * lanes;
+    if (row.channels == lanes)
+      load_tile<T, true>(from + c, row, n, first, at);
+    else
+      load_tile<T, false>(from + c, row, n, first, at);
   }
 }
 
@@ -64,9 +81,12 @@ inline void store_transposed(T* to, channel_row const& row, float const* from) n
   for (index c = 0; c < row.columns; c += lanes) {
     index const n = least(lanes, row.columns - c);
     simd::pack<float> tile[lanes];
+    TERN_UNROLL
     for (index i = 0; i < lanes; ++i) tile[i] = simd::load(from + (c + i) * lanes);
     simd::transpose(tile);
-    for (index l = 0; l < row.channels; ++l) {
+    TERN_UNROLL
+    for (index l = 0; l < lanes; ++l) {
+      if (l >= row.channels) break;
       if (n == lanes)
         simd::store(to + l * row.channel + c, tile[l]);
       else
