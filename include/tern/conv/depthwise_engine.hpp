@@ -74,14 +74,15 @@ class depthwise_block {
  private:
   /// Which part of the problem this is.
   void place(index item) {
+    channel_ = item % plan_.groups * simd::lanes;  // channels of one place after each other: they are neighbors in memory
+    channels_ = least(simd::lanes, p_.channels - channel_);
+    item /= plan_.groups;
     for (int d = 2; d >= 0; --d) {
       origin_[d] = item % plan_.blocks[d] * plan_.out[d];
       size_[d] = least(plan_.out[d], p_.axis[d].out - origin_[d]);
       item /= plan_.blocks[d];
     }
-    channel_ = item % plan_.groups * simd::lanes;
-    channels_ = least(simd::lanes, p_.channels - channel_);
-    batch_ = item / plan_.groups;
+    batch_ = item;
     conv_axis const& a = p_.axis[2];
     index const first = a.input(origin_[2], 0), columns = (size_[2] - 1) * a.stride + (a.kernel - 1) * a.dilation + 1;
     begin_ = least(first < 0 ? -first : 0, columns);
