@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <tern/conv/systems/arc.hpp>
 #include <tern/conv/systems/convnext.hpp>
 #include <tern/conv/systems/dynamic_conv.hpp>
 #include <tern/conv/systems/inception_next.hpp>
 #include <tern/conv/systems/separable.hpp>
 #include <tern/conv/systems/unireplknet.hpp>
 #include <tern/conv/systems/van.hpp>
+#include <tern/conv/systems/vovnet.hpp>
 
 #include "depthwise_case.hpp"
 
@@ -209,6 +211,63 @@ TEST_CASE("dynamic_conv: each sample's kernel is a mixture", "[conv]") {
     return sum;
   });
   CHECK(close(l.y.view, want, 8));
+}
+
+namespace {
+
+/// The authors' matrices as they stand in their code, for theta >= 0 and below: x = cos, y = sin, a = x - y, b = x y, c = x + y.
+std::vector<double> rotation(double theta) {
+  double const x = std::cos(theta), y = std::sin(theta), a = x - y, b = x * y, c = x + y;
+  if (theta >= 0)
+    return {a, 1 - a, 0,     0,     0,         0, 0, 0,         0,     0,     x - b,     b, 0, 1 - c + b, y - b, 0,     0,     0, 0, 0, a,
+            0, 0,     1 - a, 0,     0,         0, b, y - b,     0,     x - b, 1 - c + b, 0, 0, 0,         0,     0,     0,     0, 0, 1, 0,
+            0, 0,     0,     0,     0,         0, 0, 1 - c + b, x - b, 0,     y - b,     b, 0, 0,         0,     1 - a, 0,     0, a, 0, 0,
+            0, 0,     0,     y - b, 1 - c + b, 0, b, x - b,     0,     0,     0,         0, 0, 0,         0,     0,     1 - a, a};
+  return {c, 0, 0, 1 - c, 0,         0,     0, 0,         0,     -b,    x + b,     0, b - y, 1 - a - b, 0,     0, 0, 0, 0, 1 - c, c,
+          0, 0, 0, 0,     0,         0,     0, 0,         0,     x + b, 1 - a - b, 0, -b,    b - y,     0,     0, 0, 0, 0, 1,     0,
+          0, 0, 0, 0,     b - y,     -b,    0, 1 - a - b, x + b, 0,     0,         0, 0,     0,         0,     0, 0, 0, c, 1 - c, 0,
+          0, 0, 0, 0,     1 - a - b, b - y, 0, x + b,     -b,    0,     0,         0, 0,     0,         1 - c, 0, 0, c};
+}
+
+}  // namespace
+
+TEST_CASE("arc: mixtures of kernels that are turned either way", "[conv]") {
+  layer l;
+  auto const kernels = l.r.normal(2 * 9 * l.c, 0.3), lambda = l.r.normal(l.n * 2);
+  std::vector<float> const theta = {0.6f, -0.4f, 0.f, 0.7f};
+  arc(cpu, l.x.view, view(kernels.data(), 2, 3, 3, l.c), view(lambda.data(), l.n, 2), view(theta.data(), l.n, 2), l.y.view, same_padding{});
+  auto const want = l.image.convolved(3, 3, 1, [&](index n, index p, index q, index k) {
+    double sum = 0;
+    for (index i = 0; i < 2; ++i) {
+      auto const at = static_cast<std::size_t>(n * 2 + i);
+      auto const turn = rotation(d(theta[at]));
+      for (index t = 0; t < 9; ++t)
+        sum += d(lambda[at]) * turn[static_cast<std::size_t>((p * 3 + q) * 9 + t)] *
+               d(kernels[static_cast<std::size_t>((i * 9 + t) * l.c + k)]);
+    }
+    return sum;
+  });
+  CHECK(close(l.y.view, want, 8));
+}
+
+TEST_CASE("vovnet: the product of maps side by side", "[conv]") {
+  rng r(31);
+  index const pixels = 20, n = 7, widths[] = {5, 16, 9};
+  auto const w = r.normal(n * 30), b = r.normal(n), x0 = r.normal(pixels * 5), x1 = r.normal(pixels * 16), x2 = r.normal(pixels * 9);
+  std::vector<float> y(static_cast<std::size_t>(pixels * n));
+  std::vector<float> const* const maps[] = {&x0, &x1, &x2};
+  vovnet(cpu, {view(x0.data(), pixels, 5), view(x1.data(), pixels, 16), view(x2.data(), pixels, 9)}, view(w.data(), n, 30),
+         view(y.data(), pixels, n), bias{b}, act::relu{});
+  std::vector<double> want;
+  for (index p = 0; p < pixels; ++p)
+    for (index o = 0; o < n; ++o) {
+      double sum = d(b[static_cast<std::size_t>(o)]);
+      for (index m = 0, at = 0; m < 3; at += widths[m++])
+        for (index c = 0; c < widths[m]; ++c)
+          sum += d((*maps[m])[static_cast<std::size_t>(p * widths[m] + c)]) * d(w[static_cast<std::size_t>(o * 30 + at + c)]);
+      want.push_back(std::max(sum, 0.));
+    }
+  CHECK(compare(y, want, std::vector<double>(want.size(), 40.), 0x1p-22));
 }
 
 }  // namespace tern::test
