@@ -15,6 +15,7 @@
 #include <tern/core/error.hpp>
 
 namespace tern {
+inline namespace TERN_ABI {
 
 /// Numbers for up to three dimensions: {} for a default, one for all, or one each.
 struct each_dimension {
@@ -58,4 +59,5 @@ struct same_padding {};
 /// Channels come before the dimensions of space, in x, w, y and a residual.
 struct channels_first {};
 
+}  // namespace TERN_ABI
 }  // namespace tern
