@@ -104,6 +104,20 @@ TEST_CASE("depthwise_conv: rows and images too long for one piece", "[conv]") {
   check<true>(image, r);
 }
 
+TEST_CASE("depthwise_conv: images so large that neighboring channels are loaded together", "[conv]") {
+  rng r(7);
+  for (index step : {1, 2}) {
+    depthwise_case<2> c;
+    c.s.channels = 54;
+    c.s.in[1] = c.s.in[2] = 70;
+    c.s.kernel[1] = c.s.kernel[2] = 3;
+    c.s.stride[1] = c.s.stride[2] = step;
+    c.s.before[1] = c.s.before[2] = 1;
+    c.set_outputs();
+    check<false>(c, r);
+  }
+}
+
 TEST_CASE("depthwise_conv: f16 and bf16", "[conv]") {
   rng r(3);
   for (int i = 0; i < 4; ++i) {

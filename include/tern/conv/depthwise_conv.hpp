@@ -20,7 +20,7 @@
 ///
 /// Errors   extents that do not fit; strides and dilations below 1, paddings below 0; options for another number of dimensions; y is x.
 /// Special  taps on the zeros around the input are left out or are 0 w: weights have to be finite.
-/// Memory   scratch from the policy: up to 0.4 MiB a thread, more for kernels that need it.
+/// Memory   scratch from the policy: up to 0.6 MiB a thread, more for kernels that need it.
 /// Bits     do not depend on the number of threads, nor on what else is in the batch.
 /// Cost     one multiply-add for each tap and output, and a pass over x and y: channels first, or strides that are not 1, are turned
 ///          on the way. Fewer channels than lanes leave lanes idle.
@@ -195,6 +195,7 @@ inline constexpr struct depthwise_conv_fn {
     p.w = detail::conv_tensor_of<N, void const*>(w, r.first);
     p.y = detail::conv_tensor_of<N, void*>(y, r.first);
     p.load_x = &detail::load_row<typename X::value_type>;
+    p.load_members = &detail::load_members<typename X::value_type>;
     p.load_w = &detail::load_row<typename W::value_type>;
     p.store_y = &detail::store_row<typename Y::value_type>;
     p.direct = std::is_same_v<typename Y::value_type, float> && p.y.channel == 1 && r.step_count == 0;

@@ -56,27 +56,28 @@ class depthwise_block {
         tables_(tables),
         signal_(reinterpret_cast<float*>(memory)),
         taps_(reinterpret_cast<float*>(memory + plan.signal_bytes)),
-        bias_(taps_ + taps_of(p) * simd::lanes),
         row_(reinterpret_cast<float*>(memory + plan.signal_bytes + plan.taps_bytes)),
         added_(row_ + plan.width * simd::lanes),
         pairs_(reinterpret_cast<depthwise_pair*>(memory + plan.signal_bytes + plan.taps_bytes + plan.out_bytes)) {}
 
   void run(index item) {
     place(item);
-    load_taps();
+    for (index g = 0; g < members_; ++g) load_taps(g);
     zero_borders();
     for (index d = 0; d < size_[0]; ++d) {
       loaded_ = start_ = 0;
-      for (index h = 0; h < size_[1]; ++h) sum_row(origin_[0] + d, origin_[1] + h);
+      for (index h = 0; h < size_[1]; ++h) sum_rows(origin_[0] + d, origin_[1] + h);
     }
   }
 
  private:
   /// Which part of the problem this is.
   void place(index item) {
-    channel_ = item % plan_.groups * simd::lanes;  // channels of one place after each other: they are neighbors in memory
-    channels_ = least(simd::lanes, p_.channels - channel_);
-    item /= plan_.groups;
+    index const teams = divide_up(plan_.groups, plan_.team);
+    channel_ = item % teams * plan_.team * simd::lanes;  // channels of one place after each other: they are neighbors in memory
+    channels_ = least(plan_.team * simd::lanes, p_.channels - channel_);
+    members_ = divide_up(channels_, simd::lanes);
+    item /= teams;
     for (int d = 2; d >= 0; --d) {
       origin_[d] = item % plan_.blocks[d] * plan_.out[d];
       size_[d] = least(plan_.out[d], p_.axis[d].out - origin_[d]);
@@ -91,21 +92,31 @@ class depthwise_block {
     first_ = first + begin_;
   }
 
-  void load_taps() {
+  /// The channels of a member.
+  index channel_of(index g) const { return channel_ + g * simd::lanes; }
+  index channels_of(index g) const { return least(simd::lanes, channels_ - g * simd::lanes); }
+  /// Floats from a member's taps, with a bias behind them, to the next one's; and from its signal to the next one's.
+  index taps_size() const { return (taps_of(p_) + 1) * simd::lanes; }
+  index signal_size() const { return p_.axis[0].kernel * plane_size(); }
+
+  void load_taps(index g) {
     index const kh = p_.axis[1].kernel, kw = p_.axis[2].kernel;
-    index const from = batch_ * p_.w.batch + channel_ * p_.w.channel;
+    index const from = batch_ * p_.w.batch + channel_of(g) * p_.w.channel, channels = channels_of(g);
+    float* const taps = taps_ + g * taps_size();
     for (index d = 0; d < p_.axis[0].kernel; ++d) {
       index const plane = from + d * p_.w.at[0];
-      float* const to = taps_ + d * kh * kw * simd::lanes;
+      float* const to = taps + d * kh * kw * simd::lanes;
       if (tables_.tap_place == nullptr && p_.w.at[1] == kw * p_.w.at[2]) {
-        p_.load_w(p_.w.point(plane), {p_.w.channel, p_.w.at[2], channels_, kh * kw}, to, nullptr);
+        p_.load_w(p_.w.point(plane), {p_.w.channel, p_.w.at[2], channels, kh * kw}, to, nullptr);
         continue;
       }
       for (index h = 0; h < kh; ++h)
-        p_.load_w(p_.w.point(plane + h * p_.w.at[1]), {p_.w.channel, p_.w.at[2], channels_, kw}, to + h * kw * simd::lanes,
+        p_.load_w(p_.w.point(plane + h * p_.w.at[1]), {p_.w.channel, p_.w.at[2], channels, kw}, to + h * kw * simd::lanes,
                   tables_.tap_place);
     }
-    for (index l = 0; l < simd::lanes; ++l) bias_[l] = p_.bias != nullptr && l < channels_ ? p_.bias[(channel_ + l) * p_.bias_stride] : 0.f;
+    float* const bias = taps + taps_size() - simd::lanes;
+    for (index l = 0; l < simd::lanes; ++l)
+      bias[l] = p_.bias != nullptr && l < channels ? p_.bias[(channel_of(g) + l) * p_.bias_stride] : 0.f;
   }
 
   /// Floats from a row of the signal to the next, and from a plane to the next.
@@ -120,13 +131,18 @@ class depthwise_block {
   /// Row h of plane d of the input, where zeros surround it already.
   void load_signal(float* to, index d, index h) const {
     channel_row const row{p_.x.channel, p_.x.at[2], channels_, end_ - begin_};
-    if (tables_.column_place != nullptr) return p_.load_x(input_row(d, h), row, to, tables_.column_place + begin_);
-    p_.load_x(input_row(d, h), row, to + begin_ * simd::lanes, nullptr);
+    bool const ordered = tables_.column_place == nullptr;
+    float* const first = ordered ? to + begin_ * simd::lanes : to;
+    index const* const place = ordered ? nullptr : tables_.column_place + begin_;
+    if (plan_.team == 1)
+      p_.load_x(input_row(d, h), row, first, place);
+    else
+      p_.load_members(input_row(d, h), row, first, signal_size(), place);
   }
   /// All columns of the ring that no row of the input fills.
   void zero_borders() const {
     bool const ordered = tables_.column_place == nullptr;
-    float* const end = signal_ + p_.axis[0].kernel * plane_size();
+    float* const end = signal_ + members_ * signal_size();
     for (float* row = signal_; row != end; row += row_size()) {
       zero(row, 0, ordered ? begin_ : plan_.row);
       if (ordered) zero(row, end_, plan_.row);
@@ -137,19 +153,29 @@ class depthwise_block {
   }
 
   /// The outputs (d, h, all columns of the block).
-  void sum_row(index d, index h) {
+  void sum_rows(index d, index h) {
+    index const count = pair_rows(d, h);
+    for (index g = 0; g < members_; ++g) {
+      sum_row(d, h, g, count);
+      for (index i = 0; i < count; ++i) {
+        pairs_[i].signal += signal_size();
+        pairs_[i].taps += taps_size();
+      }
+    }
+  }
+  void sum_row(index d, index h, index g, index count) {
     depthwise_tile t{};
     t.pairs = pairs_;
-    t.pair_count = pair_rows(d, h);
-    t.bias = bias_;
-    index const to = batch_ * p_.y.batch + channel_ * p_.y.channel + d * p_.y.at[0] + h * p_.y.at[1] + origin_[2] * p_.y.at[2];
-    bool const direct = p_.direct && channels_ == simd::lanes;
+    t.pair_count = count;
+    t.bias = taps_ + (g + 1) * taps_size() - simd::lanes;
+    index const to = batch_ * p_.y.batch + channel_of(g) * p_.y.channel + d * p_.y.at[0] + h * p_.y.at[1] + origin_[2] * p_.y.at[2];
+    bool const direct = p_.direct && channels_of(g) == simd::lanes;
     t.out = direct ? static_cast<float*>(p_.y.point(to)) : row_;
     t.out_step = direct ? p_.y.at[2] : simd::lanes;
     sum_tiles(t);
     if (direct) return;
-    finish(d, h);
-    p_.store_y(p_.y.point(to), {p_.y.channel, p_.y.at[2], channels_, size_[2]}, row_);
+    finish(d, h, g);
+    p_.store_y(p_.y.point(to), {p_.y.channel, p_.y.at[2], channels_of(g), size_[2]}, row_);
   }
 
   /// The rows that outputs (d, h) see, loaded, and their taps.
@@ -173,7 +199,7 @@ class depthwise_block {
       }
     }
     if (to > loaded_) loaded_ = to;
-    bool const ahead = p_.x.channel == 1 && loaded_ < height.in && depth.kernel == 1;
+    bool const ahead = p_.x.channel == 1 && plan_.team == 1 && loaded_ < height.in && depth.kernel == 1;
     next_ = ahead ? static_cast<char const*>(input_row(depth.input(d, 0), loaded_)) : nullptr;
     return count;
   }
@@ -209,7 +235,7 @@ class depthwise_block {
   }
 
   /// What follows the sums, on a row that is not in y yet.
-  void finish(index d, index h) {
+  void finish(index d, index h, index g) {
     for (int s = 0; s < p_.step_count; ++s) {
       conv_step const& step = p_.steps[s];
       index const n = size_[2] * simd::lanes;
@@ -218,8 +244,8 @@ class depthwise_block {
         continue;
       }
       conv_tensor<void const*> const& r = step.added;
-      index const at = batch_ * r.batch + channel_ * r.channel + d * r.at[0] + h * r.at[1] + origin_[2] * r.at[2];
-      step.load(r.point(at), {r.channel, r.at[2], channels_, size_[2]}, added_, nullptr);
+      index const at = batch_ * r.batch + channel_of(g) * r.channel + d * r.at[0] + h * r.at[1] + origin_[2] * r.at[2];
+      step.load(r.point(at), {r.channel, r.at[2], channels_of(g), size_[2]}, added_, nullptr);
       for (index i = 0; i < n; i += simd::lanes) simd::store(row_ + i, simd::load(row_ + i) + simd::load(added_ + i));
     }
   }
@@ -227,13 +253,13 @@ class depthwise_block {
   depthwise_problem const& p_;
   depthwise_plan const& plan_;
   depthwise_tables const& tables_;
-  float *signal_, *taps_, *bias_, *row_, *added_;
+  float *signal_, *taps_, *row_, *added_;
   depthwise_pair* pairs_;
   index origin_[3] = {}, size_[3] = {};    // of outputs
   index begin_ = 0, end_ = 0, first_ = 0;  // columns of the signal that are not zeros around it; the first one's in the input
   index start_ = 0;                        // a multiple of the ring: see slot()
   index loaded_ = 0;                       // rows of the input before this one are in the ring, or no longer seen
-  index batch_ = 0, channel_ = 0, channels_ = 0;
+  index batch_ = 0, channel_ = 0, channels_ = 0, members_ = 0;
   char const* next_ = nullptr;  // the row of the input that is loaded next, if it is worth asking for
 };
 

@@ -55,6 +55,7 @@ struct depthwise_problem {
   conv_tensor<void const*> x, w;
   conv_tensor<void*> y;
   load_row_function load_x = nullptr, load_w = nullptr;
+  load_members_function load_members = nullptr;
   store_row_function store_y = nullptr;
   bool direct = false;  // y takes registers as they are
   float const* bias = nullptr;
@@ -64,11 +65,12 @@ struct depthwise_problem {
   bool adds = false;
 };
 
-/// How a problem is cut: blocks of `out` outputs of `lanes` channels. A thread's memory holds the rows of the signal that one row of
-/// outputs sees, each in the place of one that is no longer seen, and the taps.
+/// How a problem is cut: blocks of `out` outputs of `team` groups of `lanes` channels. A thread's memory holds the rows of the signal that
+/// one row of outputs sees, each in the place of one that is no longer seen, and the taps.
 struct depthwise_plan {
   index out[3], blocks[3];
   index groups;  // of channels
+  index team;    // of groups
   index items;
   index ring;        // rows of a plane that are held
   index phase;       // columns of a signal's row that are `stride` inputs apart lie side by side: so many
@@ -114,16 +116,27 @@ TERN_INLINE void size_blocks(depthwise_problem const& p, depthwise_plan& plan) {
   }
 }
 
+/// Channels that are far apart in large images come one cache line at a time, which memory is slow at: rows are then loaded for
+/// neighboring groups in the order of their memory. Large kernels have enough to do meanwhile.
+TERN_INLINE index team_size(depthwise_problem const& p, depthwise_plan const& plan) {
+  constexpr index team_bytes = 512 * 1024, most_taps = 49, large_image = 1024 * 1024;
+  index const image = p.axis[1].in * p.axis[2].in * p.channels * p.x.element, taps = taps_of(p);
+  if (p.x.channel != 1 || p.axis[0].kernel > 1 || taps > most_taps || image < large_image) return 1;
+  index const fit = team_bytes / (plan.signal_bytes + taps * simd::lanes * index{sizeof(float)});
+  return fit < 2 ? 1 : divide_up(plan.groups, divide_up(plan.groups, fit));  // even ones
+}
+
 TERN_INLINE depthwise_plan plan_depthwise(depthwise_problem const& p) {
   depthwise_plan plan{};
   if (p.batch * p.channels * p.axis[0].out * p.axis[1].out * p.axis[2].out == 0) return plan;
   plan.groups = divide_up(p.channels, simd::lanes);
   size_blocks(p, plan);
-  plan.items = p.batch * plan.groups;
+  plan.team = team_size(p, plan);
+  plan.items = p.batch * divide_up(plan.groups, plan.team);
   for (int d = 0; d < 3; ++d) plan.items *= plan.blocks[d] = divide_up(p.axis[d].out, plan.out[d]);
   constexpr index line = workspace::alignment, pack_bytes = simd::lanes * index{sizeof(float)};
-  plan.signal_bytes = round_to_multiple(plan.signal_bytes, line);
-  plan.taps_bytes = round_to_multiple((taps_of(p) + 1) * pack_bytes, line);  // and the bias
+  plan.signal_bytes = round_to_multiple(plan.team * plan.signal_bytes, line);
+  plan.taps_bytes = round_to_multiple(plan.team * (taps_of(p) + 1) * pack_bytes, line);  // and the bias
   plan.out_bytes = round_to_multiple((p.adds ? 2 : 1) * plan.width * pack_bytes, line);
   plan.pairs_bytes = round_to_multiple(p.axis[0].kernel * p.axis[1].kernel * index{sizeof(depthwise_pair)}, line);
   plan.bytes = plan.signal_bytes + plan.taps_bytes + plan.out_bytes + plan.pairs_bytes;

@@ -19,6 +19,8 @@ struct channel_row {
 
 /// Reads a row to `to` (columns, lanes), with zeros in lanes past the channels; column c goes to place[c], or to c if there is none.
 using load_row_function = void (*)(void const* from, channel_row const& row, float* to, index const* place);
+/// The same for channels of several registers that lie side by side, each with a row of its own.
+using load_members_function = void (*)(void const* from, channel_row const& row, float* to, index member, index const* place);
 /// Writes a row from `from` (columns rounded up to lanes, lanes).
 using store_row_function = void (*)(void* to, channel_row const& row, float const* from);
 
@@ -72,6 +74,20 @@ inline void load_row(void const* memory, channel_row const& row, float* to, inde
     for (index c = 0; c < row.columns; ++c)
       for (index l = 0; l < lanes; ++l)
         placed(to, place, c)[l] = l < row.channels ? static_cast<float>(from[c * row.column + l * row.channel]) : 0.f;
+  }
+}
+
+/// Rows of several registers of channels that lie side by side, in the order of their memory: member g goes to `to` + g `member` floats.
+template <class T>
+inline void load_members(void const* memory, channel_row const& row, float* to, index member, index const* place) noexcept {
+  using simd::lanes;
+  T const* const from = static_cast<T const*>(memory);
+  for (index c = 0; c < row.columns; ++c) {
+    float* out = placed(to, place, c);
+    T const* const at = from + c * row.column;
+    index l = 0;
+    for (; l + lanes <= row.channels; l += lanes, out += member) simd::store(out, simd::load(at + l));
+    if (l < row.channels) simd::store(out, simd::load_n(at + l, row.channels - l));
   }
 }
 
