@@ -64,7 +64,7 @@ struct matmul_request {
     expect(prologue_count < most_prologues, "matmul", "the number of prologues", prologue_count + 1, "at most 4");
     prologues[prologue_count++] = prologue_of(p);
   }
-  TERN_INLINE void set(residual const& r) {
+  TERN_INLINE void set(residual<2> const& r) {
     added = r.values;
     add_epilogue(epilogue_of(r));
   }

@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// @file conv/causal_conv.hpp
+/// Short causal depthwise convolution along a sequence, whole or in pieces of any length.
+///
+///     y[b, t, c] = f(bias[c] + sum over j < width of w[j, c] x[b, t - width + 1 + j, c])
+///
+///     x, y (batch, length, channels)   f32, f16 or bf16; channels contiguous; y may not be x
+///     w (width, channels)              f32, channels contiguous; 2 to 8 rows in models, any number here
+///
+///     causal_conv(policy, x, w, y, bias{b}, act::silu{})                       Mamba's, width 4
+///     causal_conv(policy, x, w, y, conv_state{s})                              the next tokens of a sequence: one, or any number
+///
+/// Options come in any order: bias (channels); a function of registers (act::*, each, a lambda); conv_state{s}, s (batch, width - 1,
+/// channels), f32: the inputs before x, which are zeros without it, and afterwards the last ones. A sequence in pieces gives the same
+/// bits as in one.
+///
+/// Errors   extents that do not fit; channels that are not contiguous; y is x.
+/// Special  as the formula says; inputs before a sequence are zeros times w.
+/// Cost     2 width flop an element, one pass over x and y.
+/// Error    |y - exact| <= accuracy(width) 2^-24 (|bias| + sum of |w x|), the function and y's rounding apart.
+/// Source   Gu and Dao, "Mamba", 2023 (width 4, silu); So et al., "Primer", 2021 (width 3 on q, k and v).
+
+#include <tern/conv/depthwise_kernel.hpp>
+#include <tern/conv/register_function.hpp>
+#include <tern/core/parallel_for.hpp>
+#include <tern/matmul/bias.hpp>
+#include <tern/pointwise/rows.hpp>
+
+namespace tern {
+inline namespace TERN_ABI {
+
+/// The inputs before a piece of a sequence (batch, width - 1, channels), replaced by those before the next piece.
+struct conv_state {
+  tensor_view<float, 3> values;
+  TERN_INLINE explicit conv_state(tensor_view<float, 3> const& v) : values(v) {}
+};
+
+}  // namespace TERN_ABI
+
+namespace detail {
+inline namespace TERN_ABI {
+
+/// What the options of a call say. It refers to them.
+struct causal_request {
+  tensor_view<float const, 1> bias;
+  tensor_view<float, 3> state;
+  void const* function = nullptr;
+  void (*apply)(void const*, float*, index) = nullptr;
+
+  TERN_INLINE void set(tern::bias const& b) { bias = b.values; }
+  TERN_INLINE void set(conv_state const& s) { state = s.values; }
+  template <class F>
+  TERN_INLINE void set(each<F> const& e) {
+    set(e.f);
+  }
+  template <register_function F>
+  TERN_INLINE void set(F const& f) {
+    expect(apply == nullptr, "causal_conv", "the number of functions", 2, "at most 1");
+    function = &f;
+    apply = &apply_to_registers<F>;
+  }
+};
+template <class O>
+concept causal_option = requires(causal_request& r, O const& o) { r.set(o); };
+
+/// Tokens that are summed side by side, and channels whose sums are finished at a time.
+inline constexpr index causal_tokens = 4, causal_channels = 8 * simd::lanes;
+
+/// out[p] = bias + sum over j of s[p + j] w[j]
+template <index tokens>
+TERN_INLINE void causal_sums(float const* s, index s_step, float const* w, index w_step, index width, simd::pack<float> bias, float* out,
+                             index out_step) {
+  simd::pack<float> acc[tokens];
+  TERN_UNROLL
+  for (index p = 0; p < tokens; ++p) acc[p] = bias;
+  for (; width > 4; width -= 4, s += 4 * s_step, w += 4 * w_step) add_taps<tokens, 4>(acc, s, s_step, w, w_step);
+  if (width == 4) add_taps<tokens, 4>(acc, s, s_step, w, w_step);
+  if (width == 3) add_taps<tokens, 3>(acc, s, s_step, w, w_step);
+  if (width == 2) add_taps<tokens, 2>(acc, s, s_step, w, w_step);
+  if (width == 1) add_taps<tokens, 1>(acc, s, s_step, w, w_step);
+  TERN_UNROLL
+  for (index p = 0; p < tokens; ++p) simd::store(out + p * out_step, acc[p]);
+}
+
+template <class X, class Y>
+class causal_block {
+ public:
+  causal_block(tensor_view<X, 3> const& x, tensor_view<float const, 2> const& w, tensor_view<Y, 3> const& y, causal_request const& r)
+      : x_(x), w_(w), y_(y), request_(r), width_(w.extent(0)) {}
+
+  /// The outputs of tokens `begin` to `end`.
+  void run(index batch, index begin, index end) const {
+    index const channels = x_.extent(2);
+    for (index t = begin; t < end; t += causal_tokens)
+      for (index c = 0; c < channels; c += causal_channels)
+        run_tile(batch, t, least(causal_tokens, end - t), c, least(causal_channels, channels - c));
+  }
+
+ private:
+  /// `tokens` by `channels` outputs, into y where it takes them as they are.
+  void run_tile(index batch, index t, index tokens, index c, index channels) const {
+    float block[causal_tokens * causal_channels];
+    bool const direct = std::is_same_v<Y, float> && request_.apply == nullptr && tokens == causal_tokens && channels % simd::lanes == 0;
+    float* out = block;
+    index step = causal_channels;
+    if constexpr (std::is_same_v<Y, float>)
+      if (direct) {
+        out = &y_(batch, t, c);
+        step = y_.stride(1);
+      }
+    for (index i = 0; i < channels; i += simd::lanes) {
+      index const n = least(simd::lanes, channels - i);
+      bool const whole = n == simd::lanes && tokens == causal_tokens && t >= width_ - 1 && std::is_same_v<X, float const>;
+      if (!whole) {
+        sum_any(batch, t, tokens, c + i, n, out + i, step);
+        continue;
+      }
+      if constexpr (std::is_same_v<X, float const>)
+        causal_sums<causal_tokens>(&x_(batch, t - width_ + 1, c + i), x_.stride(1), &w_(0, c + i), w_.stride(0), width_, bias(c + i, n),
+                                   out + i, step);
+    }
+    if (direct) return;
+    index const rounded = round_to_multiple(channels, simd::lanes);
+    for (index p = 0; p < tokens; ++p) {
+      float* const row = block + p * causal_channels;
+      if (request_.apply != nullptr) request_.apply(request_.function, row, rounded);
+      convert_row(row, &y_(batch, t + p, c), channels);
+    }
+  }
+
+  /// The same sums for one register or a part of it, of any type, and of inputs that may lie before x.
+  void sum_any(index batch, index t, index tokens, index c, index n, float* out, index step) const {
+    using simd::lanes;
+    simd::pack<float> const b = bias(c, n);
+    for (index p = 0; p < tokens; ++p) {
+      simd::pack<float> sum = b;
+      for (index j = 0; j < width_; ++j) sum = simd::fma(input(batch, t + p - width_ + 1 + j, c, n), weight(j, c, n), sum);
+      simd::store(out + p * step, sum);
+    }
+  }
+
+  simd::pack<float> input(index batch, index t, index c, index n) const {
+    if (t >= 0) return n == simd::lanes ? simd::load(&x_(batch, t, c)) : simd::load_n(&x_(batch, t, c), n);
+    if (request_.state.data() == nullptr) return simd::pack<float>(0.f);
+    return simd::load_n(static_cast<float const*>(&request_.state(batch, t + width_ - 1, c)), n);
+  }
+  simd::pack<float> weight(index j, index c, index n) const {
+    return n == simd::lanes ? simd::load(&w_(j, c)) : simd::load_n(&w_(j, c), n);
+  }
+  simd::pack<float> bias(index c, index n) const {
+    return request_.bias.data() == nullptr ? simd::pack<float>(0.f) : simd::load_n(&request_.bias[c], n);
+  }
+
+  tensor_view<X, 3> const& x_;
+  tensor_view<float const, 2> const& w_;
+  tensor_view<Y, 3> const& y_;
+  causal_request const& request_;
+  index width_;
+};
+
+/// The last width - 1 of the inputs before and in x: rows move down the state, so that each is read before it is replaced.
+template <class X>
+inline void keep_inputs(tensor_view<X, 3> const& x, tensor_view<float, 3> const& state) {
+  index const length = x.extent(1), kept = state.extent(1);
+  for (index b = 0; b < x.extent(0); ++b)
+    for (index i = 0; i < kept; ++i) {
+      index const from = length + i - kept;
+      float* const to = &state(b, i, 0);
+      if (from >= 0)
+        convert_row(&x(b, from, 0), to, x.extent(2));
+      else
+        convert_row(static_cast<float const*>(&state(b, from + kept, 0)), to, x.extent(2));
+    }
+}
+
+}  // namespace TERN_ABI
+}  // namespace detail
+
+inline namespace TERN_ABI {
+
+/// `tern::causal_conv(policy, x, w, y, options...)`: see the top of conv/causal_conv.hpp.
+inline constexpr struct causal_conv_fn {
+  /// |y - exact| <= this * 2^-24 * (|bias| + sum over taps of |w x|): each product and each addition rounds once.
+  static constexpr double accuracy(index width) { return static_cast<double>(width) + 2; }
+
+  template <tensor_like X, tensor_like W, tensor_like Y, class... Options>
+  void operator()(cpu_policy const& policy, X&& x, W&& w, Y&& y, Options const&... options) const {
+    auto const xs = tern::view(x);                         // (batch, length, channels)
+    tensor_view<float const, 2> const ws = tern::view(w);  // (width, channels)
+    auto const ys = tern::view(y);                         // (batch, length, channels)
+    static_assert((detail::causal_option<Options> && ...),
+                  "tern: an option of causal_conv is bias, conv_state, or a function of registers (act::*, each)");
+    detail::causal_request r;
+    (r.set(options), ...);
+    check(xs, ws, ys, r);
+    if (xs.size() == 0) return;
+    using element = typename decltype(xs)::value_type const;
+    tensor_view<element, 3> const from = xs;
+    detail::causal_block const block(from, ws, ys, r);
+    // Pieces of four times the pointwise grain: each reads width - 1 tokens of the piece before again.
+    index const length = xs.extent(1), share = 4 * detail::pointwise_grain / xs.extent(2);
+    index const tokens = share < 8 ? 8 : detail::round_to_multiple(share, detail::causal_tokens),
+                pieces = detail::divide_up(length, tokens);
+    detail::parallel_for(policy, xs.extent(0) * pieces, [&](index item, index) TERN_LAMBDA {
+      index const begin = item % pieces * tokens;
+      block.run(item / pieces, begin, detail::least(begin + tokens, length));
+    });
+    if (r.state.data() != nullptr) detail::keep_inputs(from, r.state);
+  }
+
+ private:
+  template <class X, class Y>
+  static void check(X const& x, tensor_view<float const, 2> const& w, Y const& y, detail::causal_request const& r) {
+    constexpr char const* op = "causal_conv";
+    static_assert(X::rank == 3 && Y::rank == 3, "tern: causal_conv takes x and y (batch, length, channels)");
+    static_assert(!std::is_const_v<typename Y::element_type>, "tern: causal_conv writes y, which is not const");
+    detail::expect_rows(op, "x", x);
+    detail::expect_rows(op, "w", w);
+    detail::expect_like(op, "y", y, "x", x);
+    detail::expect_extent(op, "w", w, 1, "x", x, 2);
+    detail::expect(w.extent(0) >= 1, op, "w.extent(0)", w.extent(0), "at least 1");
+    if (static_cast<void const*>(x.data()) == static_cast<void const*>(y.data()) && y.size() > 0)
+      detail::fail("causal_conv: y is x, expected memory of its own");
+    if (r.bias.data() != nullptr) {
+      detail::expect_rows(op, "bias", r.bias);
+      detail::expect_extent(op, "bias", r.bias, 0, "x", x, 2);
+    }
+    if (r.state.data() == nullptr) return;
+    detail::expect_rows(op, "conv_state", r.state);
+    detail::expect_extent(op, "conv_state", r.state, 0, "x", x, 0);
+    detail::expect_equal(op, "conv_state.extent(1)", r.state.extent(1), "w.extent(0) - 1", w.extent(0) - 1);
+    detail::expect_extent(op, "conv_state", r.state, 2, "x", x, 2);
+  }
+} causal_conv{};
+
+}  // namespace TERN_ABI
+}  // namespace tern

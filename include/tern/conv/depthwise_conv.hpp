@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// @file conv/depthwise_conv.hpp
+/// Depthwise convolution in one, two or three dimensions of space: each channel with a kernel of its own.
+///
+///     y[b, o, c] = bias[c] + sum over t of w[t, c] x[b, o stride - before + t dilation, c]        o, t: positions in space
+///
+///     x (batch, [depth, [height,]] width, channels)           f32, f16 or bf16, any strides
+///     w ([depth, [height,]] width, channels)                  or (batch, ...): a kernel for each sample
+///     y (batch, [depth, [height,]] width, channels)           may not overlap x or w
+///
+///     depthwise_conv(policy, x, w, y, same_padding{})                                  7 x 7 of ConvNeXt
+///     depthwise_conv(policy, x, w, y, padding{1}, stride{2}, bias{b}, act::silu{})     conv/conv_options.hpp: stride, dilation, padding
+///     depthwise_conv(policy, x, w, y, channels_first{}, same_padding{}, act::gelu{}, residual{x})
+///
+/// Options come in any order. A bias (channels) is added first; then functions (act::*, each, or one of simd::pack<float>) and residuals
+/// (y's shape, f32; may be y) follow in the order in which they are given. With channels_first x is (batch, channels, ...), w (channels,
+/// ...), and so are y and residuals. Which axis holds channels is said and not guessed from strides: both are right for a batch of one
+/// image whose channels are as many as its columns. They come last by default, as nothing has to be turned then.
+///
+/// Errors   extents that do not fit; strides and dilations below 1, paddings below 0; options for another number of dimensions; y is x.
+/// Special  taps on the zeros around the input are left out or are 0 w: weights have to be finite.
+/// Memory   scratch from the policy: up to 0.6 MiB a thread, more for kernels that need it.
+/// Bits     do not depend on the number of threads, nor on what else is in the batch.
+/// Cost     one multiply-add for each tap and output, and a pass over x and y: channels first, or strides that are not 1, are turned
+///          on the way. Fewer channels than lanes leave lanes idle.
+/// Error    |y - exact| <= accuracy(taps) 2^-24 (|bias| + sum of |w x|), functions and residuals apart: additions in a row, half the
+///          square root of their number and more.
+
+#include <tern/conv/conv_options.hpp>
+#include <tern/conv/depthwise_engine.hpp>
+#include <tern/conv/register_function.hpp>
+#include <tern/core/tensor_view.hpp>
+#include <tern/matmul/bias.hpp>
+
+namespace tern::detail {
+inline namespace TERN_ABI {
+
+/// A view with N dimensions of space as the engine takes it.
+template <int N, class Pointer, class View>
+TERN_INLINE conv_tensor<Pointer> conv_tensor_of(View const& v, bool channels_first) {
+  constexpr int lead = View::rank - N - 1;  // 1 with a batch
+  conv_tensor<Pointer> t;
+  t.data = v.data();
+  t.element = sizeof(typename View::value_type);
+  t.batch = lead > 0 ? v.stride(0) : 0;
+  t.channel = v.stride(channels_first ? lead : View::rank - 1);
+  for (int d = 0; d < N; ++d) t.at[3 - N + d] = v.stride(lead + d + (channels_first ? 1 : 0));
+  return t;
+}
+
+/// What the options of a call say. It refers to them.
+template <int N>
+struct depthwise_request {
+  tern::stride stride{1};
+  tern::dilation dilation{1};
+  tern::padding padding{0};
+  bool same = false, first = false;
+  tensor_view<float const, 1> bias;
+  struct step {
+    void const* function;
+    void (*apply)(void const*, float*, index);
+    tensor_view<float const, N + 2> added;
+  };
+  step steps[depthwise_problem::most_steps];
+  int step_count = 0;
+
+  TERN_INLINE void set(tern::stride const& s) { stride = s; }
+  TERN_INLINE void set(tern::dilation const& d) { dilation = d; }
+  TERN_INLINE void set(tern::padding const& p) { padding = p; }
+  TERN_INLINE void set(same_padding) { same = true; }
+  TERN_INLINE void set(channels_first) { first = true; }
+  TERN_INLINE void set(tern::bias const& b) { bias = b.values; }
+  TERN_INLINE void set(residual<N + 2> const& r) { add({nullptr, nullptr, r.values}); }
+  template <class F>
+  TERN_INLINE void set(each<F> const& e) {
+    add({&e.f, &apply_to_registers<F>, {}});
+  }
+  template <register_function F>
+  TERN_INLINE void set(F const& f) {
+    add({&f, &apply_to_registers<F>, {}});
+  }
+  TERN_INLINE void add(step const& s) {
+    expect(step_count < depthwise_problem::most_steps, "depthwise_conv", "the number of functions and residuals", step_count + 1,
+           "at most 4");
+    steps[step_count++] = s;
+  }
+};
+template <class O, int N>
+concept depthwise_option = requires(depthwise_request<N>& r, O const& o) { r.set(o); };
+
+[[noreturn]] TERN_COLD inline void fail_count(char const* option, index was, index dimensions) {
+  (message() << "depthwise_conv: " << option << " has " << was << " numbers, expected 1 or " << dimensions).fail();
+}
+/// Fails where an option is not for so many dimensions, or not in its range.
+TERN_COLD inline void check_window(tern::stride const& s, tern::dilation const& d, tern::padding const& p, int dimensions) {
+  if (s.count != 1 && s.count != dimensions) fail_count("stride", s.count, dimensions);
+  if (d.count != 1 && d.count != dimensions) fail_count("dilation", d.count, dimensions);
+  if (p.count != 1 && p.count != dimensions) fail_count("padding", p.count, dimensions);
+  for (int i = 0; i < dimensions; ++i) {
+    expect(s[i] >= 1, "depthwise_conv", "stride", s[i], "at least 1");
+    expect(d[i] >= 1, "depthwise_conv", "dilation", d[i], "at least 1");
+    expect(p[i].before >= 0, "depthwise_conv", "padding", p[i].before, "at least 0");
+    expect(p[i].after >= 0, "depthwise_conv", "padding", p[i].after, "at least 0");
+  }
+}
+[[noreturn]] TERN_COLD inline void fail_outputs(int dimension, index was, index wanted) {
+  (message() << "depthwise_conv: y.extent(" << dimension << ") is " << was << ", expected " << wanted
+             << " outputs for this input, kernel, stride, dilation and padding")
+      .fail();
+}
+
+}  // namespace TERN_ABI
+}  // namespace tern::detail
+
+namespace tern {
+inline namespace TERN_ABI {
+
+/// `tern::depthwise_conv(policy, x, w, y, options...)`: see the top of conv/depthwise_conv.hpp.
+inline constexpr struct depthwise_conv_fn {
+  /// |y - exact| <= this * 2^-24 * (|bias| + sum over taps of |w x|).
+  static constexpr double accuracy(index taps) { return 4. + static_cast<double>(taps) / 16.; }
+
+  template <tensor_like X, tensor_like W, tensor_like Y, class... Options>
+  void operator()(cpu_policy const& policy, X&& x, W&& w, Y&& y, Options const&... options) const {
+    detail::run_depthwise(policy, problem(tern::view(x), tern::view(w), tern::view(y), options...));
+  }
+  template <tensor_like X, tensor_like W, tensor_like Y, class... Options>
+  std::size_t workspace_size(cpu_policy const& policy, X&& x, W&& w, Y&& y, Options const&... options) const {
+    return detail::depthwise_bytes(policy, problem(tern::view(x), tern::view(w), tern::view(y), options...));
+  }
+
+ private:
+  template <class X, class W, class Y, class... Options>
+  static detail::depthwise_problem problem(X const& x, W const& w, Y const& y, Options const&... options) {
+    constexpr int n = X::rank - 2;
+    static_assert(n >= 1 && n <= 3, "tern: depthwise_conv takes x (batch, one to three dimensions, channels)");
+    static_assert(Y::rank == n + 2, "tern: depthwise_conv takes y with as many dimensions as x");
+    static_assert(W::rank == n + 1 || W::rank == n + 2, "tern: depthwise_conv takes w with one dimension less than x, or as many");
+    static_assert(float_storage<typename X::value_type> && float_storage<typename W::value_type> && float_storage<typename Y::value_type>,
+                  "tern: elements are float, tern::f16 or tern::bf16");
+    static_assert(!std::is_const_v<typename Y::element_type>, "tern: depthwise_conv writes y, which is not const");
+    static_assert((detail::depthwise_option<Options, n> && ...),
+                  "tern: an option of depthwise_conv is stride, dilation, padding, same_padding, channels_first, bias, a function of "
+                  "registers (act::*, each), or a residual with as many dimensions as y");
+    detail::depthwise_request<n> r;
+    (r.set(options), ...);
+    detail::check_window(r.stride, r.dilation, r.padding, n);
+    detail::depthwise_problem p;
+    set_extents(p, r, x, w, y);
+    set_tensors(p, r, x, w, y);
+    set_finish(p, r, y);
+    return p;
+  }
+
+  template <int N, class X, class W, class Y>
+  static void set_extents(detail::depthwise_problem& p, detail::depthwise_request<N> const& r, X const& x, W const& w, Y const& y) {
+    constexpr char const* op = "depthwise_conv";
+    constexpr int lead = W::rank - N - 1;
+    int const channel = r.first ? 1 : N + 1, w_channel = r.first ? lead : W::rank - 1;
+    detail::expect_extent(op, "w", w, w_channel, "x", x, channel);
+    detail::expect_extent(op, "y", y, channel, "x", x, channel);
+    detail::expect_extent(op, "y", y, 0, "x", x, 0);
+    if constexpr (lead > 0) detail::expect_extent(op, "w", w, 0, "x", x, 0);
+    p.batch = x.extent(0);
+    p.channels = x.extent(channel);
+    for (int d = 0; d < N; ++d) {
+      detail::conv_axis& a = p.axis[3 - N + d];
+      int const at = d + (r.first ? 2 : 1);
+      a.in = x.extent(at);
+      a.kernel = w.extent(d + lead + (r.first ? 1 : 0));
+      a.stride = r.stride[d];
+      a.dilation = r.dilation[d];
+      detail::expect(a.kernel >= 1, op, "an extent of w", a.kernel, "at least 1");
+      index const window = (a.kernel - 1) * a.dilation + 1;
+      index outputs = detail::divide_up(a.in, a.stride);
+      if (r.same) {
+        index const missing = (outputs - 1) * a.stride + window - a.in;
+        a.before = missing > 0 ? missing / 2 : 0;
+      } else {
+        a.before = r.padding[d].before;
+        index const room = a.in + a.before + r.padding[d].after - window;
+        outputs = room >= 0 ? room / a.stride + 1 : 0;
+      }
+      if (y.extent(at) != outputs) detail::fail_outputs(at, y.extent(at), outputs);
+      a.out = outputs;
+    }
+  }
+
+  template <int N, class X, class W, class Y>
+  static void set_tensors(detail::depthwise_problem& p, detail::depthwise_request<N> const& r, X const& x, W const& w, Y const& y) {
+    if (static_cast<void const*>(x.data()) == static_cast<void const*>(y.data()) && y.size() > 0)
+      detail::fail("depthwise_conv: y is x, expected memory of its own");
+    p.x = detail::conv_tensor_of<N, void const*>(x, r.first);
+    p.w = detail::conv_tensor_of<N, void const*>(w, r.first);
+    p.y = detail::conv_tensor_of<N, void*>(y, r.first);
+    p.load_x = &detail::load_row<typename X::value_type>;
+    p.load_members = &detail::load_members<typename X::value_type>;
+    p.load_w = &detail::load_row<typename W::value_type>;
+    p.store_y = &detail::store_row<typename Y::value_type>;
+    p.direct = std::is_same_v<typename Y::value_type, float> && p.y.channel == 1 && r.step_count == 0;
+  }
+
+  template <int N, class Y>
+  static void set_finish(detail::depthwise_problem& p, detail::depthwise_request<N> const& r, Y const& y) {
+    if (r.bias.data() != nullptr) {
+      detail::expect_equal("depthwise_conv", "bias.extent(0)", r.bias.extent(0), "channels", p.channels);
+      p.bias = r.bias.data();
+      p.bias_stride = r.bias.stride(0);
+    }
+    for (int s = 0; s < r.step_count; ++s) {
+      auto const& from = r.steps[s];
+      detail::conv_step& step = p.steps[p.step_count++];
+      step.object = from.function;
+      step.apply = from.apply;
+      if (from.apply != nullptr) continue;
+      for (int d = 0; d < N + 2; ++d) detail::expect_extent("depthwise_conv", "residual", from.added, d, "y", y, d);
+      step.added = detail::conv_tensor_of<N, void const*>(from.added, r.first);
+      step.load = &detail::load_row<float>;
+      p.adds = true;
+    }
+  }
+} depthwise_conv{};
+
+}  // namespace TERN_ABI
+}  // namespace tern

@@ -1,0 +1,284 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// @file conv/depthwise_engine.hpp
+/// Runs a depthwise convolution block by block: its signal and its taps are copied to where lanes are channels and zeros surround the
+/// input, each row of outputs is summed up by depthwise_kernel.hpp, finished, and written. The copies cost one pass for each `kernel`
+/// rows of multiply-adds, and make one loop of all layouts, strides and types.
+
+#include <tern/conv/depthwise_problem.hpp>
+#include <tern/core/parallel_for.hpp>
+
+namespace tern::detail {
+inline namespace TERN_ABI {
+
+/// What all blocks of a call share: the taps of a row in the order in which they are taken, and where columns and taps lie.
+struct depthwise_tables {
+  depthwise_run* runs;
+  index* tap_place;     // null: in order
+  index* column_place;  // null: in order
+  index run_count;
+
+  static index bytes(depthwise_problem const& p, depthwise_plan const& plan) {
+    return p.axis[2].kernel * index{sizeof(depthwise_run) + sizeof(index)} + plan.row * index{sizeof(index)};
+  }
+
+  depthwise_tables(depthwise_problem const& p, depthwise_plan const& plan, std::byte* memory) : run_count(0) {
+    conv_axis const& a = p.axis[2];
+    runs = reinterpret_cast<depthwise_run*>(memory);
+    tap_place = reinterpret_cast<index*>(runs + a.kernel);
+    column_place = tap_place + a.kernel;
+    index at = 0;
+    for (index phase = 0; phase < a.stride; ++phase) {
+      index next = -1;  // the column that would prolong the run
+      for (index t = 0; t < a.kernel; ++t) {
+        if (t * a.dilation % a.stride != phase) continue;
+        index const column = phase * plan.phase + t * a.dilation / a.stride;
+        if (column != next) runs[run_count++] = {column, at, 0};
+        ++runs[run_count - 1].count;
+        next = column + 1;
+        tap_place[t] = at++;
+      }
+    }
+    if (a.stride == 1) {
+      tap_place = column_place = nullptr;
+      return;
+    }
+    for (index c = 0; c < plan.row; ++c) column_place[c] = c % a.stride * plan.phase + c / a.stride;
+  }
+};
+
+/// A thread's memory for one block after another.
+class depthwise_block {
+ public:
+  depthwise_block(depthwise_problem const& p, depthwise_plan const& plan, depthwise_tables const& tables, std::byte* memory)
+      : p_(p),
+        plan_(plan),
+        tables_(tables),
+        signal_(reinterpret_cast<float*>(memory)),
+        taps_(reinterpret_cast<float*>(memory + plan.signal_bytes)),
+        row_(reinterpret_cast<float*>(memory + plan.signal_bytes + plan.taps_bytes)),
+        added_(row_ + plan.width * simd::lanes),
+        pairs_(reinterpret_cast<depthwise_pair*>(memory + plan.signal_bytes + plan.taps_bytes + plan.out_bytes)) {}
+
+  void run(index item) {
+    place(item);
+    for (index g = 0; g < members_; ++g) load_taps(g);
+    zero_borders();
+    for (index d = 0; d < size_[0]; ++d) {
+      loaded_ = start_ = 0;
+      for (index h = 0; h < size_[1]; ++h) sum_rows(origin_[0] + d, origin_[1] + h);
+    }
+  }
+
+ private:
+  /// Which part of the problem this is.
+  void place(index item) {
+    index const teams = divide_up(plan_.groups, plan_.team);
+    channel_ = item % teams * plan_.team * simd::lanes;  // channels of one place after each other: they are neighbors in memory
+    channels_ = least(plan_.team * simd::lanes, p_.channels - channel_);
+    members_ = divide_up(channels_, simd::lanes);
+    item /= teams;
+    for (int d = 2; d >= 0; --d) {
+      origin_[d] = item % plan_.blocks[d] * plan_.out[d];
+      size_[d] = least(plan_.out[d], p_.axis[d].out - origin_[d]);
+      item /= plan_.blocks[d];
+    }
+    batch_ = item;
+    conv_axis const& a = p_.axis[2];
+    index const first = a.input(origin_[2], 0), columns = (size_[2] - 1) * a.stride + (a.kernel - 1) * a.dilation + 1;
+    begin_ = least(first < 0 ? -first : 0, columns);
+    end_ = least(columns, a.in - first);
+    if (end_ < begin_) end_ = begin_;
+    first_ = first + begin_;
+  }
+
+  /// The channels of a member.
+  index channel_of(index g) const { return channel_ + g * simd::lanes; }
+  index channels_of(index g) const { return least(simd::lanes, channels_ - g * simd::lanes); }
+  /// Floats from a member's taps, with a bias behind them, to the next one's; and from its signal to the next one's.
+  index taps_size() const { return (taps_of(p_) + 1) * simd::lanes; }
+  index signal_size() const { return p_.axis[0].kernel * plane_size(); }
+
+  void load_taps(index g) {
+    index const kh = p_.axis[1].kernel, kw = p_.axis[2].kernel;
+    index const from = batch_ * p_.w.batch + channel_of(g) * p_.w.channel, channels = channels_of(g);
+    float* const taps = taps_ + g * taps_size();
+    for (index d = 0; d < p_.axis[0].kernel; ++d) {
+      index const plane = from + d * p_.w.at[0];
+      float* const to = taps + d * kh * kw * simd::lanes;
+      if (tables_.tap_place == nullptr && p_.w.at[1] == kw * p_.w.at[2]) {
+        p_.load_w(p_.w.point(plane), {p_.w.channel, p_.w.at[2], channels, kh * kw}, to, nullptr);
+        continue;
+      }
+      for (index h = 0; h < kh; ++h)
+        p_.load_w(p_.w.point(plane + h * p_.w.at[1]), {p_.w.channel, p_.w.at[2], channels, kw}, to + h * kw * simd::lanes,
+                  tables_.tap_place);
+    }
+    float* const bias = taps + taps_size() - simd::lanes;
+    for (index l = 0; l < simd::lanes; ++l)
+      bias[l] = p_.bias != nullptr && l < channels ? p_.bias[(channel_of(g) + l) * p_.bias_stride] : 0.f;
+  }
+
+  /// Floats from a row of the signal to the next, and from a plane to the next.
+  index row_size() const { return plan_.row * simd::lanes; }
+  index plane_size() const { return plan_.ring * row_size(); }
+  /// The place in the ring of row h, one of those seen now: `start_` is the last multiple of the ring up to the first of them.
+  index slot(index h) const { return h - start_ >= plan_.ring ? h - start_ - plan_.ring : h - start_; }
+  void const* input_row(index d, index h) const {
+    return p_.x.point(batch_ * p_.x.batch + channel_ * p_.x.channel + d * p_.x.at[0] + h * p_.x.at[1] + first_ * p_.x.at[2]);
+  }
+
+  /// Row h of plane d of the input, where zeros surround it already.
+  void load_signal(float* to, index d, index h) const {
+    channel_row const row{p_.x.channel, p_.x.at[2], channels_, end_ - begin_};
+    bool const ordered = tables_.column_place == nullptr;
+    float* const first = ordered ? to + begin_ * simd::lanes : to;
+    index const* const place = ordered ? nullptr : tables_.column_place + begin_;
+    if (plan_.team == 1)
+      p_.load_x(input_row(d, h), row, first, place);
+    else
+      p_.load_members(input_row(d, h), row, first, signal_size(), place);
+  }
+  /// All columns of the ring that no row of the input fills.
+  void zero_borders() const {
+    bool const ordered = tables_.column_place == nullptr;
+    float* const end = signal_ + members_ * signal_size();
+    for (float* row = signal_; row != end; row += row_size()) {
+      zero(row, 0, ordered ? begin_ : plan_.row);
+      if (ordered) zero(row, end_, plan_.row);
+    }
+  }
+  static void zero(float* to, index begin, index end) {
+    for (index c = begin; c < end; ++c) simd::store(to + c * simd::lanes, simd::pack<float>(0.f));
+  }
+
+  /// The outputs (d, h, all columns of the block).
+  void sum_rows(index d, index h) {
+    index const count = pair_rows(d, h);
+    for (index g = 0; g < members_; ++g) {
+      sum_row(d, h, g, count);
+      for (index i = 0; i < count; ++i) {
+        pairs_[i].signal += signal_size();
+        pairs_[i].taps += taps_size();
+      }
+    }
+  }
+  void sum_row(index d, index h, index g, index count) {
+    depthwise_tile t{};
+    t.pairs = pairs_;
+    t.pair_count = count;
+    t.bias = taps_ + (g + 1) * taps_size() - simd::lanes;
+    index const to = batch_ * p_.y.batch + channel_of(g) * p_.y.channel + d * p_.y.at[0] + h * p_.y.at[1] + origin_[2] * p_.y.at[2];
+    bool const direct = p_.direct && channels_of(g) == simd::lanes;
+    t.out = direct ? static_cast<float*>(p_.y.point(to)) : row_;
+    t.out_step = direct ? p_.y.at[2] : simd::lanes;
+    sum_tiles(t);
+    if (direct) return;
+    finish(d, h, g);
+    p_.store_y(p_.y.point(to), {p_.y.channel, p_.y.at[2], channels_of(g), size_[2]}, row_);
+  }
+
+  /// The rows that outputs (d, h) see, loaded, and their taps.
+  index pair_rows(index d, index h) {
+    conv_axis const &depth = p_.axis[0], &height = p_.axis[1];
+    index const all = height.input(h, 0), window = (height.kernel - 1) * height.dilation + 1;
+    index const top = all > 0 ? all : 0, from = top > loaded_ ? top : loaded_, to = least(height.in, all + window);
+    if (top - start_ >= plan_.ring) start_ = top - top % plan_.ring;
+    index const first = height.first_tap(h), end = height.end_tap(h), taps_row = p_.axis[2].kernel * simd::lanes;
+    index const step = height.dilation * row_size();
+    index count = 0;
+    for (index plane = depth.first_tap(d); plane < depth.end_tap(d); ++plane) {
+      float* const rows = signal_ + plane * plane_size();
+      for (index i = from; i < to; ++i) load_signal(rows + slot(i) * row_size(), depth.input(d, plane), i);
+      if (first >= end) continue;
+      float const* row = rows + slot(height.input(h, first)) * row_size();
+      float const* taps = taps_ + (plane * height.kernel + first) * taps_row;
+      for (index tap = first; tap < end; ++tap, row += step, taps += taps_row) {
+        if (row >= rows + plane_size()) row -= plane_size();
+        pairs_[count++] = {row, taps};
+      }
+    }
+    if (to > loaded_) loaded_ = to;
+    bool const ahead = p_.x.channel == 1 && plan_.team == 1 && loaded_ < height.in && depth.kernel == 1;
+    next_ = ahead ? static_cast<char const*>(input_row(depth.input(d, 0), loaded_)) : nullptr;
+    return count;
+  }
+
+  void sum_tiles(depthwise_tile& t) {
+    conv_axis const& a = p_.axis[2];
+    bool const clipped = a.stride == 1 && a.dilation == 1;
+    t.begin = clipped ? begin_ : 0;
+    t.end = clipped ? end_ : plan_.row;
+    for (t.column = 0; t.column < size_[2];) {
+      index const width = depthwise_width(size_[2] - t.column);
+      t.pixels = least(width, size_[2] - t.column);
+      depthwise_run some{0, 0, a.kernel};
+      if (clipped) {  // taps that meet zeros alone are left out
+        index const skipped = begin_ - t.column - t.pixels + 1;
+        some.column = some.tap = skipped > 0 ? skipped : 0;
+        some.count = least(a.kernel, end_ - t.column) - some.tap;
+      }
+      t.runs = clipped ? &some : tables_.runs;
+      t.run_count = clipped ? (some.count > 0 ? 1 : 0) : tables_.run_count;
+      fetch(t.column, t.column + width);
+      depthwise_pixels(t, width);
+      t.out += width * t.out_step;
+      t.column += width;
+    }
+  }
+
+  /// Asks for columns of the row that will be loaded next: their channels are too far apart for the hardware to foresee.
+  void fetch(index begin, index end) const {
+    if (next_ == nullptr) return;
+    index const step = p_.x.at[2] * p_.x.element;
+    for (index c = begin; c < least(end, end_ - begin_); ++c) __builtin_prefetch(next_ + c * step, 0, 3);
+  }
+
+  /// What follows the sums, on a row that is not in y yet.
+  void finish(index d, index h, index g) {
+    for (int s = 0; s < p_.step_count; ++s) {
+      conv_step const& step = p_.steps[s];
+      index const n = size_[2] * simd::lanes;
+      if (step.apply != nullptr) {
+        step.apply(step.object, row_, n);
+        continue;
+      }
+      conv_tensor<void const*> const& r = step.added;
+      index const at = batch_ * r.batch + channel_of(g) * r.channel + d * r.at[0] + h * r.at[1] + origin_[2] * r.at[2];
+      step.load(r.point(at), {r.channel, r.at[2], channels_of(g), size_[2]}, added_, nullptr);
+      for (index i = 0; i < n; i += simd::lanes) simd::store(row_ + i, simd::load(row_ + i) + simd::load(added_ + i));
+    }
+  }
+
+  depthwise_problem const& p_;
+  depthwise_plan const& plan_;
+  depthwise_tables const& tables_;
+  float *signal_, *taps_, *row_, *added_;
+  depthwise_pair* pairs_;
+  index origin_[3] = {}, size_[3] = {};    // of outputs
+  index begin_ = 0, end_ = 0, first_ = 0;  // columns of the signal that are not zeros around it; the first one's in the input
+  index start_ = 0;                        // a multiple of the ring: see slot()
+  index loaded_ = 0;                       // rows of the input before this one are in the ring, or no longer seen
+  index batch_ = 0, channel_ = 0, channels_ = 0, members_ = 0;
+  char const* next_ = nullptr;  // the row of the input that is loaded next, if it is worth asking for
+};
+
+inline std::size_t depthwise_bytes(cpu_policy const& policy, depthwise_problem const& p) {
+  depthwise_plan const plan = plan_depthwise(p);
+  index const tables = round_to_multiple(depthwise_tables::bytes(p, plan), static_cast<index>(workspace::alignment));
+  return static_cast<std::size_t>(tables + policy.concurrency() * plan.bytes);
+}
+
+inline void run_depthwise(cpu_policy const& policy, depthwise_problem const& p) {
+  depthwise_plan const plan = plan_depthwise(p);
+  if (plan.items == 0) return;
+  workspace::lease const memory(policy.scratch(), depthwise_bytes(policy, p));
+  depthwise_tables const tables(p, plan, memory.data());
+  index const skipped = round_to_multiple(depthwise_tables::bytes(p, plan), static_cast<index>(workspace::alignment));
+  parallel_for(policy, plan.items, [&](index item, index slot) TERN_LAMBDA {
+    depthwise_block(p, plan, tables, memory.data() + skipped + slot * plan.bytes).run(item);
+  });
+}
+
+}  // namespace TERN_ABI
+}  // namespace tern::detail

@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// @file conv/systems/dynamic_conv.hpp
+/// Dynamic convolution, depthwise: each sample's kernel is a mixture of a few shared ones.
+///
+///     y_b = (sum over i of mix(b, i) w_i) * x_b
+///
+///     dynamic_conv(policy, x, kernels, mix, y, options...)      depthwise_conv's options
+///
+/// Shapes  x, y (batch, height, width, C), kernels (n, kh, kw, C) without gaps, mix (batch, n): f32. Kernels of each sample's own need no
+///         mixture: depthwise_conv takes w (batch, kh, kw, C).
+/// Memory  scratch from the policy: the samples' kernels.
+/// Source  Chen et al. 2020, "Dynamic Convolution: Attention over Convolution Kernels", arXiv:1912.03458 (mix: a softmax of what two
+///         layers make of the pooled x).
+
+#include <tern/conv/depthwise_conv.hpp>
+#include <tern/matmul/matmul.hpp>
+
+namespace tern {
+inline namespace TERN_ABI {
+
+/// dynamic_conv(policy, x, kernels, mix, y, options...): see the top of this file.
+inline constexpr struct dynamic_conv_fn {
+  template <detail::depthwise_option<2>... Options>
+  void operator()(cpu_policy const& policy, tensor_view<float const, 4> const& x, tensor_view<float const, 4> const& kernels,
+                  tensor_view<float const, 2> const& mix, tensor_view<float, 4> const& y, Options const&... options) const {
+    detail::expect_extent("dynamic_conv", "mix", mix, 0, "x", x, 0);
+    detail::expect_extent("dynamic_conv", "mix", mix, 1, "kernels", kernels, 0);
+    if (!kernels.is_contiguous()) detail::fail("dynamic_conv: kernels have gaps, expected row-major order without any");
+    index const batch = x.extent(0), n = kernels.extent(0), size = n > 0 ? kernels.size() / n : 0;
+    workspace::lease const memory(policy.scratch(), static_cast<std::size_t>(batch * size) * sizeof(float));
+    auto* const mixed = reinterpret_cast<float*>(memory.data());
+    // The product's rows are the kernels' elements: any strides serve there.
+    matmul(policy, tensor_view<float const, 2>(kernels.data(), shape<2>{{size, n}}, shape<2>{{1, size}}), mix,
+           tensor_view<float, 2>(mixed, shape<2>{{size, batch}}, shape<2>{{1, size}}));
+    depthwise_conv(policy, x, tern::view(mixed, batch, kernels.extent(1), kernels.extent(2), kernels.extent(3)), y, options...);
+  }
+} dynamic_conv{};
+
+}  // namespace TERN_ABI
+}  // namespace tern

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// @file conv/systems/van.hpp
+/// Large kernel attention of the Visual Attention Network: a 21 x 21 depthwise convolution and a product over channels, of which the
+/// first is a 5 x 5 one and a 7 x 7 one with dilation 3, gate the input.
+///
+///     y = x . (W1 (dilated * (near * x + b0) + b1) + b2)                . by element
+///
+///     van(policy, x, {near, b0}, {dilated, b1}, {w1, b2}, y)
+///
+/// Shapes  x, y (batch, height, width, C), near (5, 5, C), dilated (7, 7, C), w1 (C, C), biases (C); other odd kernels fit as well. f32,
+///         without gaps between pixels.
+/// Memory  scratch from the policy: two tensors like x.
+/// Source  Guo et al. 2022, arXiv:2202.09741; github.com/Visual-Attention-Network/VAN-Classification, models/van.py (LKA).
+
+#include <tern/conv/depthwise_conv.hpp>
+#include <tern/conv/pixels.hpp>
+#include <tern/matmul/matmul.hpp>
+
+namespace tern {
+inline namespace TERN_ABI {
+
+/// Weights (kernel, kernel, C) or (C, C), and a bias (C).
+template <int Rank>
+struct van_layer {
+  tensor_view<float const, Rank> weights;
+  tensor_view<float const, 1> bias;
+};
+
+}  // namespace TERN_ABI
+
+namespace detail {
+inline namespace TERN_ABI {
+/// An epilogue: y(r, i) *= x(r, i).
+struct van_gate {
+  tensor_view<float const, 2> x;
+  TERN_INLINE void check(index, index) const {}
+  void finish(float* y, index row, index n0, index n1) const {
+    float const* const g = x.data() + row * x.stride(0) + n0;
+    each_pack(0, n1 - n0, [&](index i, auto part) TERN_LAMBDA { store(y + i, load(y + i, part) * load(g + i, part), part); });
+  }
+};
+}  // namespace TERN_ABI
+}  // namespace detail
+
+inline namespace TERN_ABI {
+
+/// van(policy, x, near, dilated, mixed, y, dilation = 3): see the top of this file.
+inline constexpr struct van_fn {
+  void operator()(cpu_policy const& policy, tensor_view<float const, 4> const& x, van_layer<3> const& near, van_layer<3> const& dilated,
+                  van_layer<2> const& mixed, tensor_view<float, 4> const& y, index dilation = 3) const {
+    detail::expect_like("van", "y", y, "x", x);
+    auto const gates = detail::pixels_of("van", "x", x);    // (pixels, C)
+    auto const outputs = detail::pixels_of("van", "y", y);  // (pixels, C)
+    shape<4> const extents{{x.extent(0), x.extent(1), x.extent(2), x.extent(3)}};
+    auto const size = static_cast<std::size_t>(x.size());
+    workspace::lease const memory(policy.scratch(), 2 * size * sizeof(float));
+    tensor_view<float, 4> const first(reinterpret_cast<float*>(memory.data()), extents), second(first.data() + size, extents);
+    depthwise_conv(policy, x, near.weights, first, same_padding{}, bias{near.bias});
+    depthwise_conv(policy, first, dilated.weights, second, same_padding{}, tern::dilation{dilation}, bias{dilated.bias});
+    matmul(policy, detail::pixels_of("van", "x", second), mixed.weights, outputs, bias{mixed.bias}, detail::van_gate{gates});
+  }
+} van{};
+
+}  // namespace TERN_ABI
+}  // namespace tern

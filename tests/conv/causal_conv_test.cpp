@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <tern/conv/causal_conv.hpp>
+#include <tern/core/thread_pool.hpp>
+
+#include "depthwise_case.hpp"
+
+namespace tern::test {
+namespace {
+
+using sequence = tensor_view<float, 3>;
+
+/// The definition, on the inputs before x and x in one.
+oracle::expected definition(std::vector<double> const& before, std::vector<double> const& x, std::vector<double> const& w,
+                            std::vector<double> const& b, index batch, index length, index channels, index width) {
+  oracle::expected e;
+  for (index n = 0; n < batch; ++n)
+    for (index t = 0; t < length; ++t)
+      for (index c = 0; c < channels; ++c) {
+        double value = b[static_cast<std::size_t>(c)], magnitude = std::abs(value);
+        for (index j = 0; j < width; ++j) {
+          index const at = t - width + 1 + j;
+          double const input = at >= 0          ? x[static_cast<std::size_t>((n * length + at) * channels + c)]
+                               : before.empty() ? 0
+                                                : before[static_cast<std::size_t>((n * (width - 1) + at + width - 1) * channels + c)];
+          double const term = input * w[static_cast<std::size_t>(j * channels + c)];
+          value += term;
+          magnitude += std::abs(term);
+        }
+        e.value.push_back(value);
+        e.magnitude.push_back(magnitude);
+      }
+  return e;
+}
+
+template <class X, class Y>
+void check(index length, index channels, index width, bool with_state) {
+  rng r(static_cast<std::uint64_t>(length * 1000 + channels * 10 + width));
+  padded_tensor<X, 3> const x(r, shape<3>{{2, length, channels}});
+  padded_tensor<float, 2> const w(r, shape<2>{{width, channels}});
+  padded_tensor<float, 3> state(r, shape<3>{{2, width - 1, channels}});
+  padded_tensor<Y, 3> y(shape<3>{{2, length, channels}});
+  auto const b = r.normal(channels);
+  auto const before = dense(state.view);
+  if (with_state)
+    causal_conv(cpu, x.view, w.view, y.view, conv_state{state.view}, bias{b});
+  else
+    causal_conv(cpu, x.view, w.view, y.view, bias{b});
+  auto const want =
+      definition(with_state ? before : std::vector<double>{}, dense(x.view), dense(w.view), widened(b), 2, length, channels, width);
+  INFO("length " << length << " channels " << channels << " width " << width);
+  CHECK(compare(y.view, want.value, want.magnitude, causal_conv.accuracy(width) * 0x1p-24));
+  CHECK(y.intact());
+  CHECK(state.intact());
+}
+
+}  // namespace
+
+TEST_CASE("causal_conv: equals its definition, any width and length, with a state and without", "[conv]") {
+  for (index channels : lengths_around(simd::lanes))
+    for (index width : {1, 2, 3, 4, 5, 7, 8})
+      for (index length : {1, 3, 4, 13}) check<float, float>(length, channels, width, length % 2 == 1);
+  check<f16, bf16>(9, simd::lanes + 3, 4, true);
+  check<float, float>(300, 40 * simd::lanes, 4, false);
+}
+
+TEST_CASE("causal_conv: a sequence in pieces of any length is the whole, bit by bit", "[conv]") {
+  rng r(4);
+  index const length = 41, channels = 3 * simd::lanes + 2;
+  for (index width : {2, 4, 8}) {
+    auto const x = r.normal(2 * length * channels), w = r.normal(width * channels), b = r.normal(channels);
+    std::vector<float> whole(x.size()), pieces(x.size()), kept(static_cast<std::size_t>(2 * (width - 1) * channels));
+    auto const xs = view(x.data(), 2, length, channels);
+    auto const ws = view(w.data(), width, channels);
+    sequence const ys(pieces.data(), shape{index{2}, length, channels}), state(kept.data(), shape{index{2}, width - 1, channels});
+    causal_conv(cpu, xs, ws, view(whole.data(), 2, length, channels), act::silu{}, bias{b});
+    for (index at = 0, step = 1; at < length; at += step, step = step % 9 + 1) {
+      index const end = std::min(length, at + step);
+      causal_conv(cpu, xs.slice(1, at, end), ws, ys.slice(1, at, end), act::silu{}, bias{b}, conv_state{state});
+    }
+    CHECK(whole == pieces);
+  }
+}
+
+TEST_CASE("causal_conv: functions, threads", "[conv]") {
+  rng r(5);
+  index const length = 500, channels = 20 * simd::lanes;
+  auto const x = r.normal(length * channels), w = r.normal(4 * channels);
+  std::vector<float> one(x.size()), many(x.size()), squares(x.size());
+  auto const xs = view(x.data(), 1, length, channels);
+  auto const ws = view(w.data(), 4, channels);
+  thread_pool pool(3);
+  causal_conv(cpu.on(serial), xs, ws, view(one.data(), 1, length, channels));
+  causal_conv(cpu.on(pool), xs, ws, view(many.data(), 1, length, channels));
+  CHECK(one == many);
+  causal_conv(cpu, xs, ws, view(squares.data(), 1, length, channels), each{[](simd::pack<float> z) { return z * z; }});
+  for (float& e : one) e *= e;
+  CHECK(one == squares);
+}
+
+TEST_CASE("causal_conv: errors name what is wrong", "[conv]") {
+  std::vector<float> x(2 * 5 * 6), y(x.size()), w(4 * 6), s(2 * 4 * 6);
+  auto const xs = view(x.data(), 2, 5, 6), ys = view(y.data(), 2, 5, 6);
+  auto const says = [&](auto const& at_w, auto const& to, auto const&... options) {
+    return message_of([&] { causal_conv(cpu, xs, at_w, to, options...); });
+  };
+  auto const ws = view(w.data(), 4, 6);
+  CHECK(says(view(w.data(), 4, 5), ys) == "causal_conv: w.extent(1) is 5, expected x.extent(2) = 6");
+  CHECK(says(view(w.data(), 0, 6), ys) == "causal_conv: w.extent(0) is 0, expected at least 1");
+  CHECK(says(ws, view(y.data(), 2, 4, 6)) == "causal_conv: y.extent(1) is 4, expected x.extent(1) = 5");
+  CHECK(says(ws, xs) == "causal_conv: y is x, expected memory of its own");
+  CHECK(says(ws, ys, bias{w}) == "causal_conv: bias.extent(0) is 24, expected x.extent(2) = 6");
+  CHECK(says(ws, ys, conv_state{view(s.data(), 2, 4, 6)}) == "causal_conv: conv_state.extent(1) is 4, expected w.extent(0) - 1 = 3");
+  CHECK(says(ws, ys, act::silu{}, act::silu{}) == "causal_conv: the number of functions is 2, expected at most 1");
+  CHECK(message_of([&] { causal_conv(cpu, xs.transposed(1, 2), ws, ys); }) ==
+        "causal_conv: x.stride(2) is 6, expected 1: rows are contiguous");
+}
+
+}  // namespace tern::test

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <tern/conv/depthwise_conv.hpp>
+
+#include "depthwise_case.hpp"
+
+namespace tern::test {
+namespace {
+
+template <int N>
+stride stride_of(depthwise_case<N> const& c) {
+  if constexpr (N == 1) return stride{c.at(c.s.stride, 0)};
+  if constexpr (N == 2) return {c.at(c.s.stride, 0), c.at(c.s.stride, 1)};
+  if constexpr (N == 3) return {c.at(c.s.stride, 0), c.at(c.s.stride, 1), c.at(c.s.stride, 2)};
+}
+template <int N>
+dilation dilation_of(depthwise_case<N> const& c) {
+  if constexpr (N == 1) return dilation{c.at(c.s.dilation, 0)};
+  if constexpr (N == 2) return {c.at(c.s.dilation, 0), c.at(c.s.dilation, 1)};
+  if constexpr (N == 3) return {c.at(c.s.dilation, 0), c.at(c.s.dilation, 1), c.at(c.s.dilation, 2)};
+}
+template <int N>
+padding padding_of(depthwise_case<N> const& c) {
+  auto const z = [&](int d) { return zeros{c.at(c.s.before, d), c.at(c.after, d)}; };
+  if constexpr (N == 1) return padding{z(0)};
+  if constexpr (N == 2) return {z(0), z(1)};
+  if constexpr (N == 3) return {z(0), z(1), z(2)};
+}
+
+/// The case in one layout, against the oracle.
+template <bool first, class T = float, class U = float, int N>
+void check(depthwise_case<N> const& c, rng& r) {
+  padded_tensor<T, N + 2> const x(r, c.tensor(c.s.in, first));
+  padded_tensor<T, N + 1> const w(r, c.weights(first));
+  padded_tensor<U, N + 2> y(c.tensor(c.s.out, first));
+  auto const b = r.normal(c.s.channels);
+  if constexpr (first)
+    depthwise_conv(cpu, x.view, w.view, y.view, channels_first{}, bias{b}, stride_of(c), dilation_of(c), padding_of(c));
+  else
+    depthwise_conv(cpu, x.view, w.view, y.view, padding_of(c), stride_of(c), dilation_of(c), bias{b});
+  auto const by_channel = [](auto const& v, int lead) { return first ? v : channels_to_front(v, lead); };
+  auto const want = oracle::depthwise_conv(dense(by_channel(x.view, 1)), dense(by_channel(w.view, 0)), widened(b), c.s);
+  INFO(c.text() << (first ? " channels first" : ""));
+  CHECK(compare(by_channel(y.view, 1), want.value, want.magnitude, depthwise_conv.accuracy(c.taps()) * 0x1p-24));
+  CHECK(y.intact());
+}
+
+}  // namespace
+
+TEST_CASE("depthwise_conv: equals the oracle in one, two and three dimensions, in both layouts", "[conv]") {
+  for (std::uint64_t seed = 0; seed < 24; ++seed) {
+    rng r(seed);
+    auto const line = depthwise_case<1>::any(r, 9, 40);
+    check<false>(line, r);
+    check<true>(line, r);
+    auto const image = depthwise_case<2>::any(r, 5, 18);
+    check<false>(image, r);
+    check<true>(image, r);
+    auto const volume = depthwise_case<3>::any(r, 3, 6);
+    check<false>(volume, r);
+    check<true>(volume, r);
+  }
+}
+
+TEST_CASE("depthwise_conv: large kernels, also beyond the image, and every width of a row", "[conv]") {
+  rng r(1);
+  for (index k : {1, 2, 7, 11, 13, 31, 51})
+    for (index n : {5, 14}) {
+      depthwise_case<2> c;
+      c.s.channels = simd::lanes + 1;
+      c.s.in[1] = 3;
+      c.s.in[2] = n;
+      c.s.kernel[1] = c.s.kernel[2] = k;
+      c.s.before[1] = c.s.before[2] = k / 2;
+      c.after[1] = c.after[2] = k - 1 - k / 2;
+      c.set_outputs();
+      check<false>(c, r);
+      check<true>(c, r);
+    }
+  for (index n = 1; n < 34; ++n) {
+    depthwise_case<1> c;
+    c.s.in[2] = n;
+    c.s.kernel[2] = 4;
+    c.s.before[2] = 3;
+    c.set_outputs();
+    check<false>(c, r);
+  }
+}
+
+TEST_CASE("depthwise_conv: rows and images too long for one piece", "[conv]") {
+  rng r(2);
+  depthwise_case<1> line;
+  line.s.channels = 2;
+  line.s.in[2] = 9001;
+  line.s.kernel[2] = 33;
+  line.s.before[2] = 32;
+  line.set_outputs();
+  check<false>(line, r);
+  depthwise_case<2> image;
+  image.s.channels = simd::lanes;
+  image.s.in[1] = image.s.in[2] = 70;
+  image.s.kernel[1] = image.s.kernel[2] = 11;
+  image.s.before[1] = image.s.before[2] = image.after[1] = image.after[2] = 5;
+  image.set_outputs();
+  check<true>(image, r);
+}
+
+TEST_CASE("depthwise_conv: images so large that neighboring channels are loaded together", "[conv]") {
+  rng r(7);
+  for (index step : {1, 2}) {
+    depthwise_case<2> c;
+    c.s.channels = 54;
+    c.s.in[1] = c.s.in[2] = 70;
+    c.s.kernel[1] = c.s.kernel[2] = 3;
+    c.s.stride[1] = c.s.stride[2] = step;
+    c.s.before[1] = c.s.before[2] = 1;
+    c.set_outputs();
+    check<false>(c, r);
+  }
+}
+
+TEST_CASE("depthwise_conv: f16 and bf16", "[conv]") {
+  rng r(3);
+  for (int i = 0; i < 4; ++i) {
+    auto const c = depthwise_case<2>::any(r, 5, 17);
+    check<false, f16, bf16>(c, r);
+    check<true, bf16, f16>(c, r);
+  }
+}
+
+TEST_CASE("depthwise_conv: errors name what is wrong", "[conv]") {
+  std::vector<float> x(2 * 6 * 7 * 5), w(3 * 3 * 5), y(2 * 6 * 7 * 5), short_bias(4);
+  auto const xs = view(x.data(), 2, 6, 7, 5), ys = view(y.data(), 2, 6, 7, 5);
+  auto const ws = view(w.data(), 3, 3, 5);
+  auto const says = [&](auto const& at_w, auto const& to, auto const&... options) {
+    return message_of([&] { depthwise_conv(cpu, xs, at_w, to, options...); });
+  };
+  CHECK(says(ws, ys) == "depthwise_conv: y.extent(1) is 6, expected 4 outputs for this input, kernel, stride, dilation and padding");
+  CHECK(says(view(w.data(), 3, 3, 4), ys, same_padding{}) == "depthwise_conv: w.extent(2) is 4, expected x.extent(3) = 5");
+  CHECK(says(view(w.data(), 0, 3, 5), ys, same_padding{}) == "depthwise_conv: an extent of w is 0, expected at least 1");
+  CHECK(says(view(w.data(), 1, 3, 3, 5), ys, same_padding{}) == "depthwise_conv: w.extent(0) is 1, expected x.extent(0) = 2");
+  CHECK(says(ws, view(y.data(), 2, 6, 7, 4), same_padding{}) == "depthwise_conv: y.extent(3) is 4, expected x.extent(3) = 5");
+  CHECK(says(ws, view(y.data(), 1, 6, 7, 5), same_padding{}) == "depthwise_conv: y.extent(0) is 1, expected x.extent(0) = 2");
+  CHECK(says(ws, xs, same_padding{}) == "depthwise_conv: y is x, expected memory of its own");
+  CHECK(says(ws, ys, same_padding{}, stride{0}) == "depthwise_conv: stride is 0, expected at least 1");
+  CHECK(says(ws, ys, same_padding{}, dilation{1, -1}) == "depthwise_conv: dilation is -1, expected at least 1");
+  CHECK(says(ws, ys, padding{zeros{1, -2}}) == "depthwise_conv: padding is -2, expected at least 0");
+  CHECK(says(ws, ys, stride{1, 1, 1}) == "depthwise_conv: stride has 3 numbers, expected 1 or 2");
+  CHECK(says(ws, ys, padding{1, 1, 1}) == "depthwise_conv: padding has 3 numbers, expected 1 or 2");
+  CHECK(says(ws, ys, same_padding{}, bias{short_bias}) == "depthwise_conv: bias.extent(0) is 4, expected channels = 5");
+  CHECK(says(ws, ys, same_padding{}, residual{view(x.data(), 2, 7, 6, 5)}) ==
+        "depthwise_conv: residual.extent(1) is 7, expected y.extent(1) = 6");
+}
+
+}  // namespace tern::test
