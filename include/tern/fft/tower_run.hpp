@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// @file fft/tower_run.hpp
+/// A whole transform: samples are read by the first pass and results written by the last, and what lies between goes depth first, so that
+/// a node whose registers fit the cache is split, multiplied and joined before the next one is touched.
+///
+///     tower_source   gives packs of samples; zeros where there are none
+///     tower_sink     takes packs of results, and keeps those it wants
+///
+/// Splits, products and joins of a node need no other node: with threads the first pass, the nodes, and the last pass are three loops, whose
+/// parts do the same as one after the other.
+
+#include <tern/core/parallel_for.hpp>
+#include <tern/fft/tower_tiles.hpp>
+
+namespace tern::detail {
+inline namespace TERN_ABI {
+
+/// Where samples come from. read(object, first, packs, out, step) writes samples first, first + 1, ... to `packs` registers `step` floats
+/// apart.
+struct tower_source {
+  void const* object;
+  void (*read)(void const* object, index first, index packs, float* out, index step);
+};
+/// Where results go. write(object, first, packs, in, step) has results first, first + 1, ...; `wants` says whether it keeps some of them.
+struct tower_sink {
+  void const* object;
+  void (*write)(void const* object, index first, index packs, float const* in, index step);
+  bool (*wants)(void const* object, index first, index packs);
+};
+
+/// Registers of a row that the first and the last pass take at a time.
+inline constexpr index tower_chunk = 16;
+/// Floats in which they lie meanwhile: nine rows.
+inline constexpr index tower_buffer = 9 * tower_chunk * complex_pack;
+/// Registers that stay in the first-level cache.
+inline constexpr index tower_near = 32768 / (8 * simd::lanes);
+
+/// One transform, or product, in memory of its caller's.
+struct tower_job {
+  tower_plan const& plan;
+  float* z;  // plan.floats()
+  float* h;  // a spectrum, plan.floats(): read, or written by tower_op::split
+  tower_op op = tower_op::convolve;
+  float scale = 1.f;  // of what tower_op::split writes
+
+  /// Chunks of the first and the last pass.
+  TERN_INLINE index chunks() const { return (row() + tower_chunk - 1) / tower_chunk; }
+  /// Registers in a row of the first pass.
+  TERN_INLINE index row() const { return plan.width(0) / plan.radix[0]; }
+  TERN_INLINE index chunk_size(index chunk) const {
+    index const left = row() - chunk * tower_chunk;
+    return left < tower_chunk ? left : tower_chunk;
+  }
+
+  /// Sample j is the real part of coefficient j, or of `im` the imaginary part.
+  TERN_INLINE void read(index chunk, tower_source const& re, tower_source const& im, float* buffer) const {
+    constexpr index W = simd::lanes;
+    index const count = chunk_size(chunk), at = chunk * tower_chunk;
+    for (index r = 0; r < plan.radix[0]; ++r) {
+      float* const row_of = buffer + r * tower_chunk * complex_pack;
+      re.read(re.object, (r * row() + at) * W, count, row_of, complex_pack);
+      im.read(im.object, (r * row() + at) * W, count, row_of + W, complex_pack);
+    }
+    split_pass(plan, 0, 0, 1, {buffer, tower_chunk * complex_pack, z + at * complex_pack, row() * complex_pack}, count);
+  }
+  TERN_INLINE void write(index chunk, tower_sink const& re, tower_sink const& im, float* buffer) const {
+    constexpr index W = simd::lanes;
+    index const count = chunk_size(chunk), at = chunk * tower_chunk;
+    join_pass(plan, 0, 0, 1, {z + at * complex_pack, row() * complex_pack, buffer, tower_chunk * complex_pack}, count);
+    for (index r = 0; r < plan.radix[0]; ++r) {
+      float const* const row_of = buffer + r * tower_chunk * complex_pack;
+      re.write(re.object, (r * row() + at) * W, count, row_of, complex_pack);
+      im.write(im.object, (r * row() + at) * W, count, row_of + W, complex_pack);
+    }
+  }
+
+  /// All that lies between, for nodes [first, first + count) before `pass`.
+  inline void descend(int pass, index first, index count) const noexcept {
+    index const width = plan.width(pass);
+    if (pass < plan.passes && count * width > tower_near) {
+      index const part = width / plan.radix[pass];
+      for (index n = first; n < first + count; ++n) {
+        float* const p = z + n * width * complex_pack;
+        tower_rows const rows{p, part * complex_pack, p, part * complex_pack};
+        if (op != tower_op::join) split_pass(plan, pass, n, 1, rows, part);
+        descend(pass + 1, n * plan.radix[pass], plan.radix[pass]);
+        if (op != tower_op::split) join_pass(plan, pass, n, 1, rows, part);
+      }
+      return;
+    }
+    all_passes(pass, first, count, width);
+  }
+
+ private:
+  /// The same, pass after pass: all of it stays in cache.
+  inline void all_passes(int pass, index first, index count, index width) const noexcept {
+    float* const p = z + first * width * complex_pack;
+    index const registers = count * width;
+    auto const rows = [&](int q) TERN_LAMBDA {
+      index const part = plan.width(q) / plan.radix[q] * complex_pack;
+      return tower_rows{p, part, p, part};
+    };
+    if (op != tower_op::join)
+      for (int q = pass; q < plan.passes; ++q)
+        split_pass(plan, q, first * width / plan.width(q), registers / plan.width(q), rows(q), plan.width(q) / plan.radix[q]);
+    index const tile = first * width / simd::lanes;
+    run_tiles(plan, op, tile, registers / simd::lanes, p, h + first * width * complex_pack, scale);
+    if (op != tower_op::split)
+      for (int q = plan.passes - 1; q >= pass; --q)
+        join_pass(plan, q, first * width / plan.width(q), registers / plan.width(q), rows(q), plan.width(q) / plan.radix[q]);
+  }
+};
+
+/// Whether the nodes behind the first pass can be walked one by one: each has whole tiles.
+TERN_INLINE bool has_wide_nodes(tower_plan const& t) { return t.length > tower_near && t.length / t.radix[0] % simd::lanes == 0; }
+
+/// The whole job on the calling thread. buffer: tower_buffer floats.
+inline void run_tower(tower_job const& job, tower_source const& re, tower_source const& im, tower_sink const& out_re,
+                      tower_sink const& out_im, float* buffer) noexcept {
+  if (job.op != tower_op::join)
+    for (index c = 0; c < job.chunks(); ++c) job.read(c, re, im, buffer);
+  job.descend(1, 0, job.plan.radix[0]);
+  if (job.op != tower_op::split)
+    for (index c = 0; c < job.chunks(); ++c) job.write(c, out_re, out_im, buffer);
+}
+/// The same on threads. buffer: tower_buffer floats for each slot of `policy`.
+inline void run_tower_on(cpu_policy const& policy, tower_job const& job, tower_source const& re, tower_source const& im,
+                         tower_sink const& out_re, tower_sink const& out_im, float* buffer) {
+  if (!has_wide_nodes(job.plan)) return run_tower(job, re, im, out_re, out_im, buffer);
+  if (job.op != tower_op::join)
+    parallel_for(policy, job.chunks(), [&](index c, index slot) TERN_LAMBDA { job.read(c, re, im, buffer + slot * tower_buffer); });
+  parallel_for(policy, job.plan.radix[0], [&](index n, index) TERN_LAMBDA { job.descend(1, n, 1); });
+  if (job.op != tower_op::split)
+    parallel_for(policy, job.chunks(), [&](index c, index slot) TERN_LAMBDA { job.write(c, out_re, out_im, buffer + slot * tower_buffer); });
+}
+
+}  // namespace TERN_ABI
+}  // namespace tern::detail
