@@ -22,11 +22,10 @@ struct tower_source {
   void const* object;
   void (*read)(void const* object, index first, index packs, float* out, index step);
 };
-/// Where results go. write(object, first, packs, in, step) has results first, first + 1, ...; `wants` says whether it keeps some of them.
+/// Where results go. write(object, first, packs, in, step) has results first, first + 1, ..., and keeps those it wants.
 struct tower_sink {
   void const* object;
   void (*write)(void const* object, index first, index packs, float const* in, index step);
-  bool (*wants)(void const* object, index first, index packs);
 };
 
 /// Registers of a row that the first and the last pass take at a time.

@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// @file conv.hpp
+/// Convolutions.
+
+#include <tern/conv/long_conv.hpp>
+#include <tern/conv/long_gradients.hpp>
+#include <tern/conv/long_stream.hpp>
