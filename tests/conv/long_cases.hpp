@@ -54,7 +54,8 @@ inline double magnitude_of(oracle::row const& u, oracle::row const& k, long_mode
 }
 /// A row of `got` against what is wanted.
 template <class T>
-comparison close_row(tensor_view<T, 3> const& got, index batch, index channel, oracle::row const& want, double magnitude, double tolerance) {
+comparison close_row(tensor_view<T, 3> const& got, index batch, index channel, oracle::row const& want, double magnitude,
+                     double tolerance) {
   oracle::row const all(want.size(), magnitude);
   return compare(got[batch][channel], want, all, tolerance);
 }

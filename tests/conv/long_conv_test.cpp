@@ -43,7 +43,8 @@ TEST_CASE("long convolutions of short lengths are the sums of their definition")
 }
 
 TEST_CASE("long convolutions of lengths up to 4096 are the sums of their definition") {
-  for (auto const& [n, taps] : {std::pair<index, index>{512, 512}, {777, 700}, {1000, 125}, {1024, 1025}, {1500, 90}, {2000, 250}, {2048, 2048}})
+  for (auto const& [n, taps] :
+       {std::pair<index, index>{512, 512}, {777, 700}, {1000, 125}, {1024, 1025}, {1500, 90}, {2000, 250}, {2048, 2048}})
     for (long_mode mode : modes) check_lengths(n, taps, mode);
   check_lengths(3000, 3000, long_mode::causal);
   check_lengths(4096, 4096, long_mode::causal);
@@ -194,8 +195,10 @@ TEST_CASE("a wrong long convolution says what is wrong") {
   CHECK(message_of([&] { long_conv(cpu, v(2, 3, 8), k(3, 8), v(2, 3, 8), skip{std::vector<float>(2)}); }) ==
         "long_conv: skip.extent(0) is 2, expected channels = 3");
   long_filter const filter(cpu, k(3, 8), 8);
-  CHECK(message_of([&] { long_conv(cpu, v(2, 3, 9), filter, v(2, 3, 9)); }) == "long_conv: the filter's length() is 8, expected length = 9");
-  CHECK(message_of([&] { long_conv(cpu, v(2, 4, 8), filter, v(2, 4, 8)); }) == "long_conv: the filter's channels() is 3, expected channels = 4");
+  CHECK(message_of([&] { long_conv(cpu, v(2, 3, 9), filter, v(2, 3, 9)); }) ==
+        "long_conv: the filter's length() is 8, expected length = 9");
+  CHECK(message_of([&] { long_conv(cpu, v(2, 4, 8), filter, v(2, 4, 8)); }) ==
+        "long_conv: the filter's channels() is 3, expected channels = 4");
   CHECK(message_of([&] { long_conv(cpu, v(2, 3, 8), filter, v(2, 3, 8), long_mode::same); }) ==
         "long_conv: the mode is 2, expected that of the filter");
   CHECK(message_of([&] { long_filter(cpu, k(3, 0), 8); }) == "long_filter: k's number of taps is 0, expected at least 1");

@@ -10,7 +10,7 @@
 /// It holds no view of k. Memory: about 8 bytes a sample and filter, the tables less than one.
 
 #include <tern/conv/long_run.hpp>
-#include <tern/fft/owned_floats.hpp>
+#include <tern/core/owned_floats.hpp>
 
 namespace tern {
 inline namespace TERN_ABI {

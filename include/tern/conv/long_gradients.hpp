@@ -31,8 +31,8 @@ inline void add_correlation(float const* g, float const* u, float scale, float* 
 }
 
 /// One filter's gradient over inputs [first, end). memory: tower_buffer + 4 plan.floats().
-inline void filter_gradient(long_call const& u, long_call const& dy, long_layout const& l, tower_plan const& plan, index channel, index first,
-                            index end, block_sink const& to, float* memory) noexcept {
+inline void filter_gradient(long_call const& u, long_call const& dy, long_layout const& l, tower_plan const& plan, index channel,
+                            index first, index end, block_sink const& to, float* memory) noexcept {
   index const floats = plan.floats();
   float* const z = memory + tower_buffer;
   float* const hu = z + floats;

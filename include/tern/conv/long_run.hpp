@@ -151,8 +151,8 @@ inline void prepare_filters(cpu_policy const& policy, sample_view const& k, long
   });
 }
 
-/// What a call with filters that are not ready needs: tables, and spectra of all filters, or, where there are enough filters for all threads,
-/// one a thread that never leaves its cache.
+/// What a call with filters that are not ready needs: tables, and spectra of all filters, or, where there are enough filters for all
+/// threads, one a thread that never leaves its cache.
 struct long_memory {
   bool fused;
   index tables, spectra, scratch;
@@ -187,8 +187,7 @@ inline void run_long(cpu_policy const& policy, long_call const& call, sample_vie
     index const first = f.per_sample ? i / channels : 0, end = f.per_sample ? first + 1 : call.in.extent[0];
     prepare_filter(f.layout, f.plan, k.row(first, i % channels), mine + tower_buffer, h, mine);
     for (index batch = first; batch < end; ++batch)
-      for (index block = 0; block < f.layout.blocks; ++block)
-        run_block(call, f.layout, f.plan, h, batch, i % channels, block, mine);
+      for (index block = 0; block < f.layout.blocks; ++block) run_block(call, f.layout, f.plan, h, batch, i % channels, block, mine);
   });
 }
 

@@ -134,8 +134,8 @@ struct block_source {
     float factor[tower_chunk * simd::lanes];
     s.gate.read(s.start + first, packs, s.periodic, factor, simd::lanes);
     for (index i = 0; i < packs; ++i)
-      simd::store(out + i * step, simd::load(static_cast<float const*>(out + i * step)) *
-                                      simd::load(static_cast<float const*>(factor + i * simd::lanes)));
+      simd::store(out + i * step,
+                  simd::load(static_cast<float const*>(out + i * step)) * simd::load(static_cast<float const*>(factor + i * simd::lanes)));
   }
 };
 

@@ -116,23 +116,35 @@ struct tower_rows {
 inline void split_pass(tower_plan const& t, int pass, index first, index nodes, tower_rows const& r, index count) noexcept {
   float const* const table = t.tables + t.table_at[pass];
   switch (t.radix[pass]) {
-    case 8: return split_by_8(r.in, r.in_row, r.out, r.out_row, nodes, count, table + 16 * first);
-    case 4: return split_by_4(r.in, r.in_row, r.out, r.out_row, nodes, count, table + 8 * first);
-    case 3: return split_by_odd<3>(r.in, r.in_row, r.out, r.out_row, count, table);
-    case 5: return split_by_odd<5>(r.in, r.in_row, r.out, r.out_row, count, table);
-    case 7: return split_by_odd<7>(r.in, r.in_row, r.out, r.out_row, count, table);
-    default: return split_by_odd<9>(r.in, r.in_row, r.out, r.out_row, count, table);
+    case 8:
+      return split_by_8(r.in, r.in_row, r.out, r.out_row, nodes, count, table + 16 * first);
+    case 4:
+      return split_by_4(r.in, r.in_row, r.out, r.out_row, nodes, count, table + 8 * first);
+    case 3:
+      return split_by_odd<3>(r.in, r.in_row, r.out, r.out_row, count, table);
+    case 5:
+      return split_by_odd<5>(r.in, r.in_row, r.out, r.out_row, count, table);
+    case 7:
+      return split_by_odd<7>(r.in, r.in_row, r.out, r.out_row, count, table);
+    default:
+      return split_by_odd<9>(r.in, r.in_row, r.out, r.out_row, count, table);
   }
 }
 inline void join_pass(tower_plan const& t, int pass, index first, index nodes, tower_rows const& r, index count) noexcept {
   float const* const table = t.tables + t.table_at[pass];
   switch (t.radix[pass]) {
-    case 8: return join_by_8(r.in, r.in_row, r.out, r.out_row, nodes, count, table + 16 * first);
-    case 4: return join_by_4(r.in, r.in_row, r.out, r.out_row, nodes, count, table + 8 * first);
-    case 3: return join_by_odd<3>(r.in, r.in_row, r.out, r.out_row, count, table);
-    case 5: return join_by_odd<5>(r.in, r.in_row, r.out, r.out_row, count, table);
-    case 7: return join_by_odd<7>(r.in, r.in_row, r.out, r.out_row, count, table);
-    default: return join_by_odd<9>(r.in, r.in_row, r.out, r.out_row, count, table);
+    case 8:
+      return join_by_8(r.in, r.in_row, r.out, r.out_row, nodes, count, table + 16 * first);
+    case 4:
+      return join_by_4(r.in, r.in_row, r.out, r.out_row, nodes, count, table + 8 * first);
+    case 3:
+      return join_by_odd<3>(r.in, r.in_row, r.out, r.out_row, count, table);
+    case 5:
+      return join_by_odd<5>(r.in, r.in_row, r.out, r.out_row, count, table);
+    case 7:
+      return join_by_odd<7>(r.in, r.in_row, r.out, r.out_row, count, table);
+    default:
+      return join_by_odd<9>(r.in, r.in_row, r.out, r.out_row, count, table);
   }
 }
 

@@ -3,9 +3,9 @@
 /// @file fft/tower_plan.hpp
 /// Lengths of transforms, and the roots of one that a transform multiplies with.
 ///
-/// A tower of M = lanes * length points splits polynomials modulo z^M - i down to numbers: at first into `odd` remainders (1, 3, 5, 7 or 9),
-/// then each by 8 or 4, until a remainder fills one register; the last log2(lanes) levels run within square tiles. The remainder of node n
-/// behind d halvings is modulo z^h - e(phi), e(x) = e^(2 pi i x), where
+/// A tower of M = lanes * length points splits polynomials modulo z^M - i down to numbers: at first into `odd` remainders (1, 3, 5, 7 or
+/// 9), then each by 8 or 4, until a remainder fills one register; the last log2(lanes) levels run within square tiles. The remainder of
+/// node n behind d halvings is modulo z^h - e(phi), e(x) = e^(2 pi i x), where
 ///
 ///     phi(d, n) = phi(0, n / 2^d) / 2^d + reversed(n mod 2^d)        reversed(b) = sum over its bits b_i of 2^-(i + 1)
 ///

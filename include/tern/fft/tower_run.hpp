@@ -7,8 +7,8 @@
 ///     tower_source   gives packs of samples; zeros where there are none
 ///     tower_sink     takes packs of results, and keeps those it wants
 ///
-/// Splits, products and joins of a node need no other node: with threads the first pass, the nodes, and the last pass are three loops, whose
-/// parts do the same as one after the other.
+/// Splits, products and joins of a node need no other node: with threads the first pass, the nodes, and the last pass are three loops,
+/// whose parts do the same as one after the other.
 
 #include <tern/core/parallel_for.hpp>
 #include <tern/fft/tower_tiles.hpp>
@@ -131,7 +131,8 @@ inline void run_tower_on(cpu_policy const& policy, tower_job const& job, tower_s
     parallel_for(policy, job.chunks(), [&](index c, index slot) TERN_LAMBDA { job.read(c, re, im, buffer + slot * tower_buffer); });
   parallel_for(policy, job.plan.radix[0], [&](index n, index) TERN_LAMBDA { job.descend(1, n, 1); });
   if (job.op != tower_op::split)
-    parallel_for(policy, job.chunks(), [&](index c, index slot) TERN_LAMBDA { job.write(c, out_re, out_im, buffer + slot * tower_buffer); });
+    parallel_for(policy, job.chunks(),
+                 [&](index c, index slot) TERN_LAMBDA { job.write(c, out_re, out_im, buffer + slot * tower_buffer); });
 }
 
 }  // namespace TERN_ABI

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-/// @file fft/owned_floats.hpp
+/// @file core/owned_floats.hpp
 /// Floats that a plan or a prepared filter keeps, aligned as a register wants them.
 
 #include <tern/core/config.hpp>
