@@ -53,9 +53,7 @@ inline void filter_gradient(long_call const& u, long_call const& dy, long_layout
       split_block(plan, g, 1.f, z, hg, memory);
       add_correlation(hg, hu, 1.f / static_cast<float>(plan.points()), sum, floats);
     }
-  half_sink const later{&to, plan.points()};
-  tower_source const none{nullptr, nullptr};
-  run_tower({plan, z, sum, tower_op::join}, none, none, {&to, &block_sink::write}, {&later, &half_sink::write}, memory);
+  run_tower({plan, z, sum, tower_op::join}, {}, to.sink(), memory);
 }
 
 inline void filter_gradients(cpu_policy const& policy, sample_view const& dy, sample_view const& u, result_view const& dk,

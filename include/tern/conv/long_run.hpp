@@ -9,9 +9,6 @@
 namespace tern::detail {
 inline namespace TERN_ABI {
 
-/// For what is only split.
-inline constexpr tower_sink no_sink{nullptr, nullptr};
-
 /// Filters ready for use, in memory of somebody else.
 struct long_filters {
   long_layout layout;
@@ -49,28 +46,9 @@ struct long_call {
   }
 };
 
-/// The imaginary parts' source or sink: the same samples, M later.
-struct half_source {
-  block_source const* whole;
-  index points;
-  inline static void read(void const* object, index first, index packs, float* out, index step) noexcept {
-    auto const& s = *static_cast<half_source const*>(object);
-    block_source::read(s.whole, first + s.points, packs, out, step);
-  }
-};
-struct half_sink {
-  block_sink const* whole;
-  index points;
-  inline static void write(void const* object, index first, index packs, float const* in, index step) noexcept {
-    auto const& s = *static_cast<half_sink const*>(object);
-    block_sink::write(s.whole, first + s.points, packs, in, step);
-  }
-};
-
 /// Splits a block into its spectrum h, times `scale`. z: plan.floats(), buffer: tower_buffer floats.
 inline void split_block(tower_plan const& plan, block_source const& from, float scale, float* z, float* h, float* buffer) noexcept {
-  half_source const later{&from, plan.points()};
-  run_tower({plan, z, h, tower_op::split, scale}, {&from, &block_source::read}, {&later, &half_source::read}, no_sink, no_sink, buffer);
+  run_tower({plan, z, h, tower_op::split, scale}, from.source(), {}, buffer);
 }
 
 /// One filter: taps (at most layout.taps of the row count) as a spectrum, or in order.
@@ -108,19 +86,14 @@ inline void run_block(long_call const& call, long_layout const& l, tower_plan co
       for (index j = 0; j < l.taps; ++j) turned[j] = h[l.taps - 1 - j];
       taps = turned;
     }
-    return run_direct(taps, l.taps, l.n, {&in, &block_source::read}, {&out, &block_sink::write}, memory);
+    return run_direct(taps, l.taps, l.n, in.source(), out.sink(), memory);
   }
-  half_source const in_later{&in, plan.points()};
-  half_sink const out_later{&out, plan.points()};
   // The spectrum is only read.
-  tower_job const job{plan, memory + tower_buffer, const_cast<float*>(h), call.correlate ? tower_op::correlate : tower_op::convolve, 1.f};
-  if (threads == nullptr)
-    return run_tower(job, {&in, &block_source::read}, {&in_later, &half_source::read}, {&out, &block_sink::write},
-                     {&out_later, &half_sink::write}, memory);
-  index const slots = threads->concurrency();
-  tower_job const wide{plan, memory + slots * tower_buffer, job.h, job.op, 1.f};
-  run_tower_on(*threads, wide, {&in, &block_source::read}, {&in_later, &half_source::read}, {&out, &block_sink::write},
-               {&out_later, &half_sink::write}, memory);
+  tower_op const op = call.correlate ? tower_op::correlate : tower_op::convolve;
+  index const slots = threads != nullptr ? threads->concurrency() : 1;
+  tower_job const job{plan, memory + slots * tower_buffer, const_cast<float*>(h), op, 1.f};
+  if (threads != nullptr) return run_tower_on(*threads, job, in.source(), out.sink(), memory);
+  run_tower(job, in.source(), out.sink(), memory);
 }
 
 /// All rows, with filters that are ready. memory: rows_floats of them.

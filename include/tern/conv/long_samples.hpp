@@ -127,6 +127,14 @@ struct block_source {
   index start;  // of the block, in u
   bool periodic;
 
+  /// As a tower reads it; *this must outlive that.
+  TERN_INLINE tower_source source() const {
+    tower_source s{this, &block_source::read, periodic ? index{1} << 60 : u.n - start};
+    if (gate || u.stride != 1 || u.packs != &load_packs<float> || start < 0) return s;
+    s.dense = static_cast<float const*>(u.data) + start;
+    s.dense_end = u.n - start;
+    return s;
+  }
   inline static void read(void const* object, index first, index packs, float* out, index step) noexcept {
     auto const& s = *static_cast<block_source const*>(object);
     s.u.read(s.start + first, packs, s.periodic, out, step);
@@ -148,6 +156,15 @@ struct block_sink {
   sample_row gate, added;
   float factor = 0.f;
 
+  /// As a tower writes it; *this must outlive that.
+  TERN_INLINE tower_sink sink() const {
+    tower_sink s{this, &block_sink::write, begin - shift, end - shift};
+    if (gate || added || to->place.stride[2] != 1 || to->packs != &store_packs<float>) return s;
+    s.dense_begin = s.begin;
+    s.dense_end = s.end;
+    s.dense = static_cast<float*>(data) + begin;
+    return s;
+  }
   inline static void write(void const* object, index first, index packs, float const* in, index step) noexcept {
     constexpr index W = simd::lanes;
     auto const& s = *static_cast<block_sink const*>(object);

@@ -118,9 +118,7 @@ class long_conv_stream {
                   buffer);
       sum_pieces(filters_.data() + i % channels_ * pieces_ * floats, inputs, sum);
       block_sink const to{&y, const_cast<void*>(y.place.row(i / channels_, i % channels_).data), -block_, 0, block_, {}, {}};
-      half_sink const later{&to, plan_.points()};
-      tower_source const none{nullptr, nullptr};
-      run_tower({plan_, z, sum, tower_op::join}, none, none, {&to, &block_sink::write}, {&later, &half_sink::write}, buffer);
+      run_tower({plan_, z, sum, tower_op::join}, {}, to.sink(), buffer);
     });
     at_ = at_ + 1 < pieces_ ? at_ + 1 : 0;
   }

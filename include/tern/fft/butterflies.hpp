@@ -52,6 +52,12 @@ TERN_INLINE void split_i(cpack& a, cpack& b, cpack const& w) {
   b = {simd::fms(two, a.re, re), simd::fms(two, a.im, im)};
   a = {re, im};
 }
+/// The same, where a and b have no imaginary parts.
+TERN_INLINE void split_real(cpack& a, cpack& b, cpack const& w) {
+  auto const re = simd::fma(w.re, b.re, a.re), im = w.im * b.re;
+  b = {simd::fms(simd::pack<float>(2.f), a.re, re), simd::pack<float>(0.f) - im};
+  a = {re, im};
+}
 /// Twice what `split` was given.
 TERN_INLINE void join(cpack& a, cpack& b, cpack const& w) {
   cpack const d = a - b;
@@ -81,10 +87,11 @@ TERN_INLINE void join4(cpack (&x)[4], cpack const& w1, cpack const& w2, cpack co
   x[3] = times_conjugate(plus_i(d, e), w3);
 }
 
-/// 8 remainders; w1^8 is the constant of the modulus, w2 = w1^2, w4 = w1^4, v = w1 e^(i pi / 4).
-TERN_INLINE void split8(cpack (&x)[8], cpack const& w1, cpack const& w2, cpack const& w4, cpack const& v) {
+/// 8 remainders; w1^8 is the constant of the modulus, w2 = w1^2, w4 = w1^4, v = w1 e^(i pi / 4). The first of the three levels is `first`.
+template <class First>
+TERN_INLINE void split8(cpack (&x)[8], cpack const& w1, cpack const& w2, cpack const& w4, cpack const& v, First&& first) {
   TERN_UNROLL
-  for (int i = 0; i < 4; ++i) split(x[i], x[i + 4], w4);
+  for (int i = 0; i < 4; ++i) first(x[i], x[i + 4], w4);
   split(x[0], x[2], w2);
   split(x[1], x[3], w2);
   split_i(x[4], x[6], w2);
@@ -93,6 +100,9 @@ TERN_INLINE void split8(cpack (&x)[8], cpack const& w1, cpack const& w2, cpack c
   split_i(x[2], x[3], w1);
   split(x[4], x[5], v);
   split_i(x[6], x[7], v);
+}
+TERN_INLINE void split8(cpack (&x)[8], cpack const& w1, cpack const& w2, cpack const& w4, cpack const& v) {
+  split8(x, w1, w2, w4, v, [](cpack& a, cpack& b, cpack const& w) TERN_LAMBDA { split(a, b, w); });
 }
 /// a, b = a + r (p, q), a - r (p, q) for the root r of 1/2: what is left of a product with an eighth root of one.
 TERN_INLINE void join_eighth(cpack& a, cpack& b, simd::pack<float> p, simd::pack<float> q) {

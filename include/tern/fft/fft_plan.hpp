@@ -23,25 +23,29 @@ namespace tern {
 namespace detail {
 inline namespace TERN_ABI {
 
-/// n floats as a source of a tower, and a piece of what leaves it.
-struct plain_source {
-  float const* data;
-  index n;
+/// n complex numbers as a source of a tower of `points`, and a piece of what leaves it.
+struct complex_source {
+  planar data;
+  index n, points;
   inline static void read(void const* object, index first, index packs, float* out, index step) noexcept {
-    auto const& s = *static_cast<plain_source const*>(object);
-    for (index i = 0; i < packs; ++i, first += simd::lanes)
-      for (index j = 0; j < simd::lanes; ++j) out[i * step + j] = first + j < s.n ? s.data[first + j] : 0.f;
+    auto const& s = *static_cast<complex_source const*>(object);
+    float const* const from = first < s.points ? s.data.re : s.data.im;
+    index const at = first < s.points ? first : first - s.points;
+    for (index i = 0; i < packs * simd::lanes; ++i) out[i / simd::lanes * step + i % simd::lanes] = at + i < s.n ? from[at + i] : 0.f;
   }
+  TERN_INLINE tower_source source() const { return {this, &complex_source::read, points + n}; }
 };
-struct plain_sink {
-  float* data;
-  index begin, n;  // places begin to begin + n - 1 are kept
+struct complex_sink {
+  planar data;
+  index begin, n, points;  // coefficients begin to begin + n - 1 are kept
   inline static void write(void const* object, index first, index packs, float const* in, index step) noexcept {
-    auto const& s = *static_cast<plain_sink const*>(object);
-    for (index i = 0; i < packs; ++i, first += simd::lanes)
-      for (index j = 0; j < simd::lanes; ++j)
-        if (first + j >= s.begin && first + j < s.begin + s.n) s.data[first + j - s.begin] = in[i * step + j];
+    auto const& s = *static_cast<complex_sink const*>(object);
+    float* const to = first < s.points ? s.data.re : s.data.im;
+    index const at = (first < s.points ? first : first - s.points) - s.begin;
+    for (index i = 0; i < packs * simd::lanes; ++i)
+      if (at + i >= 0 && at + i < s.n) to[at + i] = in[i / simd::lanes * step + i % simd::lanes];
   }
+  TERN_INLINE tower_sink sink() const { return {this, &complex_sink::write, begin, points + begin + n}; }
 };
 /// x = x c, planar, lane by lane of n.
 inline void multiply_planar(planar x, planar c, index n) noexcept {
@@ -89,11 +93,10 @@ class fft_plan {
       im[n - 1 + j] = im[n - 1 - j] = -chirp_.im[j];
       square = (square + 2 * j + 1) % (2 * n);
     }
-    detail::plain_source const from_re{re, 2 * n - 1}, from_im{im, 2 * n - 1};
-    detail::run_tower(
-        {tower_, scratch.data() + detail::tower_buffer, spectrum_, detail::tower_op::split, 1.f / static_cast<float>(tower_.points())},
-        {&from_re, &detail::plain_source::read}, {&from_im, &detail::plain_source::read}, {nullptr, nullptr}, {nullptr, nullptr},
-        scratch.data());
+    detail::complex_source const from{{re, im}, 2 * n - 1, tower_.points()};
+    float const scale = 1.f / static_cast<float>(tower_.points());
+    detail::run_tower({tower_, scratch.data() + detail::tower_buffer, spectrum_, detail::tower_op::split, scale}, from.source(), {},
+                      scratch.data());
   }
   fft_plan(fft_plan&& other) noexcept = default;
   fft_plan& operator=(fft_plan&& other) noexcept = default;
@@ -133,11 +136,9 @@ class fft_plan {
  private:
   inline void chirp(detail::planar x, float* scratch) const noexcept {
     detail::multiply_planar(x, chirp_, n_);
-    detail::plain_source const re{x.re, n_}, im{x.im, n_};
-    detail::plain_sink const to_re{x.re, n_ - 1, n_}, to_im{x.im, n_ - 1, n_};
-    detail::run_tower({tower_, scratch + detail::tower_buffer, spectrum_}, {&re, &detail::plain_source::read},
-                      {&im, &detail::plain_source::read}, {&to_re, &detail::plain_sink::write}, {&to_im, &detail::plain_sink::write},
-                      scratch);
+    detail::complex_source const from{x, n_, tower_.points()};
+    detail::complex_sink const to{x, n_ - 1, n_, tower_.points()};
+    detail::run_tower({tower_, scratch + detail::tower_buffer, spectrum_}, from.source(), to.sink(), scratch);
     detail::multiply_planar(x, chirp_, n_);
   }
 

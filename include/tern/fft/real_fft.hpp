@@ -88,8 +88,8 @@ struct real_plan {
 };
 
 /// real: (rows, n); half: (rows, n / 2 + 1).
-inline void real_rows(char const* op, cpu_policy const& policy, real_plan const& plan, float_rows_view const& real,
-                      float_rows_view const& half, bool forward) {
+inline void transform_real_rows(char const* op, cpu_policy const& policy, real_plan const& plan, float_rows_view const& real,
+                                float_rows_view const& half, bool forward) {
   expect_equal(op, "the spectrum's rows", half.rows, "the signal's rows", real.rows);
   expect_equal(op, "the spectrum's length", half.n, "n / 2 + 1", real.n / 2 + 1);
   if (real.rows == 0) return;
@@ -118,7 +118,7 @@ inline void real_inverse_2d(cpu_policy const& policy, real_plan const& along, ff
     for (index j = 0; j < 2 * half.n; ++j)
       copy.data[r * copy.row_stride + j] = half.data[r * half.row_stride + j / 2 * half.stride + j % 2];
   fft_columns(policy, across, copy, fft_direction::inverse);
-  real_rows("real_fft_2d_inverse", policy, along, real, copy, false);
+  transform_real_rows("real_fft_2d_inverse", policy, along, real, copy, false);
 }
 
 template <class Real, class Half>
@@ -138,7 +138,8 @@ inline constexpr struct real_fft_fn {
   void operator()(cpu_policy const& policy, X const& x, Y&& y) const {
     detail::check_real<view_of<X const>, view_of<Y>>();
     auto const real = detail::rows_of("real_fft", "x", tern::view(x), 1);
-    detail::real_rows("real_fft", policy, detail::real_plan(real.n), real, detail::rows_of("real_fft", "y", tern::view(y), 2), true);
+    detail::transform_real_rows("real_fft", policy, detail::real_plan(real.n), real, detail::rows_of("real_fft", "y", tern::view(y), 2),
+                                true);
   }
 } real_fft{};
 
@@ -148,8 +149,8 @@ inline constexpr struct real_fft_inverse_fn {
   void operator()(cpu_policy const& policy, Y const& y, X&& x) const {
     detail::check_real<view_of<X>, view_of<Y const>>();
     auto const real = detail::rows_of("real_fft_inverse", "x", tern::view(x), 1);
-    detail::real_rows("real_fft_inverse", policy, detail::real_plan(real.n), real,
-                      detail::rows_of("real_fft_inverse", "y", tern::view(y), 2), false);
+    detail::transform_real_rows("real_fft_inverse", policy, detail::real_plan(real.n), real,
+                                detail::rows_of("real_fft_inverse", "y", tern::view(y), 2), false);
   }
 } real_fft_inverse{};
 
@@ -163,7 +164,7 @@ inline constexpr struct real_fft_2d_fn {
     fft_plan const across(xs.extent(xs.rank - 2));
     detail::each_matrix(xs, tern::view(y), [&](auto const& from, auto const& to) TERN_LAMBDA {
       auto const half = detail::rows_of("real_fft_2d", "y", to, 2);
-      detail::real_rows("real_fft_2d", policy, along, detail::rows_of("real_fft_2d", "x", from, 1), half, true);
+      detail::transform_real_rows("real_fft_2d", policy, along, detail::rows_of("real_fft_2d", "x", from, 1), half, true);
       detail::fft_columns(policy, across, half, fft_direction::forward);
     });
   }

@@ -17,25 +17,33 @@ namespace tern::detail {
 inline namespace TERN_ABI {
 
 /// Where samples come from. read(object, first, packs, out, step) writes samples first, first + 1, ... to `packs` registers `step` floats
-/// apart.
+/// apart. There are none, but zeros, from `end` on. Samples that lie in memory as floats one after the other are taken from there: those
+/// up to `dense_end` from dense[0] on.
 struct tower_source {
   void const* object;
   void (*read)(void const* object, index first, index packs, float* out, index step);
+  index end;
+  float const* dense = nullptr;
+  index dense_end = 0;
 };
-/// Where results go. write(object, first, packs, in, step) has results first, first + 1, ..., and keeps those it wants.
+/// Where results go. write(object, first, packs, in, step) has results first, first + 1, ..., and keeps those it wants, none before `begin`
+/// and none from `end` on. Those between dense_begin and dense_end may be written as floats from dense[0] on in place of that.
 struct tower_sink {
   void const* object;
   void (*write)(void const* object, index first, index packs, float const* in, index step);
+  index begin, end;
+  float* dense = nullptr;
+  index dense_begin = 0, dense_end = 0;
 };
 
 /// Registers of a row that the first and the last pass take at a time.
 inline constexpr index tower_chunk = 16;
-/// Floats in which they lie meanwhile: nine rows.
+/// Floats in which they lie meanwhile: nine rows of real parts, and of imaginary ones.
 inline constexpr index tower_buffer = 9 * tower_chunk * complex_pack;
 /// Registers that stay in the first-level cache.
 inline constexpr index tower_near = 32768 / (8 * simd::lanes);
 
-/// One transform, or product, in memory of its caller's.
+/// One transform, or product, in memory of its caller's. Sample j < M is the real part of coefficient j, sample j + M its imaginary part.
 struct tower_job {
   tower_plan const& plan;
   float* z;  // plan.floats()
@@ -43,34 +51,44 @@ struct tower_job {
   tower_op op = tower_op::convolve;
   float scale = 1.f;  // of what tower_op::split writes
 
-  /// Chunks of the first and the last pass.
-  TERN_INLINE index chunks() const { return (row() + tower_chunk - 1) / tower_chunk; }
-  /// Registers in a row of the first pass.
+  /// Registers in a row of the first pass, and pieces of them.
   TERN_INLINE index row() const { return plan.width(0) / plan.radix[0]; }
+  TERN_INLINE index chunks() const { return (row() + tower_chunk - 1) / tower_chunk; }
   TERN_INLINE index chunk_size(index chunk) const {
     index const left = row() - chunk * tower_chunk;
     return left < tower_chunk ? left : tower_chunk;
   }
 
-  /// Sample j is the real part of coefficient j, or of `im` the imaginary part.
-  TERN_INLINE void read(index chunk, tower_source const& re, tower_source const& im, float* buffer) const {
+  inline void read(index chunk, tower_source const& in, float* buffer) const noexcept {
     constexpr index W = simd::lanes;
-    index const count = chunk_size(chunk), at = chunk * tower_chunk;
+    index const M = plan.points(), count = chunk_size(chunk), at = chunk * tower_chunk, last = (plan.length - row() + at + count) * W;
+    packed_rows<float> const out{z + at * complex_pack, row() * complex_pack};
+    bool const real = in.end <= M;
+    if (last + (real ? 0 : M) <= in.dense_end)
+      return split_first(plan, in.dense + at * W, real ? nullptr : in.dense + M + at * W, row() * W, out, count);
+    constexpr index stride = tower_chunk * W;
+    float* const im = buffer + 9 * stride;
     for (index r = 0; r < plan.radix[0]; ++r) {
-      float* const row_of = buffer + r * tower_chunk * complex_pack;
-      re.read(re.object, (r * row() + at) * W, count, row_of, complex_pack);
-      im.read(im.object, (r * row() + at) * W, count, row_of + W, complex_pack);
+      in.read(in.object, (r * row() + at) * W, count, buffer + r * stride, W);
+      if (!real) in.read(in.object, M + (r * row() + at) * W, count, im + r * stride, W);
     }
-    split_pass(plan, 0, 0, 1, {buffer, tower_chunk * complex_pack, z + at * complex_pack, row() * complex_pack}, count);
+    split_first(plan, buffer, real ? nullptr : im, stride, out, count);
   }
-  TERN_INLINE void write(index chunk, tower_sink const& re, tower_sink const& im, float* buffer) const {
+  inline void write(index chunk, tower_sink const& out, float* buffer) const noexcept {
     constexpr index W = simd::lanes;
-    index const count = chunk_size(chunk), at = chunk * tower_chunk;
-    join_pass(plan, 0, 0, 1, {z + at * complex_pack, row() * complex_pack, buffer, tower_chunk * complex_pack}, count);
+    index const M = plan.points(), count = chunk_size(chunk), at = chunk * tower_chunk, last = (plan.length - row() + at + count) * W;
+    packed_rows<float> const in{z + at * complex_pack, row() * complex_pack};
+    bool const real = out.end <= M;
+    if (at * W >= out.dense_begin && last + (real ? 0 : M) <= out.dense_end)
+      return join_last(plan, in, out.dense + (at * W - out.dense_begin), real ? nullptr : out.dense + (M + at * W - out.dense_begin),
+                       row() * W, count);
+    constexpr index stride = tower_chunk * W;
+    float* const im = buffer + 9 * stride;
+    join_last(plan, in, buffer, real ? nullptr : im, stride, count);
     for (index r = 0; r < plan.radix[0]; ++r) {
-      float const* const row_of = buffer + r * tower_chunk * complex_pack;
-      re.write(re.object, (r * row() + at) * W, count, row_of, complex_pack);
-      im.write(im.object, (r * row() + at) * W, count, row_of + W, complex_pack);
+      index const first = (r * row() + at) * W;
+      if (first < out.end && first + count * W > out.begin) out.write(out.object, first, count, buffer + r * stride, W);
+      if (!real && M + first < out.end && M + first + count * W > out.begin) out.write(out.object, M + first, count, im + r * stride, W);
     }
   }
 
@@ -81,10 +99,9 @@ struct tower_job {
       index const part = width / plan.radix[pass];
       for (index n = first; n < first + count; ++n) {
         float* const p = z + n * width * complex_pack;
-        tower_rows const rows{p, part * complex_pack, p, part * complex_pack};
-        if (op != tower_op::join) split_pass(plan, pass, n, 1, rows, part);
+        if (op != tower_op::join) split_pass(plan, pass, n, 1, p, part);
         descend(pass + 1, n * plan.radix[pass], plan.radix[pass]);
-        if (op != tower_op::split) join_pass(plan, pass, n, 1, rows, part);
+        if (op != tower_op::split) join_pass(plan, pass, n, 1, p, part);
       }
       return;
     }
@@ -96,18 +113,14 @@ struct tower_job {
   inline void all_passes(int pass, index first, index count, index width) const noexcept {
     float* const p = z + first * width * complex_pack;
     index const registers = count * width;
-    auto const rows = [&](int q) TERN_LAMBDA {
-      index const part = plan.width(q) / plan.radix[q] * complex_pack;
-      return tower_rows{p, part, p, part};
-    };
     if (op != tower_op::join)
       for (int q = pass; q < plan.passes; ++q)
-        split_pass(plan, q, first * width / plan.width(q), registers / plan.width(q), rows(q), plan.width(q) / plan.radix[q]);
+        split_pass(plan, q, first * width / plan.width(q), registers / plan.width(q), p, plan.width(q) / plan.radix[q]);
     index const tile = first * width / simd::lanes;
     run_tiles(plan, op, tile, registers / simd::lanes, p, h + first * width * complex_pack, scale);
     if (op != tower_op::split)
       for (int q = plan.passes - 1; q >= pass; --q)
-        join_pass(plan, q, first * width / plan.width(q), registers / plan.width(q), rows(q), plan.width(q) / plan.radix[q]);
+        join_pass(plan, q, first * width / plan.width(q), registers / plan.width(q), p, plan.width(q) / plan.radix[q]);
   }
 };
 
@@ -115,24 +128,21 @@ struct tower_job {
 TERN_INLINE bool has_wide_nodes(tower_plan const& t) { return t.length > tower_near && t.length / t.radix[0] % simd::lanes == 0; }
 
 /// The whole job on the calling thread. buffer: tower_buffer floats.
-inline void run_tower(tower_job const& job, tower_source const& re, tower_source const& im, tower_sink const& out_re,
-                      tower_sink const& out_im, float* buffer) noexcept {
+inline void run_tower(tower_job const& job, tower_source const& in, tower_sink const& out, float* buffer) noexcept {
   if (job.op != tower_op::join)
-    for (index c = 0; c < job.chunks(); ++c) job.read(c, re, im, buffer);
+    for (index c = 0; c < job.chunks(); ++c) job.read(c, in, buffer);
   job.descend(1, 0, job.plan.radix[0]);
   if (job.op != tower_op::split)
-    for (index c = 0; c < job.chunks(); ++c) job.write(c, out_re, out_im, buffer);
+    for (index c = 0; c < job.chunks(); ++c) job.write(c, out, buffer);
 }
 /// The same on threads. buffer: tower_buffer floats for each slot of `policy`.
-inline void run_tower_on(cpu_policy const& policy, tower_job const& job, tower_source const& re, tower_source const& im,
-                         tower_sink const& out_re, tower_sink const& out_im, float* buffer) {
-  if (!has_wide_nodes(job.plan)) return run_tower(job, re, im, out_re, out_im, buffer);
+inline void run_tower_on(cpu_policy const& policy, tower_job const& job, tower_source const& in, tower_sink const& out, float* buffer) {
+  if (!has_wide_nodes(job.plan)) return run_tower(job, in, out, buffer);
   if (job.op != tower_op::join)
-    parallel_for(policy, job.chunks(), [&](index c, index slot) TERN_LAMBDA { job.read(c, re, im, buffer + slot * tower_buffer); });
+    parallel_for(policy, job.chunks(), [&](index c, index slot) TERN_LAMBDA { job.read(c, in, buffer + slot * tower_buffer); });
   parallel_for(policy, job.plan.radix[0], [&](index n, index) TERN_LAMBDA { job.descend(1, n, 1); });
   if (job.op != tower_op::split)
-    parallel_for(policy, job.chunks(),
-                 [&](index c, index slot) TERN_LAMBDA { job.write(c, out_re, out_im, buffer + slot * tower_buffer); });
+    parallel_for(policy, job.chunks(), [&](index c, index slot) TERN_LAMBDA { job.write(c, out, buffer + slot * tower_buffer); });
 }
 
 }  // namespace TERN_ABI
