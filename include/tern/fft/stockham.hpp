@@ -36,7 +36,7 @@ struct stockham_plan {
 
 /// Whether n has no other factors than 2, 3 and 5.
 constexpr bool is_smooth(index n) {
-  for (index r : {2, 3, 5})
+  for (index r = 2; r <= 5; ++r)
     while (n > 1 && n % r == 0) n /= r;
   return n == 1;
 }
