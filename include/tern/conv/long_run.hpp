@@ -62,7 +62,7 @@ inline void prepare_filter(long_layout const& l, tower_plan const& plan, sample_
       for (index m = j; m < k.n; m += K) sum += static_cast<double>(k[m]);
       h[j] = static_cast<float>(sum);
     }
-    taps = {h, 1, K, &load_packs<float>, &load_sample<float>};
+    taps = row_of_floats(h, K);
   }
   if (!l.direct) return split_block(plan, {taps, {}, 0, false}, 1.f / static_cast<float>(plan.points()), z, h, buffer);
   for (index j = 0; j < K; ++j) h[j] = taps[j];

@@ -21,6 +21,12 @@ inline void load_packs(void const* data, index stride, index first, index packs,
   for (index i = 0; i < packs; ++i)
     for (index j = 0; j < simd::lanes; ++j) out[i * step + j] = static_cast<float>(p[(i * simd::lanes + j) * stride]);
 }
+/// to = from times the samples; `from` may be `to`.
+template <class T>
+inline void times_packs(void const* data, index first, index packs, float const* from, index from_step, float* to, index to_step) noexcept {
+  T const* const p = static_cast<T const*>(data) + first;
+  for (index i = 0; i < packs; ++i) simd::store(to + i * to_step, simd::load(from + i * from_step) * simd::load(p + i * simd::lanes));
+}
 template <class T>
 inline float load_sample(void const* data, index at) noexcept {
   return static_cast<float>(static_cast<T const*>(data)[at]);
@@ -46,6 +52,7 @@ struct sample_row {
   index stride = 1;
   index n = 0;
   void (*packs)(void const* data, index stride, index first, index packs, float* out, index step) = nullptr;
+  void (*times)(void const* data, index first, index packs, float const* from, index from_step, float* to, index to_step) = nullptr;
   float (*sample)(void const* data, index at) = nullptr;
 
   TERN_INLINE explicit operator bool() const { return packs != nullptr; }
@@ -73,7 +80,22 @@ struct sample_row {
       count -= whole;
     }
   }
+
+  /// to = from times samples first, first + 1, ...: at most tower_chunk registers.
+  inline void multiply(index first, index count, bool periodic, float const* from, index from_step, float* to,
+                       index to_step) const noexcept {
+    constexpr index W = simd::lanes;
+    if (stride == 1 && first >= 0 && first + count * W <= n) return times(data, first, count, from, from_step, to, to_step);
+    float factor[tower_chunk * W];
+    read(first, count, periodic, factor, W);
+    times_packs<float>(factor, 0, count, from, from_step, to, to_step);
+  }
 };
+
+/// n floats one after the other as a row.
+TERN_INLINE sample_row row_of_floats(float const* data, index n) {
+  return {data, 1, n, &load_packs<float>, &times_packs<float>, &load_sample<float>};
+}
 
 /// (batch, channels, length), read only.
 struct sample_view {
@@ -112,6 +134,7 @@ TERN_INLINE sample_view samples_of(tensor_view<T, Rank> const& v) {
   }
   s.bytes = sizeof(element);
   s.form.packs = &load_packs<element>;
+  s.form.times = &times_packs<element>;
   s.form.sample = &load_sample<element>;
   return s;
 }
@@ -138,12 +161,7 @@ struct block_source {
   inline static void read(void const* object, index first, index packs, float* out, index step) noexcept {
     auto const& s = *static_cast<block_source const*>(object);
     s.u.read(s.start + first, packs, s.periodic, out, step);
-    if (!s.gate) return;
-    float factor[tower_chunk * simd::lanes];
-    s.gate.read(s.start + first, packs, s.periodic, factor, simd::lanes);
-    for (index i = 0; i < packs; ++i)
-      simd::store(out + i * step,
-                  simd::load(static_cast<float const*>(out + i * step)) * simd::load(static_cast<float const*>(factor + i * simd::lanes)));
+    if (s.gate) s.gate.multiply(s.start + first, packs, s.periodic, out, step, out, step);
   }
 };
 
@@ -195,13 +213,13 @@ struct block_sink {
  private:
   inline void finish(index at, index packs, float const* in, index step, float* result) const noexcept {
     constexpr index W = simd::lanes;
-    float other[tower_chunk * W];
-    if (gate) gate.read(at, packs, false, other, W);
-    for (index i = 0; i < packs; ++i) {
-      auto const x = simd::load(in + i * step);
-      simd::store(result + i * W, gate ? x * simd::load(static_cast<float const*>(other + i * W)) : x);
+    if (gate) {
+      gate.multiply(at, packs, false, in, step, result, W);
+    } else {
+      for (index i = 0; i < packs; ++i) simd::store(result + i * W, simd::load(in + i * step));
     }
     if (!added) return;
+    float other[tower_chunk * W];
     added.read(at, packs, false, other, W);
     for (index i = 0; i < packs; ++i)
       simd::store(result + i * W, simd::fma(simd::pack<float>(factor), simd::load(static_cast<float const*>(other + i * W)),

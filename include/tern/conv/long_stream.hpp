@@ -114,8 +114,8 @@ class long_conv_stream {
         past[block_ + j] = row[j];
       }
       float* const inputs = inputs_.data() + i * pieces_ * floats;
-      split_block(plan_, {{past, 1, 2 * block_, &load_packs<float>, &load_sample<float>}, {}, 0, false}, 1.f, z, inputs + at_ * floats,
-                  buffer);
+      block_source const both{row_of_floats(past, 2 * block_), {}, 0, false};
+      split_block(plan_, both, 1.f, z, inputs + at_ * floats, buffer);
       sum_pieces(filters_.data() + i % channels_ * pieces_ * floats, inputs, sum);
       block_sink const to{&y, const_cast<void*>(y.place.row(i / channels_, i % channels_).data), -block_, 0, block_, {}, {}};
       run_tower({plan_, z, sum, tower_op::join}, {}, to.sink(), buffer);
