@@ -14,9 +14,9 @@
 /// Alias   y may be u where one block holds all samples (taps near n), otherwise it overlaps nothing that is read.
 /// Errors  extents that do not fit, no taps; a mode given beside a long_filter that has another.
 /// Special one infinity or NaN of a row, or of its filter, may spread over the row's results: each is a sum of all.
-/// Cost    per row about n (log2 n + 6) vector operations of 6 for each `lanes` samples, reading u and writing y once; filters that are not
-///         prepared cost two thirds of a row each. Short filters are cut to blocks by cost (conv/long_layout.hpp), a handful of taps is
-///         multiplied directly.
+/// Cost    per row about 6 n (log2 n + 6) / lanes vector operations, u and a spectrum of 8 n bytes read, y written; filters that are not
+///         prepared cost two thirds of a row each. A circle costs as much as a causal call. Short filters are cut to blocks by cost
+///         (conv/long_layout.hpp), a handful of taps is multiplied directly.
 /// Error   |y - y*| <= long_conv.error(m) |u|_2 |k|_2 for each row, |.|_2 the root of the sum of squares (of u .* w; circular: of k wound
 ///         around the circle), m = n + taps: the bound of a transform, which grows as log2 m. Gates and skip round once more, relatively.
 /// Same    a row's results depend on its own samples, filter and options alone, not on threads or on other rows.
@@ -111,8 +111,8 @@ inline constexpr struct long_conv_fn {
       return detail::long_memory(policy, call, detail::filters_for("long_conv", in, detail::filter_argument(k), request)).bytes();
   }
 
-  /// Relative to the product of the norms: each of log2 m levels of three transforms rounds a pair twice, and doubles what its root is off;
-  /// a handful of taps is within as much.
+  /// Relative to the product of the norms: a rounding for each of log2 m levels of three transforms, and some for products and roots. As
+  /// roundings do not conspire, and each element gets a small part of the row's error, this is far on the safe side.
   static constexpr double error(index m) { return 0x1p-24 * (8 + 3 * static_cast<double>(detail::log2_of(m) + 1)); }
 } long_conv{};
 

@@ -31,7 +31,7 @@ inline namespace TERN_ABI {
 
 TERN_INLINE planar turned(planar x) { return {x.im, x.re}; }
 
-/// One row in scratch of 2 n + plan.scratch_floats(1): returns where the result is. The inverse is without its factor.
+/// The transforms of x(n, columns): returns where the result is, x or scratch. The inverse is without its factor.
 TERN_INLINE planar transform(fft_plan const& plan, fft_direction direction, planar x, index columns, float* scratch) {
   if (direction == fft_direction::forward) return plan.run(columns, x, scratch);
   return turned(plan.run(columns, turned(x), scratch));

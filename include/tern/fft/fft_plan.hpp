@@ -104,7 +104,7 @@ class fft_plan {
 
   TERN_INLINE index size() const { return n_; }
 
-  /// Relative to the norm of the input: see `accuracy` of tern::fft.
+  /// |y - y*|_2 relative to |y*|_2: four roundings a level, and of a chirp those of two transforms of twice the length.
   TERN_INLINE double error() const {
     double const levels = detail::log2_of(n_) + 1;
     return 0x1p-24 * (smooth_ ? 4 + 4 * levels : 24 + 12 * (levels + 2));
