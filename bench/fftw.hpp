@@ -9,7 +9,10 @@
 #if TERN_BENCH_HAVE_FFTW
 #include <fftw3.h>
 
+#include <algorithm>
+
 #include <complex>
+#include <utility>
 
 namespace tern::bench {
 

@@ -52,6 +52,9 @@ struct problem {
 };
 
 room data;
+#if TERN_BENCH_HAVE_FFTW
+room plans;
+#endif
 
 void add(std::string const& kind, index n, index taps, long_mode mode, bool gated) {
   index const channels = 64;
@@ -81,11 +84,10 @@ void add(std::string const& kind, index n, index taps, long_mode mode, bool gate
   alone.threads = {1};
   for (bool batched : {false, true}) {
     if (batched && n > 65536) continue;  // gigabytes
-    auto const plan = lazy([=] { return room(); });
     alone.add(batched ? "fftw_batched" : "fftw", [=](run& r) {
       problem& p = get();
       fftw_convolution& f =
-          plan().get(name, [&] { return fftw_convolution(channels, n, taps, mode == long_mode::circular, batched, p.k.data()); });
+          plans.get(r.name(), [&] { return fftw_convolution(channels, n, taps, mode == long_mode::circular, batched, p.k.data()); });
       auto const call = [&](index) { f(p.u.data(), gated ? p.w.data() : nullptr, gated ? p.v.data() : nullptr, p.y.data()); };
       std::fill(p.y.begin(), p.y.end(), std::nanf(""));
       r.check([&] {
