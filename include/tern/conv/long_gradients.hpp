@@ -21,10 +21,10 @@ namespace tern {
 namespace detail {
 inline namespace TERN_ABI {
 
-/// sum += g conj(u), spectra of `floats` floats; scaled by what split and join leave.
-inline void add_correlation(float const* g, float const* u, float scale, float* sum, index floats) noexcept {
+/// sum += g conj(u), spectra of `size` floats; scaled by what split and join leave.
+inline void add_correlation(float const* g, float const* u, float scale, float* sum, index size) noexcept {
   simd::pack<float> const factor(scale);
-  for (index i = 0; i < floats; i += complex_pack) {
+  for (index i = 0; i < size; i += complex_pack) {
     cpack const p = times_conjugate(load_complex(g + i), load_complex(u + i)), s = load_complex(sum + i);
     store_complex(sum + i, {simd::fma(factor, p.re, s.re), simd::fma(factor, p.im, s.im)});
   }
@@ -33,12 +33,12 @@ inline void add_correlation(float const* g, float const* u, float scale, float* 
 /// One filter's gradient over inputs [first, end). memory: tower_buffer + 4 plan.floats().
 inline void filter_gradient(long_call const& u, long_call const& dy, long_layout const& l, tower_plan const& plan, index channel,
                             index first, index end, block_sink const& to, float* memory) noexcept {
-  index const floats = plan.floats();
+  index const size = plan.floats();
   float* const z = memory + tower_buffer;
-  float* const hu = z + floats;
-  float* const hg = hu + floats;
-  float* const sum = hg + floats;
-  for (index i = 0; i < floats; ++i) sum[i] = 0.f;
+  float* const hu = z + size;
+  float* const hg = hu + size;
+  float* const sum = hg + size;
+  for (index i = 0; i < size; ++i) sum[i] = 0.f;
   for (index batch = first; batch < end; ++batch)
     for (index block = 0; block < l.blocks; ++block) {
       block_source x = u.source(batch, channel, l, block), g = dy.source(batch, channel, l, block);
@@ -51,7 +51,7 @@ inline void filter_gradient(long_call const& u, long_call const& dy, long_layout
       g.start = begin - l.origin;
       split_block(plan, x, 1.f, z, hu, memory);
       split_block(plan, g, 1.f, z, hg, memory);
-      add_correlation(hg, hu, 1.f / static_cast<float>(plan.points()), sum, floats);
+      add_correlation(hg, hu, 1.f / static_cast<float>(plan.points()), sum, size);
     }
   run_tower({plan, z, sum, tower_op::join}, {}, to.sink(), memory);
 }

@@ -82,11 +82,11 @@ class long_conv_stream {
   /// sum over p of the filter's piece p times the input p blocks ago.
   inline void sum_pieces(float const* filters, float const* inputs, float* sum) const noexcept {
     using namespace detail;
-    index const floats = plan_.floats();
-    for (index i = 0; i < floats; i += complex_pack) {
+    index const size = plan_.floats();
+    for (index i = 0; i < size; i += complex_pack) {
       cpack s{simd::pack<float>(0.f), simd::pack<float>(0.f)};
       for (index p = 0, from = at_; p < pieces_; ++p, from = from > 0 ? from - 1 : pieces_ - 1) {
-        cpack const h = load_complex(filters + p * floats + i), x = load_complex(inputs + from * floats + i);
+        cpack const h = load_complex(filters + p * size + i), x = load_complex(inputs + from * size + i);
         s = {simd::fnma(x.im, h.im, simd::fma(x.re, h.re, s.re)), simd::fma(x.im, h.re, simd::fma(x.re, h.im, s.im))};
       }
       store_complex(sum + i, s);
@@ -100,23 +100,23 @@ class long_conv_stream {
     expect_equal(op, "u's channels", u.extent[1], "channels", channels_);
     expect_equal(op, "u's length", u.extent[2], "block", block_);
     expect_samples(op, "y", y.place, "u", u);
-    index const rows = batch_ * channels_, floats = plan_.floats(), each = tower_buffer + 2 * floats;
+    index const rows = batch_ * channels_, size = plan_.floats(), each = tower_buffer + 2 * size;
     workspace::lease const lease(policy.scratch(), static_cast<std::size_t>(slots_for(policy, rows) * each) * sizeof(float));
     float* const memory = reinterpret_cast<float*>(lease.data());
     parallel_for(policy, rows, [&](index i, index slot) TERN_LAMBDA {
       float* const buffer = memory + slot * each;
       float* const z = buffer + tower_buffer;
-      float* const sum = z + floats;
+      float* const sum = z + size;
       float* const past = history_.data() + i * 2 * block_;  // the block before, and this one
       sample_row const row = u.row(i / channels_, i % channels_);
       for (index j = 0; j < block_; ++j) {
         past[j] = past[block_ + j];
         past[block_ + j] = row[j];
       }
-      float* const inputs = inputs_.data() + i * pieces_ * floats;
+      float* const inputs = inputs_.data() + i * pieces_ * size;
       block_source const both{row_of_floats(past, 2 * block_), {}, 0, false};
-      split_block(plan_, both, 1.f, z, inputs + at_ * floats, buffer);
-      sum_pieces(filters_.data() + i % channels_ * pieces_ * floats, inputs, sum);
+      split_block(plan_, both, 1.f, z, inputs + at_ * size, buffer);
+      sum_pieces(filters_.data() + i % channels_ * pieces_ * size, inputs, sum);
       block_sink const to{&y, const_cast<void*>(y.place.row(i / channels_, i % channels_).data), -block_, 0, block_, {}, {}};
       run_tower({plan_, z, sum, tower_op::join}, {}, to.sink(), buffer);
     });
