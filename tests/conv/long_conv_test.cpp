@@ -83,7 +83,7 @@ TEST_CASE("gates and a skip are fused into a long convolution, in every type") {
     CHECK(y.intact());
   };
   for (bool channels_last : {false, true})
-    for (auto const& [n, taps] : {std::pair<index, index>{300, 300}, {70, 9}, {1100, 100}}) {
+    for (auto const& [n, taps] : {std::pair<index, index>{300, 300}, {70, 9}, {1100, 100}, {1000, 1000}}) {
       run(float{}, n, taps, channels_last);
       run(f16{}, n, taps, channels_last);
       run(bf16{}, n, taps, channels_last);

@@ -57,6 +57,8 @@ struct sample_row {
 
   TERN_INLINE explicit operator bool() const { return packs != nullptr; }
   TERN_INLINE float operator[](index i) const { return sample(data, i * stride); }
+  /// Whether it is floats one after the other.
+  TERN_INLINE bool is_dense() const { return stride == 1 && packs == &load_packs<float>; }
 
   /// Samples first, first + 1, ... into registers `step` floats apart: zeros outside of the row, or the row again and again.
   inline void read(index first, index count, bool periodic, float* out, index step) const noexcept {
@@ -153,9 +155,10 @@ struct block_source {
   /// As a tower reads it; *this must outlive that.
   TERN_INLINE tower_source source() const {
     tower_source s{this, &block_source::read, periodic ? index{1} << 60 : u.n - start};
-    if (gate || u.stride != 1 || u.packs != &load_packs<float> || start < 0) return s;
+    if (!u.is_dense() || start < 0 || (gate && !gate.is_dense())) return s;
     s.dense = static_cast<float const*>(u.data) + start;
     s.dense_end = u.n - start;
+    if (gate) s.gate = static_cast<float const*>(gate.data) + start;
     return s;
   }
   inline static void read(void const* object, index first, index packs, float* out, index step) noexcept {
@@ -177,10 +180,11 @@ struct block_sink {
   /// As a tower writes it; *this must outlive that.
   TERN_INLINE tower_sink sink() const {
     tower_sink s{this, &block_sink::write, begin - shift, end - shift};
-    if (gate || added || to->place.stride[2] != 1 || to->packs != &store_packs<float>) return s;
+    if (added || to->place.stride[2] != 1 || to->packs != &store_packs<float> || (gate && !gate.is_dense())) return s;
     s.dense_begin = s.begin;
     s.dense_end = s.end;
     s.dense = static_cast<float*>(data) + begin;
+    if (gate) s.gate = static_cast<float const*>(gate.data) + begin;
     return s;
   }
   inline static void write(void const* object, index first, index packs, float const* in, index step) noexcept {

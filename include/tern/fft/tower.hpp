@@ -65,6 +65,21 @@ struct real_rows {
   TERN_INLINE void store(index r, index l, cpack const& x) const { simd::store(re + r * row + l * simd::lanes, x.re); }
 };
 
+/// Real parts times those of a gate.
+template <class P>
+struct gated_rows {
+  static constexpr bool real = true;
+  P* re;
+  float const* gate;
+  index row;
+  TERN_INLINE gated_rows node(index, int) const { return *this; }
+  TERN_INLINE simd::pack<float> factor(index r, index l) const { return simd::load(gate + r * row + l * simd::lanes); }
+  TERN_INLINE cpack load(index r, index l) const {
+    return {simd::load(re + r * row + l * simd::lanes) * factor(r, l), simd::pack<float>(0.f)};
+  }
+  TERN_INLINE void store(index r, index l, cpack const& x) const { simd::store(re + r * row + l * simd::lanes, x.re * factor(r, l)); }
+};
+
 template <int R, class Rows>
 TERN_INLINE void load_rows(cpack (&x)[R], Rows const& rows, index l) {
   TERN_UNROLL
@@ -175,10 +190,16 @@ inline void join_pass(tower_plan const& t, int pass, index first, index nodes, f
   join_by_4(rows, rows, nodes, count, table + 8 * first);
 }
 
-/// The first pass, from samples, and the last, to results. im may be null: there are no imaginary parts, or none are wanted.
-inline void split_first(tower_plan const& t, float const* re, float const* im, index row, packed_rows<float> out, index count) noexcept {
+/// Whether the first and the last pass can multiply with a gate: they can where they are by eight, of real parts alone.
+TERN_INLINE bool can_gate(tower_plan const& t, bool real) { return real && t.radix[0] == 8; }
+
+/// The first pass, from samples, and the last, to results. im may be null: there are no imaginary parts, or none are wanted. gate is null,
+/// or can_gate holds.
+inline void split_first(tower_plan const& t, float const* re, float const* im, float const* gate, index row, packed_rows<float> out,
+                        index count) noexcept {
   static constexpr float zeros[simd::lanes] = {};
   float const* const table = t.tables + t.table_at[0];
+  if (gate != nullptr) return split_by_8(gated_rows<float const>{re, gate, row}, out, 1, count, table);
   if (im == nullptr && t.radix[0] == 8) return split_by_8(real_rows<float const>{re, row}, out, 1, count, table);
   sample_rows<float const> const in{re, im != nullptr ? im : zeros, row, im != nullptr ? row : 0};
   switch (t.radix[0]) {
@@ -196,9 +217,11 @@ inline void split_first(tower_plan const& t, float const* re, float const* im, i
       return split_by_odd<9>(in, out, count, table);
   }
 }
-inline void join_last(tower_plan const& t, packed_rows<float> in, float* re, float* im, index row, index count) noexcept {
+inline void join_last(tower_plan const& t, packed_rows<float> in, float* re, float* im, float const* gate, index row,
+                      index count) noexcept {
   float unwanted[simd::lanes];
   float const* const table = t.tables + t.table_at[0];
+  if (gate != nullptr) return join_by_8(in, gated_rows<float>{re, gate, row}, 1, count, table);
   if (im == nullptr && t.radix[0] == 8) return join_by_8(in, real_rows<float>{re, row}, 1, count, table);
   sample_rows<float> const out{re, im != nullptr ? im : unwanted, row, im != nullptr ? row : 0};
   switch (t.radix[0]) {

@@ -25,6 +25,7 @@ struct tower_source {
   index end;
   float const* dense = nullptr;
   index dense_end = 0;
+  float const* gate = nullptr;  // to multiply dense samples with, place by place
 };
 /// Where results go. write(object, first, packs, in, step) has results first, first + 1, ..., and keeps those it wants, none before `begin`
 /// and none from `end` on. Those between dense_begin and dense_end may be written as floats from dense[0] on in place of that.
@@ -34,6 +35,7 @@ struct tower_sink {
   index begin, end;
   float* dense = nullptr;
   index dense_begin = 0, dense_end = 0;
+  float const* gate = nullptr;  // to multiply dense results with, place by place
 };
 
 /// Registers of a row that the first and the last pass take at a time.
@@ -64,27 +66,29 @@ struct tower_job {
     index const M = plan.points(), count = chunk_size(chunk), at = chunk * tower_chunk, last = (plan.length - row() + at + count) * W;
     packed_rows<float> const out{z + at * complex_pack, row() * complex_pack};
     bool const real = in.end <= M;
-    if (last + (real ? 0 : M) <= in.dense_end)
-      return split_first(plan, in.dense + at * W, real ? nullptr : in.dense + M + at * W, row() * W, out, count);
+    if (last + (real ? 0 : M) <= in.dense_end && (in.gate == nullptr || can_gate(plan, real)))
+      return split_first(plan, in.dense + at * W, real ? nullptr : in.dense + M + at * W, in.gate != nullptr ? in.gate + at * W : nullptr,
+                         row() * W, out, count);
     constexpr index stride = tower_chunk * W;
     float* const im = buffer + 9 * stride;
     for (index r = 0; r < plan.radix[0]; ++r) {
       in.read(in.object, (r * row() + at) * W, count, buffer + r * stride, W);
       if (!real) in.read(in.object, M + (r * row() + at) * W, count, im + r * stride, W);
     }
-    split_first(plan, buffer, real ? nullptr : im, stride, out, count);
+    split_first(plan, buffer, real ? nullptr : im, nullptr, stride, out, count);
   }
   inline void write(index chunk, tower_sink const& out, float* buffer) const noexcept {
     constexpr index W = simd::lanes;
     index const M = plan.points(), count = chunk_size(chunk), at = chunk * tower_chunk, last = (plan.length - row() + at + count) * W;
     packed_rows<float> const in{z + at * complex_pack, row() * complex_pack};
     bool const real = out.end <= M;
-    if (at * W >= out.dense_begin && last + (real ? 0 : M) <= out.dense_end)
-      return join_last(plan, in, out.dense + (at * W - out.dense_begin), real ? nullptr : out.dense + (M + at * W - out.dense_begin),
-                       row() * W, count);
+    index const place = at * W - out.dense_begin;
+    if (place >= 0 && last + (real ? 0 : M) <= out.dense_end && (out.gate == nullptr || can_gate(plan, real)))
+      return join_last(plan, in, out.dense + place, real ? nullptr : out.dense + M + place,
+                       out.gate != nullptr ? out.gate + place : nullptr, row() * W, count);
     constexpr index stride = tower_chunk * W;
     float* const im = buffer + 9 * stride;
-    join_last(plan, in, buffer, real ? nullptr : im, stride, count);
+    join_last(plan, in, buffer, real ? nullptr : im, nullptr, stride, count);
     for (index r = 0; r < plan.radix[0]; ++r) {
       index const first = (r * row() + at) * W;
       if (first < out.end && first + count * W > out.begin) out.write(out.object, first, count, buffer + r * stride, W);
