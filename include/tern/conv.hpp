@@ -5,3 +5,10 @@
 
 #include <tern/conv/causal_conv.hpp>
 #include <tern/conv/depthwise_conv.hpp>
+#include <tern/conv/long_companion.hpp>
+#include <tern/conv/long_conv.hpp>
+#include <tern/conv/long_decay.hpp>
+#include <tern/conv/long_gradients.hpp>
+#include <tern/conv/long_multiscale.hpp>
+#include <tern/conv/long_s4d.hpp>
+#include <tern/conv/long_stream.hpp>

@@ -7,6 +7,7 @@
 #include <tern/attention.hpp>
 #include <tern/cache.hpp>
 #include <tern/conv.hpp>
+#include <tern/fft.hpp>
 #include <tern/formats.hpp>
 #include <tern/matmul.hpp>
 #include <tern/pointwise.hpp>

@@ -130,18 +130,23 @@ TEST_CASE("pack: fma rounds once wherever the machine can", "[simd]") {
   float const a = 1.f + 0x1p-12f, c = -1.f - 0x1p-11f;  // a * a = 1 + 2^-11 + 2^-24, whose last term a product in f32 loses
   float const fused = lanes_of(simd::fma(pack<float>(a), pack<float>(a), pack<float>(c)))[0];
   float const negated = lanes_of(simd::fnma(pack<float>(a), pack<float>(a), pack<float>(-c)))[0];
+  float const less_c = lanes_of(simd::fms(pack<float>(a), pack<float>(a), pack<float>(-c)))[0];
 #if defined(TERN_SIMD_SSE) && !defined(__FMA__)
   CHECK((fused == 0.f || fused == 0x1p-24f));
   CHECK((negated == 0.f || negated == -0x1p-24f));
+  CHECK((less_c == 0.f || less_c == 0x1p-24f));
 #else
   CHECK(fused == 0x1p-24f);
   CHECK(negated == -0x1p-24f);
+  CHECK(less_c == 0x1p-24f);
 #endif
   auto three = lanes_of(simd::fma(simd::iota<float>(), pack<float>(2.f), pack<float>(1.f)));
   auto minus = lanes_of(simd::fnma(simd::iota<float>(), pack<float>(2.f), pack<float>(1.f)));
+  auto less = lanes_of(simd::fms(simd::iota<float>(), pack<float>(2.f), pack<float>(1.f)));
   for (std::size_t i = 0; i < three.size(); ++i) {
     CHECK(three[i] == 2.f * static_cast<float>(i) + 1.f);
     CHECK(minus[i] == 1.f - 2.f * static_cast<float>(i));
+    CHECK(less[i] == 2.f * static_cast<float>(i) - 1.f);
   }
 }
 

@@ -132,6 +132,16 @@ TERN_INLINE pack<float> fma(pack<float> a, pack<float> b, pack<float> c) {
   return a * b + c;
 #endif
 }
+/// a * b - c
+TERN_INLINE pack<float> fms(pack<float> a, pack<float> b, pack<float> c) {
+#if defined(TERN_SIMD_AVX512)
+  return pack<float>(_mm512_fmsub_ps(a.v, b.v, c.v));
+#elif defined(TERN_SIMD_AVX2)
+  return pack<float>(_mm256_fmsub_ps(a.v, b.v, c.v));
+#else
+  return fma(a, b, -c);
+#endif
+}
 /// c - a * b
 TERN_INLINE pack<float> fnma(pack<float> a, pack<float> b, pack<float> c) {
 #if defined(TERN_SIMD_AVX512)

@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: Apache-2.0
+// Long convolutions of 64 channels, the filter's spectrum made beforehand for all implementations. FFTW computes on one thread: all
+// channels in one plan (fftw_batched), or a channel at a time in buffers that stay in cache (fftw).
+#include "fftw.hpp"
+#include "harness.hpp"
+#include "inputs.hpp"
+#include "oracle/long_conv.hpp"
+
+#include <tern/conv.hpp>
+
+#include <cmath>
+#include <string>
+
+namespace tern::bench {
+namespace {
+
+struct problem {
+  index channels, n, taps;
+  long_mode mode;
+  buffer<float> u, w, v, k, y;
+  long_filter filter;
+
+  problem(index c, index length, index count, long_mode m, bool gated)
+      : channels(c),
+        n(length),
+        taps(count),
+        mode(m),
+        u(fast_normal(c * n)),
+        w(fast_normal(gated ? c * n : 1, 1, 3)),
+        v(fast_normal(gated ? c * n : 1, 1, 4)),
+        k(fast_normal(c * taps, 1, 2)),
+        y(c * n),
+        filter(cpu, tern::view(k.data(), c, count), length, m) {}
+
+  tensor_view<float, 2> rows(buffer<float>& b) { return tern::view(b.data(), channels, n); }
+  /// Some results of two channels; the gates are normal numbers, of which none exceeds 5.
+  bool right(bool gated) {
+    for (index c : {index{0}, channels - 1}) {
+      oracle::row x, f(k.data() + c * taps, k.data() + (c + 1) * taps);
+      for (index i = 0; i < n; ++i) x.push_back(static_cast<double>(u[c * n + i]) * (gated ? static_cast<double>(w[c * n + i]) : 1));
+      auto const which = sample(n, 5);
+      auto const place = mode == long_mode::circular ? oracle::filter_place::circular : oracle::filter_place::causal;
+      auto const want = oracle::long_conv_at(x, f, place, which);
+      double const bound = long_conv.error(n + taps) * oracle::norm(x) * oracle::norm(f) * (gated ? 5 : 1);
+      for (std::size_t i = 0; i < which.size(); ++i) {
+        double const gate = gated ? static_cast<double>(v[c * n + which[i]]) : 1;
+        if (!(std::abs(static_cast<double>(y[c * n + which[i]]) - gate * want[i]) <= bound)) return false;
+      }
+    }
+    return true;
+  }
+};
+
+room data;
+#if TERN_BENCH_HAVE_FFTW
+room plans;
+#endif
+
+void add(std::string const& kind, index n, index taps, long_mode mode, bool gated) {
+  index const channels = 64;
+  std::string const name = kind + "_f32_c64_n" + std::to_string(n);
+  double const samples = static_cast<double>(channels * n);
+  auto get = [=]() -> problem& { return data.get(name, [=] { return problem(channels, n, taps, mode, gated); }); };
+  workload const w{.op = "long_conv",
+                   .name = name,
+                   .flops = 10 * samples * std::log2(2 * static_cast<double>(n)),  // two real transforms of 2n
+                   .bytes = (gated ? 24 : 16) * samples};                          // u, y, a spectrum, gates
+  w.add("tern", [=](run& r) {
+    problem& p = get();
+    auto const call = [&](index) {
+      if (gated)
+        long_conv(r.policy(), p.rows(p.u), p.filter, p.rows(p.y), gate_in{p.rows(p.w)}, gate_out{p.rows(p.v)});
+      else
+        long_conv(r.policy(), p.rows(p.u), p.filter, p.rows(p.y));
+    };
+    r.check([&] {
+      call(0);
+      return p.right(gated);
+    });
+    r.time(call);
+  });
+#if TERN_BENCH_HAVE_FFTW
+  workload alone = w;
+  alone.threads = {1};
+  for (bool batched : {false, true}) {
+    if (batched && n > 65536) continue;  // gigabytes
+    alone.add(batched ? "fftw_batched" : "fftw", [=](run& r) {
+      problem& p = get();
+      fftw_convolution& f =
+          plans.get(r.name(), [&] { return fftw_convolution(channels, n, taps, mode == long_mode::circular, batched, p.k.data()); });
+      auto const call = [&](index) { f(p.u.data(), gated ? p.w.data() : nullptr, gated ? p.v.data() : nullptr, p.y.data()); };
+      std::fill(p.y.begin(), p.y.end(), std::nanf(""));
+      r.check([&] {
+        call(0);
+        return p.right(gated);
+      });
+      r.time(call);
+    });
+  }
+#endif
+}
+
+}  // namespace
+
+void register_benchmarks() {
+  for (index n : {1024, 3000, 4096, 16384, 65536, 100003, 262144, 1048576}) add("causal", n, n, long_mode::causal, false);
+  for (index n : {4096, 65536}) {
+    add("gated", n, n, long_mode::causal, true);
+    add("circular", n, n, long_mode::circular, false);
+  }
+  for (index n : {4096, 65536, 1048576}) add("eighth", n, n / 8, long_mode::causal, false);
+}
+
+}  // namespace tern::bench

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// @file conv/long_conv.hpp
+/// Convolutions of sequences with filters as long as themselves, or longer, or shorter, by transforms that never leave the cache.
+///
+///     long_conv(policy, u, k, y)                                       y_i = sum over j <= i of k_j u_(i - j)
+///     long_conv(policy, u, k, y, long_mode::circular)                  also long_mode::same (conv/long_options.hpp)
+///     long_conv(policy, u, k, y, gate_in{w}, gate_out{v}, skip{d})     y = v .* ((u .* w) conv k) + d u
+///     long_conv(policy, u, filter, y, ...)                             a long_filter, whose spectra are made once (conv/long_filter.hpp)
+///
+/// Shapes  u, y, w, v (batch, channels, n), (channels, n) or (n); k (channels, taps), (taps), or (batch, channels, taps) with a filter for
+///         each input; d (channels). Any n, any number of taps from 1 on, any strides.
+/// Types   u, k, y, w, v each f32, f16 or bf16; d f32; f32 inside.
+/// Alias   y may be u where one block holds all samples (taps near n), otherwise it overlaps nothing that is read.
+/// Errors  extents that do not fit, no taps; a mode given beside a long_filter that has another.
+/// Special one infinity or NaN of a row, or of its filter, may spread over the row's results: each is a sum of all.
+/// Cost    per row about 6 n (log2 n + 6) / lanes vector operations, u and a spectrum of 8 n bytes read, y written; filters that are not
+///         prepared cost two thirds of a row each. A circle costs as much as a causal call. Short filters are cut to blocks by cost
+///         (conv/long_layout.hpp), a handful of taps is multiplied directly.
+/// Error   |y - y*| <= long_conv.error(m) |u|_2 |k|_2 for each row, |.|_2 the root of the sum of squares (of u .* w; circular: of k wound
+///         around the circle), m = n + taps: the bound of a transform, which grows as log2 m. Gates and skip round once more, relatively.
+/// Same    a row's results depend on its own samples, filter and options alone, not on threads or on other rows.
+/// Source  Fu et al., "FlashFFTConv", 2023, and "Simple Hardware-Efficient Long Convolutions", 2023, for the operator (from knowledge);
+///         fft/tower.hpp for the transform.
+
+#include <tern/conv/long_filter.hpp>
+
+namespace tern {
+namespace detail {
+inline namespace TERN_ABI {
+
+/// The call that options describe: forward, or backward to u, where the gates change places.
+inline long_call call_of(sample_view const& in, result_view const& out, long_request const& r, bool backward) {
+  long_call c{in, out};
+  c.in_gate = backward ? r.gate_out : r.gate_in;
+  c.out_gate = backward ? r.gate_in : r.gate_out;
+  c.correlate = backward;
+  if (!r.has_skip) return c;
+  c.added = in;
+  c.factors = r.skip;
+  return c;
+}
+inline long_filters filters_for(char const* op, sample_view const& in, sample_view const& k, long_request const& r) {
+  expect_filter(op, "k", k, "u", in);
+  long_filters f{choose_layout(r.mode, in.extent[2], k.extent[2])};
+  if (!f.layout.direct) f.plan = shape_tower(f.layout.odd, f.layout.halvings);
+  f.per_sample = k.extent[0] != 1;
+  f.count = k.extent[0] * k.extent[1];
+  return f;
+}
+inline void check_long(char const* op, sample_view const& in, result_view const& out, long_request const& r, bool backward) {
+  expect_samples(op, backward ? "du" : "y", out.place, backward ? "dy" : "u", in);
+  expect_options(op, r, backward ? "dy" : "u", in);
+}
+
+/// Forward and backward, with filters as a view of taps.
+inline void convolve_rows(char const* op, cpu_policy const& policy, sample_view const& in, sample_view const& k, result_view const& out,
+                          long_request const& r, bool backward) {
+  check_long(op, in, out, r, backward);
+  long_filters f = filters_for(op, in, k, r);
+  if (in.extent[0] * in.extent[1] * in.extent[2] == 0) return;
+  if (backward) f.layout = f.layout.transposed();
+  run_long(policy, call_of(in, out, r, backward), k, f);
+}
+/// The same with filters that are ready.
+inline void convolve_rows(char const* op, cpu_policy const& policy, sample_view const& in, long_filter const& k, result_view const& out,
+                          long_request const& r, bool backward) {
+  check_long(op, in, out, r, backward);
+  expect(r.mode == long_mode::causal || r.mode == k.mode(), op, "the mode", static_cast<index>(r.mode), "that of the filter");
+  expect_equal(op, "the filter's channels()", k.channels(), "channels", in.extent[1]);
+  expect_equal(op, "the filter's length()", k.length(), "length", in.extent[2]);
+  if (k.batch() != 1) expect_equal(op, "the filter's batch()", k.batch(), "batch", in.extent[0]);
+  if (in.extent[0] * in.extent[1] == 0) return;
+  long_call const call = call_of(in, out, r, backward);
+  long_filters f = k.filters();
+  if (backward) f.layout = f.layout.transposed();
+  workspace::lease const lease(policy.scratch(), static_cast<std::size_t>(rows_floats(policy, call, f)) * sizeof(float));
+  run_rows(policy, call, f, reinterpret_cast<float*>(lease.data()));
+}
+
+template <class K>
+TERN_INLINE decltype(auto) filter_argument(K const& k) {
+  if constexpr (std::is_same_v<K, long_filter>)
+    return (k);
+  else
+    return samples_of(tern::view(k));
+}
+
+}  // namespace TERN_ABI
+}  // namespace detail
+
+inline namespace TERN_ABI {
+
+/// `tern::long_conv(policy, u, k, y, options...)`: see the top of conv/long_conv.hpp.
+inline constexpr struct long_conv_fn {
+  template <tensor_like U, class K, tensor_like Y, detail::long_option... Options>
+  void operator()(cpu_policy const& policy, U const& u, K const& k, Y&& y, Options const&... options) const {
+    detail::convolve_rows("long_conv", policy, detail::samples_of(tern::view(u)), detail::filter_argument(k),
+                          detail::results_of(tern::view(y)), detail::long_request::of(options...), false);
+  }
+
+  /// For tern::workspace_size: bytes of scratch of the same call.
+  template <tensor_like U, class K, tensor_like Y, detail::long_option... Options>
+  std::size_t workspace_size(cpu_policy const& policy, U const& u, K const& k, Y const& y, Options const&... options) const {
+    auto const in = detail::samples_of(tern::view(u));
+    auto const request = detail::long_request::of(options...);
+    auto const call = detail::call_of(in, detail::results_of(tern::view(y)), request, false);
+    if constexpr (std::is_same_v<K, long_filter>)
+      return static_cast<std::size_t>(detail::rows_floats(policy, call, k.filters())) * sizeof(float);
+    else
+      return detail::long_memory(policy, call, detail::filters_for("long_conv", in, detail::filter_argument(k), request)).bytes();
+  }
+
+  /// Relative to the product of the norms: a rounding for each of log2 m levels of three transforms, and some for products and roots. As
+  /// roundings do not conspire, and each element gets a small part of the row's error, this is far on the safe side.
+  static constexpr double error(index m) { return 0x1p-24 * (8 + 3 * static_cast<double>(detail::log2_of(m) + 1)); }
+} long_conv{};
+
+}  // namespace TERN_ABI
+}  // namespace tern

@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// @file conv/long_filter.hpp
+/// Filters of a long convolution made ready once: their spectra, and the tables of the transforms, for all calls with inputs of one length.
+///
+///     long_filter filter(policy, k, n);                  k (channels, taps) or (batch, channels, taps), f32, f16 or bf16
+///     long_filter filter(policy, k, n, long_mode::same);
+///     long_conv(policy, u, filter, y);                   u (batch, channels, n)
+///
+/// It holds no view of k. Memory: about 8 bytes a sample and filter, the tables less than one.
+
+#include <tern/conv/long_run.hpp>
+#include <tern/core/owned_floats.hpp>
+
+namespace tern {
+inline namespace TERN_ABI {
+
+/// Prepared filters: see the top of conv/long_filter.hpp.
+class long_filter {
+ public:
+  template <tensor_like K>
+  long_filter(cpu_policy const& policy, K&& k, index length, long_mode mode = long_mode::causal)
+      : long_filter(policy, detail::samples_of(tern::view(k)), length, mode) {}
+
+  long_filter(long_filter&& other) noexcept = default;
+  long_filter& operator=(long_filter&& other) noexcept = default;
+  ~long_filter() {}
+
+  TERN_INLINE index channels() const { return channels_; }
+  TERN_INLINE index taps() const { return taps_; }
+  TERN_INLINE index length() const { return filters_.layout.n; }
+  TERN_INLINE long_mode mode() const { return filters_.layout.mode; }
+  TERN_INLINE detail::long_filters const& filters() const { return filters_; }
+  /// How many inputs the filters are for: 1 for any number that shares them.
+  TERN_INLINE index batch() const { return filters_.per_sample ? filters_.count / channels_ : 1; }
+
+ private:
+  inline long_filter(cpu_policy const& policy, detail::sample_view const& k, index length, long_mode mode)
+      : channels_(k.extent[1]), taps_(k.extent[2]) {
+    detail::expect(taps_ > 0, "long_filter", "k's number of taps", taps_, "at least 1");
+    detail::expect(length > 0, "long_filter", "length", length, "at least 1");
+    filters_.layout = detail::choose_layout(mode, length, taps_);
+    filters_.per_sample = k.extent[0] != 1;
+    filters_.count = k.extent[0] * k.extent[1];
+    if (!filters_.layout.direct) {
+      filters_.plan = detail::shape_tower(filters_.layout.odd, filters_.layout.halvings);
+      tables_ = detail::owned_floats(filters_.plan.table_floats);
+      detail::fill_tower(filters_.plan, tables_.data());
+    }
+    spectra_ = detail::owned_floats(filters_.count * filters_.each());
+    filters_.spectra = spectra_.data();
+    index const scratch = detail::slots_for(policy, filters_.count) * detail::scratch_floats(filters_.layout, filters_.plan);
+    workspace::lease const lease(policy.scratch(), static_cast<std::size_t>(scratch) * sizeof(float));
+    detail::prepare_filters(policy, k, filters_, spectra_.data(), reinterpret_cast<float*>(lease.data()));
+  }
+
+  index channels_, taps_;
+  detail::long_filters filters_;
+  detail::owned_floats tables_, spectra_;
+};
+
+}  // namespace TERN_ABI
+}  // namespace tern

@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// @file conv/long_layout.hpp
+/// How a convolution of n samples with K taps is cut into blocks. A block of 2M samples is one product modulo z^(2M) + 1; of its results
+/// those that the block's end has come back to are not used. Either one block holds all samples, or blocks of 2M samples overlap by K - 1
+/// (overlap-save), whichever costs less; a handful of taps is multiplied directly.
+///
+/// A layout depends on n, K and the mode alone, so that results depend on nothing else.
+
+#include <tern/conv/long_options.hpp>
+
+namespace tern::detail {
+inline namespace TERN_ABI {
+
+struct long_layout {
+  long_mode mode = long_mode::causal;
+  index n = 0, taps = 0;  // taps that count: at most n, but for long_mode::same
+  bool direct = false;
+  int odd = 1, halvings = 0;
+  index blocks = 1, hop = 0;
+  index origin = 0;  // y_i = full_(i + origin)
+  index lead = 0;    // block b begins with sample b hop - lead
+  index kept = 0;    // the place in the block of result b hop
+
+  TERN_INLINE bool periodic() const { return mode == long_mode::circular; }
+  /// The same for the correlation that is the gradient of u: r_m = sum over j of k_j x_(m + j - origin).
+  TERN_INLINE long_layout transposed() const {
+    long_layout t = *this;
+    t.lead = origin;
+    t.kept = 0;
+    return t;
+  }
+};
+
+/// Operations for a point of a block that do not grow with its length, against one for each level.
+inline constexpr double long_fixed_cost = 6;
+/// Operations for a tap of a sample, where a level of a block costs one.
+inline constexpr double long_direct_cost = 0.24;
+/// Bytes of a block and its spectrum beyond which they come from farther away.
+inline constexpr double long_near_bytes = 0x18p16;
+
+TERN_INLINE double block_cost(index points) {
+  double const bytes = 16 * static_cast<double>(points);
+  return static_cast<double>(points) * (long_fixed_cost + log2_of(points)) * (bytes > long_near_bytes ? 1.2 : 1.0);
+}
+
+/// The cheapest way. `may_be_direct`: whether it may be the direct form.
+inline long_layout choose_layout(long_mode mode, index n, index taps, bool may_be_direct = true) noexcept {
+  long_layout best;
+  best.mode = mode;
+  best.n = n;
+  best.taps = mode != long_mode::same && taps > n ? n : taps;
+  index const K = best.taps;
+  best.origin = mode == long_mode::same ? (K - 1) / 2 : 0;
+  index const whole = n + K - 1 - best.origin > n + best.origin ? n + K - 1 - best.origin : n + best.origin;
+  double least = -1;
+  if (may_be_direct && n > 0) {
+    least = static_cast<double>(n) * static_cast<double>(K) * long_direct_cost;
+    best.direct = true;
+    best.hop = n;
+    best.lead = K - 1 - best.origin;
+  }
+  auto const consider = [&](int odd, int halvings, bool one) TERN_LAMBDA {
+    index const points = (index{odd} << halvings) * simd::lanes, hop = one ? n : 2 * points - K + 1;
+    if (hop <= 0) return;
+    index const blocks = one ? 1 : (n + hop - 1) / hop;
+    double const cost = static_cast<double>(blocks) * block_cost(points);
+    if (least >= 0 && cost >= least) return;
+    least = cost;
+    best.direct = false;
+    best.odd = odd;
+    best.halvings = halvings;
+    best.blocks = blocks;
+    best.hop = hop;
+    bool const from_first = one && mode != long_mode::circular;
+    best.lead = from_first ? 0 : K - 1 - best.origin;
+    best.kept = from_first ? best.origin : K - 1;
+  };
+  index const single = mode == long_mode::circular ? n + K - 1 : whole;
+  each_tower((single + 1) / 2, [&](int odd, int halvings) TERN_LAMBDA {
+    consider(odd, halvings, true);
+    for (int h = halvings - 1; h >= least_halvings; --h) consider(odd, h, false);
+  });
+  return best;
+}
+
+}  // namespace TERN_ABI
+}  // namespace tern::detail

@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// @file conv/long_multiscale.hpp
+/// SGConv's structured global filter, for tern::long_conv: a few short pieces, each stretched twice as far as the one before and scaled
+/// down, one behind the other:
+///
+///     k = 1/Z concat over i < S of decay^i upsample(p_i, d 2^max(i - 1, 0))
+///
+/// so that S pieces of d numbers make d 2^(S - 1) taps. upsample: linear between the middles of its numbers, constant beyond the first and
+/// the last, as neural networks interpolate; Z: the root of the sum of squares where `normalize` is set, otherwise 1.
+///
+/// Shapes  pieces f32 (channels, S, d), k f32 (channels, d 2^(S - 1)) of any strides. Errors: extents that do not fit.
+/// Error   |k - k*| <= multiscale_filter.error times the largest |k*| of the channel: computed in f64, rounded once.
+/// Cost    a few operations a tap.
+/// Source  Li et al., "What Makes Convolutional Models Great on Long Sequence Modeling?", 2022 (from knowledge).
+
+#include <tern/core/parallel_for.hpp>
+#include <tern/core/tensor_view.hpp>
+
+namespace tern {
+namespace detail {
+inline namespace TERN_ABI {
+
+/// Tap j of a channel's pieces (S, d).
+TERN_INLINE double multiscale_tap(tensor_view<float const, 2> const& pieces, double decay, index j) {
+  index const d = pieces.extent(1);
+  index scale = 0, first = 0, stretch = 1;
+  for (double factor = 1;; factor *= decay) {
+    if (j < first + d * stretch) {
+      double const at = (static_cast<double>(j - first) + 0.5) / static_cast<double>(stretch) - 0.5;
+      double const low = __builtin_floor(at);
+      auto const number = [&](index i) TERN_LAMBDA { return static_cast<double>(pieces(scale, i < 0 ? 0 : i >= d ? d - 1 : i)); };
+      double const a = number(static_cast<index>(low)), b = number(static_cast<index>(low) + 1);
+      return factor * (a + (at - low) * (b - a));
+    }
+    first += d * stretch;
+    if (scale++ > 0) stretch *= 2;
+  }
+}
+
+}  // namespace TERN_ABI
+}  // namespace detail
+
+inline namespace TERN_ABI {
+
+/// `tern::multiscale_filter(policy, pieces, decay, k, normalize = true)`: see the top of conv/long_multiscale.hpp.
+inline constexpr struct multiscale_filter_fn {
+  template <tensor_like P, tensor_like K>
+  void operator()(cpu_policy const& policy, P const& pieces, float decay, K&& k, bool normalize = true) const {
+    tensor_view<float const, 3> const from = tern::view(pieces);  // (channels, S, d)
+    tensor_view<float, 2> const to = tern::view(k);
+    index const scales = from.extent(1);
+    detail::expect(scales > 0 && scales < 48, "multiscale_filter", "pieces.extent(1)", scales, "1 to 47");
+    detail::expect_equal("multiscale_filter", "k.extent(0)", to.extent(0), "pieces.extent(0)", from.extent(0));
+    detail::expect_equal("multiscale_filter", "k.extent(1)", to.extent(1), "d 2^(S - 1)", from.extent(2) << (scales - 1));
+    detail::parallel_for(policy, to.extent(0), [&](index c, index) TERN_LAMBDA {
+      double squares = 0;
+      if (normalize)
+        for (index j = 0; j < to.extent(1); ++j) {
+          double const tap = detail::multiscale_tap(from[c], static_cast<double>(decay), j);
+          squares += tap * tap;
+        }
+      double const factor = squares > 0 ? 1 / __builtin_sqrt(squares) : 1;
+      for (index j = 0; j < to.extent(1); ++j)
+        to(c, j) = static_cast<float>(factor * detail::multiscale_tap(from[c], static_cast<double>(decay), j));
+    });
+  }
+  /// Relative to the largest tap: its rounding, and what f64 leaves.
+  static constexpr double error = 0x1.01p-24;
+} multiscale_filter{};
+
+}  // namespace TERN_ABI
+}  // namespace tern

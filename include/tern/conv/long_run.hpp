@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// @file conv/long_run.hpp
+/// The engine of the long convolutions: filters become spectra (or taps in order, for the direct form), and each block of each row is one
+/// product. Rows and blocks are spread over threads; a single block uses them inside.
+
+#include <tern/conv/long_direct.hpp>
+
+namespace tern::detail {
+inline namespace TERN_ABI {
+
+/// Filters ready for use, in memory of somebody else.
+struct long_filters {
+  long_layout layout;
+  tower_plan plan = {};  // with tables, unless direct
+  index count = 0;       // filters: channels, or batch times channels
+  bool per_sample = false;
+  float const* spectra = nullptr;  // (count, each()): spectra, or taps from the first to the last
+
+  TERN_INLINE index each() const { return layout.direct ? (layout.taps + 15) / 16 * 16 : plan.floats(); }
+};
+
+/// What is read and written, and how.
+struct long_call {
+  sample_view in;
+  result_view out;
+  sample_view in_gate = {}, out_gate = {};
+  sample_view added = {};
+  tensor_view<float const, 1> factors = {};  // of `added`, by channel
+  bool correlate = false;
+
+  TERN_INLINE block_source source(index batch, index channel, long_layout const& l, index block) const {
+    return {in.row(batch, channel), in_gate ? in_gate.row(batch, channel) : sample_row{}, block * l.hop - l.lead, l.periodic()};
+  }
+  TERN_INLINE block_sink sink(index batch, index channel, long_layout const& l, index block) const {
+    index const begin = block * l.hop, end = begin + l.hop < l.n ? begin + l.hop : l.n;
+    sample_row const row = out.place.row(batch, channel);
+    return {&out,
+            const_cast<void*>(row.data),
+            begin - l.kept,
+            begin,
+            end,
+            out_gate ? out_gate.row(batch, channel) : sample_row{},
+            added ? added.row(batch, channel) : sample_row{},
+            added ? factors[channel] : 0.f};
+  }
+};
+
+/// Splits a block into its spectrum h, times `scale`. z: plan.floats(), buffer: tower_buffer floats.
+inline void split_block(tower_plan const& plan, block_source const& from, float scale, float* z, float* h, float* buffer) noexcept {
+  run_tower({plan, z, h, tower_op::split, scale}, from.source(), {}, buffer);
+}
+
+/// One filter: taps (at most layout.taps of the row count) as a spectrum, or in order.
+inline void prepare_filter(long_layout const& l, tower_plan const& plan, sample_row const& k, float* z, float* h, float* buffer) noexcept {
+  index const K = l.taps;
+  sample_row taps = k;
+  taps.n = K;
+  if (l.periodic() && k.n > K) {  // a filter longer than the circle is wound around it; h is read before it is written
+    for (index j = 0; j < K; ++j) {
+      double sum = 0;
+      for (index m = j; m < k.n; m += K) sum += static_cast<double>(k[m]);
+      h[j] = static_cast<float>(sum);
+    }
+    taps = row_of_floats(h, K);
+  }
+  if (!l.direct) return split_block(plan, {taps, {}, 0, false}, 1.f / static_cast<float>(plan.points()), z, h, buffer);
+  for (index j = 0; j < K; ++j) h[j] = taps[j];
+}
+
+/// Floats of scratch for a block, of which the first pass has a buffer for each of `slots`.
+TERN_INLINE index scratch_floats(long_layout const& l, tower_plan const& plan, index slots = 1) {
+  index const floats = l.direct ? direct_floats(l.taps) + l.taps : plan.floats() + slots * tower_buffer;
+  return (floats + 15) / 16 * 16;
+}
+
+/// Block `block` of a row; with a policy, on its threads. h: the filter's spectrum, or its taps.
+inline void run_block(long_call const& call, long_layout const& l, tower_plan const& plan, float const* h, index batch, index channel,
+                      index block, float* memory, cpu_policy const* threads = nullptr) {
+  block_source const in = call.source(batch, channel, l, block);
+  block_sink const out = call.sink(batch, channel, l, block);
+  if (l.direct) {
+    float const* taps = h;
+    if (!call.correlate) {  // from the last tap to the first
+      float* const turned = memory + direct_floats(l.taps);
+      for (index j = 0; j < l.taps; ++j) turned[j] = h[l.taps - 1 - j];
+      taps = turned;
+    }
+    return run_direct(taps, l.taps, l.n, in.source(), out.sink(), memory);
+  }
+  // The spectrum is only read.
+  tower_op const op = call.correlate ? tower_op::correlate : tower_op::convolve;
+  index const slots = threads != nullptr ? threads->concurrency() : 1;
+  tower_job const job{plan, memory + slots * tower_buffer, const_cast<float*>(h), op, 1.f};
+  if (threads != nullptr) return run_tower_on(*threads, job, in.source(), out.sink(), memory);
+  run_tower(job, in.source(), out.sink(), memory);
+}
+
+/// All rows, with filters that are ready. memory: rows_floats of them.
+inline index rows_floats(cpu_policy const& policy, long_call const& call, long_filters const& f) {
+  index const items = call.in.extent[0] * call.in.extent[1] * f.layout.blocks;
+  if (items == 1) return scratch_floats(f.layout, f.plan, policy.concurrency());
+  return slots_for(policy, items) * scratch_floats(f.layout, f.plan);
+}
+inline void run_rows(cpu_policy const& policy, long_call const& call, long_filters const& f, float* memory) {
+  index const batches = call.in.extent[0], channels = call.in.extent[1], blocks = f.layout.blocks;
+  index const items = batches * channels * blocks;
+  if (items == 1) return run_block(call, f.layout, f.plan, f.spectra, 0, 0, 0, memory, &policy);
+  index const each = scratch_floats(f.layout, f.plan);
+  parallel_for(policy, items, [&](index item, index slot) TERN_LAMBDA {
+    index const batch = item / blocks % batches, channel = item / blocks / batches;
+    float const* const h = f.spectra + (f.per_sample ? batch * channels + channel : channel) * f.each();
+    run_block(call, f.layout, f.plan, h, batch, channel, item % blocks, memory + slot * each);
+  });
+}
+
+/// Filters for `run_rows`, each by itself. memory: a scratch for each slot.
+inline void prepare_filters(cpu_policy const& policy, sample_view const& k, long_filters const& f, float* spectra, float* memory) {
+  index const each = scratch_floats(f.layout, f.plan);
+  parallel_for(policy, f.count, [&](index i, index slot) TERN_LAMBDA {
+    float* const scratch = memory + slot * each;
+    sample_row const row = k.row(f.per_sample ? i / k.extent[1] : 0, i % k.extent[1]);
+    prepare_filter(f.layout, f.plan, row, scratch + tower_buffer, spectra + i * f.each(), scratch);
+  });
+}
+
+/// What a call with filters that are not ready needs: tables, and spectra of all filters, or, where there are enough filters for all
+/// threads, one a thread that never leaves its cache.
+struct long_memory {
+  bool fused;
+  index tables, spectra, scratch;
+  TERN_INLINE long_memory(cpu_policy const& policy, long_call const& call, long_filters const& f) {
+    index const threads = policy.concurrency();
+    fused = !f.layout.direct && f.count >= threads;
+    tables = (f.plan.table_floats + 15) / 16 * 16;
+    spectra = fused ? slots_for(policy, f.count) * f.each() : f.count * f.each();
+    scratch = slots_for(policy, f.count) * scratch_floats(f.layout, f.plan);
+    if (!fused && rows_floats(policy, call, f) > scratch) scratch = rows_floats(policy, call, f);
+  }
+  TERN_INLINE std::size_t bytes() const { return static_cast<std::size_t>(tables + spectra + scratch) * sizeof(float); }
+};
+
+/// The whole call. f: without tables and spectra.
+inline void run_long(cpu_policy const& policy, long_call const& call, sample_view const& k, long_filters f) {
+  long_memory const need(policy, call, f);
+  workspace::lease const lease(policy.scratch(), need.bytes());
+  float* const tables = reinterpret_cast<float*>(lease.data());
+  float* const spectra = tables + need.tables;
+  float* const scratch = spectra + need.spectra;
+  if (!f.layout.direct) fill_tower(f.plan, tables);
+  if (!need.fused) {
+    prepare_filters(policy, k, f, spectra, scratch);
+    f.spectra = spectra;
+    return run_rows(policy, call, f, scratch);
+  }
+  index const each = scratch_floats(f.layout, f.plan), channels = call.in.extent[1];
+  parallel_for(policy, f.count, [&](index i, index slot) TERN_LAMBDA {
+    float* const mine = scratch + slot * each;
+    float* const h = spectra + slot * f.each();
+    index const first = f.per_sample ? i / channels : 0, end = f.per_sample ? first + 1 : call.in.extent[0];
+    prepare_filter(f.layout, f.plan, k.row(first, i % channels), mine + tower_buffer, h, mine);
+    for (index batch = first; batch < end; ++batch)
+      for (index block = 0; block < f.layout.blocks; ++block) run_block(call, f.layout, f.plan, h, batch, i % channels, block, mine);
+  });
+}
+
+}  // namespace TERN_ABI
+}  // namespace tern::detail

@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// @file fft/tower.hpp
+/// The transform of the convolutions: polynomials modulo z^M - i and their products.
+///
+/// Samples x_j, j < 2M, of a real signal are the polynomial whose coefficients are x_j + i x_(j + M). Modulo z^M - i its products are those
+/// of the x modulo z^(2M) + 1: linear convolutions, but for what is longer than 2M, which comes back with its sign turned. So real input
+/// needs no step of its own, and a signal of n <= M samples no zeros that would be transformed.
+///
+/// A register holds neighbouring samples, so that reading and writing move no lanes; register l is the polynomial's coefficients lanes * l
+/// and on. Passes work on whole registers with roots that a node's elements share. What is left modulo z^lanes - w is transposed, lanes
+/// nodes at a time, split to numbers, multiplied, and joined again before it leaves the cache: no order is ever restored.
+///
+/// Error   split and join are within (levels + 2) 2^-23 of exact each, relative to the norm of the whole.
+/// Source  Bernstein, "Multidigit multiplication for mathematicians", 2001, for the tower; Frigo and Johnson, "The design and
+///         implementation of FFTW3", 2005, for depth first (from knowledge).
+
+#include <tern/fft/butterflies.hpp>
+#include <tern/fft/tower_plan.hpp>
+#include <tern/simd/shuffle.hpp>
+
+namespace tern::detail {
+inline namespace TERN_ABI {
+
+/// Floats of a register of complex numbers.
+inline constexpr index complex_pack = 2 * simd::lanes;
+
+// ---- one pass: rows of registers ------------------------------------------------------------------------------------------------------
+
+/// Rows of complex registers, `row` floats apart, real and imaginary parts side by side.
+template <class P>
+struct packed_rows {
+  static constexpr bool real = false;
+  P* p;
+  index row;
+  TERN_INLINE packed_rows node(index n, int radix) const { return {p + n * radix * row, row}; }
+  TERN_INLINE cpack load(index r, index l) const { return load_complex(p + r * row + l * complex_pack); }
+  TERN_INLINE void store(index r, index l, cpack const& x) const { store_complex(p + r * row + l * complex_pack, x); }
+};
+/// Rows of samples: real and imaginary parts each for themselves. A row of 0 floats, of one register, is the same for all.
+template <class P>
+struct sample_rows {
+  static constexpr bool real = false;
+  P* re;
+  P* im;
+  index row, im_row;
+  TERN_INLINE sample_rows node(index, int) const { return *this; }
+  TERN_INLINE index at(index l) const { return im_row != 0 ? l * simd::lanes : 0; }
+  TERN_INLINE cpack load(index r, index l) const {
+    return {simd::load(re + r * row + l * simd::lanes), simd::load(im + r * im_row + at(l))};
+  }
+  TERN_INLINE void store(index r, index l, cpack const& x) const {
+    simd::store(re + r * row + l * simd::lanes, x.re);
+    simd::store(im + r * im_row + at(l), x.im);
+  }
+};
+/// Rows of real parts alone: what is read has no imaginary parts, what is written loses them.
+template <class P>
+struct real_rows {
+  static constexpr bool real = true;
+  P* re;
+  index row;
+  TERN_INLINE real_rows node(index, int) const { return *this; }
+  TERN_INLINE cpack load(index r, index l) const { return {simd::load(re + r * row + l * simd::lanes), simd::pack<float>(0.f)}; }
+  TERN_INLINE void store(index r, index l, cpack const& x) const { simd::store(re + r * row + l * simd::lanes, x.re); }
+};
+
+/// Real parts times those of a gate.
+template <class P>
+struct gated_rows {
+  static constexpr bool real = true;
+  P* re;
+  float const* gate;
+  index row;
+  TERN_INLINE gated_rows node(index, int) const { return *this; }
+  TERN_INLINE simd::pack<float> factor(index r, index l) const { return simd::load(gate + r * row + l * simd::lanes); }
+  TERN_INLINE cpack load(index r, index l) const {
+    return {simd::load(re + r * row + l * simd::lanes) * factor(r, l), simd::pack<float>(0.f)};
+  }
+  TERN_INLINE void store(index r, index l, cpack const& x) const { simd::store(re + r * row + l * simd::lanes, x.re * factor(r, l)); }
+};
+
+template <int R, class Rows>
+TERN_INLINE void load_rows(cpack (&x)[R], Rows const& rows, index l) {
+  TERN_UNROLL
+  for (int r = 0; r < R; ++r) x[r] = rows.load(r, l);
+}
+template <int R, class Rows>
+TERN_INLINE void store_rows(Rows const& rows, index l, cpack const (&x)[R]) {
+  TERN_UNROLL
+  for (int r = 0; r < R; ++r) rows.store(r, l, x[r]);
+}
+
+/// Splits `nodes` nodes of 8 rows of `count` registers; the functions below likewise.
+template <class In, class Out>
+inline void split_by_8(In in, Out out, index nodes, index count, float const* table) noexcept {
+  for (index n = 0; n < nodes; ++n, table += 16) {
+    In const from = in.node(n, 8);
+    Out const to = out.node(n, 8);
+    cpack const w1 = splat_complex(table), w2 = splat_complex(table + 2), w4 = splat_complex(table + 6), v = splat_complex(table + 14);
+    for (index l = 0; l < count; ++l) {
+      cpack x[8];
+      load_rows(x, from, l);
+      if constexpr (In::real)
+        split8(x, w1, w2, w4, v, [](cpack& a, cpack& b, cpack const& w) TERN_LAMBDA { split_real(a, b, w); });
+      else
+        split8(x, w1, w2, w4, v);
+      store_rows(to, l, x);
+    }
+  }
+}
+template <class In, class Out>
+inline void join_by_8(In in, Out out, index nodes, index count, float const* table) noexcept {
+  for (index n = 0; n < nodes; ++n, table += 16) {
+    In const from = in.node(n, 8);
+    Out const to = out.node(n, 8);
+    for (index l = 0; l < count; ++l) {
+      cpack x[8];
+      load_rows(x, from, l);
+      join8(x, [&](int m) TERN_LAMBDA { return splat_complex(table + 2 * (m - 1)); });
+      store_rows(to, l, x);
+    }
+  }
+}
+template <class In, class Out>
+inline void split_by_4(In in, Out out, index nodes, index count, float const* table) noexcept {
+  for (index n = 0; n < nodes; ++n, table += 8) {
+    In const from = in.node(n, 4);
+    Out const to = out.node(n, 4);
+    cpack const w1 = splat_complex(table), w2 = splat_complex(table + 2);
+    for (index l = 0; l < count; ++l) {
+      cpack x[4];
+      load_rows(x, from, l);
+      split4(x, w1, w2);
+      store_rows(to, l, x);
+    }
+  }
+}
+template <class In, class Out>
+inline void join_by_4(In in, Out out, index nodes, index count, float const* table) noexcept {
+  for (index n = 0; n < nodes; ++n, table += 8) {
+    In const from = in.node(n, 4);
+    Out const to = out.node(n, 4);
+    cpack const w1 = splat_complex(table), w2 = splat_complex(table + 2), w3 = splat_complex(table + 4);
+    for (index l = 0; l < count; ++l) {
+      cpack x[4];
+      load_rows(x, from, l);
+      join4(x, w1, w2, w3);
+      store_rows(to, l, x);
+    }
+  }
+}
+/// The first pass of a tower with an odd factor, which has one node.
+template <int R>
+inline void split_by_odd(sample_rows<float const> in, packed_rows<float> out, index count, float const* table) noexcept {
+  for (index l = 0; l < count; ++l) {
+    cpack x[R];
+    load_rows(x, in, l);
+    TERN_UNROLL
+    for (int r = 1; r < R; ++r) x[r] = x[r] * splat_complex(table + 2 * (r - 1));
+    dft_odd(x, table + 2 * (R - 1), true);
+    store_rows(out, l, x);
+  }
+}
+template <int R>
+inline void join_by_odd(packed_rows<float> in, sample_rows<float> out, index count, float const* table) noexcept {
+  for (index l = 0; l < count; ++l) {
+    cpack x[R];
+    load_rows(x, in, l);
+    dft_odd(x, table + 2 * (R - 1), false);
+    TERN_UNROLL
+    for (int r = 1; r < R; ++r) x[r] = times_conjugate(x[r], splat_complex(table + 2 * (r - 1)));
+    store_rows(out, l, x);
+  }
+}
+
+// ---- passes of a plan -----------------------------------------------------------------------------------------------------------------
+
+/// In place: nodes [first, first + nodes) of a pass behind the first one, of rows of `count` registers.
+inline void split_pass(tower_plan const& t, int pass, index first, index nodes, float* p, index count) noexcept {
+  float const* const table = t.tables + t.table_at[pass];
+  packed_rows<float> const rows{p, count * complex_pack};
+  if (t.radix[pass] == 8) return split_by_8(rows, rows, nodes, count, table + 16 * first);
+  split_by_4(rows, rows, nodes, count, table + 8 * first);
+}
+inline void join_pass(tower_plan const& t, int pass, index first, index nodes, float* p, index count) noexcept {
+  float const* const table = t.tables + t.table_at[pass];
+  packed_rows<float> const rows{p, count * complex_pack};
+  if (t.radix[pass] == 8) return join_by_8(rows, rows, nodes, count, table + 16 * first);
+  join_by_4(rows, rows, nodes, count, table + 8 * first);
+}
+
+/// Whether the first and the last pass can multiply with a gate: they can where they are by eight, of real parts alone.
+TERN_INLINE bool can_gate(tower_plan const& t, bool real) { return real && t.radix[0] == 8; }
+
+/// The first pass, from samples, and the last, to results. im may be null: there are no imaginary parts, or none are wanted. gate is null,
+/// or can_gate holds.
+inline void split_first(tower_plan const& t, float const* re, float const* im, float const* gate, index row, packed_rows<float> out,
+                        index count) noexcept {
+  static constexpr float zeros[simd::lanes] = {};
+  float const* const table = t.tables + t.table_at[0];
+  if (gate != nullptr) return split_by_8(gated_rows<float const>{re, gate, row}, out, 1, count, table);
+  if (im == nullptr && t.radix[0] == 8) return split_by_8(real_rows<float const>{re, row}, out, 1, count, table);
+  sample_rows<float const> const in{re, im != nullptr ? im : zeros, row, im != nullptr ? row : 0};
+  switch (t.radix[0]) {
+    case 8:
+      return split_by_8(in, out, 1, count, table);
+    case 4:
+      return split_by_4(in, out, 1, count, table);
+    case 3:
+      return split_by_odd<3>(in, out, count, table);
+    case 5:
+      return split_by_odd<5>(in, out, count, table);
+    case 7:
+      return split_by_odd<7>(in, out, count, table);
+    default:
+      return split_by_odd<9>(in, out, count, table);
+  }
+}
+inline void join_last(tower_plan const& t, packed_rows<float> in, float* re, float* im, float const* gate, index row,
+                      index count) noexcept {
+  float unwanted[simd::lanes];
+  float const* const table = t.tables + t.table_at[0];
+  if (gate != nullptr) return join_by_8(in, gated_rows<float>{re, gate, row}, 1, count, table);
+  if (im == nullptr && t.radix[0] == 8) return join_by_8(in, real_rows<float>{re, row}, 1, count, table);
+  sample_rows<float> const out{re, im != nullptr ? im : unwanted, row, im != nullptr ? row : 0};
+  switch (t.radix[0]) {
+    case 8:
+      return join_by_8(in, out, 1, count, table);
+    case 4:
+      return join_by_4(in, out, 1, count, table);
+    case 3:
+      return join_by_odd<3>(in, out, count, table);
+    case 5:
+      return join_by_odd<5>(in, out, count, table);
+    case 7:
+      return join_by_odd<7>(in, out, count, table);
+    default:
+      return join_by_odd<9>(in, out, count, table);
+  }
+}
+
+}  // namespace TERN_ABI
+}  // namespace tern::detail

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// @file fft/tower_run.hpp
+/// A whole transform: samples are read by the first pass and results written by the last, and what lies between goes depth first, so that
+/// a node whose registers fit the cache is split, multiplied and joined before the next one is touched.
+///
+///     tower_source   gives packs of samples; zeros where there are none
+///     tower_sink     takes packs of results, and keeps those it wants
+///
+/// Splits, products and joins of a node need no other node: with threads the first pass, the nodes, and the last pass are three loops,
+/// whose parts do the same as one after the other.
+
+#include <tern/core/parallel_for.hpp>
+#include <tern/fft/tower_tiles.hpp>
+
+namespace tern::detail {
+inline namespace TERN_ABI {
+
+/// Where samples come from. read(object, first, packs, out, step) writes samples first, first + 1, ... to `packs` registers `step` floats
+/// apart. There are none, but zeros, from `end` on. Samples that lie in memory as floats one after the other are taken from there: those
+/// up to `dense_end` from dense[0] on.
+struct tower_source {
+  void const* object;
+  void (*read)(void const* object, index first, index packs, float* out, index step);
+  index end;
+  float const* dense = nullptr;
+  index dense_end = 0;
+  float const* gate = nullptr;  // to multiply dense samples with, place by place
+};
+/// Where results go. write(object, first, packs, in, step) has results first, first + 1, ..., and keeps those it wants, none before `begin`
+/// and none from `end` on. Those between dense_begin and dense_end may be written as floats from dense[0] on in place of that.
+struct tower_sink {
+  void const* object;
+  void (*write)(void const* object, index first, index packs, float const* in, index step);
+  index begin, end;
+  float* dense = nullptr;
+  index dense_begin = 0, dense_end = 0;
+  float const* gate = nullptr;  // to multiply dense results with, place by place
+};
+
+/// Registers of a row that the first and the last pass take at a time.
+inline constexpr index tower_chunk = 16;
+/// Floats in which they lie meanwhile: nine rows of real parts, and of imaginary ones.
+inline constexpr index tower_buffer = 9 * tower_chunk * complex_pack;
+/// Registers that stay in the first-level cache.
+inline constexpr index tower_near = 32768 / (8 * simd::lanes);
+
+/// One transform, or product, in memory of its caller's. Sample j < M is the real part of coefficient j, sample j + M its imaginary part.
+struct tower_job {
+  tower_plan const& plan;
+  float* z;  // plan.floats()
+  float* h;  // a spectrum, plan.floats(): read, or written by tower_op::split
+  tower_op op = tower_op::convolve;
+  float scale = 1.f;  // of what tower_op::split writes
+
+  /// Registers in a row of the first pass, and pieces of them.
+  TERN_INLINE index row() const { return plan.width(0) / plan.radix[0]; }
+  TERN_INLINE index chunks() const { return (row() + tower_chunk - 1) / tower_chunk; }
+  TERN_INLINE index chunk_size(index chunk) const {
+    index const left = row() - chunk * tower_chunk;
+    return left < tower_chunk ? left : tower_chunk;
+  }
+
+  inline void read(index chunk, tower_source const& in, float* buffer) const noexcept {
+    constexpr index W = simd::lanes;
+    index const M = plan.points(), count = chunk_size(chunk), at = chunk * tower_chunk, last = (plan.length - row() + at + count) * W;
+    packed_rows<float> const out{z + at * complex_pack, row() * complex_pack};
+    bool const real = in.end <= M;
+    if (last + (real ? 0 : M) <= in.dense_end && (in.gate == nullptr || can_gate(plan, real)))
+      return split_first(plan, in.dense + at * W, real ? nullptr : in.dense + M + at * W, in.gate != nullptr ? in.gate + at * W : nullptr,
+                         row() * W, out, count);
+    constexpr index stride = tower_chunk * W;
+    float* const im = buffer + 9 * stride;
+    for (index r = 0; r < plan.radix[0]; ++r) {
+      in.read(in.object, (r * row() + at) * W, count, buffer + r * stride, W);
+      if (!real) in.read(in.object, M + (r * row() + at) * W, count, im + r * stride, W);
+    }
+    split_first(plan, buffer, real ? nullptr : im, nullptr, stride, out, count);
+  }
+  inline void write(index chunk, tower_sink const& out, float* buffer) const noexcept {
+    constexpr index W = simd::lanes;
+    index const M = plan.points(), count = chunk_size(chunk), at = chunk * tower_chunk, last = (plan.length - row() + at + count) * W;
+    packed_rows<float> const in{z + at * complex_pack, row() * complex_pack};
+    bool const real = out.end <= M;
+    index const place = at * W - out.dense_begin;
+    if (place >= 0 && last + (real ? 0 : M) <= out.dense_end && (out.gate == nullptr || can_gate(plan, real)))
+      return join_last(plan, in, out.dense + place, real ? nullptr : out.dense + M + place,
+                       out.gate != nullptr ? out.gate + place : nullptr, row() * W, count);
+    constexpr index stride = tower_chunk * W;
+    float* const im = buffer + 9 * stride;
+    join_last(plan, in, buffer, real ? nullptr : im, nullptr, stride, count);
+    for (index r = 0; r < plan.radix[0]; ++r) {
+      index const first = (r * row() + at) * W;
+      if (first < out.end && first + count * W > out.begin) out.write(out.object, first, count, buffer + r * stride, W);
+      if (!real && M + first < out.end && M + first + count * W > out.begin) out.write(out.object, M + first, count, im + r * stride, W);
+    }
+  }
+
+  /// All that lies between, for nodes [first, first + count) before `pass`.
+  inline void descend(int pass, index first, index count) const noexcept {
+    index const width = plan.width(pass);
+    if (pass < plan.passes && count * width > tower_near) {
+      index const part = width / plan.radix[pass];
+      for (index n = first; n < first + count; ++n) {
+        float* const p = z + n * width * complex_pack;
+        if (op != tower_op::join) split_pass(plan, pass, n, 1, p, part);
+        descend(pass + 1, n * plan.radix[pass], plan.radix[pass]);
+        if (op != tower_op::split) join_pass(plan, pass, n, 1, p, part);
+      }
+      return;
+    }
+    all_passes(pass, first, count, width);
+  }
+
+ private:
+  /// The same, pass after pass: all of it stays in cache.
+  inline void all_passes(int pass, index first, index count, index width) const noexcept {
+    float* const p = z + first * width * complex_pack;
+    index const registers = count * width;
+    if (op != tower_op::join)
+      for (int q = pass; q < plan.passes; ++q)
+        split_pass(plan, q, first * width / plan.width(q), registers / plan.width(q), p, plan.width(q) / plan.radix[q]);
+    index const tile = first * width / simd::lanes;
+    run_tiles(plan, op, tile, registers / simd::lanes, p, h + first * width * complex_pack, scale);
+    if (op != tower_op::split)
+      for (int q = plan.passes - 1; q >= pass; --q)
+        join_pass(plan, q, first * width / plan.width(q), registers / plan.width(q), p, plan.width(q) / plan.radix[q]);
+  }
+};
+
+/// Whether the nodes behind the first pass can be walked one by one: each has whole tiles.
+TERN_INLINE bool has_wide_nodes(tower_plan const& t) { return t.length > tower_near && t.length / t.radix[0] % simd::lanes == 0; }
+
+/// The whole job on the calling thread. buffer: tower_buffer floats.
+inline void run_tower(tower_job const& job, tower_source const& in, tower_sink const& out, float* buffer) noexcept {
+  if (job.op != tower_op::join)
+    for (index c = 0; c < job.chunks(); ++c) job.read(c, in, buffer);
+  job.descend(1, 0, job.plan.radix[0]);
+  if (job.op != tower_op::split)
+    for (index c = 0; c < job.chunks(); ++c) job.write(c, out, buffer);
+}
+/// The same on threads. buffer: tower_buffer floats for each slot of `policy`.
+inline void run_tower_on(cpu_policy const& policy, tower_job const& job, tower_source const& in, tower_sink const& out, float* buffer) {
+  if (!has_wide_nodes(job.plan)) return run_tower(job, in, out, buffer);
+  if (job.op != tower_op::join)
+    parallel_for(policy, job.chunks(), [&](index c, index slot) TERN_LAMBDA { job.read(c, in, buffer + slot * tower_buffer); });
+  parallel_for(policy, job.plan.radix[0], [&](index n, index) TERN_LAMBDA { job.descend(1, n, 1); });
+  if (job.op != tower_op::split)
+    parallel_for(policy, job.chunks(), [&](index c, index slot) TERN_LAMBDA { job.write(c, out, buffer + slot * tower_buffer); });
+}
+
+}  // namespace TERN_ABI
+}  // namespace tern::detail

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "long_cases.hpp"
+
+#include <tern/conv/long_gradients.hpp>
+
+#include <utility>
+
+namespace tern::test {
+
+TEST_CASE("the gradient of a long convolution's input is the correlation with its filter") {
+  for (long_mode mode : {long_mode::causal, long_mode::circular, long_mode::same})
+    for (auto const& [n, taps] : {std::pair<index, index>{1, 1}, {5, 9}, {64, 64}, {200, 5}, {300, 300}, {300, 450}, {1000, 100}}) {
+      rng r(21);
+      signal<> const dy(r, 2, 2, n), k(r, 1, 2, taps), v(r, 2, 2, n), w(r, 2, 2, n);
+      std::vector<float> const d = r.normal(2);
+      signal<> du(2, 2, n), ready(2, 2, n), gated(2, 2, n);
+      long_conv_grad_input(cpu, dy.view, k.view[0], du.view, mode);
+      long_conv_grad_input(cpu, dy.view, long_filter(cpu, k.view[0], n, mode), ready.view, mode);
+      long_conv_grad_input(cpu, dy.view, k.view[0], gated.view, mode, gate_in{w.view}, gate_out{v.view}, skip{d});
+      INFO("n " << n << ", taps " << taps << ", mode " << static_cast<int>(mode));
+      for (index b = 0; b < 2; ++b)
+        for (index c = 0; c < 2; ++c) {
+          auto const g = dy.row(b, c), f = k.row(0, c), x = times(g, v.row(b, c));
+          double const tolerance = long_conv.error(n + taps);
+          REQUIRE(close_row(du.view, b, c, oracle::long_conv_grad_input(g, f, place_of(mode)), magnitude_of(g, f, mode), tolerance));
+          CHECK(ready.row(b, c) == du.row(b, c));
+          auto want = times(oracle::long_conv_grad_input(x, f, place_of(mode)), w.row(b, c));
+          for (std::size_t i = 0; i < want.size(); ++i) want[i] += static_cast<double>(d[static_cast<std::size_t>(c)]) * g[i];
+          REQUIRE(close_row(gated.view, b, c, want, 5 * magnitude_of(x, f, mode) + 5, tolerance));
+        }
+      CHECK(du.intact());
+    }
+}
+
+TEST_CASE("the gradient of a long convolution's filter is the correlation of its input with the result's") {
+  for (long_mode mode : {long_mode::causal, long_mode::circular, long_mode::same})
+    for (auto const& [n, taps] : {std::pair<index, index>{1, 1}, {5, 9}, {64, 64}, {300, 300}, {300, 450}, {1500, 20}, {1000, 100}}) {
+      rng r(22);
+      signal<> const dy(r, 3, 2, n), u(r, 3, 2, n), v(r, 3, 2, n), w(r, 3, 2, n);
+      signal<> dk(1, 2, taps), each(3, 2, taps);
+      long_conv_grad_filter(cpu, dy.view, u.view, dk.view, mode, gate_in{w.view}, gate_out{v.view}, skip{std::vector<float>(2)});
+      long_conv_grad_filter(cpu, dy.view, u.view, each.view, mode);
+      INFO("n " << n << ", taps " << taps << ", mode " << static_cast<int>(mode));
+      for (index c = 0; c < 2; ++c) {
+        oracle::row sum(static_cast<std::size_t>(taps), 0.0);
+        double magnitude = 0;
+        for (index b = 0; b < 3; ++b) {
+          auto const g = times(dy.row(b, c), v.row(b, c)), x = times(u.row(b, c), w.row(b, c));
+          auto const one = oracle::long_conv_grad_filter(g, x, taps, place_of(mode));
+          for (std::size_t j = 0; j < sum.size(); ++j) sum[j] += one[j];
+          magnitude += oracle::norm(g) * oracle::norm(x);
+          auto const plain = oracle::long_conv_grad_filter(dy.row(b, c), u.row(b, c), taps, place_of(mode));
+          REQUIRE(close_row(each.view, b, c, plain, oracle::norm(dy.row(b, c)) * oracle::norm(u.row(b, c)), long_conv.error(n + taps)));
+        }
+        REQUIRE(close_row(dk.view, 0, c, sum, magnitude, long_conv.error(n + taps)));
+      }
+      CHECK(dk.intact());
+      CHECK(each.intact());
+    }
+}
+
+TEST_CASE("wrong gradients of a long convolution say what is wrong") {
+  std::vector<float> memory(1024);
+  auto const v = [&](index b, index c, index n) { return tern::view(memory.data(), b, c, n); };
+  CHECK(message_of([&] { long_conv_grad_input(cpu, v(1, 2, 8), v(1, 2, 4), v(1, 2, 9)); }) ==
+        "long_conv_grad_input: du has length 9, expected dy's 8");
+  CHECK(message_of([&] { long_conv_grad_filter(cpu, v(1, 2, 8), v(1, 3, 8), v(1, 2, 4)); }) ==
+        "long_conv_grad_filter: u has channels 3, expected dy's 2");
+  CHECK(message_of([&] { long_conv_grad_filter(cpu, v(1, 2, 8), v(1, 2, 8), v(1, 3, 4)); }) ==
+        "long_conv_grad_filter: dk has channels 3, expected dy's 2");
+  CHECK(message_of([&] { long_conv_grad_filter(cpu, v(1, 2, 8), v(1, 2, 8), v(1, 2, 0)); }) ==
+        "long_conv_grad_filter: dk's number of taps is 0, expected at least 1");
+}
+
+}  // namespace tern::test
