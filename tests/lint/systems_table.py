@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""The README's table of published systems, made from the headers: systems_table.py [--write]. Each header in a folder `systems`
-is a row: its name, the first sentence of its file block, the tests and the benchmarks that include it. Without --write it ends
-with 1 when the table in the README is another one, or when a system has no test."""
+"""The README's tables of published systems, made from the headers: systems_table.py [--write]. Each folder `systems` has a table and
+each header there a row: its name, the first sentence of its file block, the tests and the benchmarks that include it. Without
+--write it ends with 1 when a table in the README is another one, or when a system has no test."""
 
 import pathlib
 import re
 import sys
 
 ROOT = pathlib.Path(__file__).parents[2].resolve()
-BEGIN, END = "<!-- systems: made by tests/lint/systems_table.py -->", "<!-- systems: end -->"
+BEGIN, END = "<!-- systems of {}: made by tests/lint/systems_table.py -->", "<!-- systems: end -->"
 
 
 def including(folder, header):
@@ -30,9 +30,9 @@ def first_sentence(path):
     return re.split(r"(?<=[a-z0-9)])\.(?= [A-Z]|$)", " ".join(block))[0].rstrip(".:")
 
 
-def table():
+def table(folder):
     rows, untested = ["| system | what it is | test | benchmark |", "| --- | --- | --- | --- |"], []
-    for path in sorted((ROOT / "include" / "tern").rglob("systems/*.hpp")):
+    for path in sorted(folder.glob("*.hpp")):
         header = path.relative_to(ROOT / "include" / "tern").as_posix()
         tests = including("tests", header)
         if not tests:
@@ -44,14 +44,17 @@ def table():
 def main():
     readme = ROOT / "README.md"
     text = readme.read_text()
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    made, untested = table()
-    wanted = f"{before}{BEGIN}\n{made}\n{END}{after}"
+    wanted, untested = text, []
+    for folder in sorted((ROOT / "include" / "tern").rglob("systems")):
+        begin = BEGIN.format(folder.parent.name)
+        before, rest = wanted.split(begin)
+        made, without = table(folder)
+        wanted = f"{before}{begin}\n{made}\n{END}{rest.split(END, 1)[1]}"
+        untested += without
     if "--write" in sys.argv[1:]:
         readme.write_text(wanted)
     elif wanted != text:
-        print("README.md: the table of systems is not what the headers say; run tests/lint/systems_table.py --write")
+        print("README.md: a table of systems is not what the headers say; run tests/lint/systems_table.py --write")
         return 1
     for header in untested:
         print(f"{header}: no test includes it")
