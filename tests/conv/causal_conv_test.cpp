@@ -97,6 +97,29 @@ TEST_CASE("causal_conv: functions, threads", "[conv]") {
   CHECK(one == squares);
 }
 
+TEST_CASE("causal_conv: results that go past the caches are the same", "[conv]") {
+  rng r(6);
+  index const length = 11, channels = 9 * simd::lanes;
+  auto const x = r.normal(length * channels), w = r.normal(4 * channels);
+  std::vector<float> want(x.size());
+  tensor_view<float const, 3> const xs(x.data(), shape{index{1}, length, channels});
+  tensor_view<float const, 2> const ws(w.data(), shape{index{4}, channels});
+  for (bool squared : {false, true}) {
+    guarded<float> got(length * channels);
+    tensor_view<float, 3> const ys(got.data(), shape{index{1}, length, channels});
+    each const square([](simd::pack<float> z) { return z * z; });
+    tern::detail::causal_request request;
+    if (squared) request.set(square);
+    tern::detail::causal_block<float const, float>(xs, ws, ys, request, true).run(0, 0, length);
+    if (squared)
+      causal_conv(cpu, xs, ws, view(want.data(), 1, length, channels), square);
+    else
+      causal_conv(cpu, xs, ws, view(want.data(), 1, length, channels));
+    CHECK(std::equal(want.begin(), want.end(), got.data()));
+    CHECK(got.intact());
+  }
+}
+
 TEST_CASE("causal_conv: errors name what is wrong", "[conv]") {
   std::vector<float> x(2 * 5 * 6), y(x.size()), w(4 * 6), s(2 * 4 * 6);
   auto const xs = view(x.data(), 2, 5, 6), ys = view(y.data(), 2, 5, 6);

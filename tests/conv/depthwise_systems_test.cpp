@@ -4,6 +4,7 @@
 #include <tern/conv/systems/dynamic_conv.hpp>
 #include <tern/conv/systems/inception_next.hpp>
 #include <tern/conv/systems/separable.hpp>
+#include <tern/conv/systems/spark.hpp>
 #include <tern/conv/systems/unireplknet.hpp>
 #include <tern/conv/systems/van.hpp>
 #include <tern/conv/systems/vovnet.hpp>
@@ -268,6 +269,27 @@ TEST_CASE("vovnet: the product of maps side by side", "[conv]") {
       want.push_back(std::max(sum, 0.));
     }
   CHECK(compare(y, want, std::vector<double>(want.size(), 40.), 0x1p-22));
+}
+
+TEST_CASE("spark: visible patches see visible ones, the others are zero", "[conv]") {
+  layer l;  // patches of 2 x 2
+  std::vector<std::uint8_t> visible(static_cast<std::size_t>(l.n * 4 * 5));
+  for (auto& v : visible) v = l.r.uniform() < 0.5;
+  auto const seen = [&](index n, index i, index j) { return visible[static_cast<std::size_t>((n * 4 + i / 2) * 5 + j / 2)] != 0; };
+  for (index n = 0; n < l.n; ++n)
+    for (index i = 0; i < l.h; ++i)
+      for (index j = 0; j < l.v; ++j)
+        for (index k = 0; k < l.c && !seen(n, i, j); ++k) l.x.view(n, i, j, k) = 0;
+  auto const w = l.kernel(5, 3, l.c);
+  auto const b = l.r.normal(l.c);
+  spark(cpu, l.x.view, view(visible.data(), l.n, 4, 5), w.view, l.y.view, view(b));
+  auto const z = picture(l.x.view).convolved(5, 3, 1, [&](index, index p, index q, index k) { return d(w.view(p, q, k)); });
+  auto const want = z.made(
+      [&](index n, index i, index j, index k) { return seen(n, i, j) ? z.get(n, i, j, k) + d(b[static_cast<std::size_t>(k)]) : 0.; });
+  CHECK(close(l.y.view, want, 8));
+  CHECK(l.y.intact());
+  CHECK(message_of([&] { spark(cpu, l.x.view, view(visible.data(), l.n, 3, 5), w.view, l.y.view); }) ==
+        "spark: an extent of visible is 3, expected a divisor of the image's");
 }
 
 }  // namespace tern::test

@@ -26,6 +26,7 @@
 #include <tern/core/parallel_for.hpp>
 #include <tern/matmul/bias.hpp>
 #include <tern/pointwise/rows.hpp>
+#include <tern/simd/stream.hpp>
 
 namespace tern {
 inline namespace TERN_ABI {
@@ -67,10 +68,22 @@ concept causal_option = requires(causal_request& r, O const& o) { r.set(o); };
 /// Tokens that are summed side by side, and channels whose sums are finished at a time.
 inline constexpr index causal_tokens = 4, causal_channels = 8 * simd::lanes;
 
+/// Results of more bytes go past the caches, which they would not stay in.
+inline constexpr index causal_cached_bytes = 32 * 1024 * 1024;
+/// Whether all rows of y start where registers may be stored so.
+TERN_INLINE bool past_caches(tensor_view<float, 3> const& y) {
+  return y.size() * index{sizeof(float)} > causal_cached_bytes && simd::can_store_past(y.data()) && y.stride(0) % simd::lanes == 0 &&
+         y.stride(1) % simd::lanes == 0;
+}
+template <class Y>
+TERN_INLINE bool past_caches(tensor_view<Y, 3> const&) {
+  return false;
+}
+
 /// out[p] = bias + sum over j of s[p + j] w[j]
 template <index tokens>
 TERN_INLINE void causal_sums(float const* s, index s_step, float const* w, index w_step, index width, simd::pack<float> bias, float* out,
-                             index out_step) {
+                             index out_step, bool past) {
   simd::pack<float> acc[tokens];
   TERN_UNROLL
   for (index p = 0; p < tokens; ++p) acc[p] = bias;
@@ -79,15 +92,21 @@ TERN_INLINE void causal_sums(float const* s, index s_step, float const* w, index
   if (width == 3) add_taps<tokens, 3>(acc, s, s_step, w, w_step);
   if (width == 2) add_taps<tokens, 2>(acc, s, s_step, w, w_step);
   if (width == 1) add_taps<tokens, 1>(acc, s, s_step, w, w_step);
-  TERN_UNROLL
-  for (index p = 0; p < tokens; ++p) simd::store(out + p * out_step, acc[p]);
+  if (past) {
+    TERN_UNROLL
+    for (index p = 0; p < tokens; ++p) simd::store_past(out + p * out_step, acc[p]);
+  } else {
+    TERN_UNROLL
+    for (index p = 0; p < tokens; ++p) simd::store(out + p * out_step, acc[p]);
+  }
 }
 
 template <class X, class Y>
 class causal_block {
  public:
-  causal_block(tensor_view<X, 3> const& x, tensor_view<float const, 2> const& w, tensor_view<Y, 3> const& y, causal_request const& r)
-      : x_(x), w_(w), y_(y), request_(r), width_(w.extent(0)) {}
+  causal_block(tensor_view<X, 3> const& x, tensor_view<float const, 2> const& w, tensor_view<Y, 3> const& y, causal_request const& r,
+               bool past)
+      : x_(x), w_(w), y_(y), request_(r), width_(w.extent(0)), past_(past) {}
 
   /// The outputs of tokens `begin` to `end`.
   void run(index batch, index begin, index end) const {
@@ -95,6 +114,7 @@ class causal_block {
     for (index t = begin; t < end; t += causal_tokens)
       for (index c = 0; c < channels; c += causal_channels)
         run_tile(batch, t, least(causal_tokens, end - t), c, least(causal_channels, channels - c));
+    if (past_) simd::finish_stores_past();
   }
 
  private:
@@ -118,14 +138,20 @@ class causal_block {
       }
       if constexpr (std::is_same_v<X, float const>)
         causal_sums<causal_tokens>(&x_(batch, t - width_ + 1, c + i), x_.stride(1), &w_(0, c + i), w_.stride(0), width_, bias(c + i, n),
-                                   out + i, step);
+                                   out + i, step, direct && past_);
     }
     if (direct) return;
     index const rounded = round_to_multiple(channels, simd::lanes);
     for (index p = 0; p < tokens; ++p) {
       float* const row = block + p * causal_channels;
       if (request_.apply != nullptr) request_.apply(request_.function, row, rounded);
-      convert_row(row, &y_(batch, t + p, c), channels);
+      Y* const to = &y_(batch, t + p, c);
+      if constexpr (std::is_same_v<Y, float>)
+        if (past_ && rounded == channels) {
+          for (index i = 0; i < channels; i += simd::lanes) simd::store_past(to + i, simd::load(row + i));
+          continue;
+        }
+      convert_row(row, to, channels);
     }
   }
 
@@ -157,6 +183,7 @@ class causal_block {
   tensor_view<Y, 3> const& y_;
   causal_request const& request_;
   index width_;
+  bool past_;
 };
 
 /// The last width - 1 of the inputs before and in x: rows move down the state, so that each is read before it is replaced.
@@ -197,7 +224,7 @@ inline constexpr struct causal_conv_fn {
     if (xs.size() == 0) return;
     using element = typename decltype(xs)::value_type const;
     tensor_view<element, 3> const from = xs;
-    detail::causal_block const block(from, ws, ys, r);
+    detail::causal_block const block(from, ws, ys, r, detail::past_caches(ys));
     // Pieces of four times the pointwise grain: each reads width - 1 tokens of the piece before again.
     index const length = xs.extent(1), share = 4 * detail::pointwise_grain / xs.extent(2);
     index const tokens = share < 8 ? 8 : detail::round_to_multiple(share, detail::causal_tokens),

@@ -103,16 +103,19 @@ class depthwise_block {
     index const kh = p_.axis[1].kernel, kw = p_.axis[2].kernel;
     index const from = batch_ * p_.w.batch + channel_of(g) * p_.w.channel, channels = channels_of(g);
     float* const taps = taps_ + g * taps_size();
+    // A kernel that is larger than the image has taps that no output of the block sees.
+    conv_axis const& height = p_.axis[1];
+    index const top = height.first_tap(origin_[1] + size_[1] - 1), bottom = height.end_tap(origin_[1]);
+    bool const ordered = tables_.tap_place == nullptr && p_.axis[2].dilation == 1;
+    index const left = ordered && begin_ >= size_[2] ? begin_ - size_[2] + 1 : 0, right = ordered ? least(kw, end_) : kw;
+    bool const whole = ordered && left == 0 && right == kw && p_.w.at[1] == kw * p_.w.at[2];
     for (index d = 0; d < p_.axis[0].kernel; ++d) {
-      index const plane = from + d * p_.w.at[0];
-      float* const to = taps + d * kh * kw * simd::lanes;
-      if (tables_.tap_place == nullptr && p_.w.at[1] == kw * p_.w.at[2]) {
-        p_.load_w(p_.w.point(plane), {p_.w.channel, p_.w.at[2], channels, kh * kw}, to, nullptr);
-        continue;
-      }
-      for (index h = 0; h < kh; ++h)
-        p_.load_w(p_.w.point(plane + h * p_.w.at[1]), {p_.w.channel, p_.w.at[2], channels, kw}, to + h * kw * simd::lanes,
-                  tables_.tap_place);
+      index const plane = from + d * p_.w.at[0] + left * p_.w.at[2];
+      float* const to = taps + (d * kh * kw + left) * simd::lanes;
+      index const step = whole ? bottom - top : 1;
+      for (index h = top; h < bottom; h += step)
+        p_.load_w(p_.w.point(plane + h * p_.w.at[1]), {p_.w.channel, p_.w.at[2], channels, step * (right - left)},
+                  to + h * kw * simd::lanes, tables_.tap_place);
     }
     float* const bias = taps + taps_size() - simd::lanes;
     for (index l = 0; l < simd::lanes; ++l)
