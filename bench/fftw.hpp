@@ -37,7 +37,7 @@ class fftw_convolution {
         real_(together_ * size_),
         spectrum_(2 * together_ * bins_),
         filter_(2 * channels * bins_) {
-    fftwf_set_timelimit(3);
+    fftwf_set_timelimit(120);  // for both directions of a million samples a channel; a shorter one leaves slower plans
     int const length = static_cast<int>(size_), count = static_cast<int>(together_);
     forward_ = fftwf_plan_many_dft_r2c(1, &length, count, real_.data(), nullptr, 1, length, bins(), nullptr, 1, static_cast<int>(bins_),
                                        FFTW_MEASURE);

@@ -61,10 +61,12 @@ void add(std::string const& kind, index n, index taps, long_mode mode, bool gate
   std::string const name = kind + "_f32_c64_n" + std::to_string(n);
   double const samples = static_cast<double>(channels * n);
   auto get = [=]() -> problem& { return data.get(name, [=] { return problem(channels, n, taps, mode, gated); }); };
+  detail::long_layout const l = detail::choose_layout(mode, n, taps);
+  auto const points = static_cast<double>(2 * (index{l.odd} << l.halvings) * simd::lanes);  // of a block
   workload const w{.op = "long_conv",
                    .name = name,
-                   .flops = 10 * samples * std::log2(2 * static_cast<double>(n)),  // two real transforms of 2n
-                   .bytes = (gated ? 24 : 16) * samples};                          // u, y, a spectrum, gates
+                   .flops = 5 * points * std::log2(points) * static_cast<double>(channels * l.blocks),  // two real transforms a block
+                   .bytes = (gated ? 16 : 8) * samples + 4 * points * static_cast<double>(channels)};   // u, y, gates, a spectrum
   w.add("tern", [=](run& r) {
     problem& p = get();
     auto const call = [&](index) {

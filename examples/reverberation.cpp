@@ -39,8 +39,10 @@ sound read_wav(char const* path) {
   for (std::size_t at = 12; at + 8 <= bytes.size();) {
     std::size_t const size = std::min<std::size_t>(little_endian(bytes, at + 4, 4), bytes.size() - at - 8);
     if (std::memcmp(bytes.data() + at, "fmt ", 4) == 0 && size >= 16 && little_endian(bytes, at + 22, 2) == 16) {
+      std::uint32_t const rate = little_endian(bytes, at + 12, 4);
+      if (little_endian(bytes, at + 8, 2) != 1 || rate < 1000 || rate > 768000) return s;
       channels = little_endian(bytes, at + 10, 2);
-      s.rate = static_cast<int>(little_endian(bytes, at + 12, 4));
+      s.rate = static_cast<int>(rate);
     }
     if (std::memcmp(bytes.data() + at, "data", 4) == 0 && channels > 0)
       for (std::size_t i = 0; i + 2 * channels <= size; i += 2 * channels)
@@ -92,7 +94,7 @@ sound pluck() {
 int main(int argc, char** argv) {
   sound dry = argc > 1 ? read_wav(argv[1]) : pluck();
   if (dry.samples.empty()) {
-    std::fprintf(stderr, "%s is no WAV file of 16-bit samples\n", argv[1]);
+    std::fprintf(stderr, "%s is no WAV file of 16-bit samples at a usual rate\n", argv[1]);
     return 1;
   }
   constexpr tern::index block = 512;

@@ -149,6 +149,10 @@ TEST_CASE("depthwise_conv: nothing to do", "[conv]") {
   depthwise_conv(cpu, view(x.data(), 0, 3, 4), view(w.data(), 2, 4), view(y.data(), 0, 2, 4));
   depthwise_conv(cpu, view(x.data(), 1, 3, 0), view(w.data(), 2, 0), view(y.data(), 1, 2, 0));
   depthwise_conv(cpu, view(x.data(), 1, 1, 3), view(w.data(), 2, 3), view(y.data(), 1, 0, 3));  // the kernel is longer than x
+  std::vector<float> const b{1, 2, 3, 4};
+  std::vector<float> z(2 * 8 * 4), k(3 * 3 * 4);
+  depthwise_conv(cpu, view(x.data(), 1, 0, 8, 4), view(k.data(), 3, 3, 4), view(z.data(), 1, 2, 8, 4), padding{2, 1}, bias{b});
+  for (std::size_t i = 0; i < z.size(); ++i) CHECK(z[i] == b[i % 4]);  // zeros all around nothing
 }
 
 }  // namespace tern::test

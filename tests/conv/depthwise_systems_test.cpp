@@ -174,6 +174,9 @@ TEST_CASE("unireplknet: merged branches give what their sum gave", "[conv]") {
 
 TEST_CASE("separable: pairs of filters, and the nearest ones to a kernel", "[conv]") {
   layer l;
+  std::vector<float> const ramps{1, -2, 1, 2, -4, 2, 1, -2, 1};  // [1 2 1]^T [1 -2 1]: orthogonal to constants and ramps
+  std::vector<float> one(3), other(3);
+  CHECK(separate(view(ramps.data(), 3, 3, 1), view(one.data(), 1, 3, 1), view(other.data(), 1, 3, 1)) < 1e-12);
   auto const w = l.kernel(5, 3, l.c);
   for (index rank : {1, 2, 3}) {
     padded_tensor<float, 3> tall(shape{rank, index{5}, l.c}), wide(shape{rank, index{3}, l.c});

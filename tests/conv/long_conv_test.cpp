@@ -181,30 +181,37 @@ TEST_CASE("the error of a long convolution grows as the logarithm of its length"
 }
 
 TEST_CASE("a wrong long convolution says what is wrong") {
-  std::vector<float> memory(4096);
+  std::vector<float> memory(4096), results(4096);
+  auto const y = [&](index b, index c, index n) { return tern::view(results.data(), b, c, n); };
   auto const v = [&](index b, index c, index n) { return tern::view(memory.data(), b, c, n); };
   auto const k = [&](index c, index n) { return tern::view(memory.data(), c, n); };
-  CHECK(message_of([&] { long_conv(cpu, v(2, 3, 8), k(2, 8), v(2, 3, 8)); }) == "long_conv: k has channels 2, expected u's 3");
-  CHECK(message_of([&] { long_conv(cpu, v(2, 3, 8), v(3, 3, 8), v(2, 3, 8)); }) == "long_conv: k has batch 3, expected u's 2");
-  CHECK(message_of([&] { long_conv(cpu, v(2, 3, 8), k(3, 0), v(2, 3, 8)); }) == "long_conv: k's number of taps is 0, expected at least 1");
-  CHECK(message_of([&] { long_conv(cpu, v(2, 3, 8), k(3, 8), v(2, 3, 9)); }) == "long_conv: y has length 9, expected u's 8");
-  CHECK(message_of([&] { long_conv(cpu, v(2, 3, 8), k(3, 8), v(2, 3, 8), gate_in{v(2, 3, 7)}); }) ==
+  CHECK(message_of([&] { long_conv(cpu, v(2, 3, 8), k(2, 8), y(2, 3, 8)); }) == "long_conv: k has channels 2, expected u's 3");
+  CHECK(message_of([&] { long_conv(cpu, v(2, 3, 8), v(3, 3, 8), y(2, 3, 8)); }) == "long_conv: k has batch 3, expected u's 2");
+  CHECK(message_of([&] { long_conv(cpu, v(2, 3, 8), k(3, 0), y(2, 3, 8)); }) == "long_conv: k's number of taps is 0, expected at least 1");
+  CHECK(message_of([&] { long_conv(cpu, v(2, 3, 8), k(3, 8), y(2, 3, 9)); }) == "long_conv: y has length 9, expected u's 8");
+  CHECK(message_of([&] { long_conv(cpu, v(2, 3, 8), k(3, 8), y(2, 3, 8), gate_in{v(2, 3, 7)}); }) ==
         "long_conv: gate_in has length 7, expected u's 8");
-  CHECK(message_of([&] { long_conv(cpu, v(2, 3, 8), k(3, 8), v(2, 3, 8), gate_out{v(1, 3, 8)}); }) ==
+  CHECK(message_of([&] { long_conv(cpu, v(2, 3, 8), k(3, 8), y(2, 3, 8), gate_out{v(1, 3, 8)}); }) ==
         "long_conv: gate_out has batch 1, expected u's 2");
-  CHECK(message_of([&] { long_conv(cpu, v(2, 3, 8), k(3, 8), v(2, 3, 8), skip{std::vector<float>(2)}); }) ==
+  CHECK(message_of([&] { long_conv(cpu, v(2, 3, 8), k(3, 8), y(2, 3, 8), skip{std::vector<float>(2)}); }) ==
         "long_conv: skip.extent(0) is 2, expected channels = 3");
   long_filter const filter(cpu, k(3, 8), 8);
-  CHECK(message_of([&] { long_conv(cpu, v(2, 3, 9), filter, v(2, 3, 9)); }) ==
+  CHECK(message_of([&] { long_conv(cpu, v(2, 3, 9), filter, y(2, 3, 9)); }) ==
         "long_conv: the filter's length() is 8, expected length = 9");
-  CHECK(message_of([&] { long_conv(cpu, v(2, 4, 8), filter, v(2, 4, 8)); }) ==
+  CHECK(message_of([&] { long_conv(cpu, v(2, 4, 8), filter, y(2, 4, 8)); }) ==
         "long_conv: the filter's channels() is 3, expected channels = 4");
-  CHECK(message_of([&] { long_conv(cpu, v(2, 3, 8), filter, v(2, 3, 8), long_mode::same); }) ==
-        "long_conv: the mode is 2, expected that of the filter");
+  CHECK(message_of([&] { long_conv(cpu, v(2, 3, 8), filter, y(2, 3, 8), long_mode::same); }) ==
+        "long_conv: the mode is same, expected the filter's: causal");
+  CHECK(message_of([&] { long_conv(cpu, v(2, 3, 8), long_filter(cpu, k(3, 8), 8, long_mode::circular), y(2, 3, 8), long_mode::causal); }) ==
+        "long_conv: the mode is causal, expected the filter's: circular");
+  CHECK(message_of([&] { long_conv(cpu, v(2, 3, 8), k(3, 8), v(2, 3, 8)); }) == "long_conv: y is u, expected memory of its own");
   CHECK(message_of([&] { long_filter(cpu, k(3, 0), 8); }) == "long_filter: k's number of taps is 0, expected at least 1");
   CHECK(message_of([&] { long_filter(cpu, k(3, 8), 0); }) == "long_filter: length is 0, expected at least 1");
-  long_conv(cpu, v(0, 3, 8), k(3, 8), v(0, 3, 8));
-  long_conv(cpu, v(2, 3, 0), k(3, 8), v(2, 3, 0));
+  long_conv(cpu, v(0, 3, 8), k(3, 8), y(0, 3, 8));
+  long_conv(cpu, v(2, 3, 0), k(3, 8), y(2, 3, 0));
+  long_filter const none(cpu, v(2, 0, 4), 8);
+  CHECK(none.batch() == 2);
+  long_conv(cpu, v(2, 0, 8), none, y(2, 0, 8));
 }
 
 }  // namespace tern::test

@@ -34,7 +34,16 @@ TEST_CASE("the gradient of a long convolution's input is the correlation with it
 
 TEST_CASE("the gradient of a long convolution's filter is the correlation of its input with the result's") {
   for (long_mode mode : {long_mode::causal, long_mode::circular, long_mode::same})
-    for (auto const& [n, taps] : {std::pair<index, index>{1, 1}, {5, 9}, {64, 64}, {300, 300}, {300, 450}, {1500, 20}, {1000, 100}}) {
+    for (auto const& [n, taps] : {std::pair<index, index>{1, 1},
+                                  {5, 9},
+                                  {64, 64},
+                                  {300, 300},
+                                  {300, 450},
+                                  {1500, 20},
+                                  {1000, 100},
+                                  {3, 1200},
+                                  {40, 200},
+                                  {600, 2200}}) {
       rng r(22);
       signal<> const dy(r, 3, 2, n), u(r, 3, 2, n), v(r, 3, 2, n), w(r, 3, 2, n);
       signal<> dk(1, 2, taps), each(3, 2, taps);
@@ -59,6 +68,18 @@ TEST_CASE("the gradient of a long convolution's filter is the correlation of its
     }
 }
 
+TEST_CASE("the gradient of a filter does not lose by many inputs") {
+  index const batch = 3000, n = 16, taps = 4;
+  std::vector<float> const ones(static_cast<std::size_t>(batch * n), 0.7f);
+  std::vector<float> dk(taps);
+  long_conv_grad_filter(cpu, tern::view(ones.data(), batch, 1, n), tern::view(ones.data(), batch, 1, n), tern::view(dk.data(), 1, 1, taps));
+  double const square = static_cast<double>(0.7f) * static_cast<double>(0.7f), norms = static_cast<double>(batch * n) * square;
+  for (index j = 0; j < taps; ++j) {
+    double const want = static_cast<double>(batch * (n - j)) * square;
+    CHECK(std::abs(static_cast<double>(dk[static_cast<std::size_t>(j)]) - want) <= long_conv.error(n + taps) * norms);
+  }
+}
+
 TEST_CASE("wrong gradients of a long convolution say what is wrong") {
   std::vector<float> memory(1024);
   auto const v = [&](index b, index c, index n) { return tern::view(memory.data(), b, c, n); };
@@ -70,6 +91,10 @@ TEST_CASE("wrong gradients of a long convolution say what is wrong") {
         "long_conv_grad_filter: dk has channels 3, expected dy's 2");
   CHECK(message_of([&] { long_conv_grad_filter(cpu, v(1, 2, 8), v(1, 2, 8), v(1, 2, 0)); }) ==
         "long_conv_grad_filter: dk's number of taps is 0, expected at least 1");
+  CHECK(message_of([&] { long_conv_grad_input(cpu, v(1, 2, 8), v(1, 3, 4), tern::view(memory.data() + 512, 1, 2, 8)); }) ==
+        "long_conv_grad_input: k has channels 3, expected dy's 2");
+  CHECK(message_of([&] { long_conv_grad_input(cpu, v(1, 2, 8), v(1, 2, 4), v(1, 2, 8)); }) ==
+        "long_conv_grad_input: du is dy, expected memory of its own");
 }
 
 }  // namespace tern::test

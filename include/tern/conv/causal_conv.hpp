@@ -22,6 +22,7 @@
 /// Source   Gu and Dao, "Mamba", 2023 (width 4, silu); So et al., "Primer", 2021 (width 3 on q, k and v).
 
 #include <tern/conv/depthwise_kernel.hpp>
+#include <tern/conv/own_memory.hpp>
 #include <tern/conv/register_function.hpp>
 #include <tern/core/parallel_for.hpp>
 #include <tern/matmul/bias.hpp>
@@ -49,8 +50,16 @@ struct causal_request {
   void const* function = nullptr;
   void (*apply)(void const*, float*, index) = nullptr;
 
-  TERN_INLINE void set(tern::bias const& b) { bias = b.values; }
-  TERN_INLINE void set(conv_state const& s) { state = s.values; }
+  bool has_bias = false, has_state = false;
+
+  TERN_INLINE void set(tern::bias const& b) {
+    bias = b.values;
+    has_bias = true;
+  }
+  TERN_INLINE void set(conv_state const& s) {
+    state = s.values;
+    has_state = true;
+  }
   template <class F>
   TERN_INLINE void set(each<F> const& e) {
     set(e.f);
@@ -213,6 +222,8 @@ inline constexpr struct causal_conv_fn {
 
   template <tensor_like X, tensor_like W, tensor_like Y, class... Options>
   void operator()(cpu_policy const& policy, X&& x, W&& w, Y&& y, Options const&... options) const {
+    static_assert(view_of<X>::rank == 3 && view_of<Y>::rank == 3, "tern: causal_conv takes x and y (batch, length, channels)");
+    static_assert(!std::is_const_v<typename view_of<Y>::element_type>, "tern: causal_conv writes y, which is not const");
     auto const xs = tern::view(x);                         // (batch, length, channels)
     tensor_view<float const, 2> const ws = tern::view(w);  // (width, channels)
     auto const ys = tern::view(y);                         // (batch, length, channels)
@@ -240,20 +251,17 @@ inline constexpr struct causal_conv_fn {
   template <class X, class Y>
   static void check(X const& x, tensor_view<float const, 2> const& w, Y const& y, detail::causal_request const& r) {
     constexpr char const* op = "causal_conv";
-    static_assert(X::rank == 3 && Y::rank == 3, "tern: causal_conv takes x and y (batch, length, channels)");
-    static_assert(!std::is_const_v<typename Y::element_type>, "tern: causal_conv writes y, which is not const");
     detail::expect_rows(op, "x", x);
     detail::expect_rows(op, "w", w);
     detail::expect_like(op, "y", y, "x", x);
     detail::expect_extent(op, "w", w, 1, "x", x, 2);
     detail::expect(w.extent(0) >= 1, op, "w.extent(0)", w.extent(0), "at least 1");
-    if (static_cast<void const*>(x.data()) == static_cast<void const*>(y.data()) && y.size() > 0)
-      detail::fail("causal_conv: y is x, expected memory of its own");
-    if (r.bias.data() != nullptr) {
+    detail::expect_own_memory(op, "y", y.data(), "x", x.data(), y.size());
+    if (r.has_bias) {
       detail::expect_rows(op, "bias", r.bias);
       detail::expect_extent(op, "bias", r.bias, 0, "x", x, 2);
     }
-    if (r.state.data() == nullptr) return;
+    if (!r.has_state) return;
     detail::expect_rows(op, "conv_state", r.state);
     detail::expect_extent(op, "conv_state", r.state, 0, "x", x, 0);
     detail::expect_equal(op, "conv_state.extent(1)", r.state.extent(1), "w.extent(0) - 1", w.extent(0) - 1);

@@ -17,12 +17,11 @@
 namespace tern {
 inline namespace TERN_ABI {
 
-/// Numbers for up to three dimensions: {} for a default, one for all, or one each.
+/// Numbers for up to three dimensions: one for all, or one each.
 struct each_dimension {
   index values[3] = {};
-  int count = 0;
+  int count;
 
-  TERN_INLINE constexpr each_dimension() = default;
   TERN_INLINE constexpr explicit each_dimension(index all) : values{all}, count(1) {}
   TERN_INLINE constexpr each_dimension(index a, index b) : values{a, b}, count(2) {}
   TERN_INLINE constexpr each_dimension(index a, index b, index c) : values{a, b, c}, count(3) {}
@@ -46,9 +45,8 @@ struct zeros {
 /// Zeros around the input.
 struct padding {
   zeros values[3] = {0, 0, 0};
-  int count = 0;
+  int count;
 
-  TERN_INLINE constexpr padding() = default;
   TERN_INLINE constexpr explicit padding(zeros all) : values{all, 0, 0}, count(1) {}
   TERN_INLINE constexpr padding(zeros a, zeros b) : values{a, b, 0}, count(2) {}
   TERN_INLINE constexpr padding(zeros a, zeros b, zeros c) : values{a, b, c}, count(3) {}

@@ -18,17 +18,21 @@
 /// ...), and so are y and residuals. Which axis holds channels is said and not guessed from strides: both are right for a batch of one
 /// image whose channels are as many as its columns. They come last by default, as nothing has to be turned then.
 ///
-/// Errors   extents that do not fit; strides and dilations below 1, paddings below 0; options for another number of dimensions; y is x.
+/// x always has a batch, which may be 1: a w of as many dimensions as x has a kernel for each sample.
+///
+/// Errors   extents that do not fit; strides and dilations below 1, paddings below 0; options for another number of dimensions; y that is
+///          x or w.
 /// Special  taps on the zeros around the input are left out or are 0 w: weights have to be finite.
-/// Memory   scratch from the policy: up to 0.6 MiB a thread, more for kernels that need it.
+/// Memory   scratch from the policy: up to 0.6 MiB a thread, more for large kernels, and in proportion to strides and dilations.
 /// Bits     do not depend on the number of threads, nor on what else is in the batch.
 /// Cost     one multiply-add for each tap and output, and a pass over x and y: channels first, or strides that are not 1, are turned
 ///          on the way. Fewer channels than lanes leave lanes idle.
 /// Error    |y - exact| <= accuracy(taps) 2^-24 (|bias| + sum of |w x|), functions and residuals apart: additions in a row, half the
-///          square root of their number and more.
+///          square root of their number and more, as their roundings do not conspire; where they all do, taps + 1 bounds it.
 
 #include <tern/conv/conv_options.hpp>
 #include <tern/conv/depthwise_engine.hpp>
+#include <tern/conv/own_memory.hpp>
 #include <tern/conv/register_function.hpp>
 #include <tern/core/tensor_view.hpp>
 #include <tern/matmul/bias.hpp>
@@ -49,13 +53,18 @@ TERN_INLINE conv_tensor<Pointer> conv_tensor_of(View const& v, bool channels_fir
   return t;
 }
 
+/// The bias of a system, which may have none.
+struct bias_if_any {
+  tensor_view<float const, 1> values;
+};
+
 /// What the options of a call say. It refers to them.
 template <int N>
 struct depthwise_request {
   tern::stride stride{1};
   tern::dilation dilation{1};
   tern::padding padding{0};
-  bool same = false, first = false;
+  bool same = false, first = false, has_bias = false;
   tensor_view<float const, 1> bias;
   struct step {
     void const* function;
@@ -70,7 +79,14 @@ struct depthwise_request {
   TERN_INLINE void set(tern::padding const& p) { padding = p; }
   TERN_INLINE void set(same_padding) { same = true; }
   TERN_INLINE void set(channels_first) { first = true; }
-  TERN_INLINE void set(tern::bias const& b) { bias = b.values; }
+  TERN_INLINE void set(tern::bias const& b) {
+    bias = b.values;
+    has_bias = true;
+  }
+  TERN_INLINE void set(bias_if_any const& b) {
+    bias = b.values;
+    has_bias = b.values.data() != nullptr;
+  }
   TERN_INLINE void set(residual<N + 2> const& r) { add({nullptr, nullptr, r.values}); }
   template <class F>
   TERN_INLINE void set(each<F> const& e) {
@@ -90,7 +106,10 @@ template <class O, int N>
 concept depthwise_option = requires(depthwise_request<N>& r, O const& o) { r.set(o); };
 
 [[noreturn]] TERN_COLD inline void fail_count(char const* option, index was, index dimensions) {
-  (message() << "depthwise_conv: " << option << " has " << was << " numbers, expected 1 or " << dimensions).fail();
+  message m;
+  m << "depthwise_conv: " << option << " has " << was << " numbers, expected 1";
+  if (dimensions > 1) m << " or " << dimensions;
+  m.fail();
 }
 /// Fails where an option is not for so many dimensions, or not in its range.
 TERN_COLD inline void check_window(tern::stride const& s, tern::dilation const& d, tern::padding const& p, int dimensions) {
@@ -143,6 +162,8 @@ inline constexpr struct depthwise_conv_fn {
     static_assert((detail::depthwise_option<Options, n> && ...),
                   "tern: an option of depthwise_conv is stride, dilation, padding, same_padding, channels_first, bias, a function of "
                   "registers (act::*, each), or a residual with as many dimensions as y");
+    static_assert(!((std::is_same_v<Options, same_padding> || ...) && (std::is_same_v<Options, padding> || ...)),
+                  "tern: depthwise_conv takes padding or same_padding, not both");
     detail::depthwise_request<n> r;
     (r.set(options), ...);
     detail::check_window(r.stride, r.dilation, r.padding, n);
@@ -189,8 +210,8 @@ inline constexpr struct depthwise_conv_fn {
 
   template <int N, class X, class W, class Y>
   static void set_tensors(detail::depthwise_problem& p, detail::depthwise_request<N> const& r, X const& x, W const& w, Y const& y) {
-    if (static_cast<void const*>(x.data()) == static_cast<void const*>(y.data()) && y.size() > 0)
-      detail::fail("depthwise_conv: y is x, expected memory of its own");
+    detail::expect_own_memory("depthwise_conv", "y", y.data(), "x", x.data(), y.size());
+    detail::expect_own_memory("depthwise_conv", "y", y.data(), "w", w.data(), y.size());
     p.x = detail::conv_tensor_of<N, void const*>(x, r.first);
     p.w = detail::conv_tensor_of<N, void const*>(w, r.first);
     p.y = detail::conv_tensor_of<N, void*>(y, r.first);
@@ -203,7 +224,7 @@ inline constexpr struct depthwise_conv_fn {
 
   template <int N, class Y>
   static void set_finish(detail::depthwise_problem& p, detail::depthwise_request<N> const& r, Y const& y) {
-    if (r.bias.data() != nullptr) {
+    if (r.has_bias) {
       detail::expect_equal("depthwise_conv", "bias.extent(0)", r.bias.extent(0), "channels", p.channels);
       p.bias = r.bias.data();
       p.bias_stride = r.bias.stride(0);

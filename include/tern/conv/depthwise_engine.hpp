@@ -269,7 +269,7 @@ class depthwise_block {
 inline std::size_t depthwise_bytes(cpu_policy const& policy, depthwise_problem const& p) {
   depthwise_plan const plan = plan_depthwise(p);
   index const tables = round_to_multiple(depthwise_tables::bytes(p, plan), static_cast<index>(workspace::alignment));
-  return static_cast<std::size_t>(tables + policy.concurrency() * plan.bytes);
+  return static_cast<std::size_t>(tables + slots_for(policy, plan.items) * plan.bytes);
 }
 
 inline void run_depthwise(cpu_policy const& policy, depthwise_problem const& p) {

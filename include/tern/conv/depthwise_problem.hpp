@@ -87,7 +87,8 @@ TERN_INLINE index taps_of(depthwise_problem const& p) { return p.axis[0].kernel 
 
 TERN_INLINE void size_rows(depthwise_problem const& p, depthwise_plan& plan) {
   conv_axis const &height = p.axis[1], &width = p.axis[2];
-  plan.ring = least(height.in, (height.kernel - 1) * height.dilation + 1);
+  index const seen = least(height.in, (height.kernel - 1) * height.dilation + 1);
+  plan.ring = seen > 0 ? seen : 1;         // of an empty input nothing is loaded
   index const computed = plan.out[2] + 4;  // no tile is wider than what is left by more
   plan.width = round_to_multiple(computed, simd::lanes);
   plan.phase = computed + divide_up((width.kernel - 1) * width.dilation + 1, width.stride);

@@ -11,8 +11,9 @@
 /// Shapes  u, y, w, v (batch, channels, n), (channels, n) or (n); k (channels, taps), (taps), or (batch, channels, taps) with a filter for
 ///         each input; d (channels). Any n, any number of taps from 1 on, any strides.
 /// Types   u, k, y, w, v each f32, f16 or bf16; d f32; f32 inside.
-/// Alias   y may be u where one block holds all samples (taps near n), otherwise it overlaps nothing that is read.
-/// Errors  extents that do not fit, no taps; a mode given beside a long_filter that has another.
+/// Alias   y overlaps nothing that is read: a block's samples reach into the next.
+/// Errors  extents that do not fit, no taps; y that is u; a mode given beside a long_filter that has another.
+/// Memory  from the policy; `workspace_size` of one length may exceed that of a longer one, which is cut into other blocks.
 /// Special one infinity or NaN of a row, or of its filter, may spread over the row's results: each is a sum of all.
 /// Cost    per row about 6 n (log2 n + 6) / lanes vector operations, u and a spectrum of 8 n bytes read, y written; filters that are not
 ///         prepared cost two thirds of a row each. A circle costs as much as a causal call. Short filters are cut to blocks by cost
@@ -24,6 +25,7 @@
 ///         fft/tower.hpp for the transform.
 
 #include <tern/conv/long_filter.hpp>
+#include <tern/conv/own_memory.hpp>
 
 namespace tern {
 namespace detail {
@@ -40,8 +42,8 @@ inline long_call call_of(sample_view const& in, result_view const& out, long_req
   c.factors = r.skip;
   return c;
 }
-inline long_filters filters_for(char const* op, sample_view const& in, sample_view const& k, long_request const& r) {
-  expect_filter(op, "k", k, "u", in);
+inline long_filters filters_for(char const* op, sample_view const& in, sample_view const& k, long_request const& r, bool backward = false) {
+  expect_filter(op, "k", k, backward ? "dy" : "u", in);
   long_filters f{choose_layout(r.mode, in.extent[2], k.extent[2])};
   if (!f.layout.direct) f.plan = shape_tower(f.layout.odd, f.layout.halvings);
   f.per_sample = k.extent[0] != 1;
@@ -50,6 +52,7 @@ inline long_filters filters_for(char const* op, sample_view const& in, sample_vi
 }
 inline void check_long(char const* op, sample_view const& in, result_view const& out, long_request const& r, bool backward) {
   expect_samples(op, backward ? "du" : "y", out.place, backward ? "dy" : "u", in);
+  expect_own_memory(op, backward ? "du" : "y", out.place.data, backward ? "dy" : "u", in.data, in.extent[0] * in.extent[1] * in.extent[2]);
   expect_options(op, r, backward ? "dy" : "u", in);
 }
 
@@ -57,7 +60,7 @@ inline void check_long(char const* op, sample_view const& in, result_view const&
 inline void convolve_rows(char const* op, cpu_policy const& policy, sample_view const& in, sample_view const& k, result_view const& out,
                           long_request const& r, bool backward) {
   check_long(op, in, out, r, backward);
-  long_filters f = filters_for(op, in, k, r);
+  long_filters f = filters_for(op, in, k, r, backward);
   if (in.extent[0] * in.extent[1] * in.extent[2] == 0) return;
   if (backward) f.layout = f.layout.transposed();
   run_long(policy, call_of(in, out, r, backward), k, f);
@@ -66,7 +69,8 @@ inline void convolve_rows(char const* op, cpu_policy const& policy, sample_view 
 inline void convolve_rows(char const* op, cpu_policy const& policy, sample_view const& in, long_filter const& k, result_view const& out,
                           long_request const& r, bool backward) {
   check_long(op, in, out, r, backward);
-  expect(r.mode == long_mode::causal || r.mode == k.mode(), op, "the mode", static_cast<index>(r.mode), "that of the filter");
+  if (r.has_mode && r.mode != k.mode()) [[unlikely]]
+    (message() << op << ": the mode is " << name_of(r.mode) << ", expected the filter's: " << name_of(k.mode())).fail();
   expect_equal(op, "the filter's channels()", k.channels(), "channels", in.extent[1]);
   expect_equal(op, "the filter's length()", k.length(), "length", in.extent[2]);
   if (k.batch() != 1) expect_equal(op, "the filter's batch()", k.batch(), "batch", in.extent[0]);

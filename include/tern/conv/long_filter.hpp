@@ -7,7 +7,7 @@
 ///     long_filter filter(policy, k, n, long_mode::same);
 ///     long_conv(policy, u, filter, y);                   u (batch, channels, n)
 ///
-/// It holds no view of k. Memory: about 8 bytes a sample and filter, the tables less than one.
+/// It holds no view of k. Memory: about 8 bytes a sample and filter, and tables of about 16 / lanes bytes a sample.
 
 #include <tern/conv/long_run.hpp>
 #include <tern/core/owned_floats.hpp>
@@ -32,11 +32,11 @@ class long_filter {
   TERN_INLINE long_mode mode() const { return filters_.layout.mode; }
   TERN_INLINE detail::long_filters const& filters() const { return filters_; }
   /// How many inputs the filters are for: 1 for any number that shares them.
-  TERN_INLINE index batch() const { return filters_.per_sample ? filters_.count / channels_ : 1; }
+  TERN_INLINE index batch() const { return batch_; }
 
  private:
   inline long_filter(cpu_policy const& policy, detail::sample_view const& k, index length, long_mode mode)
-      : channels_(k.extent[1]), taps_(k.extent[2]) {
+      : channels_(k.extent[1]), taps_(k.extent[2]), batch_(k.extent[0]) {
     detail::expect(taps_ > 0, "long_filter", "k's number of taps", taps_, "at least 1");
     detail::expect(length > 0, "long_filter", "length", length, "at least 1");
     filters_.layout = detail::choose_layout(mode, length, taps_);
@@ -54,7 +54,7 @@ class long_filter {
     detail::prepare_filters(policy, k, filters_, spectra_.data(), reinterpret_cast<float*>(lease.data()));
   }
 
-  index channels_, taps_;
+  index channels_, taps_, batch_;
   detail::long_filters filters_;
   detail::owned_floats tables_, spectra_;
 };

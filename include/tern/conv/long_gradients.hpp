@@ -10,27 +10,33 @@
 ///
 /// Shapes  as of long_conv, dy and du as y and u; k may be a long_filter.
 /// Types   f32, f16 or bf16 each; f32 inside.
-/// Errors  extents that do not fit, no taps.
+/// Alias   du and dk overlap nothing that is read.
+/// Errors  extents that do not fit, no taps, du that is dy.
 /// Cost    du that of long_conv; dk two transforms a row and block, and one for each filter.
 /// Error   du: long_conv.error(m) |dy|_2 |k|_2; dk: long_conv.error(m) times the sum over the batch of |dy|_2 |u|_2 (with gates applied).
-///         Sums over the batch are made in order of the inputs.
+///         Sums over blocks and inputs are compensated: their number does not matter.
 
 #include <tern/conv/long_conv.hpp>
+#include <tern/core/rounding.hpp>
 
 namespace tern {
 namespace detail {
 inline namespace TERN_ABI {
 
-/// sum += g conj(u), spectra of `size` floats; scaled by what split and join leave.
-inline void add_correlation(float const* g, float const* u, float scale, float* sum, index size) noexcept {
+/// sum += g conj(u), spectra of `size` floats; scaled by what split and join leave. `lost` is what the sum's roundings added too much, as
+/// blocks and inputs may be many (Kahan).
+inline void add_correlation(float const* g, float const* u, float scale, float* sum, float* lost, index size) noexcept {
   simd::pack<float> const factor(scale);
   for (index i = 0; i < size; i += complex_pack) {
-    cpack const p = times_conjugate(load_complex(g + i), load_complex(u + i)), s = load_complex(sum + i);
-    store_complex(sum + i, {simd::fma(factor, p.re, s.re), simd::fma(factor, p.im, s.im)});
+    cpack const p = times_conjugate(load_complex(g + i), load_complex(u + i)), s = load_complex(sum + i), l = load_complex(lost + i);
+    cpack const more{simd::fms(factor, p.re, l.re), simd::fms(factor, p.im, l.im)};
+    cpack const next{s.re + more.re, s.im + more.im};
+    store_complex(lost + i, {(next.re - s.re) - more.re, (next.im - s.im) - more.im});
+    store_complex(sum + i, next);
   }
 }
 
-/// One filter's gradient over inputs [first, end). memory: tower_buffer + 4 plan.floats().
+/// One filter's gradient over inputs [first, end). memory: tower_buffer + 5 plan.floats().
 inline void filter_gradient(long_call const& u, long_call const& dy, long_layout const& l, tower_plan const& plan, index channel,
                             index first, index end, block_sink const& to, float* memory) noexcept {
   index const size = plan.floats();
@@ -38,7 +44,8 @@ inline void filter_gradient(long_call const& u, long_call const& dy, long_layout
   float* const hu = z + size;
   float* const hg = hu + size;
   float* const sum = hg + size;
-  for (index i = 0; i < size; ++i) sum[i] = 0.f;
+  float* const lost = sum + size;
+  for (index i = 0; i < 2 * size; ++i) sum[i] = 0.f;
   for (index batch = first; batch < end; ++batch)
     for (index block = 0; block < l.blocks; ++block) {
       block_source x = u.source(batch, channel, l, block), g = dy.source(batch, channel, l, block);
@@ -51,7 +58,7 @@ inline void filter_gradient(long_call const& u, long_call const& dy, long_layout
       g.start = begin - l.origin;
       split_block(plan, x, 1.f, z, hu, memory);
       split_block(plan, g, 1.f, z, hg, memory);
-      add_correlation(hg, hu, 1.f / static_cast<float>(plan.points()), sum, size);
+      add_correlation(hg, hu, 1.f / static_cast<float>(plan.points()), sum, lost, size);
     }
   run_tower({plan, z, sum, tower_op::join}, {}, to.sink(), memory);
 }
@@ -68,7 +75,7 @@ inline void filter_gradients(cpu_policy const& policy, sample_view const& dy, sa
   index const n = dy.extent[2], filters = dk.place.extent[0] * channels;
   if (filters == 0) return;
   tower_plan plan = shape_tower(l.odd, l.halvings);
-  index const tables = (plan.table_floats + 15) / 16 * 16, each = tower_buffer + 4 * plan.floats();
+  index const tables = (plan.table_floats + 15) / 16 * 16, each = tower_buffer + 5 * plan.floats();
   workspace::lease const lease(policy.scratch(), static_cast<std::size_t>(tables + slots_for(policy, filters) * each) * sizeof(float));
   float* const memory = reinterpret_cast<float*>(lease.data());
   fill_tower(plan, memory);
@@ -77,7 +84,7 @@ inline void filter_gradients(cpu_policy const& policy, sample_view const& dy, sa
   parallel_for(policy, filters, [&](index i, index slot) TERN_LAMBDA {
     index const batch = i / channels, channel = i % channels;
     sample_row const row = dk.place.row(batch, channel);
-    index const kept = l.taps < taps ? l.taps : taps;
+    index const kept = least(least(l.taps, taps), 2 * plan.points());  // behind them no sample of u meets one of dy
     block_sink const to{&dk, const_cast<void*>(row.data), 0, 0, kept, {}, {}};
     index const first = per_sample ? batch : 0, end = n == 0 ? first : per_sample ? batch + 1 : dy.extent[0];
     filter_gradient(from_u, from_dy, l, plan, channel, first, end, to, memory + tables + slot * each);

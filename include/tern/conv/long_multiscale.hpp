@@ -12,7 +12,9 @@
 /// Shapes  pieces f32 (channels, S, d), k f32 (channels, d 2^(S - 1)) of any strides. Errors: extents that do not fit.
 /// Error   |k - k*| <= multiscale_filter.error times the largest |k*| of the channel: computed in f64, rounded once.
 /// Cost    a few operations a tap.
-/// Source  Li et al., "What Makes Convolutional Models Great on Long Sequence Modeling?", 2022 (from knowledge).
+/// Source  Li et al., "What Makes Convolutional Models Great on Long Sequence Modeling?", 2022. The authors' code has a decay for each
+///         channel and divides by the norm that the filter had when training began: for such weights call it for a channel at a time,
+///         with `normalize` false and what was divided by in the pieces.
 
 #include <tern/core/parallel_for.hpp>
 #include <tern/core/tensor_view.hpp>

@@ -48,14 +48,22 @@ struct skip {
 namespace detail {
 inline namespace TERN_ABI {
 
+template <class O, class... Options>
+inline constexpr bool given_once = (0 + ... + int{std::is_same_v<O, Options>}) == 1;
+
+TERN_INLINE char const* name_of(long_mode m) { return m == long_mode::causal ? "causal" : m == long_mode::circular ? "circular" : "same"; }
+
 /// The options of a call.
 struct long_request {
   long_mode mode = long_mode::causal;
   sample_view gate_in = {}, gate_out = {};
   tensor_view<float const, 1> skip = {};
-  bool has_skip = false;
+  bool has_mode = false, has_skip = false;
 
-  TERN_INLINE void set(long_mode m) { mode = m; }
+  TERN_INLINE void set(long_mode m) {
+    mode = m;
+    has_mode = true;
+  }
   TERN_INLINE void set(tern::gate_in const& g) { gate_in = g.samples; }
   TERN_INLINE void set(tern::gate_out const& g) { gate_out = g.samples; }
   TERN_INLINE void set(tern::skip const& s) {
@@ -64,6 +72,7 @@ struct long_request {
   }
   template <class... Options>
   TERN_INLINE static long_request of(Options const&... options) {
+    static_assert((given_once<Options, Options...> && ...), "tern: the same option of a long convolution is given twice");
     long_request r;
     (r.set(options), ...);
     return r;

@@ -10,7 +10,8 @@
 ///
 /// Shapes  A, C complex (channels, states), dt f32 (channels), k f32 (channels, taps) of any strides. Errors: extents that do not fit.
 /// Types   complex: std::complex<float> or complex_f32.
-/// Error   |k - k*| <= s4d_filter.error(taps) 2 sum over n of |C (e^(dt A) - 1) / A|, for A whose real parts are not positive: powers are
+/// Error   |k - k*| <= s4d_filter.error(taps) 2 sum over n of |C (e^(dt A) - 1) / A|, for A whose real parts are not positive and |dt Im A|
+/// <= 32: powers are
 ///         made in f64, one from the other, and the sum is rounded once.
 /// Cost    8 operations in f64 a tap and state.
 /// Source  Gu et al., "On the Parameterization and Initialization of Diagonal State Space Models", 2022 (from knowledge).

@@ -8,12 +8,14 @@
 ///     stream.step(policy, u, y);                         u, y (batch, channels, B) or (channels, B): y_i, as of the whole signal up to now
 ///     stream.reset();                                    as if nothing had come
 ///
-/// The filter is cut into P = taps / B pieces whose spectra meet those of the last P inputs, so that a block costs two transforms of its
-/// own length and P products, and a result comes with the block whose sample it is.
+/// The filter is cut into P = ceil(taps / B) pieces whose spectra meet those of the last P inputs, so that a block costs two transforms of
+/// its own length and P products, and a result comes with the block whose sample it is.
 ///
 /// Types   k, u, y f32, f16 or bf16; f32 inside.
 /// Alias   y may be u. Errors: extents that do not fit, no taps, no samples.
-/// Memory  16 taps (channels + batch channels) bytes and the tables; no allocation in `step` but the policy's workspace.
+/// Special one infinity or NaN may spread over the block that it comes with and the P blocks behind it.
+/// Memory  P spectra for each filter and for each signal, of 8 bytes a sample of the block but at least those of the shortest transform
+///         (2048 bytes with 16 lanes): short blocks cost memory and time. No allocation in `step` but the policy's workspace.
 /// Error   that of long_conv for the last taps + B samples, and a rounding for each product: stream.error() |u|_2 |k|_2.
 /// Source  Gardner, "Efficient convolution without input-output delay", 1995, in equal pieces (from knowledge).
 

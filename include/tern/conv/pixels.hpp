@@ -12,9 +12,9 @@ inline namespace TERN_ABI {
 template <class T>
 TERN_INLINE tensor_view<T, 2> pixels_of(char const* op, char const* argument, tensor_view<T, 4> const& x) {
   index const pixel = x.stride(2), row = pixel * x.extent(2), image = row * x.extent(1);
-  bool const even = (x.extent(1) <= 1 || x.stride(1) == row) && (x.extent(0) <= 1 || x.stride(0) == image);
-  if (!even) [[unlikely]]
-    (message() << op << ": " << argument << ".stride(1) is " << x.stride(1) << ", expected rows and images without gaps: " << row).fail();
+  for (int d = 1; d >= 0; --d)
+    if (index const wanted = d == 1 ? row : image; x.extent(d) > 1 && x.stride(d) != wanted) [[unlikely]]
+      (message() << op << ": " << argument << ".stride(" << d << ") is " << x.stride(d) << ", expected " << wanted << " (no gaps)").fail();
   return {x.data(), shape<2>{{x.extent(0) * x.extent(1) * x.extent(2), x.extent(3)}}, shape<2>{{pixel, x.stride(3)}}};
 }
 

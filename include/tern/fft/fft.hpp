@@ -8,8 +8,8 @@
 ///     fft(policy, plan, x, y, ...)             with an fft_plan of n, made once (fft/fft_plan.hpp)
 ///     fft_2d(policy, x, y, ...)                both of the last two dimensions
 ///
-/// Shapes  x, y (..., n), for fft_2d (..., rows, columns), n from 1 on; rows and elements of any strides, leading dimensions without gaps
-///         between them. y may be x.
+/// Shapes  x, y (..., n), for fft_2d (rows, columns) or (batch, rows, columns), n from 1 on; rows and elements of any strides, leading
+///         dimensions without gaps between them. y may be x.
 /// Types   std::complex<float>, complex_f32, or what has their memory.
 /// Cost    5 n log2 n operations for lengths of the factors 2, 3 and 5; about six times as many for others (a convolution of twice the
 ///         length). Without a plan, one is made for the call, in memory of its own: sines cost more than the transform of one row.
@@ -42,10 +42,10 @@ inline void expect_rows_agree(char const* op, float_rows_view const& x, float_ro
   expect_equal(op, "y's length", y.n, "x's length", x.n);
 }
 
-inline void fft_rows(cpu_policy const& policy, fft_plan const& plan, float_rows_view const& x, float_rows_view const& y,
+inline void fft_rows(char const* op, cpu_policy const& policy, fft_plan const& plan, float_rows_view const& x, float_rows_view const& y,
                      fft_direction direction) {
-  expect_rows_agree("fft", x, y);
-  expect_equal("fft", "plan.size()", plan.size(), "x's length", x.n);
+  expect_rows_agree(op, x, y);
+  expect_equal(op, "plan.size()", plan.size(), "x's length", x.n);
   if (x.rows == 0) return;
   index const n = x.n, each = (2 * n + plan.scratch_floats(1) + 15) / 16 * 16;
   float const factor = direction == fft_direction::inverse ? 1.f / static_cast<float>(n) : 1.f;
@@ -81,12 +81,12 @@ inline void fft_columns(cpu_policy const& policy, fft_plan const& plan, float_ro
 
 /// Calls body(x matrix, y matrix) for the matrices (rows, columns) of (..., rows, columns).
 template <class T, class U, int Rank, class Body>
-TERN_INLINE void each_matrix(tensor_view<T, Rank> const& x, tensor_view<U, Rank> const& y, Body&& body) {
+TERN_INLINE void each_matrix(char const* op, tensor_view<T, Rank> const& x, tensor_view<U, Rank> const& y, Body&& body) {
   static_assert(Rank >= 2 && Rank <= 3, "tern: two-dimensional transforms are of (rows, columns) or (batch, rows, columns)");
   if constexpr (Rank == 2) {
     body(x, y);
   } else {
-    expect_equal("fft_2d", "y.extent(0)", y.extent(0), "x.extent(0)", x.extent(0));
+    expect_equal(op, "y.extent(0)", y.extent(0), "x.extent(0)", x.extent(0));
     for (index b = 0; b < x.extent(0); ++b) body(x[b], y[b]);
   }
 }
@@ -116,7 +116,7 @@ inline constexpr struct fft_fn {
     auto const xs = tern::view(x);  // (..., n)
     auto const ys = tern::view(y);  // (..., n)
     detail::check_complex<view_of<X const>, view_of<Y>>();
-    detail::fft_rows(policy, plan, detail::rows_of("fft", "x", xs, 2), detail::rows_of("fft", "y", ys, 2), direction);
+    detail::fft_rows("fft", policy, plan, detail::rows_of("fft", "x", xs, 2), detail::rows_of("fft", "y", ys, 2), direction);
   }
 } fft{};
 
@@ -128,9 +128,9 @@ inline constexpr struct fft_2d_fn {
     auto const ys = tern::view(y);
     detail::check_complex<view_of<X const>, view_of<Y>>();
     fft_plan const along(xs.extent(xs.rank - 1)), across(xs.extent(xs.rank - 2));
-    detail::each_matrix(xs, ys, [&](auto const& from, auto const& to) TERN_LAMBDA {
+    detail::each_matrix("fft_2d", xs, ys, [&](auto const& from, auto const& to) TERN_LAMBDA {
       auto const matrix = detail::rows_of("fft_2d", "y", to, 2);
-      detail::fft_rows(policy, along, detail::rows_of("fft_2d", "x", from, 2), matrix, direction);
+      detail::fft_rows("fft_2d", policy, along, detail::rows_of("fft_2d", "x", from, 2), matrix, direction);
       detail::fft_columns(policy, across, matrix, direction);
     });
   }

@@ -12,7 +12,7 @@
 ///
 /// by the transform of the long convolutions (fft/tower.hpp) of the next good length from 2n - 1 on.
 ///
-/// Memory  about 16 bytes a point, or 60. Tables are made in f64 and rounded once.
+/// Memory  8 bytes a point, or about 26. Tables are made in f64 and rounded once.
 /// Source  Bluestein, "A linear filtering approach to the computation of discrete Fourier transform", 1970 (from knowledge).
 
 #include <tern/core/owned_floats.hpp>

@@ -162,7 +162,7 @@ inline constexpr struct real_fft_2d_fn {
     auto const xs = tern::view(x);
     detail::real_plan const along(xs.extent(xs.rank - 1));
     fft_plan const across(xs.extent(xs.rank - 2));
-    detail::each_matrix(xs, tern::view(y), [&](auto const& from, auto const& to) TERN_LAMBDA {
+    detail::each_matrix("real_fft_2d", xs, tern::view(y), [&](auto const& from, auto const& to) TERN_LAMBDA {
       auto const half = detail::rows_of("real_fft_2d", "y", to, 2);
       detail::transform_real_rows("real_fft_2d", policy, along, detail::rows_of("real_fft_2d", "x", from, 1), half, true);
       detail::fft_columns(policy, across, half, fft_direction::forward);
@@ -178,7 +178,7 @@ inline constexpr struct real_fft_2d_inverse_fn {
     auto const xs = tern::view(x);
     detail::real_plan const along(xs.extent(xs.rank - 1));
     fft_plan const across(xs.extent(xs.rank - 2));
-    detail::each_matrix(xs, tern::view(y), [&](auto const& to, auto const& from) TERN_LAMBDA {
+    detail::each_matrix("real_fft_2d_inverse", xs, tern::view(y), [&](auto const& to, auto const& from) TERN_LAMBDA {
       auto const real = detail::rows_of("real_fft_2d_inverse", "x", to, 1), half = detail::rows_of("real_fft_2d_inverse", "y", from, 2);
       detail::expect_equal("real_fft_2d_inverse", "y's rows", half.rows, "x's rows", real.rows);
       detail::real_inverse_2d(policy, along, across, half, real);

@@ -14,12 +14,12 @@
 ///
 /// where the next one lies clockwise for theta >= 0, else the other way.
 ///
-///     arc(policy, x, kernels, lambda, theta, y, options...)      depthwise_conv's options
+///     arc(policy, x, kernels, lambda, theta, y, options...)      depthwise_conv's options but channels_first
 ///     turn_kernels(policy, kernels, lambda, theta, turned)       the kernels alone: (batch, 3, 3, m), for any m, C_out C_in for one
 ///
 /// Shapes  x, y (batch, height, width, C), kernels (n, 3, 3, C) without gaps, lambda, theta (batch, n), in radians: f32.
 /// Memory  scratch from the policy: the samples' kernels, and 81 n numbers.
-/// Source  Pu et al. 2023, arXiv:2303.07820; github.com/LeapLabTHU/ARC, mmrotate/models/backbones (batch_rotate_multiweight), which
+/// Source  Pu et al. 2023, arXiv:2303.07820; github.com/LeapLabTHU/ARC, adaptive_rotated_conv.py (batch_rotate_multiweight), which
 ///         turns the kernels of dense convolutions.
 
 #include <tern/conv/depthwise_conv.hpp>

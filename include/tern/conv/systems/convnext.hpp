@@ -22,7 +22,7 @@ inline constexpr struct convnext_fn {
   void operator()(cpu_policy const& policy, tensor_view<float const, 4> const& x, tensor_view<float const, 3> const& w,
                   tensor_view<float const, 1> const& b, tensor_view<float const, 1> const& gain, tensor_view<float const, 1> const& shift,
                   tensor_view<float, 4> const& y, float eps = 1e-6f) const {
-    depthwise_conv(policy, x, w, y, same_padding{}, bias{b});
+    depthwise_conv(policy, x, w, y, same_padding{}, detail::bias_if_any{b});
     layer_norm(policy, y, gain, shift, y, eps);
   }
 } convnext{};

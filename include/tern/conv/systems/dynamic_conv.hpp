@@ -5,13 +5,13 @@
 ///
 ///     y_b = (sum over i of mix(b, i) w_i) * x_b
 ///
-///     dynamic_conv(policy, x, kernels, mix, y, options...)      depthwise_conv's options
+///     dynamic_conv(policy, x, kernels, mix, y, options...)      depthwise_conv's options but channels_first
 ///
 /// Shapes  x, y (batch, height, width, C), kernels (n, kh, kw, C) without gaps, mix (batch, n): f32. Kernels of each sample's own need no
 ///         mixture: depthwise_conv takes w (batch, kh, kw, C).
 /// Memory  scratch from the policy: the samples' kernels.
 /// Source  Chen et al. 2020, "Dynamic Convolution: Attention over Convolution Kernels", arXiv:1912.03458 (mix: a softmax of what two
-///         layers make of the pooled x).
+///         layers make of the pooled x). The paper mixes a bias of each kernel too: such a bias is a residual here.
 
 #include <tern/conv/depthwise_conv.hpp>
 #include <tern/matmul/matmul.hpp>

@@ -36,7 +36,8 @@ inline constexpr struct inception_next_fn {
     for (index branch = 0; branch < 3; ++branch) {
       index const from = same + branch * g;
       auto const b = bias.data() != nullptr ? bias.slice(0, branch * g, branch * g + g) : bias;
-      depthwise_conv(policy, x.slice(3, from, from + g), kernels[branch], y.slice(3, from, from + g), same_padding{}, tern::bias{b});
+      depthwise_conv(policy, x.slice(3, from, from + g), kernels[branch], y.slice(3, from, from + g), same_padding{},
+                     detail::bias_if_any{b});
     }
   }
 } inception_next{};

@@ -10,8 +10,9 @@
 ///     separable(policy, x, tall, wide, y, b)
 ///     double const error = separate(w, tall, wide);      off line: what is lost, relative to w (root of the sums of squares)
 ///
-/// Shapes  x, y (batch, height, width, C), w (kh, kw, C), tall (rank, kh, C), wide (rank, kw, C), b (C). f32. For each channel
-///         `separate` takes the leading singular vectors: no other pairs of this rank come closer.
+/// Shapes  x, y (batch, height, width, C), w (kh, kw, C), tall (rank, kh, C), wide (rank, kw, C), b (C). f32; y is not x. For each channel
+///         `separate` takes the leading singular vectors, by power iteration: no other pairs of this rank come closer, but where singular
+///         values nearly tie.
 /// Memory  separable: scratch from the policy for a tensor like x.
 /// Cost    2 rank (kh + kw) flop an element instead of 2 kh kw.
 /// Source  Rigamonti et al., "Learning Separable Filters", CVPR 2013; "A priori compression of convolutional neural networks for wave
@@ -29,6 +30,7 @@ inline constexpr struct separable_fn {
                   tensor_view<float const, 1> const& b = {}) const {
     detail::expect(tall.extent(0) >= 1, "separable", "tall.extent(0)", tall.extent(0), "at least 1");
     detail::expect_extent("separable", "wide", wide, 0, "tall", tall, 0);
+    detail::expect_own_memory("separable", "y", y.data(), "x", x.data(), x.size());
     workspace::lease const memory(policy.scratch(), static_cast<std::size_t>(x.size()) * sizeof(float));
     tensor_view<float, 4> const rows(reinterpret_cast<float*>(memory.data()),
                                      shape<4>{{x.extent(0), x.extent(1), x.extent(2), x.extent(3)}});
@@ -37,7 +39,7 @@ inline constexpr struct separable_fn {
       tensor_view<float const, 3> const column(t.data(), shape<3>{{t.extent(0), 1, t.extent(1)}}, shape<3>{{t.stride(0), 0, t.stride(1)}});
       depthwise_conv(policy, x, wide[r].expanded(), rows, same_padding{});
       if (r == 0)
-        depthwise_conv(policy, rows, column, y, same_padding{}, bias{b});
+        depthwise_conv(policy, rows, column, y, same_padding{}, detail::bias_if_any{b});
       else
         depthwise_conv(policy, rows, column, y, same_padding{}, residual{y});
     }
@@ -51,7 +53,11 @@ inline namespace TERN_ABI {
 
 /// One pair for one channel of what is left of w, by power iteration; the rest goes back to `left` (kh, kw).
 TERN_INLINE void separate_pair(double* left, double* u, double* v, index kh, index kw) {
-  for (index j = 0; j < kw; ++j) v[j] = 1 + 0.01 * static_cast<double>(j);  // not orthogonal to anything in particular
+  for (index j = 0; j < kw; ++j) v[j] = 0;
+  for (index i = 0; i < kh; ++i) {  // a mixture of the rows, which cannot miss what they share, in irregular parts
+    double const turns = 0.6180339887498949 * static_cast<double>(i + 1), part = 0.5 + turns - __builtin_floor(turns);
+    for (index j = 0; j < kw; ++j) v[j] += part * left[i * kw + j];
+  }
   for (int turn = 0; turn < 200; ++turn) {
     double size = 0;
     for (index i = 0; i < kh; ++i) {

@@ -10,7 +10,7 @@
 ///
 /// Shapes  x, y (batch, height, width, C), channels contiguous, w (kh, kw, C), odd, b (C): f32. visible (batch, h, w): bytes, not 0 where
 ///         a patch of height / h by width / w positions is seen. x is 0 where it is not, as the layer before left it.
-/// Errors  patches that do not tile the image; even kernels.
+/// Errors  patches that do not tile the image; even kernels; y that is x.
 /// Cost    that of the visible patches.
 /// Source  Tian et al. 2023, arXiv:2301.03580; github.com/keyu-tian/SparK, pretrain/encoder.py, which computes all and masks.
 
@@ -40,6 +40,7 @@ inline constexpr struct spark_fn {
   void operator()(cpu_policy const& policy, tensor_view<float const, 4> const& x, tensor_view<std::uint8_t const, 3> const& visible,
                   tensor_view<float const, 3> const& w, tensor_view<float, 4> const& y, tensor_view<float const, 1> const& b = {}) const {
     detail::expect_like("spark", "y", y, "x", x);
+    detail::expect_own_memory("spark", "y", y.data(), "x", x.data(), x.size());
     detail::expect_extent("spark", "visible", visible, 0, "x", x, 0);
     for (int d = 1; d < 3; ++d) {
       bool const tiles = visible.extent(d) > 0 && x.extent(d) % visible.extent(d) == 0;
@@ -66,7 +67,7 @@ inline constexpr struct spark_fn {
     if (seen) {
       detail::conv_part const rows(x.extent(1), top, bottom, w.extent(0)), columns(x.extent(2), left, right, w.extent(1));
       depthwise_conv(policy, x.slice(1, rows.begin, rows.end).slice(2, columns.begin, columns.end), w, out,
-                     padding{rows.around, columns.around}, bias{b});
+                     padding{rows.around, columns.around}, detail::bias_if_any{b});
       return;
     }
     for (index p = 0; p < out.extent(1) * out.extent(2); ++p)

@@ -9,7 +9,7 @@
 ///     van(policy, x, {near, b0}, {dilated, b1}, {w1, b2}, y)
 ///
 /// Shapes  x, y (batch, height, width, C), near (5, 5, C), dilated (7, 7, C), w1 (C, C), biases (C); other odd kernels fit as well. f32,
-///         without gaps between pixels.
+///         channels contiguous, no gaps between pixels; y is not x.
 /// Memory  scratch from the policy: two tensors like x.
 /// Source  Guo et al. 2022, arXiv:2202.09741; github.com/Visual-Attention-Network/VAN-Classification, models/van.py (LKA).
 
@@ -50,14 +50,16 @@ inline constexpr struct van_fn {
   void operator()(cpu_policy const& policy, tensor_view<float const, 4> const& x, van_layer<3> const& near, van_layer<3> const& dilated,
                   van_layer<2> const& mixed, tensor_view<float, 4> const& y, index dilation = 3) const {
     detail::expect_like("van", "y", y, "x", x);
+    detail::expect_own_memory("van", "y", y.data(), "x", x.data(), x.size());
+    detail::expect(x.extent(3) <= 1 || x.stride(3) == 1, "van", "x.stride(3)", x.stride(3), "1 (contiguous channels)");
     auto const gates = detail::pixels_of("van", "x", x);    // (pixels, C)
     auto const outputs = detail::pixels_of("van", "y", y);  // (pixels, C)
     shape<4> const extents{{x.extent(0), x.extent(1), x.extent(2), x.extent(3)}};
     auto const size = static_cast<std::size_t>(x.size());
     workspace::lease const memory(policy.scratch(), 2 * size * sizeof(float));
     tensor_view<float, 4> const first(reinterpret_cast<float*>(memory.data()), extents), second(first.data() + size, extents);
-    depthwise_conv(policy, x, near.weights, first, same_padding{}, bias{near.bias});
-    depthwise_conv(policy, first, dilated.weights, second, same_padding{}, tern::dilation{dilation}, bias{dilated.bias});
+    depthwise_conv(policy, x, near.weights, first, same_padding{}, detail::bias_if_any{near.bias});
+    depthwise_conv(policy, first, dilated.weights, second, same_padding{}, tern::dilation{dilation}, detail::bias_if_any{dilated.bias});
     matmul(policy, detail::pixels_of("van", "x", second), mixed.weights, outputs, bias{mixed.bias}, detail::van_gate{gates});
   }
 } van{};
