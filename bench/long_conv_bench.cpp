@@ -61,7 +61,7 @@ void add(std::string const& kind, index n, index taps, long_mode mode, bool gate
   std::string const name = kind + "_f32_c64_n" + std::to_string(n);
   double const samples = static_cast<double>(channels * n);
   auto get = [=]() -> problem& { return data.get(name, [=] { return problem(channels, n, taps, mode, gated); }); };
-  detail::long_layout const l = detail::choose_layout(mode, n, taps);
+  tern::detail::long_layout const l = tern::detail::choose_layout(mode, n, taps);
   auto const points = static_cast<double>(2 * (index{l.odd} << l.halvings) * simd::lanes);  // of a block
   workload const w{.op = "long_conv",
                    .name = name,
