@@ -33,30 +33,23 @@ class lm_infinite_store : public kv_store {
   void attend(index layer, rows q) override {
     rotate_back(policy_, q, q, cache_.next_position(sequence_, layer) - q.extent(1), model_.rope);
     tern::lm_infinite(policy_, q, cache_.keys(sequence_, layer), cache_.values(sequence_, layer), q, sums_(q),
-                      rotations(std::max(cache_.length(sequence_, layer), window_) + 1), sinks, window_, model_.rope.pairing);
+                      rotations_(policy_, model_, std::max(cache_.length(sequence_, layer), window_) + 1), sinks, window_,
+                      model_.rope.pairing);
   }
   void read_to_end(index) override {
     for (index l = 0; l < model_.layers; ++l) cache_.slide(policy_, sequence_, l, sinks, window_);
   }
   void truncate(index position) override { cache_.truncate(sequence_, position); }
-  index bytes() const override { return cache_.bytes() + static_cast<index>(table_.size() * sizeof(float)); }
+  index bytes() const override { return cache_.bytes() + rotations_.bytes(); }
 
  private:
   static constexpr index sinks = 4;
-  tern::tensor_view<float const, 2> rotations(index count) {
-    if (static_cast<index>(table_.size()) < count * model_.dim) {
-      count += observed_tokens;
-      table_.resize(static_cast<std::size_t>(count * model_.dim));
-      tern::rope_table(policy_, 0, tern::view(table_.data(), count, model_.dim), model_.rope);
-    }
-    return tern::view(table_.data(), static_cast<index>(table_.size()) / model_.dim, model_.dim);
-  }
   kv_model model_;
   tern::cpu_policy policy_;
   index window_;
   tern::kv_cache<tern::f16> cache_;
   std::int32_t sequence_;
-  std::vector<float> table_;
+  rotation_table rotations_;
   log_sums sums_;
 };
 

@@ -38,14 +38,17 @@ struct contestant {
     auto const length = static_cast<index>(tokens.size());
     std::string name = store->name;
     if (store->takes_budget()) name.append(":").append(std::to_string(length / share));
-    if (store->from == kv_store_name::source::reading) {
-      network.use(make_kv_store(store->name, network.shape(), policy), 0);
-      network.read(tokens, 0);
-      return;
+    switch (store->from) {
+      case kv_store_name::source::reading:
+        network.use(make_kv_store(name, network.shape(), policy), 0);
+        network.read(tokens, 0);
+        break;
+      case kv_store_name::source::chunks:
+        network.use(read_in_chunks(name, network, policy, tokens), length);
+        break;
+      default:
+        network.use(make_kv_store(name, network.shape(), policy, &text), length);
     }
-    network.use(store->from == kv_store_name::source::chunks ? read_in_chunks(store->name, network, policy, tokens)
-                                                             : make_kv_store(name, network.shape(), policy, &text),
-                length);
   }
 };
 

@@ -230,7 +230,7 @@ class a2ats_store : public kv_store {
   void attend(index layer, rows q) override {
     index const tokens = cache_.length(sequence_, layer), heads = model_.kv_heads;
     rotate_back(policy_, q, q, tokens - q.extent(1), model_.rope);
-    auto const table = rotations(tokens);
+    auto const table = rotations_(policy_, model_, std::max(tokens, reach_.far + 1));
     auto const& codes = codes_[static_cast<std::size_t>(layer)];
     if (q.extent(1) == 1)
       tern::a2ats_attention(
@@ -247,7 +247,7 @@ class a2ats_store : public kv_store {
       codes_[static_cast<std::size_t>(l)].resize(static_cast<std::size_t>(model_.kv_heads * cache_.length(sequence_, l)));
   }
   index bytes() const override {
-    index sum = cache_.bytes() + bytes_of(books_) + bytes_of(table_);
+    index sum = cache_.bytes() + bytes_of(books_) + rotations_.bytes();
     for (auto const& codes : codes_) sum += bytes_of(codes);
     return sum;
   }
@@ -274,14 +274,6 @@ class a2ats_store : public kv_store {
     rotate_back(policy_, keys, k, 0, model_.rope);
     tern::fit_query_codebook(policy_, q, k, book(layer), rounds);
   }
-  tern::tensor_view<float const, 2> rotations(index tokens) {
-    index const least = std::max(tokens, reach_.far + 1), dim = model_.dim;
-    if (static_cast<index>(table_.size()) < least * dim) {
-      table_.resize(static_cast<std::size_t>((least + 1024) * dim));
-      tern::rope_table(policy_, 0, tern::view(table_.data(), least + 1024, dim), model_.rope);
-    }
-    return tern::view(static_cast<float const*>(table_.data()), static_cast<index>(table_.size()) / dim, dim);
-  }
 
   kv_model model_;
   tern::cpu_policy policy_;
@@ -291,7 +283,7 @@ class a2ats_store : public kv_store {
   std::int32_t sequence_;
   std::vector<float> books_;                      // (layers, book_size)
   std::vector<std::vector<std::int32_t>> codes_;  // of each layer (tokens, kv_heads)
-  std::vector<float> table_;                      // (positions, dim)
+  rotation_table rotations_;
   log_sums sums_;
 };
 

@@ -100,6 +100,22 @@ class text_rows {
 /// Rows of tokens at positions from `first` on, (heads, tokens, dim), as they were before their rotation; `to` may be x.
 void rotate_back(tern::cpu_policy const& policy, tern::tensor_view<float const, 3> x, kv_store::rows to, tern::index first,
                  tern::rope_options const& options);
+/// The rotations of positions from 0 on, as many as were asked for.
+class rotation_table {
+ public:
+  tern::tensor_view<float const, 2> operator()(tern::cpu_policy const& policy, kv_model const& model, tern::index positions) {
+    if (static_cast<tern::index>(rows_.size()) < positions * model.dim) {
+      positions += 1024;  // not anew at each step
+      rows_.resize(static_cast<std::size_t>(positions * model.dim));
+      tern::rope_table(policy, 0, tern::view(rows_.data(), positions, model.dim), model.rope);
+    }
+    return tern::view(static_cast<float const*>(rows_.data()), static_cast<tern::index>(rows_.size()) / model.dim, model.dim);
+  }
+  tern::index bytes() const { return static_cast<tern::index>(rows_.size() * sizeof(float)); }
+
+ private:
+  std::vector<float> rows_;
+};
 /// Room for a log-sum-exp of each query.
 class log_sums {
  public:

@@ -38,8 +38,8 @@ inline void run_direct(float const* taps, index count, index n, tower_source con
   constexpr index W = simd::lanes;
   float* const x = memory + direct_piece;
   for (index i = 0; i < n; i += direct_piece) {
-    for (index part = 0, packs = (direct_piece + count - 1 + W - 1) / W; part < packs; part += tower_chunk)
-      in.read(in.object, i + part * W, packs - part < tower_chunk ? packs - part : tower_chunk, x + part * W, W);
+    for (index part = 0, packs = divide_up(direct_piece + count - 1, W); part < packs; part += tower_chunk)
+      in.read(in.object, i + part * W, least(tower_chunk, packs - part), x + part * W, W);
     direct_results(x, taps, count, memory);
     out.write(out.object, i, tower_chunk, memory, W);
   }

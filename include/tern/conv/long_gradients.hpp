@@ -17,7 +17,6 @@
 ///         Sums over blocks and inputs are compensated: their number does not matter.
 
 #include <tern/conv/long_conv.hpp>
-#include <tern/core/rounding.hpp>
 
 namespace tern {
 namespace detail {
@@ -49,7 +48,7 @@ inline void filter_gradient(long_call const& u, long_call const& dy, long_layout
   for (index batch = first; batch < end; ++batch)
     for (index block = 0; block < l.blocks; ++block) {
       block_source x = u.source(batch, channel, l, block), g = dy.source(batch, channel, l, block);
-      index const begin = block * l.hop, stop = begin + l.hop < l.n ? begin + l.hop : l.n;
+      index const begin = block * l.hop, stop = least(begin + l.hop, l.n);
       // hop samples of u meet the block of dy that begins `origin` before them.
       x.start = begin;
       x.periodic = false;
@@ -75,7 +74,7 @@ inline void filter_gradients(cpu_policy const& policy, sample_view const& dy, sa
   index const n = dy.extent[2], filters = dk.place.extent[0] * channels;
   if (filters == 0) return;
   tower_plan plan = shape_tower(l.odd, l.halvings);
-  index const tables = (plan.table_floats + 15) / 16 * 16, each = tower_buffer + 5 * plan.floats();
+  index const tables = round_to_multiple(plan.table_floats, 16), each = tower_buffer + 5 * plan.floats();
   workspace::lease const lease(policy.scratch(), static_cast<std::size_t>(tables + slots_for(policy, filters) * each) * sizeof(float));
   float* const memory = reinterpret_cast<float*>(lease.data());
   fill_tower(plan, memory);

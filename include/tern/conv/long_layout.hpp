@@ -63,7 +63,7 @@ inline long_layout choose_layout(long_mode mode, index n, index taps, bool may_b
   auto const consider = [&](int odd, int halvings, bool one) TERN_LAMBDA {
     index const points = (index{odd} << halvings) * simd::lanes, hop = one ? n : 2 * points - K + 1;
     if (hop <= 0) return;
-    index const blocks = one ? 1 : (n + hop - 1) / hop;
+    index const blocks = one ? 1 : divide_up(n, hop);
     double const cost = static_cast<double>(blocks) * block_cost(points);
     if (least >= 0 && cost >= least) return;
     least = cost;

@@ -17,7 +17,7 @@ struct long_filters {
   bool per_sample = false;
   float const* spectra = nullptr;  // (count, each()): spectra, or taps from the first to the last
 
-  TERN_INLINE index each() const { return layout.direct ? (layout.taps + 15) / 16 * 16 : plan.floats(); }
+  TERN_INLINE index each() const { return layout.direct ? round_to_multiple(layout.taps, 16) : plan.floats(); }
 };
 
 /// What is read and written, and how.
@@ -33,7 +33,7 @@ struct long_call {
     return {in.row(batch, channel), in_gate ? in_gate.row(batch, channel) : sample_row{}, block * l.hop - l.lead, l.periodic()};
   }
   TERN_INLINE block_sink sink(index batch, index channel, long_layout const& l, index block) const {
-    index const begin = block * l.hop, end = begin + l.hop < l.n ? begin + l.hop : l.n;
+    index const begin = block * l.hop, end = least(begin + l.hop, l.n);
     sample_row const row = out.place.row(batch, channel);
     return {&out,
             const_cast<void*>(row.data),
@@ -71,7 +71,7 @@ inline void prepare_filter(long_layout const& l, tower_plan const& plan, sample_
 /// Floats of scratch for a block, of which the first pass has a buffer for each of `slots`.
 TERN_INLINE index scratch_floats(long_layout const& l, tower_plan const& plan, index slots = 1) {
   index const floats = l.direct ? direct_floats(l.taps) + l.taps : plan.floats() + slots * tower_buffer;
-  return (floats + 15) / 16 * 16;
+  return round_to_multiple(floats, 16);
 }
 
 /// Block `block` of a row; with a policy, on its threads. h: the filter's spectrum, or its taps.
@@ -132,7 +132,7 @@ struct long_memory {
   TERN_INLINE long_memory(cpu_policy const& policy, long_call const& call, long_filters const& f) {
     index const threads = policy.concurrency();
     fused = !f.layout.direct && f.count >= threads;
-    tables = (f.plan.table_floats + 15) / 16 * 16;
+    tables = round_to_multiple(f.plan.table_floats, 16);
     spectra = fused ? slots_for(policy, f.count) * f.each() : f.count * f.each();
     scratch = slots_for(policy, f.count) * scratch_floats(f.layout, f.plan);
     if (!fused && rows_floats(policy, call, f) > scratch) scratch = rows_floats(policy, call, f);

@@ -69,7 +69,7 @@ inline constexpr struct s4d_filter_fn {
     detail::parallel_for(policy, to.extent(0), [&](index h, index) TERN_LAMBDA {
       double const step = static_cast<double>(steps[h]);
       for (index first = 0; first < to.extent(1); first += piece) {
-        index const count = to.extent(1) - first < piece ? to.extent(1) - first : piece;
+        index const count = detail::least(piece, to.extent(1) - first);
         double sum[piece] = {};
         for (index n = 0; n < poles.n; ++n) {
           float const* const p = poles.data + h * poles.row_stride + n * poles.stride;

@@ -67,7 +67,7 @@ struct sample_row {
       if (periodic) first = (first % n + n) % n;
       index whole = 1;
       if (first >= 0 && first + W <= n) {
-        whole = (n - first) / W < count ? (n - first) / W : count;
+        whole = least((n - first) / W, count);
         packs(data, stride, first, whole, out, step);
       } else if (!periodic && (first + W <= 0 || first >= n)) {
         simd::store(out, simd::pack<float>(0.f));
@@ -202,7 +202,7 @@ struct block_sink {
     while (packs > 0) {
       index whole = 1;
       if (at >= s.begin && at + W <= s.end) {
-        whole = (s.end - at) / W < packs ? (s.end - at) / W : packs;
+        whole = least((s.end - at) / W, packs);
         s.to->packs(s.data, stride, at, whole, in, step);
       } else {
         for (index j = 0; j < W; ++j)

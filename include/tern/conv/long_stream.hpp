@@ -58,7 +58,7 @@ class long_conv_stream {
     detail::expect(taps_ > 0, op, "k's number of taps", taps_, "at least 1");
     detail::expect(block > 0, op, "block", block, "at least 1");
     detail::expect(batch > 0, op, "batch", batch, "at least 1");
-    pieces_ = (taps_ + block - 1) / block;
+    pieces_ = detail::divide_up(taps_, block);
     plan_ = detail::shortest_tower(block);
     tables_ = detail::owned_floats(plan_.table_floats);
     detail::fill_tower(plan_, tables_.data());

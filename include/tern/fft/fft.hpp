@@ -47,7 +47,7 @@ inline void fft_rows(char const* op, cpu_policy const& policy, fft_plan const& p
   expect_rows_agree(op, x, y);
   expect_equal(op, "plan.size()", plan.size(), "x's length", x.n);
   if (x.rows == 0) return;
-  index const n = x.n, each = (2 * n + plan.scratch_floats(1) + 15) / 16 * 16;
+  index const n = x.n, each = round_to_multiple(2 * n + plan.scratch_floats(1), 16);
   float const factor = direction == fft_direction::inverse ? 1.f / static_cast<float>(n) : 1.f;
   workspace::lease const lease(policy.scratch(), static_cast<std::size_t>(slots_for(policy, x.rows) * each) * sizeof(float));
   float* const memory = reinterpret_cast<float*>(lease.data());
@@ -62,14 +62,14 @@ inline void fft_rows(char const* op, cpu_policy const& policy, fft_plan const& p
 /// The transforms along the rows' index of (rows, n), in place: columns, a few side by side.
 inline void fft_columns(cpu_policy const& policy, fft_plan const& plan, float_rows_view const& y, fft_direction direction) {
   constexpr index side = 2 * simd::lanes;
-  index const rows = y.rows, parts = (y.n + side - 1) / side;
-  index const each = (2 * rows * side + plan.scratch_floats(side) + 15) / 16 * 16;
+  index const rows = y.rows, parts = divide_up(y.n, side);
+  index const each = round_to_multiple(2 * rows * side + plan.scratch_floats(side), 16);
   float const factor = direction == fft_direction::inverse ? 1.f / static_cast<float>(rows) : 1.f;
   workspace::lease const lease(policy.scratch(), static_cast<std::size_t>(slots_for(policy, parts) * each) * sizeof(float));
   float* const memory = reinterpret_cast<float*>(lease.data());
   parallel_for(policy, parts, [&](index part, index slot) TERN_LAMBDA {
     float* const mine = memory + slot * each;
-    index const first = part * side, count = y.n - first < side ? y.n - first : side;
+    index const first = part * side, count = least(side, y.n - first);
     planar const block{mine, mine + rows * count};
     for (index r = 0; r < rows; ++r)
       gather_planar(y.data + r * y.row_stride + first * y.stride, y.stride, count, {block.re + r * count, block.im + r * count});

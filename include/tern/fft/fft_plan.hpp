@@ -76,7 +76,7 @@ class fft_plan {
       return;
     }
     tower_ = detail::shortest_tower(2 * n - 1);
-    index const tables = (tower_.table_floats + 15) / 16 * 16;
+    index const tables = detail::round_to_multiple(tower_.table_floats, 16);
     memory_ = detail::owned_floats(tables + tower_.floats() + 2 * n);
     detail::fill_tower(tower_, memory_.data());
     spectrum_ = memory_.data() + tables;

@@ -34,7 +34,7 @@ struct real_plan {
   }
   real_plan(real_plan const&) = delete;
   ~real_plan() {}
-  TERN_INLINE index scratch() const { return (2 * (n + 1) + inner.scratch_floats(1) + 15) / 16 * 16; }
+  TERN_INLINE index scratch() const { return round_to_multiple(2 * (n + 1) + inner.scratch_floats(1), 16); }
 
   /// x (n), y (n / 2 + 1).
   inline void forward(float const* x, index x_stride, float* y, index y_stride, float* memory) const noexcept {

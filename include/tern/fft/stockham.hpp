@@ -111,7 +111,7 @@ template <int R>
 inline void stockham_pass(planar x, planar y, index s, index m, float const* table) noexcept {
   constexpr index W = simd::lanes;
   if (s < W) {
-    for (index c = 0; c < s * m; c += W) stockham_lanes<R>(x, y, s, m, c, s * m - c < W ? s * m - c : W, table);
+    for (index c = 0; c < s * m; c += W) stockham_lanes<R>(x, y, s, m, c, least(W, s * m - c), table);
     return;
   }
   for (index p = 0; p < m; ++p) {

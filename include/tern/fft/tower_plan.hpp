@@ -12,6 +12,7 @@
 /// so the roots of a node are those of its polynomial times a product over bits. Tables are made in f64 and rounded once. They are short:
 /// all elements of a node share its roots, and all lanes of a tile a factor.
 
+#include <tern/core/rounding.hpp>
 #include <tern/simd/register.hpp>
 
 namespace tern::detail {
@@ -84,8 +85,8 @@ inline tower_plan shape_tower(int odd, int halvings) noexcept {
     halvings -= step;
   }
   t.length = t.nodes[t.passes] = nodes;
-  t.tiles_at = (t.table_floats + 15) / 16 * 16;
-  t.lanes_at = (t.tiles_at + 8 * (nodes / simd::lanes) + 15) / 16 * 16;
+  t.tiles_at = round_to_multiple(t.table_floats, 16);
+  t.lanes_at = round_to_multiple(t.tiles_at + 8 * (nodes / simd::lanes), 16);
   t.table_floats = t.lanes_at + 8 * simd::lanes;
   return t;
 }
@@ -149,7 +150,7 @@ inline void fill_tower(tower_plan& t, float* memory) noexcept {
 /// Calls body(plan) for the towers of at least `points` points, of each odd factor the shortest.
 template <class Body>
 TERN_INLINE void each_tower(index points, Body&& body) {
-  index const length = (points + simd::lanes - 1) / simd::lanes;
+  index const length = divide_up(points, simd::lanes);
   for (int odd = 1; odd <= 9; odd += 2) {
     int halvings = least_halvings;
     while ((index{odd} << halvings) < length) ++halvings;

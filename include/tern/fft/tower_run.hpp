@@ -55,11 +55,8 @@ struct tower_job {
 
   /// Registers in a row of the first pass, and pieces of them.
   TERN_INLINE index row() const { return plan.width(0) / plan.radix[0]; }
-  TERN_INLINE index chunks() const { return (row() + tower_chunk - 1) / tower_chunk; }
-  TERN_INLINE index chunk_size(index chunk) const {
-    index const left = row() - chunk * tower_chunk;
-    return left < tower_chunk ? left : tower_chunk;
-  }
+  TERN_INLINE index chunks() const { return divide_up(row(), tower_chunk); }
+  TERN_INLINE index chunk_size(index chunk) const { return least(tower_chunk, row() - chunk * tower_chunk); }
 
   inline void read(index chunk, tower_source const& in, float* buffer) const noexcept {
     constexpr index W = simd::lanes;
