@@ -24,7 +24,7 @@ std::vector<float> floats(json const& list) {
 
 bool check(model_folder const& folder, model& network, std::string const& file) {
   json const wanted(file, common::read_text(file));
-  std::vector<model::text> texts;
+  std::vector<text> texts;
   std::vector<std::vector<float>> vectors;
   index wrong = 0;
   for (json const& entry : wanted.as_array()) {

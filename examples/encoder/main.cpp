@@ -85,8 +85,8 @@ options parse(std::span<char* const> arguments) {
   return o;
 }
 
-std::vector<model::text> tokens_of(std::vector<std::string> const& texts, model_folder const& folder) {
-  std::vector<model::text> all;
+std::vector<text> tokens_of(std::vector<std::string> const& texts, model_folder const& folder) {
+  std::vector<text> all;
   for (std::string const& t : texts) all.push_back(folder.words.encode(t, folder.longest));
   return all;
 }

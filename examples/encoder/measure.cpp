@@ -24,7 +24,7 @@ struct way {
   double seconds = 1e30;
 };
 
-index padded_tokens(std::vector<model::text> const& texts) {
+index padded_tokens(std::vector<text> const& texts) {
   index total = 0;
   for (std::size_t begin = 0; begin < texts.size(); begin += batch_texts) {
     std::size_t const end = std::min(begin + batch_texts, texts.size());
@@ -37,11 +37,11 @@ index padded_tokens(std::vector<model::text> const& texts) {
 
 }  // namespace
 
-void measure_padding(std::vector<model::text> const& texts, model& network) {
+void measure_padding(std::vector<text> const& texts, model& network) {
   auto sorted = texts;
-  std::stable_sort(sorted.begin(), sorted.end(), [](model::text const& a, model::text const& b) { return a.size() < b.size(); });
+  std::stable_sort(sorted.begin(), sorted.end(), [](text const& a, text const& b) { return a.size() < b.size(); });
   index tokens = 0;
-  for (model::text const& t : texts) tokens += static_cast<index>(t.size());
+  for (text const& t : texts) tokens += static_cast<index>(t.size());
   embeddings out(texts.size(), network.width());
   way ways[] = {{"padded to the longest of 32", [&] { network.embed_padded(texts, batch_texts, out.view()); }, padded_tokens(texts)},
                 {"sorted by length, then padded", [&] { network.embed_padded(sorted, batch_texts, out.view()); }, padded_tokens(sorted)},

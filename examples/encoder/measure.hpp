@@ -7,6 +7,6 @@
 namespace encoder {
 
 /// Times texts of mixed length with and without padding, the ways taking turns, and prints a table.
-void measure_padding(std::vector<model::text> const& texts, model& network);
+void measure_padding(std::vector<text> const& texts, model& network);
 
 }  // namespace encoder
