@@ -6,6 +6,7 @@
 #include "measure.hpp"
 #include "model.hpp"
 #include "model_folder.hpp"
+#include "report.hpp"
 #include "similarity.hpp"
 
 #include <tern/core/thread_pool.hpp>
@@ -32,14 +33,16 @@ constexpr char const* usage = R"(usage: encoder MODEL [options]
   --query TEXT      what to look for
   --check FILE      compare with what another implementation made of some texts: vectors/reference.json
   --measure FILES   time the sentences with and without padding
+  --report FILES    what it costs to go on with fewer tokens from the middle layer on: passages of the texts, as long as the model takes
+                    them; a table, and a picture in encoder_report.svg
   --threads N       (one a core)
-  --compute TYPE    f32 (default), bf16, or fastest of what is accurate enough
+  --compute TYPE    fastest (default): bf16 where it is faster than f32; f32; bf16
 )";
 
 struct options {
-  std::string model, search, query, check, measure;
+  std::string model, search, query, check, measure, report;
   index threads = 0;
-  tern::compute compute = tern::compute::f32;
+  tern::compute compute = tern::compute::fastest;
 };
 
 index number(std::string_view option, std::string_view text) {
@@ -73,6 +76,8 @@ options parse(std::span<char* const> arguments) {
       o.check = value();
     else if (a == "--measure")
       o.measure = value();
+    else if (a == "--report")
+      o.report = value();
     else if (a == "--threads")
       o.threads = number(a, value());
     else if (a == "--compute")
@@ -112,6 +117,7 @@ int run(options const& o) {
   model network(folder.tensors, policy, o.compute);
   if (!o.check.empty() && !check(folder, network, o.check)) return 1;
   if (!o.measure.empty()) measure_padding(tokens_of(sentences_of(o.measure), folder), network);
+  if (!o.report.empty()) report_methods(passages_of(o.report, folder.words, folder.longest), network, policy);
   if (!o.search.empty()) search(o, folder, network, policy);
   return 0;
 }
