@@ -40,9 +40,9 @@ inline namespace TERN_ABI {
 /// The same as integers with a sign, which registers compare: order_of(x) is signed_order(x) minus that of -inf. The least and the largest
 /// integer are no score's.
 TERN_INLINE simd::pack<std::int32_t> signed_order(simd::pack<float> x) {
-  using ints = simd::pack<std::int32_t>;
-  ints const low(0x7fffffff), bits = simd::bit_cast<std::int32_t>(x + 0.f);
-  return simd::select((bits & low) > ints(0x7f800000), ints(0x7ffffffe), bits ^ (simd::shift_right<31>(bits) & low));
+  using words = simd::pack<std::int32_t>;
+  words const low(0x7fffffff), bits = simd::bit_cast<std::int32_t>(x + 0.f);
+  return simd::select((bits & low) > words(0x7f800000), words(0x7ffffffe), bits ^ (simd::shift_right<31>(bits) & low));
 }
 inline constexpr std::int32_t order_of_nothing = -0x7f800001;  // signed_order(-inf)
 TERN_INLINE std::int32_t signed_order(float x) {
@@ -136,13 +136,13 @@ class order_search {
   }
   /// Counts the values around and between `low` and `high` in one pass, which finds the value or better bounds.
   bool count_between(std::int32_t low, std::int32_t high, order_bounds& b, ranked_order& result) noexcept {
-    using ints = simd::pack<std::int32_t>;
-    ints const one(1), none(0), lowest(low), highest(high);
-    ints above(0), at_high(0), at_low(0);
+    using words = simd::pack<std::int32_t>;
+    words const one(1), none(0), lowest(low), highest(high);
+    words above(0), at_high(0), at_low(0);
     index between = 0, kept = 0;
     for (index i = 0; i < n_; i += simd::lanes) {
-      ints v = signed_order(at(i));
-      if (i + simd::lanes > n_) v = simd::select(simd::first<std::int32_t>(n_ - i), v, ints(std::numeric_limits<std::int32_t>::min()));
+      words v = signed_order(at(i));
+      if (i + simd::lanes > n_) v = simd::select(simd::first<std::int32_t>(n_ - i), v, words(std::numeric_limits<std::int32_t>::min()));
       above += simd::select(v > highest, one, none);
       at_high += simd::select(v == highest, one, none);
       at_low += simd::select(v == lowest, one, none);
@@ -232,7 +232,7 @@ struct kth_score {
 /// Calls take(i) for ascending i, and writes those i that it chooses to `to`; returns how many there are, at most what `to` holds.
 template <class Chosen>
 TERN_INLINE index write_chosen(tensor_view<float const, 1> const& scores, tensor_view<std::int32_t, 1> const& to, Chosen const& chosen) {
-  using ints = simd::pack<std::int32_t>;
+  using words = simd::pack<std::int32_t>;
   index const n = scores.extent(0), room = to.extent(0);
   index count = 0;
   for (index i = 0; i < n && count < room; i += simd::lanes) {
@@ -243,7 +243,7 @@ TERN_INLINE index write_chosen(tensor_view<float const, 1> const& scores, tensor
       for (index l = 0; l < simd::lanes; ++l) lane[l] = l < some ? scores[i + l] : -std::numeric_limits<float>::infinity();
     auto const m = chosen(whole ? simd::load(scores.data() + i) : simd::load(static_cast<float const*>(lane)));
     if (!simd::any(m)) continue;
-    ints const ids = simd::iota<std::int32_t>() + ints(static_cast<std::int32_t>(i));
+    words const ids = simd::iota<std::int32_t>() + words(static_cast<std::int32_t>(i));
     if (to.stride(0) == 1 && count + simd::lanes <= room) {
       count += simd::compress_store(to.data() + count, ids, m);
       continue;
@@ -262,37 +262,37 @@ inline namespace TERN_ABI {
 
 /// The indices of the k largest scores, ascending; returns how many there are. See the top of this file.
 inline index select_top(tensor_view<float const, 1> const& scores, index k, tensor_view<std::int32_t, 1> const& to) noexcept {
-  using ints = simd::pack<std::int32_t>;
+  using words = simd::pack<std::int32_t>;
   index const n = scores.extent(0);
   k = k < n ? k : n;
   k = k < to.extent(0) ? k : to.extent(0);
   if (k <= 0) return 0;
   detail::kth_score const last(scores, k);
   auto const order = static_cast<std::int32_t>(last.order + static_cast<std::uint32_t>(detail::order_of_nothing));
-  ints const value(order), below(order - 1);
+  words const value(order), below(order - 1);
   index equal = last.order == 0 ? 0 : last.equal;  // -inf is not selected
   return detail::write_chosen(scores, to, [&](simd::pack<float> x) TERN_LAMBDA {
-    ints const v = detail::signed_order(x);
+    words const v = detail::signed_order(x);
     auto const from = v > below;
     if (!simd::any(from)) return from;
     auto const above = v > value, at = v == value;
     if (equal == 0 || !simd::any(at)) return above;
     std::int32_t first[simd::lanes];  // the first `equal` of the lanes that are at the value
-    simd::store(static_cast<std::int32_t*>(first), simd::select(at, ints(1), ints(0)));
+    simd::store(static_cast<std::int32_t*>(first), simd::select(at, words(1), words(0)));
     for (index l = 0; l < simd::lanes; ++l) {
       first[l] = first[l] != 0 && equal > 0;
       equal -= first[l];
     }
-    return above | (simd::load(static_cast<std::int32_t const*>(first)) > ints(0));
+    return above | (simd::load(static_cast<std::int32_t const*>(first)) > words(0));
   });
 }
 
 /// The indices of the scores above `threshold`, ascending; returns how many there are. See the top of this file.
 inline index select_above(tensor_view<float const, 1> const& scores, float threshold, tensor_view<std::int32_t, 1> const& to) noexcept {
-  using ints = simd::pack<std::int32_t>;
-  ints const value(detail::signed_order(threshold)), nothing(detail::order_of_nothing);
+  using words = simd::pack<std::int32_t>;
+  words const value(detail::signed_order(threshold)), nothing(detail::order_of_nothing);
   return detail::write_chosen(scores, to, [&](simd::pack<float> x) TERN_LAMBDA {
-    ints const v = detail::signed_order(x);
+    words const v = detail::signed_order(x);
     return (v > value) & (v > nothing);
   });
 }
