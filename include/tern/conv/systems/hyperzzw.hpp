@@ -19,8 +19,8 @@
 ///         (channels, taps) or (channels, rows, columns). f32, any strides.
 /// Errors  extents that do not fit; y that is z.
 /// Error   of long_conv, matmul and depthwise_conv, for kernels w .* z that are rounded once.
-/// Memory  scratch from the policy: for sequences the kernels, as much as z; for images about 7 times a sample (of several small ones at a
-///         time); else a channel's kernel, or the local ones.
+/// Memory  scratch from the policy: the kernels of sequences, as much as z; of images about five times a sample, and several small ones at
+///         a time; else a channel's kernel, or the local ones.
 /// Source  Zhang 2024, "HyperZ.Z.W Operator Connects Slow-Fast Networks for Full Context Interaction", arXiv:2401.17948, for the operator;
 ///         github.com/hyperevolnet/Terminator, models/modules/hyperzzw.py, whose global one is hyperzzw_product, and magnet.py (MAGNet_L),
 ///         where local kernels see z as its average by taps. There the average is over the batch too, and passes through layers.
@@ -33,43 +33,45 @@ namespace tern {
 namespace detail {
 inline namespace TERN_ABI {
 
-/// Images (height, width) as sequences: rows a pitch apart, so that what a row's products reach beyond it meets nothing that is kept.
+/// Images (height, width) as sequences: rows a pitch apart, so that what a row's products reach beyond it meets nothing that is kept. Zeros
+/// before the kernel bring its tap ((height - 1) / 2, (width - 1) / 2) to the middle.
 struct zzw_plane {
-  index height, width, pitch, taps, length, origin;
+  index height, width, pitch, length, lead, taps;
 
   TERN_INLINE zzw_plane(index h, index w) : height(h), width(w), pitch(w + w / 2) {
-    taps = (h - 1) * pitch + w;
-    origin = (h - 1) / 2 * pitch + (w - 1) / 2;
-    length = origin + taps;
+    length = (h - 1) * pitch + w;
+    lead = length - 1 - 2 * ((h - 1) / 2 * pitch + (w - 1) / 2);
+    taps = lead + length;
   }
-  /// An image as a sequence, zeros behind it.
+  /// Floats of an image, its kernel and its result.
+  TERN_INLINE index floats() const { return 2 * length + taps; }
+  /// Numbers (i, j) in their places, zeros between rows.
   template <class F>
-  TERN_INLINE void spread(float* to, F const& at) const {
+  TERN_INLINE void spread(float* to, F const& number) const {
     for (index i = 0; i < length; ++i) to[i] = 0;
     for (index i = 0; i < height; ++i)
-      for (index j = 0; j < width; ++j) to[i * pitch + j] = at(i, j);
+      for (index j = 0; j < width; ++j) to[i * pitch + j] = number(i, j);
   }
 };
 
-/// Samples [first, end) of a convolution of images, in memory of three sequences each.
-inline void zzw_images(cpu_policy const& policy, zzw_plane const& p, tensor_view<float const, 4> const& z,
+/// A convolution of images, in memory of plane.floats() for each.
+inline void zzw_images(cpu_policy const& policy, zzw_plane const& plane, tensor_view<float const, 4> const& z,
                        tensor_view<float const, 3> const& w, tensor_view<float, 4> const& y, float* memory) {
-  index const samples = z.extent(0), channels = z.extent(1), rows = samples * channels;
-  shape<3> const strides{{channels * p.length, p.length, 1}};
-  auto const sequence = tern::view(memory, samples, channels, p.length),
-             result = tern::view(memory + rows * p.length, samples, channels, p.length);
-  tensor_view<float, 3> const kernels(memory + 2 * rows * p.length, shape<3>{{samples, channels, p.taps}}, strides);
+  index const samples = z.extent(0), channels = z.extent(1), rows = samples * channels, n = plane.length;
+  auto const images = tern::view(memory, samples, channels, n), results = tern::view(memory + rows * n, samples, channels, n);
+  auto const kernels = tern::view(memory + 2 * rows * n, samples, channels, plane.taps);
   parallel_for(policy, rows, [&](index row, index) TERN_LAMBDA {
-    auto const from = z[row / channels][row % channels], with = w[row % channels];
-    p.spread(sequence.data() + row * p.length, [&](index i, index j) TERN_LAMBDA { return from(i, j); });
-    p.spread(kernels.data() + row * p.length, [&](index i, index j) TERN_LAMBDA { return with(i, j) * from(i, j); });
+    index const b = row / channels, c = row % channels;
+    float* const kernel = &kernels(b, c, 0);
+    for (index i = 0; i < plane.lead; ++i) kernel[i] = 0;
+    plane.spread(kernel + plane.lead, [&](index i, index j) TERN_LAMBDA { return w(c, i, j) * z(b, c, i, j); });
+    plane.spread(&images(b, c, 0), [&](index i, index j) TERN_LAMBDA { return z(b, c, i, j); });
   });
-  long_conv(policy, sequence, kernels, result);
+  long_conv(policy, images, kernels, results, long_mode::same);
   parallel_for(policy, rows, [&](index row, index) TERN_LAMBDA {
-    float const* const from = result.data() + row * p.length + p.origin;
-    auto const to = y[row / channels][row % channels];
-    for (index i = 0; i < p.height; ++i)
-      for (index j = 0; j < p.width; ++j) to(i, j) = from[i * p.pitch + j];
+    index const b = row / channels, c = row % channels;
+    for (index i = 0; i < plane.height; ++i)
+      for (index j = 0; j < plane.width; ++j) y(b, c, i, j) = results(b, c, i * plane.pitch + j);
   });
 }
 
@@ -130,7 +132,7 @@ inline constexpr struct hyperzzw_fn {
     detail::check_zzw("hyperzzw", z, w, y);
     if (z.size() == 0) return;
     detail::zzw_plane const plane(z.extent(2), z.extent(3));
-    index const sample = 3 * z.extent(1) * plane.length, batch = z.extent(0);
+    index const sample = z.extent(1) * plane.floats(), batch = z.extent(0);
     index const together = detail::least(batch, sample < most_floats ? most_floats / sample : 1);
     workspace::lease const memory(policy.scratch(), static_cast<std::size_t>(together * sample) * sizeof(float));
     for (index first = 0; first < batch; first += together) {
