@@ -161,44 +161,58 @@ inline void s4_cauchy(s4_space const& s, s4_angles const& t, s4_sums& to) noexce
   }
 }
 
-/// K of frequency j of a piece: h e^(i t) (T_CB - h cos t T_CP (1 + h cos t T_PP)^-1 T_PB), the rows of P eliminated one by one.
-inline unit s4_spectrum(s4_space const& s, s4_angles const& t, s4_sums const& sums, index j) noexcept {
+/// K of a piece's frequencies: h e^(i t) (T_CB - h cos t T_CP (1 + h cos t T_PP)^-1 T_PB), into T_CB; the rows of P are eliminated one by
+/// one.
+inline void s4_woodbury(s4_space const& s, s4_angles const& t, s4_sums& g) noexcept {
   index const side = s.rank + 1;
-  unit g[(s4_space::most_rank + 1) * (s4_space::most_rank + 1)];
-  for (index p = 0; p < side * side; ++p) {
-    double const factor = p < side ? 1 : s.h * t.c[j];
-    g[p] = {factor * sums.re[p][j] + (p > 0 && p % (side + 1) == 0 ? 1 : 0), factor * sums.im[p][j]};
-  }
+  for (index p = side; p < side * side; ++p)
+    for (index j = 0; j < s4_piece; ++j) {
+      g.re[p][j] = s.h * t.c[j] * g.re[p][j] + (p % (side + 1) == 0 ? 1 : 0);
+      g.im[p][j] *= s.h * t.c[j];
+    }
   for (index q = side - 1; q > 0; --q) {
-    unit const pivot = g[q * side + q];
-    double const square = pivot.re * pivot.re + pivot.im * pivot.im;
-    unit const inverse{pivot.re / square, -pivot.im / square};
-    for (index a = 0; a < q; ++a)
-      for (index b = 0; b < q; ++b) {
-        unit const part = g[a * side + q] * inverse * g[q * side + b];
-        g[a * side + b].re -= part.re;
-        g[a * side + b].im -= part.im;
+    double const *const pivot_re = g.re[q * (side + 1)], *const pivot_im = g.im[q * (side + 1)];
+    for (index a = 0; a < q; ++a) {
+      double factor_re[s4_piece], factor_im[s4_piece];
+      double const *const left_re = g.re[a * side + q], *const left_im = g.im[a * side + q];
+      for (index j = 0; j < s4_piece; ++j) {
+        double const inverse = 1 / (pivot_re[j] * pivot_re[j] + pivot_im[j] * pivot_im[j]);
+        factor_re[j] = (left_re[j] * pivot_re[j] + left_im[j] * pivot_im[j]) * inverse;
+        factor_im[j] = (left_im[j] * pivot_re[j] - left_re[j] * pivot_im[j]) * inverse;
       }
+      for (index b = 0; b < q; ++b)
+        for (index j = 0; j < s4_piece; ++j) {
+          double const re = g.re[q * side + b][j], im = g.im[q * side + b][j];
+          g.re[a * side + b][j] -= factor_re[j] * re - factor_im[j] * im;
+          g.im[a * side + b][j] -= factor_re[j] * im + factor_im[j] * re;
+        }
+    }
   }
-  return unit{s.h * t.c[j], s.h * t.s[j]} * g[0];
+  for (index j = 0; j < s4_piece; ++j) {
+    unit const k = unit{s.h * t.c[j], s.h * t.s[j]} * unit{g.re[0][j], g.im[0][j]};
+    g.re[0][j] = k.re;
+    g.im[0][j] = k.im;
+  }
 }
 
 /// The spectrum (taps / 2 + 1) of a channel's filter, from C (1 - M^taps).
-inline void s4_spectra(s4_space const& s, index taps, float* spectrum) noexcept {
+inline void s4_spectrum(s4_space const& s, index taps, float* spectrum) noexcept {
   index const count = taps / 2 + 1;
+  auto const angle = [&](index f) TERN_LAMBDA { return turn(static_cast<double>(f) / static_cast<double>(2 * taps)); };
   unit within[s4_piece];
-  for (index j = 0; j < s4_piece; ++j) within[j] = turn(static_cast<double>(j) / static_cast<double>(2 * taps));
+  for (index j = 0; j < s4_piece; ++j) within[j] = angle(j);
   s4_angles t;
   s4_sums sums;
   for (index first = 0; first < count; first += s4_piece) {
-    unit const begin = turn(static_cast<double>(first) / static_cast<double>(2 * taps));
+    unit const begin = angle(first);
     for (index j = 0; j < s4_piece; ++j) {
-      unit const at = begin * within[j];
-      t.c[j] = at.re;
-      t.s[j] = at.im;
+      unit const e = begin * within[j];
+      t.c[j] = e.re;
+      t.s[j] = e.im;
     }
     s4_cauchy(s, t, sums);
-    for (index j = 0; j < least(s4_piece, count - first); ++j) spectrum = put(spectrum, s4_spectrum(s, t, sums, j));
+    s4_woodbury(s, t, sums);
+    for (index j = 0; j < least(s4_piece, count - first); ++j) spectrum = put(spectrum, {sums.re[0][j], sums.im[0][j]});
   }
 }
 
@@ -249,7 +263,7 @@ struct s4_arguments {
       s4_space s(states, rank, reinterpret_cast<double*>(memory));
       gather(channel, s);
       if (!truncated) s4_truncate(s, taps);
-      s4_spectra(s, taps, memory + space);
+      s4_spectrum(s, taps, memory + space);
       plan.inverse(memory + space, 2, &k(channel, 0), k.stride(1), memory + space + spectrum);
     });
   }
