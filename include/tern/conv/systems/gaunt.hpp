@@ -200,8 +200,8 @@ inline constexpr struct gaunt_fn {
     auto const a = detail::items_of("x1", x1), b = detail::items_of("x2", x2);  // (items, numbers)
     auto const to = detail::items_of("out", out);
     // As many items at a time as leave their values in cache, by shape alone.
-    constexpr index floats = 1 << 17;
-    index const points = plan.points(), share = floats / points, most = share < 64 ? 64 : share, items = a.extent(0);
+    constexpr index cached = 1 << 17;
+    index const points = plan.points(), share = cached / points, most = share < 64 ? 64 : share, items = a.extent(0);
     workspace::lease const memory(policy.scratch(), static_cast<std::size_t>(2 * detail::least(most, items) * points) * sizeof(float));
     for (index first = 0; first < items; first += most) {
       index const end = detail::least(first + most, items), count = end - first;
