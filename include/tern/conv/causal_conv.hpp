@@ -18,7 +18,7 @@
 /// and a call writes as many rows as x has, where without it the whole state moves. A sequence in pieces gives the same bits as in one.
 ///
 /// Errors   extents that do not fit; channels that are not contiguous; a dilation below 1; a first row that is none; y is x.
-/// Special  as the formula says; inputs before a sequence are zeros times w.
+/// Special  as the formula says; inputs before a sequence are left out or are 0 w: weights have to be finite.
 /// Cost     2 width flop an element, one pass over x and y.
 /// Error    |y - exact| <= accuracy(width) 2^-24 (|bias| + sum of |w x|), the function and y's rounding apart.
 /// Source   Gu and Dao, "Mamba", 2023 (width 4, silu); So et al., "Primer", 2021 (width 3 on q, k and v).
@@ -88,8 +88,11 @@ struct causal_request {
 template <class O>
 concept causal_option = requires(causal_request& r, O const& o) { r.set(o); };
 
-/// Tokens that are summed side by side, and channels whose sums are finished at a time.
-inline constexpr index causal_tokens = 4, causal_channels = 8 * simd::lanes;
+/// Tokens that are summed side by side: few where kernels are narrow; where they have more than causal_narrow taps, as many as registers
+/// hold, which share what they load.
+inline constexpr index causal_tokens = 4, causal_wide_tokens = depthwise_pixels_most > 10 ? 12 : 8, causal_narrow = 8;
+/// Channels whose sums are finished at a time.
+inline constexpr index causal_channels = 8 * simd::lanes;
 
 /// Results of more bytes go past the caches, which they would not stay in.
 inline constexpr index causal_cached_bytes = 32 * 1024 * 1024;
@@ -103,13 +106,21 @@ TERN_INLINE bool past_caches(tensor_view<Y, 3> const&) {
   return false;
 }
 
-/// out[p] = bias + sum over j of s[p + j] w[j]
+/// out[p] = bias + sum over j of s[p + j - skipped] w[j], where that is no row before s.
 template <index tokens>
-TERN_INLINE void causal_sums(float const* s, index s_step, float const* w, index w_step, index width, simd::pack<float> bias, float* out,
-                             index out_step, bool past) {
+TERN_INLINE void causal_sums(float const* s, index s_step, float const* w, index w_step, index width, index skipped, simd::pack<float> bias,
+                             float* out, index out_step, bool past) {
   simd::pack<float> acc[tokens];
   TERN_UNROLL
   for (index p = 0; p < tokens; ++p) acc[p] = bias;
+  if (skipped > 0) {  // the first token's taps begin with this one, later tokens' before it
+    TERN_UNROLL
+    for (index p = 1; p < tokens; ++p)
+      for (index j = p < skipped ? skipped - p : 0; j < skipped; ++j)
+        acc[p] = simd::fma(simd::load(s + (p + j - skipped) * s_step), simd::load(w + j * w_step), acc[p]);
+    w += skipped * w_step;
+    width -= skipped;
+  }
   for (; width > 4; width -= 4, s += 4 * s_step, w += 4 * w_step) add_taps<tokens, 4>(acc, s, s_step, w, w_step);
   if (width == 4) add_taps<tokens, 4>(acc, s, s_step, w, w_step);
   if (width == 3) add_taps<tokens, 3>(acc, s, s_step, w, w_step);
@@ -129,20 +140,28 @@ class causal_block {
  public:
   causal_block(tensor_view<X, 3> const& x, tensor_view<float const, 2> const& w, tensor_view<Y, 3> const& y, causal_request const& r,
                bool past)
-      : x_(x), w_(w), y_(y), request_(r), width_(w.extent(0)), spread_(r.dilation[0]), past_(past) {}
+      : x_(x),
+        w_(w),
+        y_(y),
+        request_(r),
+        width_(w.extent(0)),
+        spread_(r.dilation[0]),
+        side_(width_ > causal_narrow ? causal_wide_tokens : causal_tokens),
+        past_(past) {}
 
-  /// Tiles of tokens that lie `dilation` apart, those of one run of causal_tokens times the dilation after those of the run before.
+  /// Tokens of a tile, which lie `dilation` apart; and tiles, those of one run of tokens after those of the run before.
+  TERN_INLINE index side() const { return side_; }
   TERN_INLINE index tiles() const {
-    index const run = causal_tokens * spread_, length = x_.extent(1);
+    index const run = side_ * spread_, length = x_.extent(1);
     return length / run * spread_ + least(spread_, length % run);
   }
   /// The outputs of tiles `begin` to `end`.
   void run(index batch, index begin, index end) const {
     index const channels = x_.extent(2), length = x_.extent(1);
     for (index tile = begin; tile < end; ++tile) {
-      index const t = tile / spread_ * spread_ * causal_tokens + tile % spread_, tokens = divide_up(length - t, spread_);
+      index const t = tile / spread_ * spread_ * side_ + tile % spread_, tokens = divide_up(length - t, spread_);
       for (index c = 0; c < channels; c += causal_channels)
-        run_tile(batch, t, least(causal_tokens, tokens), c, least(causal_channels, channels - c));
+        run_tile(batch, t, least(side_, tokens), c, least(causal_channels, channels - c));
     }
     if (past_) simd::finish_stores_past();
   }
@@ -150,8 +169,8 @@ class causal_block {
  private:
   /// `tokens` by `channels` outputs, into y where it takes them as they are.
   void run_tile(index batch, index t, index tokens, index c, index channels) const {
-    float block[causal_tokens * causal_channels];
-    bool const direct = std::is_same_v<Y, float> && request_.apply == nullptr && tokens == causal_tokens && channels % simd::lanes == 0;
+    float block[causal_wide_tokens * causal_channels];
+    bool const direct = std::is_same_v<Y, float> && request_.apply == nullptr && channels % simd::lanes == 0;
     float* out = block;
     index step = causal_channels;
     if constexpr (std::is_same_v<Y, float>)
@@ -161,14 +180,17 @@ class causal_block {
       }
     for (index i = 0; i < channels; i += simd::lanes) {
       index const n = least(simd::lanes, channels - i);
-      bool const whole = n == simd::lanes && tokens == causal_tokens && t >= before() && std::is_same_v<X, float const>;
+      bool const whole = n == simd::lanes && (t >= before() || request_.state.data() == nullptr) && std::is_same_v<X, float const>;
       if (!whole) {
         sum_any(batch, t, tokens, c + i, n, out + i, step);
         continue;
       }
-      if constexpr (std::is_same_v<X, float const>)
-        causal_sums<causal_tokens>(&x_(batch, t - before(), c + i), spread_ * x_.stride(1), &w_(0, c + i), w_.stride(0), width_,
-                                   bias(c + i, n), out + i, step, direct && past_);
+      if constexpr (std::is_same_v<X, float const>) {
+        index p = 0;
+        if (tokens == causal_wide_tokens) sum_tokens<causal_wide_tokens>(batch, t, p, c + i, out + i, step, direct && past_);
+        while (p + causal_tokens <= tokens) sum_tokens<causal_tokens>(batch, t, p, c + i, out + i, step, direct && past_);
+        while (p < tokens) sum_tokens<1>(batch, t, p, c + i, out + i, step, direct && past_);
+      }
     }
     if (direct) return;
     index const rounded = round_to_multiple(channels, simd::lanes);
@@ -183,6 +205,15 @@ class causal_block {
         }
       convert_row(row, to, channels);
     }
+  }
+
+  /// A register of some tokens of a tile, from number p on, which moves on.
+  template <index tokens>
+  TERN_INLINE void sum_tokens(index batch, index t, index& p, index c, float* out, index step, bool past) const {
+    index const from = t + p * spread_ - before(), skipped = from < 0 ? divide_up(-from, spread_) : 0;
+    causal_sums<tokens>(&x_(batch, from + skipped * spread_, c), spread_ * x_.stride(1), &w_(0, c), w_.stride(0), width_, skipped,
+                        bias(c, simd::lanes), out + p * step, step, past);
+    p += tokens;
   }
 
   /// The same sums for one register or a part of it, of any type, and of inputs that may lie before x.
@@ -214,7 +245,7 @@ class causal_block {
   tensor_view<float const, 2> const& w_;
   tensor_view<Y, 3> const& y_;
   causal_request const& request_;
-  index width_, spread_;
+  index width_, spread_, side_;
   bool past_;
 };
 
@@ -261,7 +292,7 @@ inline constexpr struct causal_conv_fn {
     tensor_view<element, 3> const from = xs;
     detail::causal_block const block(from, ws, ys, r, detail::past_caches(ys));
     // Pieces of four times the pointwise grain: each reads the inputs before its own again.
-    index const share = 4 * detail::pointwise_grain / (detail::causal_tokens * xs.extent(2));
+    index const share = 4 * detail::pointwise_grain / (block.side() * xs.extent(2));
     index const each = share < 2 ? 2 : share, tiles = block.tiles(), pieces = detail::divide_up(tiles, each);
     detail::parallel_for(policy, xs.extent(0) * pieces, [&](index item, index) TERN_LAMBDA {
       index const begin = item % pieces * each;

@@ -64,27 +64,36 @@ struct monarch_stage {
   TERN_INLINE bool at_once() const { return shared && count() > most_float_stream_rows; }
 };
 
+/// Rows of small matrices are turned so many columns at a time: streams of memory that a cache keeps apart.
+inline constexpr index monarch_streams = 8;
+/// Calls body(i, j) for i < m and j < n, a few j after each other for all i.
+template <class Body>
+TERN_INLINE void each_turned(index m, index n, Body&& body) {
+  for (index first = 0; first < n; first += monarch_streams)
+    for (index i = 0; i < m; ++i)
+      for (index j = first; j < least(n, first + monarch_streams); ++j) body(i, j);
+}
+
 /// From behind stage a, (outer, inner, row, k, part), to before the next stage b, (outer, inner, row, part, j): what was k is now among the
 /// outer digits, and j was among the inner ones. With twiddles on the way; or back.
 template <bool forward>
 inline void regroup(monarch_stage const& a, monarch_stage const& b, index rows, float const* from, float* to) noexcept {
-  for (index block = 0; block < a.count(); ++block) {
-    index const o = block / a.inner, j = block % a.inner / b.inner, r = block % b.inner;
-    for (index row = 0; row < rows; ++row)
-      for (index k = 0; k < a.n; ++k) {
-        index const here = 2 * ((block * rows + row) * a.n + k);
-        index const there = 2 * (((o * a.n + k) * b.inner + r) * rows + row) * b.n + j;
-        float re = forward ? from[here] : from[there], im = forward ? from[here + 1] : from[there + b.n];
-        if (a.twiddles != nullptr) {
-          float const* const t = a.twiddles + 2 * ((o * a.n + k) * a.inner + block % a.inner);
-          float const turned = re * t[0] - im * t[1];
-          im = re * t[1] + im * t[0];
-          re = turned;
-        }
-        to[forward ? there : here] = re;
-        to[forward ? there + b.n : here + 1] = im;
-      }
-  }
+  for (index o = 0; o < a.outer; ++o)
+    for (index r = 0; r < b.inner; ++r)
+      for (index row = 0; row < rows; ++row)
+        each_turned(b.n, a.n, [&](index j, index k) TERN_LAMBDA {
+          index const here = 2 * (((o * a.inner + j * b.inner + r) * rows + row) * a.n + k);
+          index const there = 2 * (((o * a.n + k) * b.inner + r) * rows + row) * b.n + j;
+          float re = forward ? from[here] : from[there], im = forward ? from[here + 1] : from[there + b.n];
+          if (a.twiddles != nullptr) {
+            float const* const t = a.twiddles + 2 * (((o * a.n + k) * b.n + j) * b.inner + r);
+            float const turned = re * t[0] - im * t[1];
+            im = re * t[1] + im * t[0];
+            re = turned;
+          }
+          to[forward ? there : here] = re;
+          to[forward ? there + b.n : here + 1] = im;
+        });
 }
 
 /// The products of a stage, in (blocks, rows, columns) and out (blocks, rows, outputs): all of the 2 n columns and outputs, or the first n
@@ -260,18 +269,26 @@ inline namespace TERN_ABI {
 
 /// Up to N real numbers of each row as the first factor takes them, zeros behind them; and back.
 inline void load_real(monarch_stage const& s, tensor_view<float const, 2> const& x, float* to) noexcept {
-  index const rows = x.extent(0);
-  for (index r = 0; r < s.inner; ++r)
-    for (index row = 0; row < rows; ++row)
-      for (index j = 0; j < s.n; ++j) {
-        index const place = j * s.inner + r;
-        to[(r * rows + row) * s.n + j] = place < x.extent(1) ? x(row, place) : 0.f;
-      }
+  index const rows = x.extent(0), given = x.extent(1);
+  for (index row = 0; row < rows; ++row)
+    each_turned(s.n, s.inner, [&](index j, index r) TERN_LAMBDA {
+      index const place = j * s.inner + r;
+      to[(r * rows + row) * s.n + j] = place < given ? x(row, place) : 0.f;
+    });
 }
 inline void store_real(monarch_stage const& s, float const* from, tensor_view<float, 2> const& x) noexcept {
-  index const rows = x.extent(0);
+  index const rows = x.extent(0), wanted = x.extent(1);
   for (index row = 0; row < rows; ++row)
-    for (index place = 0; place < x.extent(1); ++place) x(row, place) = from[(place % s.inner * rows + row) * s.n + place / s.inner];
+    each_turned(s.n, s.inner, [&](index j, index r) TERN_LAMBDA {
+      if (index const place = j * s.inner + r; place < wanted) x(row, place) = from[(r * rows + row) * s.n + j];
+    });
+}
+/// Calls body(row, place, pair) for the complex numbers of some rows as the last factor leaves them, (outer, rows, n).
+template <class Body>
+TERN_INLINE void each_complex(monarch_stage const& s, index rows, float* z, Body&& body) {
+  for (index o = 0; o < s.outer; ++o)
+    for (index row = 0; row < rows; ++row)
+      for (index k = 0; k < s.n; ++k, z += 2) body(row, o * s.n + k, z);
 }
 /// Complex numbers, of which z has pairs of floats (rows, 2 N).
 TERN_INLINE float_rows_view complex_rows(char const* op, char const* argument, float_rows_view const& z, index rows, index n) {
@@ -319,14 +336,17 @@ inline constexpr struct monarch_fn {
     detail::expect_direction(op, plan, fft_direction::forward);
     detail::expect_equal(op, "x.extent(1)", x.extent(1), "plan.size()", plan.size());
     auto const to = detail::complex_rows(op, "z.stride(1)", detail::rows_of(op, "z", tern::view(z), 2), x.extent(0), plan.size());
-    detail::each_monarch_rows(
-        policy, plan, mode, 0, x.extent(0), [&](cpu_policy const& one, index first, index end, float* a, float* b) TERN_LAMBDA {
-          index const rows = end - first, n = plan.stage(plan.factors() - 1).n;
-          detail::load_real(plan.stage(0), x.slice(0, first, end), a);
-          float const* const from = plan.run(one, rows, mode, a, b);
-          for (index i = 0; i < 2 * plan.size() * rows; ++i)
-            to.data[(first + i / (2 * n) % rows) * to.row_stride + i / (2 * n) / rows * 2 * n + i % (2 * n)] = from[i];
-        });
+    detail::monarch_stage const& last = plan.stage(plan.factors() - 1);
+    detail::each_monarch_rows(policy, plan, mode, 0, x.extent(0),
+                              [&](cpu_policy const& one, index first, index end, float* a, float* b) TERN_LAMBDA {
+                                detail::load_real(plan.stage(0), x.slice(0, first, end), a);
+                                float* const from = plan.run(one, end - first, mode, a, b);
+                                detail::each_complex(last, end - first, from, [&](index row, index place, float const* pair) TERN_LAMBDA {
+                                  float* const number = to.data + (first + row) * to.row_stride + 2 * place;
+                                  number[0] = pair[0];
+                                  number[1] = pair[1];
+                                });
+                              });
   }
 } monarch{};
 
@@ -340,13 +360,16 @@ inline constexpr struct monarch_inverse_fn {
     detail::expect_direction(op, plan, fft_direction::inverse);
     detail::expect_equal(op, "x.extent(1)", x.extent(1), "plan.size()", plan.size());
     auto const from = detail::complex_rows(op, "z.stride(1)", detail::rows_of(op, "z", tern::view(z), 2), x.extent(0), plan.size());
-    detail::each_monarch_rows(
-        policy, plan, mode, 0, x.extent(0), [&](cpu_policy const& one, index first, index end, float* a, float* b) TERN_LAMBDA {
-          index const rows = end - first, n = plan.stage(plan.factors() - 1).n;
-          for (index i = 0; i < 2 * plan.size() * rows; ++i)
-            a[i] = from.data[(first + i / (2 * n) % rows) * from.row_stride + i / (2 * n) / rows * 2 * n + i % (2 * n)];
-          detail::store_real(plan.stage(0), plan.run(one, rows, mode, a, b), x.slice(0, first, end));
-        });
+    detail::monarch_stage const& last = plan.stage(plan.factors() - 1);
+    detail::each_monarch_rows(policy, plan, mode, 0, x.extent(0),
+                              [&](cpu_policy const& one, index first, index end, float* a, float* b) TERN_LAMBDA {
+                                detail::each_complex(last, end - first, a, [&](index row, index place, float* pair) TERN_LAMBDA {
+                                  float const* const number = from.data + (first + row) * from.row_stride + 2 * place;
+                                  pair[0] = number[0];
+                                  pair[1] = number[1];
+                                });
+                                detail::store_real(plan.stage(0), plan.run(one, end - first, mode, a, b), x.slice(0, first, end));
+                              });
   }
 } monarch_inverse{};
 

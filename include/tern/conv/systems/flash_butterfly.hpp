@@ -41,27 +41,22 @@ inline constexpr struct flash_butterfly_fn {
     detail::expect_rows(op, "u", u);
     detail::expect(u.extent(2) <= b.size(), op, "u.extent(2)", u.extent(2), "at most b.size()");
     detail::complex_rows(op, "k_f.stride(1)", spectra, u.extent(1), b.size());
-    index const channels = u.extent(1), n = b.stage(b.factors() - 1).n;
+    index const channels = u.extent(1);
+    detail::monarch_stage const& last = b.stage(b.factors() - 1);
     for (index batch = 0; batch < u.extent(0); ++batch)
       detail::each_monarch_rows(policy, b, mode, back.matmul_bytes(mode), channels,
                                 [&](cpu_policy const& one, index first, index end, float* from, float* other) TERN_LAMBDA {
                                   detail::load_real(b.stage(0), u[batch].slice(0, first, end), from);
                                   float* const z = b.run(one, end - first, mode, from, other);
-                                  multiply(spectra, first, end - first, n, b.size(), z);
+                                  detail::each_complex(last, end - first, z, [&](index row, index place, float* pair) TERN_LAMBDA {
+                                    float const* const k = spectra.data + (first + row) * spectra.row_stride + 2 * place;
+                                    float const re = pair[0] * k[0] - pair[1] * k[1];
+                                    pair[1] = pair[0] * k[1] + pair[1] * k[0];
+                                    pair[0] = re;
+                                  });
                                   detail::store_real(back.stage(0), back.run(one, end - first, mode, z, z == from ? other : from),
                                                      y[batch].slice(0, first, end));
                                 });
-  }
-
- private:
-  /// z (places / n, rows, n) times the rows' spectra.
-  static void multiply(detail::float_rows_view const& spectra, index first, index rows, index n, index places, float* z) {
-    for (index i = 0; i < places * rows; ++i) {
-      float const* const k = spectra.data + (first + i / n % rows) * spectra.row_stride + 2 * (i / n / rows * n + i % n);
-      float const re = z[2 * i] * k[0] - z[2 * i + 1] * k[1];
-      z[2 * i + 1] = z[2 * i] * k[1] + z[2 * i + 1] * k[0];
-      z[2 * i] = re;
-    }
   }
 } flash_butterfly{};
 
