@@ -12,3 +12,4 @@
 #include <tern/matmul.hpp>
 #include <tern/pointwise.hpp>
 #include <tern/sampling.hpp>
+#include <tern/tokens.hpp>

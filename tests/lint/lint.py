@@ -9,7 +9,7 @@ import sys
 
 ROOT = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__).parents[2]).resolve()
 INCLUDE = ROOT / "include" / "tern"
-FOLDERS = ["core", "simd", "formats", "pointwise", "fft", "matmul", "conv", "quantize", "attention", "cache", "decode"]  # each includes only from those before it
+FOLDERS = ["core", "simd", "formats", "pointwise", "fft", "matmul", "conv", "quantize", "attention", "tokens", "cache", "decode"]  # each includes only from those before it
 KERNEL_STD = {"cstddef", "cstdint", "type_traits", "concepts", "bit", "limits"}  # no weak symbol of theirs holds code
 CORE_STD = KERNEL_STD | {"atomic", "memory", "new", "stdexcept", "system_error", "thread"}
 FILE_READERS = {  # not kernels: they read files

@@ -259,7 +259,7 @@ inline constexpr struct attention_key_weights_fn {
     auto const source = detail::source_of(k);
     detail::key_weight_sums const sums{detail::with_batch_lse(tensor_view<float const, rank - 1>(tern::view(lse))),
                                        detail::with_batch_lse(tensor_view<float, rank - 1>(tern::view(out)))};
-    index const batch = qs.extent(0), heads = qs.extent(1), tokens = qs.extent(2), dim = qs.extent(3);
+    [[maybe_unused]] index const batch = qs.extent(0), heads = qs.extent(1), tokens = qs.extent(2), dim = qs.extent(3);
     detail::argument const of_k = detail::argument_of(1, source, batch);
     index const k_heads = of_k.extent[1], keys = of_k.extent[2], group = heads / (k_heads > 0 ? k_heads : 1);
     check(qs, of_k, sums.lse, sums.out);

@@ -3,63 +3,32 @@
 /// @file cache/select_tokens.hpp
 /// Which tokens of a cache stay: those with the largest scores, and some that always do.
 ///
-///     select_tokens(scores, budget, protect{4, 32}, kept)            each key head its own `budget` tokens
+///     select_tokens(scores, budget, protect{4, 32}, kept)            each key head its own `budget` tokens (tokens/select_tokens.hpp)
 ///     select_tokens_together(scores, budget, protect, share, kept)   kv_heads * budget tokens, wherever the scores are largest, but at
 ///                                                                    least share * budget in each head
 ///
-/// Shapes    scores (kv_heads, keys) f32; kept a row for each key head, whose room is what it may keep: with `together`, up to `keys`.
+/// Shapes    scores (kv_heads, keys) f32; kept a row for each key head, with a place for each key.
 /// Protected the first and the last tokens of a head count as larger than any score; where the budget has no room for both, the last
 ///           stay. Where a head has fewer tokens than the longest, its scores end with -inf: such are never kept, and "last" means before
 ///           them.
-/// Ties      go to the earlier token; in `together` to the earlier head. The result follows from the scores alone.
-/// Cost      five passes over the scores.
-/// Source    of `together`: the idea is Ada-KV's (Feng et al. 2024, arXiv:2407.11550), the share for each head kvpress's AdaKVPress.
+/// Ties      go to the earlier head, and in it to the earlier token. The result follows from the scores alone.
+/// Cost      as select_top, for each head and for all together.
+/// Source    the idea is Ada-KV's (Feng et al. 2024, arXiv:2407.11550), the share for each head kvpress's AdaKVPress.
 
-#include <tern/attention/index_lists.hpp>
+#include <tern/tokens/select_tokens.hpp>
 
 namespace tern {
 
-/// Tokens that stay whatever their scores.
-struct protect {
-  index first = 0, last = 0;
-};
-
 namespace detail {
 
-/// How many tokens a head has, and how many of its first and last ones stay.
-struct protected_tokens {
-  index length, first, last;
-
-  TERN_INLINE protected_tokens(tensor_view<float, 1> const& scores, index budget, protect const& p) : length(scores.extent(0)) {
-    while (length > 0 && scores[length - 1] == -__builtin_inff()) --length;
-    index const limit = budget < length ? budget : length;
-    last = p.last < limit ? p.last : limit;
-    first = p.first < limit - last ? p.first : limit - last;
-  }
-};
 /// Makes the scores of protected tokens +inf.
 TERN_INLINE void mark_protected(tensor_view<float, 1> const& scores, index budget, protect const& p) {
   protected_tokens const of(scores, budget, p);
   for (index j = 0; j < of.first; ++j) scores[j] = __builtin_inff();
   for (index j = of.length - of.last; j < of.length; ++j) scores[j] = __builtin_inff();
 }
-TERN_INLINE void check_room(char const* op, index heads, index_lists const& kept) {
-  expect_equal(op, "the rows of kept", kept.rows(), "scores.extent(0)", heads);
-  expect(kept.ids.extent(0) >= heads, op, "kept.ids.extent(0)", kept.ids.extent(0), "a row for each head");
-  expect(kept.most() <= 1 || kept.ids.stride(1) == 1, op, "kept.ids.stride(1)", kept.ids.stride(1), "1 (contiguous rows)");
-}
 
 }  // namespace detail
-
-/// The `budget` tokens of each head with the largest scores: see the top of this file. Scores of protected tokens become +inf.
-TERN_INLINE void select_tokens(tensor_view<float, 2> const& scores, index budget, protect const& always, index_lists const& kept) {
-  detail::expect(budget >= 0, "select_tokens", "budget", budget, "at least 0");
-  detail::check_room("select_tokens", scores.extent(0), kept);
-  for (index h = 0; h < scores.extent(0); ++h) {
-    detail::mark_protected(scores[h], budget, always);
-    kept.counts[h] = static_cast<std::int32_t>(select_top(scores[h], budget, kept.room(h)));
-  }
-}
 
 /// kv_heads * budget tokens of all heads together, at least `share` of the budget from each: see the top of this file. Scores of protected
 /// tokens, and of each head's share, become +inf.

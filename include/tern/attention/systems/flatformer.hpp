@@ -23,6 +23,7 @@
 
 #include <tern/attention/attention.hpp>
 #include <tern/attention/point_groups.hpp>
+#include <tern/core/heap_sort.hpp>
 
 namespace tern {
 inline namespace TERN_ABI {
@@ -54,28 +55,10 @@ struct equal_groups {
 namespace detail {
 inline namespace TERN_ABI {
 
-/// Restores the heap of order[0, n) below `root`: a point with a smaller key, or the same and a smaller number, lies deeper.
-TERN_INLINE void sift_down(std::int64_t const* key, std::int32_t* order, index root, index n) {
-  auto before = [&](std::int32_t a, std::int32_t b) TERN_LAMBDA { return key[a] < key[b] || (key[a] == key[b] && a < b); };
-  std::int32_t const moving = order[root];
-  for (index child = 2 * root + 1; child < n; child = 2 * root + 1) {
-    if (child + 1 < n && before(order[child], order[child + 1])) ++child;
-    if (!before(moving, order[child])) break;
-    order[root] = order[child];
-    root = child;
-  }
-  order[root] = moving;
-}
-/// Heap sort: order = 0, ..., n - 1 by ascending key.
+/// order = 0, ..., n - 1 by ascending key; of equal keys the first number.
 TERN_INLINE void sort_by_key(std::int64_t const* key, std::int32_t* order, index n) {
   for (index i = 0; i < n; ++i) order[i] = static_cast<std::int32_t>(i);
-  for (index root = n / 2 - 1; root >= 0; --root) sift_down(key, order, root, n);
-  for (index end = n - 1; end > 0; --end) {
-    std::int32_t const last = order[end];
-    order[end] = order[0];
-    order[0] = last;
-    sift_down(key, order, 0, end);
-  }
+  heap_sort(order, n, [&](std::int32_t a, std::int32_t b) TERN_LAMBDA { return key[a] < key[b] || (key[a] == key[b] && a < b); });
 }
 
 }  // namespace TERN_ABI

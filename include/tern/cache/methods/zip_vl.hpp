@@ -22,7 +22,7 @@
 /// Last      the prompt's last token counts as the most important, n = +inf, so that `high` goes on where the prompt ends.
 /// Others    rows of `out` of unimportant tokens are not written: such tokens go on with what they had.
 /// By page   where `low` has keys in 2 bits, up to 63 of the others are stored with the important ones, so that whole pages are left.
-/// Composition  cache/probe_weights.hpp, cache/tokens_for_share.hpp; attention with among_listed; two attention calls and merge.
+/// Composition  cache/probe_weights.hpp, tokens/tokens_for_share.hpp; attention with among_listed; two attention calls and merge.
 /// Memory    scratch from the policy: a number for each key head and token, and of 1024 tokens the rows.
 /// Cost      4 heads probes tokens dim flop, and 4 heads p^2 dim / 2 in place of 4 heads tokens^2 dim / 2.
 /// Source    the abstract and project page of the first version (4 and 2 bits by importance, attention among important tokens), and a
@@ -32,8 +32,8 @@
 #include <tern/cache/among_listed.hpp>
 #include <tern/cache/kv_tiers.hpp>
 #include <tern/cache/probe_weights.hpp>
-#include <tern/cache/tokens_for_share.hpp>
 #include <tern/pointwise/embedding.hpp>
+#include <tern/tokens/tokens_for_share.hpp>
 
 namespace tern {
 inline namespace TERN_ABI {

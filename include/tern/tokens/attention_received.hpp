@@ -1,0 +1,67 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// @file tokens/attention_received.hpp
+/// How much attention each token receives: from one query, such as the class token's, from a few, or from all.
+///
+///     attention(policy, q, k, v, out, log_sum_exp{lse})
+///     attention_received(policy, q, k, lse, {0, 1}, scores)            from query 0
+///     attention_received(policy, q, k, lse, {0, tokens}, scores, options...)
+///
+///     scores(b, j) = mean over the heads h and the queries i of the range of e^(s_bhij - lse_bhi)
+///
+/// Shapes    q (samples, heads, tokens, dim), k (samples, k_heads, keys, dim), lse (samples, heads, tokens) as the attention call wrote it,
+///           scores (samples, keys) f32.
+/// Options   those of the attention call that decide on scores and look at keys alone: scale, proportional. None that goes by a query's
+///           place: the queries of the range are all that is seen here.
+/// Composition  attention_key_weights (attention/key_weights.hpp): a query that attention has just seen costs its products with the keys
+///           once more, and nothing else; lse is what the fused call hands on.
+/// Weighted  where queries count differently, w_i times, lse_i - log(w_i) takes the place of lse_i.
+/// Memory    from the policy: samples heads keys numbers, and what attention_key_weights takes.
+/// Cost      2 heads keys dim flop a query: 1 / (2 tokens) of the attention call's.
+/// Error     as attention_key_weights says, and 2^-24 heads relative to the mean of absolute values.
+
+#include <tern/attention/key_weights.hpp>
+#include <tern/pointwise/rows.hpp>
+
+namespace tern {
+
+/// Queries [first, last).
+struct query_range {
+  index first, last;
+};
+
+inline namespace TERN_ABI {
+
+/// attention_received(policy, q, k, lse, queries, scores, options...): see the top of this file.
+inline constexpr struct attention_received_fn {
+  template <tensor_like Q, tensor_like K, tensor_like L, class... Options>
+  void operator()(cpu_policy const& policy, Q&& q, K&& k, L&& lse, query_range const& queries, tensor_view<float, 2> const& scores,
+                  Options const&... options) const {
+    static_assert(view_of<Q>::rank == 4 && view_of<K>::rank == 4 && view_of<L>::rank == 3,
+                  "tern: attention_received takes q and k (samples, heads, tokens, dim) and lse (samples, heads, tokens)");
+    constexpr char const* op = "attention_received";
+    auto const qs = tern::view(q);
+    auto const ks = tern::view(k);
+    auto const l = tern::view(lse);
+    index const samples = qs.extent(0), heads = qs.extent(1), keys = ks.extent(2), count = queries.last - queries.first;
+    detail::expect(queries.first >= 0 && queries.last <= qs.extent(2), op, "the end of the queries", queries.last, "a range of q's tokens");
+    detail::expect(count >= 1, op, "the number of queries", count, "at least 1");
+    detail::expect_equal(op, "scores.extent(0)", scores.extent(0), "the samples", samples);
+    detail::expect_equal(op, "scores.extent(1)", scores.extent(1), "the keys", keys);
+    workspace::lease const memory(policy.scratch(), static_cast<std::size_t>(samples * heads * keys) * sizeof(float));
+    auto const weights = tern::view(reinterpret_cast<float*>(memory.data()), samples, heads, keys);
+    attention_key_weights(policy, qs.slice(2, queries.first, queries.last), ks, l.slice(2, queries.first, queries.last), weights,
+                          options...);
+    float const share = 1.f / static_cast<float>(heads * count);
+    detail::for_rows(policy, samples, heads * keys, [&](index b) TERN_LAMBDA {
+      for (index j = 0; j < keys; ++j) {
+        float sum = 0;
+        for (index h = 0; h < heads; ++h) sum += weights(b, h, j);
+        scores(b, j) = sum * share;
+      }
+    });
+  }
+} attention_received{};
+
+}  // namespace TERN_ABI
+}  // namespace tern
