@@ -6,10 +6,10 @@
 /// Text is read as llama.cpp's tool does: windows of 512 tokens that know nothing of each other; in each, the second half is scored,
 /// every token with at least 256 before it. What is left at the end of the text is not read.
 
+#include "../common/stopwatch.hpp"
 #include "model.hpp"
 #include "tokenizer.hpp"
 
-#include <chrono>
 #include <string>
 #include <vector>
 
@@ -18,14 +18,7 @@ namespace llm {
 inline constexpr tern::index window_tokens = 512, scored_tokens = window_tokens / 2;
 using window = std::vector<tokenizer::token>;
 
-/// Seconds since it was made.
-class stopwatch {
- public:
-  double seconds() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count(); }
-
- private:
-  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
-};
+using common::stopwatch;
 
 /// The windows of a text file: one at least.
 std::vector<window> windows_of(tokenizer const& words, std::string const& path);

@@ -14,9 +14,9 @@
 #include <vector>
 
 #include <tern/sampling.hpp>
+#include "../common/mapped_file.hpp"
 #include "evaluation.hpp"
 #include "kv_report.hpp"
-#include "mapped_file.hpp"
 #include "model.hpp"
 #include "requantize.hpp"
 #include "tokenizer.hpp"
@@ -260,7 +260,7 @@ void print_usage() {
 }
 
 int run(options const& o) {
-  mapped_file const bytes(o.model);
+  common::mapped_file const bytes(o.model);
   tern::gguf_file const file(bytes.data(), bytes.size());
   tern::thread_pool threads(o.threads);
   tokenizer const words(file);

@@ -166,7 +166,7 @@ struct logarithm_of_weight {
   }
 };
 /// e^s
-struct exponential {
+struct exponential_weight {
   TERN_INLINE floats operator()(floats s) const { return simd::exp(s); }
 };
 
@@ -217,7 +217,7 @@ inline void swapped_key_weights(cpu_policy const& policy, tensor_view<Q const, 3
   auto call = [&](auto const&... transform) TERN_LAMBDA {
     float factor = 1 / __builtin_sqrtf(static_cast<float>(dim > 0 ? dim : 1));
     if constexpr (is_given<decltype(find_scale(options...))>) factor = find_scale(options...).value;
-    attention_with(queries, seen, values, nothing, run, weight_sum{sums}, weigh_by{exponential{}}, scale{factor},
+    attention_with(queries, seen, values, nothing, run, weight_sum{sums}, weigh_by{exponential_weight{}}, scale{factor},
                    logarithm_of_weight<chain_type>{chain, heads, lse}, transpose_mask(mask, tokens, heads), transform...);
   };
   if constexpr (std::remove_const_t<decltype(transforms)>::empty)

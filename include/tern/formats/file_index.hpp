@@ -4,9 +4,9 @@
 /// What the readers of files share: names in messages, and an index of names that is sorted and searched in place.
 
 #include <tern/core/error.hpp>
+#include <tern/core/heap_sort.hpp>
 
 #include <string_view>
-#include <utility>
 
 namespace tern::detail {
 inline namespace TERN_ABI {
@@ -23,23 +23,6 @@ struct quoted {
     text[n] = '\0';
   }
 };
-
-/// Sorts in place by `less` (heapsort: no allocation, no bad inputs).
-template <class T, class Less>
-void heap_sort(T* items, index n, Less less) {
-  auto sink = [&](index root, index end) {
-    for (index child; (child = 2 * root + 1) < end; root = child) {
-      if (child + 1 < end && less(items[child], items[child + 1])) ++child;
-      if (!less(items[root], items[child])) return;
-      std::swap(items[root], items[child]);
-    }
-  };
-  for (index i = n / 2; i-- > 0;) sink(i, n);
-  for (index end = n; end-- > 1;) {
-    std::swap(items[0], items[end]);
-    sink(0, end);
-  }
-}
 
 /// Sorts by name and fails with "file: what "name" is there twice, expected once".
 template <class T, class Name>

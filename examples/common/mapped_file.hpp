@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-/// @file examples/llm/mapped_file.hpp
+/// @file examples/common/mapped_file.hpp
 /// A file mapped into memory for reading (POSIX): weights are paged in as they are used, and shared between processes.
 
 #include <fcntl.h>
@@ -13,7 +13,7 @@
 #include <string>
 #include <system_error>
 
-namespace llm {
+namespace common {
 
 class mapped_file {
  public:
@@ -42,4 +42,4 @@ class mapped_file {
   std::size_t size_ = 0;
 };
 
-}  // namespace llm
+}  // namespace common

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "check.hpp"
+
+#include "similarity.hpp"
+
+#include <algorithm>
+#include <cstdio>
+
+namespace encoder {
+
+using tern::index;
+
+namespace {
+
+constexpr double least_cosine = 0.9999;
+
+std::vector<float> floats(json const& list) {
+  std::vector<float> all;
+  for (json const& x : list.as_array()) all.push_back(static_cast<float>(x.as_number()));
+  return all;
+}
+
+}  // namespace
+
+bool check(model_folder const& folder, model& network, std::string const& file) {
+  json const wanted(file, common::read_text(file));
+  std::vector<text> texts;
+  std::vector<std::vector<float>> vectors;
+  index wrong = 0;
+  for (json const& entry : wanted.as_array()) {
+    auto const tokens = folder.words.encode(entry["text"].as_string(), folder.longest);
+    auto const& list = entry["tokens"].as_array();
+    bool const same = std::equal(tokens.begin(), tokens.end(), list.begin(), list.end(),
+                                 [](auto token, json const& t) { return static_cast<double>(token) == t.as_number(); });
+    if (!same) std::printf("other tokens: %s\n", entry["text"].as_string().c_str());
+    wrong += !same;
+    if (!entry.has("embedding")) continue;
+    texts.push_back(tokens);
+    vectors.push_back(floats(entry["embedding"]));
+    if (static_cast<index>(vectors.back().size()) != network.width())
+      throw tern::error("check: an embedding has " + std::to_string(vectors.back().size()) + " numbers, expected " +
+                        std::to_string(network.width()));
+  }
+  embeddings packed(texts.size(), network.width()), padded(texts.size(), network.width());
+  network.embed(texts, packed.view());
+  network.embed_padded(texts, static_cast<index>(texts.size()), padded.view());
+  double least = 1;
+  for (std::size_t i = 0; i < texts.size(); ++i)
+    for (embeddings const* const e : {&packed, &padded}) least = std::min(least, cosine((*e)[i], tern::view(vectors[i])));
+  auto const total = wanted.as_array().size();
+  std::printf("%zu of %zu texts have the reference's tokens; the least of %zu cosines is %.7f\n", total - static_cast<std::size_t>(wrong),
+              total, 2 * texts.size(), least);
+  return wrong == 0 && least >= least_cosine;
+}
+
+}  // namespace encoder
