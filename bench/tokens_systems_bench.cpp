@@ -13,6 +13,7 @@
 #include <tern/tokens/systems/glmix.hpp>
 #include <tern/tokens/systems/ia_red2.hpp>
 #include <tern/tokens/systems/lemo.hpp>
+#include <tern/tokens/systems/paraformer.hpp>
 #include <tern/tokens/systems/pyra.hpp>
 #include <tern/tokens/systems/showui.hpp>
 #include <tern/tokens/systems/simvlg.hpp>
