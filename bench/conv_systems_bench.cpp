@@ -8,6 +8,7 @@
 #include <tern/conv/systems/arc.hpp>
 #include <tern/conv/systems/convnext.hpp>
 #include <tern/conv/systems/dynamic_conv.hpp>
+#include <tern/conv/systems/hyperzzw.hpp>
 #include <tern/conv/systems/inception_next.hpp>
 #include <tern/conv/systems/separable.hpp>
 #include <tern/conv/systems/spark.hpp>
@@ -33,6 +34,8 @@ struct problem {
                      w = fast_normal(1 << 16, 0.1, 2);
   tensor_view<float, 4> x = view(x_values.data(), images, side, side, channels), y = view(y_values.data(), images, side, side, channels);
 
+  /// The same memory with channels before positions.
+  static tensor_view<float, 4> planes(tensor_view<float, 4> const& v) { return view(v.data(), images, channels, side, side); }
   /// Weights (kh, kw, C) from number `from` on; or (C), (n, C), ...
   template <class... N>
   auto weights(index from, N... extents) const {
@@ -60,8 +63,8 @@ double taps(tensor_view<float const, 4> const& x, tensor_view<float const, 3> co
 using call_of = std::function<void(cpu_policy const&, problem&)>;
 using formula = std::function<double(problem const&, place const&)>;
 
-/// `flops` of one element of y.
-void add(std::string const& name, double flops, call_of const& call, formula const& want) {
+/// `flops` of one element of y, whose channels come last or, as `planes`, before positions.
+void add(std::string const& name, double flops, call_of const& call, formula const& want, bool planes = false) {
   static auto const data = lazy([] { return problem(); });
   workload const w{.op = "conv_systems",
                    .name = name + "_c96_hw56",
@@ -77,7 +80,7 @@ void add(std::string const& name, double flops, call_of const& call, formula con
         for (index i : sample(side, 3))
           for (index c : sample(channels, 5)) {
             place const at{b, i, side - 1 - i / 2, c};
-            got.push_back(p.y(at.b, at.i, at.j, at.c));
+            got.push_back(planes ? problem::planes(p.y)(at.b, at.c, at.i, at.j) : p.y(at.b, at.i, at.j, at.c));
             wanted.push_back(want(p, at));
             size.push_back(1 + std::abs(wanted.back()));
           }
@@ -222,12 +225,59 @@ void add_blocks() {
       });
 }
 
+/// HyperZZW: hyper-kernels as large as an image, or of 7 x 7.
+void add_hyper_kernels() {
+  constexpr index size = side * side;
+  static std::vector<float> const hyper = fast_normal(channels * size, 1. / side, 3);
+  static auto const w = view(hyper.data(), channels, side, side), small = view(hyper.data(), channels, index{7}, index{7});
+  add(
+      "hyperzzw", 2 * size, [](cpu_policy const& on, problem& p) { hyperzzw(on, problem::planes(p.x), w, problem::planes(p.y)); },
+      [](problem const& p, place const& at) {
+        auto const z = problem::planes(p.x)[at.b][at.c];
+        double sum = 0;
+        for (index a = 0; a < size; ++a) {
+          index const i = at.i + (side - 1) / 2 - a / side, j = at.j + (side - 1) / 2 - a % side;
+          if (i >= 0 && i < side && j >= 0 && j < side)
+            sum += wide(w(at.c, a / side, a % side)) * wide(z(a / side, a % side)) * wide(z(i, j));
+        }
+        return sum;
+      },
+      true);
+  add(
+      "hyperzzw_product", 2 * side,
+      [](cpu_policy const& on, problem& p) { hyperzzw_product(on, problem::planes(p.x), w, problem::planes(p.y)); },
+      [](problem const& p, place const& at) {
+        auto const z = problem::planes(p.x)[at.b][at.c];
+        double sum = 0;
+        for (index a = 0; a < side; ++a) sum += wide(w(at.c, at.i, a)) * wide(z(at.i, a)) * wide(z(a, at.j));
+        return sum;
+      },
+      true);
+  add(
+      "hyperzzw_local_7x7", 98,
+      [](cpu_policy const& on, problem& p) { hyperzzw_local(on, problem::planes(p.x), small, problem::planes(p.y)); },
+      [](problem const& p, place const& at) {
+        auto const z = problem::planes(p.x)[at.b][at.c];
+        double sum = 0;
+        for (index a = 0; a < 49; ++a) {
+          index const i = at.i + a / 7 - 3, j = at.j + a % 7 - 3;
+          if (i < 0 || i >= side || j < 0 || j >= side) continue;
+          double mean = 0;  // of one of 7 x 7 parts
+          for (index b = 0; b < 64; ++b) mean += wide(z(a / 7 * 8 + b / 8, a % 7 * 8 + b % 8)) / 64;
+          sum += wide(small(at.c, a / 7, a % 7)) * mean * wide(z(i, j));
+        }
+        return sum;
+      },
+      true);
+}
+
 }  // namespace
 
 void register_benchmarks() {
   add_kernels();
   add_mixtures();
   add_blocks();
+  add_hyper_kernels();
 }
 
 }  // namespace tern::bench

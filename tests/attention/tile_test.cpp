@@ -88,16 +88,17 @@ struct bounds {
 
 template <class Tile, class T>
 struct run_of {
-  index dim, count;
+  index dim, count, rows;  // rows that are computed, of those that a tile has
   stored_rows<float> q;
   stored_rows<T> k[2], v[2];
   packed pq{Tile::query_bytes(dim)}, pk{Tile::key_bytes(dim)}, pv{Tile::value_bytes(dim)}, pp{Tile::weight_bytes(dim)};
   packed s{4 * Tile::rows * key_block}, o{4 * Tile::rows * round_to_multiple(dim, simd::lanes)};
   vector<float> m, l, alpha;
 
-  run_of(rng& r, index n, index keys)
+  run_of(rng& r, index n, index keys, index some = Tile::rows)
       : dim(n),
         count(keys),
+        rows(some),
         q(r, Tile::rows, n),
         k{{r, keys, n}, {r, keys, n}},
         v{{r, keys, n}, {r, keys, n}},
@@ -116,16 +117,16 @@ struct run_of {
     for (int b = 0; b < 2; ++b) {
       Tile::pack_keys(k[b].pointers().data(), count, dim, pk.bytes());
       Tile::pack_values(v[b].pointers().data(), count, dim, pv.bytes());
-      Tile::scores(pq.bytes(), pk.bytes(), dim, 0, panels, s.floats());
+      Tile::scores(pq.bytes(), pk.bytes(), dim, rows, 0, panels, s.floats());
       after_scores(b);
       float highest[Tile::rows];
-      for (index r = 0; r < Tile::rows; ++r) {
+      for (index r = 0; r < rows; ++r) {
         float* const row = s.floats() + r * key_block;
         std::fill(row + count, row + panels * panel_width, negative_infinity);
         highest[r] = *std::max_element(row, row + count);
       }
-      softmax_weights<Tile>(s.floats(), Tile::rows, 0, panels, highest, {m.data(), l.data(), alpha.data()}, pp.bytes());
-      Tile::values(pp.bytes(), pv.bytes(), dim, 0, panels, alpha.data(), o.floats(), round_to_multiple(dim, simd::lanes));
+      softmax_weights<Tile>(s.floats(), rows, 0, panels, highest, {m.data(), l.data(), alpha.data()}, pp.bytes());
+      Tile::values(pp.bytes(), pv.bytes(), dim, rows, 0, panels, alpha.data(), o.floats(), round_to_multiple(dim, simd::lanes));
     }
   }
   static index divide(index a, index b) { return (a + b - 1) / b; }
@@ -189,16 +190,16 @@ template <class Tile, class T>
 void check(index dim, index count) {
   INFO("dim " << dim << ", " << count << " keys");
   rng r(static_cast<std::uint64_t>(1000 * dim + count));
-  run_of<Tile, T> x(r, dim, count);
+  run_of<Tile, T> x(r, dim, count, Tile::row_step * (1 + (dim + count) % (Tile::rows / Tile::row_step)));
   vector<exact_row<Tile, T>> rows;
-  for (index i = 0; i < Tile::rows; ++i) rows.emplace_back(x, i);
+  for (index i = 0; i < x.rows; ++i) rows.emplace_back(x, i);
   x([&](int b) {
-    for (index i = 0; i < Tile::rows; ++i) {
+    for (index i = 0; i < x.rows; ++i) {
       auto const& row = rows[static_cast<std::size_t>(i)];
       CHECK(compare(static_cast<float const*>(x.s.floats() + i * key_block), row.score[b].data(), row.error[b].data(), count, 1.0));
     }
   });
-  for (index i = 0; i < Tile::rows; ++i) {
+  for (index i = 0; i < x.rows; ++i) {
     vector<float> got;
     vector<double> want, magnitude;
     for (index d = 0; d < dim; ++d) {

@@ -138,15 +138,23 @@ void check_gates(bool all) {
       "gelu", all, {0.f, -5.f, 5.f, -14.f}, [](auto x) { return simd::gelu(x); },
       [](double x) { return x * (0.5 * std::erfc(-x * std::sqrt(0.5))); }, of_argument);
 }
+void check_sine(bool all) {
+  auto const within = [](double x) { return std::fabs(x) <= 8192 ? std::sin(x) : std::isfinite(x) ? 0. : x - x; };
+  check(
+      "sin", all, {1.57079633f, -1.57079633f, 3.14159265f, 4.71238898f, -8190.f, 8192.f, 4096.f, 1e-3f},
+      [](auto x) { return simd::sin(x); }, within, [](double x, double) { return std::fabs(x) <= 8192 ? (1 + unfused) * 0x1p-23 : 1; });
+}
 }  // namespace
 
 TEST_CASE("math: exp within its bound", "[simd]") { check_exp(false); }
 TEST_CASE("math: log within its bound", "[simd]") { check_log(false); }
 TEST_CASE("math: gates within their bounds", "[simd]") { check_gates(false); }
+TEST_CASE("math: sine within its bound", "[simd]") { check_sine(false); }
 TEST_CASE("math: all functions, every 17th float", "[simd][.slow]") {
   check_exp(true);
   check_log(true);
   check_gates(true);
+  check_sine(true);
 }
 
 TEST_CASE("math: limits and signs", "[simd]") {

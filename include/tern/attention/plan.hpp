@@ -82,7 +82,7 @@ struct attention_plan {
     item.ranges = keys > 0 ? divide_up(keys, range_length(whole.rows, keys)) : 1;
     bool const side_by_side = item.ranges > 1 && partial + item.ranges * sums_size(whole) <= most_partial_floats;
     index const taken = side_by_side ? 1 : item.ranges;
-    index const most = whole.few ? whole.rows : prompt_item_rows(p.n, groups * item.ranges / taken, whole.rows);
+    index const most = whole.few ? whole.rows : prompt_item_rows<Tile>(p.n, groups * item.ranges / taken, whole.rows);
     // The last rows come first: under a causal mask they have the most to do.
     for (index part = divide_up(whole.rows, most) - 1; part >= 0; --part) {
       item.row = part * most;

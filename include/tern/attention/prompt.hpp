@@ -17,13 +17,14 @@ inline namespace TERN_ABI {
 
 /// How many rows one work item takes: many share the cost of packing, but queries and sums should stay in the second-level cache,
 /// and there should be items enough for all threads. By the shape of the call alone; where rows are cut does not change them.
+template <class Tile>
 TERN_INLINE index prompt_item_rows(attention_extents const& n, index groups, index group_rows) {
   constexpr index enough_items = 16, cached_floats = index{1} << 17;
   index most = cached_floats / (n.dim + n.dim_v + 1);
   if (most < 32 * query_tile_rows) most = 32 * query_tile_rows;
   while (most > 4 * query_tile_rows && n.batch * n.units() * groups * divide_up(group_rows, most) < enough_items) most /= 2;
   index const pieces = divide_up(group_rows, most);
-  return round_to_multiple(divide_up(group_rows, pieces), query_tile_rows);
+  return round_to_multiple(divide_up(group_rows, pieces), Tile::rows);
 }
 
 /// The memory of one work item.
@@ -117,8 +118,9 @@ inline void prompt_tile(Rows const& of, Mask const& mask, Scratch const& w, rang
   index const end = seen.end < block + count ? seen.end - block : count;
   if (end <= begin) return;
 
+  index const rows = Tile::rows == Tile::row_step ? Tile::rows : round_to_multiple(live, Tile::row_step);  // that are computed
   index const first_panel = begin / panel_width, last_panel = divide_up(end, panel_width);
-  Tile::scores(w.q + tile / Tile::rows * Tile::query_bytes(p.n.dim), w.k, p.n.dim, first_panel, last_panel, w.s);
+  Tile::scores(w.q + tile / Tile::rows * Tile::query_bytes(p.n.dim), w.k, p.n.dim, rows, first_panel, last_panel, w.s);
 
   softmax_rows const state{sum.m + tile, sum.l + tile, w.alpha};
   top_rows const top{w.largest.score + tile * w.largest.count, w.largest.id + tile * w.largest.count, w.largest.count};
@@ -126,14 +128,14 @@ inline void prompt_tile(Rows const& of, Mask const& mask, Scratch const& w, rang
   auto query_of = [&](index r) TERN_LAMBDA { return of.query(row_of(r)); };
   auto at_row = [&](index r) TERN_LAMBDA { return score_of_row(of, row_of(r)); };
   if (covers == coverage::all && end == last_panel * panel_width)
-    weigh_tile<Tile>(p.spec, w.s, Tile::rows, first_panel, last_panel, at_row, keys, hide_nothing{}, state, top, w.p);
+    weigh_tile<Tile>(p.spec, w.s, rows, first_panel, last_panel, at_row, keys, hide_nothing{}, state, top, w.p);
   else
-    weigh_tile<Tile>(p.spec, w.s, Tile::rows, first_panel, last_panel, at_row, keys, hide_by_mask{mask, query_of, block}, state, top, w.p);
+    weigh_tile<Tile>(p.spec, w.s, rows, first_panel, last_panel, at_row, keys, hide_by_mask{mask, query_of, block}, state, top, w.p);
 
   float* const o = sum.o + tile * sum.stride;
-  Tile::values(w.p, w.v, p.n.dim_v, first_panel, last_panel, w.alpha, o, sum.stride);
+  Tile::values(w.p, w.v, p.n.dim_v, rows, first_panel, last_panel, w.alpha, o, sum.stride);
   if (!finite)
-    add_odd_values<std::remove_cvref_t<decltype(p.spec)>>(value, mask, query_of, block, count, Tile::rows, p.n.dim_v, w.row, o, sum.stride);
+    add_odd_values<std::remove_cvref_t<decltype(p.spec)>>(value, mask, query_of, block, count, rows, p.n.dim_v, w.row, o, sum.stride);
 }
 
 /// Keys [from, to) for rows [row0, row0 + live) of a group, accumulated into `sum`. Only the range that starts at 0 sees the sink.

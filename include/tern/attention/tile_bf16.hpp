@@ -15,10 +15,12 @@
 namespace tern::detail {
 inline namespace TERN_ABI {
 
-/// Keys in panels (pairs of dims, panel_width), values in panels (pairs of keys, panel_width), queries (pairs of dims, rows), or (rows,
-/// dim) for matrix registers, weights (rows, key_block).
+/// Keys in panels (pairs of dims, panel_width), values in panels (pairs of keys, panel_width), queries in groups (pairs of dims,
+/// group_rows), or (rows, dim) for matrix registers, weights (rows, key_block).
 struct bf16_tile {
-  static constexpr index rows = query_tile_rows;
+  // Matrix registers multiply faster than the second cache reads: more rows share what was read of it.
+  static constexpr index rows = simd::tiles::exist ? 64 : query_tile_rows;
+  static constexpr index row_step = simd::tiles::exist ? simd::tiles::rows : query_tile_rows;
   static constexpr int exp2_degree = 4;
   static constexpr bool relative_to_block = false;
 
@@ -37,12 +39,14 @@ struct bf16_tile {
           simd::store(reinterpret_cast<float*>(dst) + r * pairs(dim) + t, read_pairs(q[r], 2 * t, dim - 2 * t));
       return;
     }
-    for (index g = 0; g < rows; g += W) {
-      auto read = [&](index i, index t)
-                      TERN_LAMBDA { return g + i < rows ? read_pairs(q[g + i], 2 * t, dim - 2 * t) : simd::pack<float>(0.f); };
-      auto place = [&](index t) TERN_LAMBDA { return reinterpret_cast<float*>(dst) + t * rows + g; };
-      transpose_words(read, pairs(dim), place, rows - g < W ? rows - g : W);
-    }
+    constexpr index some = group_rows;
+    for (index r = 0; r < rows; r += some)
+      for (index g = 0; g < some; g += W) {
+        auto read = [&](index i, index t)
+                        TERN_LAMBDA { return g + i < some ? read_pairs(q[r + g + i], 2 * t, dim - 2 * t) : simd::pack<float>(0.f); };
+        auto place = [&](index t) TERN_LAMBDA { return reinterpret_cast<float*>(dst) + r * pairs(dim) + t * some + g; };
+        transpose_words(read, pairs(dim), place, some - g < W ? some - g : W);
+      }
   }
 
   /// Rows behind `count`, to the end of the last panel, are zero.
@@ -75,9 +79,11 @@ struct bf16_tile {
       }
   }
 
-  TERN_INLINE static void scores(std::byte const* q, std::byte const* k, index dim, index first, index last, float* s) {
-    if (simd::tiles::ready()) return matrix_scores(q, k, pairs(dim), first, last, s);
-    score_panels<bf16_word>(q, k, pairs(dim), first, last, s);
+  /// Of `some` rows, a multiple of row_step.
+  TERN_INLINE static void scores(std::byte const* q, std::byte const* k, index dim, index some, index first, index last, float* s) {
+    if (simd::tiles::ready()) return matrix_scores(q, k, pairs(dim), some, first, last, s);
+    for (index r = 0; r < some; r += group_rows)
+      score_panels<bf16_word, group_rows>(q + 4 * r * pairs(dim), k, pairs(dim), first, last, s + r * key_block);
   }
 
   /// Where the weights of row r go.
@@ -88,13 +94,17 @@ struct bf16_tile {
     TERN_INLINE void put(index n, simd::pack<float> a, simd::pack<float> b) { simd::store(to + n * panel_width, simd::narrow(a, b)); }
   };
 
-  TERN_INLINE static void values(std::byte const* p, std::byte const* v, index dim_v, index first, index last, float const* alpha, float* o,
-                                 index o_stride) {
-    if (simd::tiles::ready()) return matrix_values(p, v, dim_v, first, last, alpha, o, o_stride);
-    value_panels<bf16_word>(p, v, dim_v, first, last, alpha, o, o_stride);
+  TERN_INLINE static void values(std::byte const* p, std::byte const* v, index dim_v, index some, index first, index last,
+                                 float const* alpha, float* o, index o_stride) {
+    if (simd::tiles::ready()) return matrix_values(p, v, dim_v, some, first, last, alpha, o, o_stride);
+    for (index r = 0; r < some; r += group_rows)
+      value_panels<bf16_word, group_rows>(p + 2 * r * key_block, v, dim_v, first, last, alpha + r, o + r * o_stride, o_stride);
   }
 
  private:
+  /// Rows of a register tile without matrix registers.
+  static constexpr index group_rows = simd::tiles::exist ? 8 : query_tile_rows;
+
   /// Elements d to d + 2 lanes of a row as pairs, of which `left` exist, if any.
   template <tile_source T>
   TERN_INLINE static simd::pack<float> read_pairs(T const* row, index d, index left) {

@@ -14,7 +14,7 @@ inline namespace TERN_ABI {
 
 /// Keys in panels (dim, panel_width), values in panels (key_block, panel_width), queries (dim, rows), weights (rows, key_block).
 struct f32_tile {
-  static constexpr index rows = query_tile_rows;
+  static constexpr index rows = query_tile_rows, row_step = rows;
   static constexpr int exp2_degree = 6;
   static constexpr bool relative_to_block = false;
 
@@ -65,7 +65,7 @@ struct f32_tile {
       }
   }
 
-  TERN_INLINE static void scores(std::byte const* q, std::byte const* k, index dim, index first, index last, float* s) {
+  TERN_INLINE static void scores(std::byte const* q, std::byte const* k, index dim, index, index first, index last, float* s) {
     score_panels<f32_word>(q, k, dim, first, last, s);
   }
 
@@ -80,8 +80,8 @@ struct f32_tile {
     }
   };
 
-  TERN_INLINE static void values(std::byte const* p, std::byte const* v, index dim_v, index first, index last, float const* alpha, float* o,
-                                 index o_stride) {
+  TERN_INLINE static void values(std::byte const* p, std::byte const* v, index dim_v, index, index first, index last, float const* alpha,
+                                 float* o, index o_stride) {
     value_panels<f32_word>(p, v, dim_v, first, last, alpha, o, o_stride);
   }
 };

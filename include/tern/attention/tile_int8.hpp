@@ -18,7 +18,7 @@
 /// key of the lane: a long tail of small weights keeps its mass, to half a step a lane. |x| below 2^-100 counts as zero. Infinity and NaN
 /// have no code: in a block of q or k they make its scores NaN, in a column of v all outputs of that column that see the block of keys.
 
-#include <tern/attention/tile_f32.hpp>
+#include <tern/attention/tile_bf16.hpp>
 #include <tern/simd/narrow.hpp>
 
 namespace tern::detail {
@@ -58,7 +58,7 @@ inline float quantize_dims(T const* row, index d, index left, std::int8_t* code)
 /// codes, which undoes that q is stored as q + 128. Values: panels of columns (key_block / 4, panel_width) words of 4 keys, then a scale a
 /// column. Queries: (blocks, 8, rows) words, then (blocks, rows) scales. Weights: (rows, key_block) bytes, then a factor a row.
 struct int8_tile {
-  static constexpr index rows = query_tile_rows;
+  static constexpr index rows = query_tile_rows, row_step = rows;
   static constexpr int exp2_degree = 3;
   static constexpr bool relative_to_block = true;
 
@@ -128,7 +128,7 @@ struct int8_tile {
     }
   }
 
-  static void scores(std::byte const* q, std::byte const* k, index dim, index first, index last, float* s) {
+  static void scores(std::byte const* q, std::byte const* k, index dim, index, index first, index last, float* s) {
     index const n = blocks(dim);
     for (index i = first; i < last; ++i)
       for (index r = 0; r < rows; r += score_rows)
@@ -163,8 +163,8 @@ struct int8_tile {
     simd::store_n(reinterpret_cast<float*>(p + rows * key_block) + r, factor * simd::pack<float>(1 / 254.f), n);
   }
 
-  TERN_INLINE static void values(std::byte const* p, std::byte const* v, index dim_v, index first, index last, float const* alpha, float* o,
-                                 index o_stride) {
+  TERN_INLINE static void values(std::byte const* p, std::byte const* v, index dim_v, index, index first, index last, float const* alpha,
+                                 float* o, index o_stride) {
     constexpr index W = simd::lanes;
     auto const* const weights = reinterpret_cast<std::uint8_t const*>(p) + first * panel_width;
     auto const* const factors = reinterpret_cast<float const*>(p + rows * key_block);
@@ -323,8 +323,9 @@ struct int8_tile {
   }
 };
 
-/// What computes with 8-bit keys and values: f32 where it is as fast.
-using best_int8_tile = std::conditional_t<simd::has_int8_dot, int8_tile, f32_tile>;
+/// What computes with 8-bit keys and values. Matrix registers multiply bf16 faster than sums of bytes can be scaled by block; where there
+/// is nothing, f32 is as fast.
+using best_int8_tile = std::conditional_t<simd::tiles::exist, bf16_tile, std::conditional_t<simd::has_int8_dot, int8_tile, f32_tile>>;
 
 }  // namespace TERN_ABI
 }  // namespace tern::detail

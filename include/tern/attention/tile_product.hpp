@@ -33,22 +33,22 @@ struct bf16_word {
 
 /// c = diag(alpha) c + a b, or a b where alpha is null. `a(r, t)` is at a[r * row_stride + t * step_stride]; b is dense.
 /// Not inlined: gcc spills accumulators where it knows too much about the arguments.
-template <class Word, int packs, index row_stride, index step_stride>
-[[gnu::noinline]] inline void word_product(typename Word::type const* TERN_RESTRICT a,  // (query_tile_rows, steps)
+template <class Word, index rows, int packs, index row_stride, index step_stride>
+[[gnu::noinline]] inline void word_product(typename Word::type const* TERN_RESTRICT a,  // (rows, steps)
                                            typename Word::type const* TERN_RESTRICT b,  // (steps, packs * lanes)
                                            index steps,                                 //
-                                           float const* TERN_RESTRICT alpha,            // (query_tile_rows) or null
+                                           float const* TERN_RESTRICT alpha,            // (rows) or null
                                            float* TERN_RESTRICT c, index c_stride) noexcept {
   using packf = simd::pack<float>;
   constexpr index W = simd::lanes;
-  packf acc[query_tile_rows][packs];
+  packf acc[rows][packs];
   if (alpha == nullptr) {
     TERN_UNROLL
-    for (index r = 0; r < query_tile_rows; ++r) TERN_UNROLL
+    for (index r = 0; r < rows; ++r) TERN_UNROLL
     for (index n = 0; n < packs; ++n) acc[r][n] = packf(0.f);
   } else {
     TERN_UNROLL
-    for (index r = 0; r < query_tile_rows; ++r) TERN_UNROLL
+    for (index r = 0; r < rows; ++r) TERN_UNROLL
     for (index n = 0; n < packs; ++n) acc[r][n] = simd::load(c + r * c_stride + n * W) * packf(alpha[r]);
   }
   for (index t = 0; t < steps; ++t) {
@@ -56,7 +56,7 @@ template <class Word, int packs, index row_stride, index step_stride>
     TERN_UNROLL
     for (index n = 0; n < packs; ++n) x[n] = Word::load(b + n * W);
     TERN_UNROLL
-    for (index r = 0; r < query_tile_rows; ++r) {
+    for (index r = 0; r < rows; ++r) {
       auto const y = Word::splat(a + r * row_stride);
       TERN_UNROLL
       for (index n = 0; n < packs; ++n) acc[r][n] = Word::multiply_add(y, x[n], acc[r][n]);
@@ -65,23 +65,23 @@ template <class Word, int packs, index row_stride, index step_stride>
     b += packs * W;
   }
   TERN_UNROLL
-  for (index r = 0; r < query_tile_rows; ++r) TERN_UNROLL
+  for (index r = 0; r < rows; ++r) TERN_UNROLL
   for (index n = 0; n < packs; ++n) simd::store(c + r * c_stride + n * W, acc[r][n]);
 }
 
-/// S = Q K^T for key panels [first, last). q: (words, query_tile_rows); k: (panels, words, panel_width).
-template <class Word>
+/// S = Q K^T for key panels [first, last). q: (words, rows); k: (panels, words, panel_width); s: (rows, key_block).
+template <class Word, index rows = query_tile_rows>
 TERN_INLINE void score_panels(std::byte const* q, std::byte const* k, index words, index first, index last, float* s) {
   using word = typename Word::type;
   word const* const keys = reinterpret_cast<word const*>(k);
   for (index n = first; n < last; ++n)
-    word_product<Word, 2, 1, query_tile_rows>(reinterpret_cast<word const*>(q), keys + n * panel_width * words, words, nullptr,
-                                              s + n * panel_width, key_block);
+    word_product<Word, rows, 2, 1, rows>(reinterpret_cast<word const*>(q), keys + n * panel_width * words, words, nullptr,
+                                         s + n * panel_width, key_block);
 }
 
-/// O = diag(alpha) O + P V over key panels [first, last). p: (query_tile_rows, key_block / elements of a word);
+/// O = diag(alpha) O + P V over key panels [first, last). p: (rows, key_block / elements of a word);
 /// v: (panels of columns, key_block / elements, panel_width), the last one narrower where the columns end.
-template <class Word>
+template <class Word, index rows = query_tile_rows>
 TERN_INLINE void value_panels(std::byte const* p, std::byte const* v, index dim_v, index first, index last, float const* alpha, float* o,
                               index o_stride) {
   using word = typename Word::type;
@@ -91,9 +91,9 @@ TERN_INLINE void value_panels(std::byte const* p, std::byte const* v, index dim_
   for (index d = 0; d < dim_v; d += panel_width) {
     word const* const values = reinterpret_cast<word const*>(v) + d * steps;
     if (dim_v - d > W)
-      word_product<Word, 2, steps, 1>(weights, values + first * panel_steps * panel_width, count, alpha, o + d, o_stride);
+      word_product<Word, rows, 2, steps, 1>(weights, values + first * panel_steps * panel_width, count, alpha, o + d, o_stride);
     else
-      word_product<Word, 1, steps, 1>(weights, values + first * panel_steps * W, count, alpha, o + d, o_stride);
+      word_product<Word, rows, 1, steps, 1>(weights, values + first * panel_steps * W, count, alpha, o + d, o_stride);
   }
 }
 

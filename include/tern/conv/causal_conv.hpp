@@ -3,24 +3,27 @@
 /// @file conv/causal_conv.hpp
 /// Short causal depthwise convolution along a sequence, whole or in pieces of any length.
 ///
-///     y[b, t, c] = f(bias[c] + sum over j < width of w[j, c] x[b, t - width + 1 + j, c])
+///     y[b, t, c] = f(bias[c] + sum over j < width of w[j, c] x[b, t - (width - 1 - j) dilation, c])
 ///
 ///     x, y (batch, length, channels)   f32, f16 or bf16; channels contiguous; y may not be x
 ///     w (width, channels)              f32, channels contiguous; 2 to 8 rows in models, any number here
 ///
 ///     causal_conv(policy, x, w, y, bias{b}, act::silu{})                       Mamba's, width 4
 ///     causal_conv(policy, x, w, y, conv_state{s})                              the next tokens of a sequence: one, or any number
+///     causal_conv(policy, x, w, y, dilation{8}, conv_state{s, first})
 ///
-/// Options come in any order: bias (channels); a function of registers (act::*, each, a lambda); conv_state{s}, s (batch, width - 1,
-/// channels), f32: the inputs before x, which are zeros without it, and afterwards the last ones. A sequence in pieces gives the same
-/// bits as in one.
+/// Options come in any order: bias (channels); a function of registers (act::*, each, a lambda); dilation{d}, 1 if nothing is said;
+/// conv_state{s}, s (batch, (width - 1) dilation, channels), f32: the inputs before x, which are zeros without it, and afterwards the
+/// last ones. With conv_state{s, first} the state is a ring whose oldest row is `first`, 0 to begin with: what is kept stays where it is,
+/// and a call writes as many rows as x has, where without it the whole state moves. A sequence in pieces gives the same bits as in one.
 ///
-/// Errors   extents that do not fit; channels that are not contiguous; y is x.
-/// Special  as the formula says; inputs before a sequence are zeros times w.
+/// Errors   extents that do not fit; channels that are not contiguous; a dilation below 1; a first row that is none; y is x.
+/// Special  as the formula says; inputs before a sequence are left out or are 0 w: weights have to be finite.
 /// Cost     2 width flop an element, one pass over x and y.
 /// Error    |y - exact| <= accuracy(width) 2^-24 (|bias| + sum of |w x|), the function and y's rounding apart.
 /// Source   Gu and Dao, "Mamba", 2023 (width 4, silu); So et al., "Primer", 2021 (width 3 on q, k and v).
 
+#include <tern/conv/conv_options.hpp>
 #include <tern/conv/depthwise_kernel.hpp>
 #include <tern/conv/own_memory.hpp>
 #include <tern/conv/register_function.hpp>
@@ -32,10 +35,12 @@
 namespace tern {
 inline namespace TERN_ABI {
 
-/// The inputs before a piece of a sequence (batch, width - 1, channels), replaced by those before the next piece.
+/// The inputs before a piece of a sequence (batch, (width - 1) dilation, channels), replaced by those before the next piece.
 struct conv_state {
   tensor_view<float, 3> values;
+  index* first = nullptr;  ///< of a ring, the row of the oldest inputs
   TERN_INLINE explicit conv_state(tensor_view<float, 3> const& v) : values(v) {}
+  TERN_INLINE conv_state(tensor_view<float, 3> const& v, index& oldest) : values(v), first(&oldest) {}
 };
 
 }  // namespace TERN_ABI
@@ -47,6 +52,8 @@ inline namespace TERN_ABI {
 struct causal_request {
   tensor_view<float const, 1> bias;
   tensor_view<float, 3> state;
+  index* first = nullptr;
+  tern::dilation dilation{1};
   void const* function = nullptr;
   void (*apply)(void const*, float*, index) = nullptr;
 
@@ -58,7 +65,14 @@ struct causal_request {
   }
   TERN_INLINE void set(conv_state const& s) {
     state = s.values;
+    first = s.first;
     has_state = true;
+  }
+  TERN_INLINE void set(tern::dilation const& d) { dilation = d; }
+  /// The row of the state with the inputs of time t < 0.
+  TERN_INLINE index row(index t) const {
+    index const kept = state.extent(1), at = t + kept + (first != nullptr ? *first : 0);
+    return at < kept ? at : at - kept;
   }
   template <class F>
   TERN_INLINE void set(each<F> const& e) {
@@ -74,8 +88,11 @@ struct causal_request {
 template <class O>
 concept causal_option = requires(causal_request& r, O const& o) { r.set(o); };
 
-/// Tokens that are summed side by side, and channels whose sums are finished at a time.
-inline constexpr index causal_tokens = 4, causal_channels = 8 * simd::lanes;
+/// Tokens that are summed side by side: few where kernels are narrow; where they have more than causal_narrow taps, as many as registers
+/// hold, which share what they load.
+inline constexpr index causal_tokens = 4, causal_wide_tokens = depthwise_pixels_most > 10 ? 12 : 8, causal_narrow = 8;
+/// Channels whose sums are finished at a time.
+inline constexpr index causal_channels = 8 * simd::lanes;
 
 /// Results of more bytes go past the caches, which they would not stay in.
 inline constexpr index causal_cached_bytes = 32 * 1024 * 1024;
@@ -89,13 +106,21 @@ TERN_INLINE bool past_caches(tensor_view<Y, 3> const&) {
   return false;
 }
 
-/// out[p] = bias + sum over j of s[p + j] w[j]
+/// out[p] = bias + sum over j of s[p + j - skipped] w[j], where that is no row before s.
 template <index tokens>
-TERN_INLINE void causal_sums(float const* s, index s_step, float const* w, index w_step, index width, simd::pack<float> bias, float* out,
-                             index out_step, bool past) {
+TERN_INLINE void causal_sums(float const* s, index s_step, float const* w, index w_step, index width, index skipped, simd::pack<float> bias,
+                             float* out, index out_step, bool past) {
   simd::pack<float> acc[tokens];
   TERN_UNROLL
   for (index p = 0; p < tokens; ++p) acc[p] = bias;
+  if (skipped > 0) {  // the first token's taps begin with this one, later tokens' before it
+    TERN_UNROLL
+    for (index p = 1; p < tokens; ++p)
+      for (index j = p < skipped ? skipped - p : 0; j < skipped; ++j)
+        acc[p] = simd::fma(simd::load(s + (p + j - skipped) * s_step), simd::load(w + j * w_step), acc[p]);
+    w += skipped * w_step;
+    width -= skipped;
+  }
   for (; width > 4; width -= 4, s += 4 * s_step, w += 4 * w_step) add_taps<tokens, 4>(acc, s, s_step, w, w_step);
   if (width == 4) add_taps<tokens, 4>(acc, s, s_step, w, w_step);
   if (width == 3) add_taps<tokens, 3>(acc, s, s_step, w, w_step);
@@ -115,46 +140,64 @@ class causal_block {
  public:
   causal_block(tensor_view<X, 3> const& x, tensor_view<float const, 2> const& w, tensor_view<Y, 3> const& y, causal_request const& r,
                bool past)
-      : x_(x), w_(w), y_(y), request_(r), width_(w.extent(0)), past_(past) {}
+      : x_(x),
+        w_(w),
+        y_(y),
+        request_(r),
+        width_(w.extent(0)),
+        spread_(r.dilation[0]),
+        side_(width_ > causal_narrow ? causal_wide_tokens : causal_tokens),
+        past_(past) {}
 
-  /// The outputs of tokens `begin` to `end`.
+  /// Tokens of a tile, which lie `dilation` apart; and tiles, those of one run of tokens after those of the run before.
+  TERN_INLINE index side() const { return side_; }
+  TERN_INLINE index tiles() const {
+    index const run = side_ * spread_, length = x_.extent(1);
+    return length / run * spread_ + least(spread_, length % run);
+  }
+  /// The outputs of tiles `begin` to `end`.
   void run(index batch, index begin, index end) const {
-    index const channels = x_.extent(2);
-    for (index t = begin; t < end; t += causal_tokens)
+    index const channels = x_.extent(2), length = x_.extent(1);
+    for (index tile = begin; tile < end; ++tile) {
+      index const t = tile / spread_ * spread_ * side_ + tile % spread_, tokens = divide_up(length - t, spread_);
       for (index c = 0; c < channels; c += causal_channels)
-        run_tile(batch, t, least(causal_tokens, end - t), c, least(causal_channels, channels - c));
+        run_tile(batch, t, least(side_, tokens), c, least(causal_channels, channels - c));
+    }
     if (past_) simd::finish_stores_past();
   }
 
  private:
   /// `tokens` by `channels` outputs, into y where it takes them as they are.
   void run_tile(index batch, index t, index tokens, index c, index channels) const {
-    float block[causal_tokens * causal_channels];
-    bool const direct = std::is_same_v<Y, float> && request_.apply == nullptr && tokens == causal_tokens && channels % simd::lanes == 0;
+    float block[causal_wide_tokens * causal_channels];
+    bool const direct = std::is_same_v<Y, float> && request_.apply == nullptr && channels % simd::lanes == 0;
     float* out = block;
     index step = causal_channels;
     if constexpr (std::is_same_v<Y, float>)
       if (direct) {
         out = &y_(batch, t, c);
-        step = y_.stride(1);
+        step = spread_ * y_.stride(1);
       }
     for (index i = 0; i < channels; i += simd::lanes) {
       index const n = least(simd::lanes, channels - i);
-      bool const whole = n == simd::lanes && tokens == causal_tokens && t >= width_ - 1 && std::is_same_v<X, float const>;
+      bool const whole = n == simd::lanes && (t >= before() || request_.state.data() == nullptr) && std::is_same_v<X, float const>;
       if (!whole) {
         sum_any(batch, t, tokens, c + i, n, out + i, step);
         continue;
       }
-      if constexpr (std::is_same_v<X, float const>)
-        causal_sums<causal_tokens>(&x_(batch, t - width_ + 1, c + i), x_.stride(1), &w_(0, c + i), w_.stride(0), width_, bias(c + i, n),
-                                   out + i, step, direct && past_);
+      if constexpr (std::is_same_v<X, float const>) {
+        index p = 0;
+        if (tokens == causal_wide_tokens) sum_tokens<causal_wide_tokens>(batch, t, p, c + i, out + i, step, direct && past_);
+        while (p + causal_tokens <= tokens) sum_tokens<causal_tokens>(batch, t, p, c + i, out + i, step, direct && past_);
+        while (p < tokens) sum_tokens<1>(batch, t, p, c + i, out + i, step, direct && past_);
+      }
     }
     if (direct) return;
     index const rounded = round_to_multiple(channels, simd::lanes);
     for (index p = 0; p < tokens; ++p) {
       float* const row = block + p * causal_channels;
       if (request_.apply != nullptr) request_.apply(request_.function, row, rounded);
-      Y* const to = &y_(batch, t + p, c);
+      Y* const to = &y_(batch, t + p * spread_, c);
       if constexpr (std::is_same_v<Y, float>)
         if (past_ && rounded == channels) {
           for (index i = 0; i < channels; i += simd::lanes) simd::store_past(to + i, simd::load(row + i));
@@ -164,13 +207,22 @@ class causal_block {
     }
   }
 
+  /// A register of some tokens of a tile, from number p on, which moves on.
+  template <index tokens>
+  TERN_INLINE void sum_tokens(index batch, index t, index& p, index c, float* out, index step, bool past) const {
+    index const from = t + p * spread_ - before(), skipped = from < 0 ? divide_up(-from, spread_) : 0;
+    causal_sums<tokens>(&x_(batch, from + skipped * spread_, c), spread_ * x_.stride(1), &w_(0, c), w_.stride(0), width_, skipped,
+                        bias(c, simd::lanes), out + p * step, step, past);
+    p += tokens;
+  }
+
   /// The same sums for one register or a part of it, of any type, and of inputs that may lie before x.
   void sum_any(index batch, index t, index tokens, index c, index n, float* out, index step) const {
     using simd::lanes;
     simd::pack<float> const b = bias(c, n);
     for (index p = 0; p < tokens; ++p) {
       simd::pack<float> sum = b;
-      for (index j = 0; j < width_; ++j) sum = simd::fma(input(batch, t + p - width_ + 1 + j, c, n), weight(j, c, n), sum);
+      for (index j = 0; j < width_; ++j) sum = simd::fma(input(batch, t + (p + j) * spread_ - before(), c, n), weight(j, c, n), sum);
       simd::store(out + p * step, sum);
     }
   }
@@ -178,8 +230,10 @@ class causal_block {
   simd::pack<float> input(index batch, index t, index c, index n) const {
     if (t >= 0) return n == simd::lanes ? simd::load(&x_(batch, t, c)) : simd::load_n(&x_(batch, t, c), n);
     if (request_.state.data() == nullptr) return simd::pack<float>(0.f);
-    return simd::load_n(static_cast<float const*>(&request_.state(batch, t + width_ - 1, c)), n);
+    return simd::load_n(static_cast<float const*>(&request_.state(batch, request_.row(t), c)), n);
   }
+  /// Inputs that the first tap of an output lies before it.
+  TERN_INLINE index before() const { return (width_ - 1) * spread_; }
   simd::pack<float> weight(index j, index c, index n) const {
     return n == simd::lanes ? simd::load(&w_(j, c)) : simd::load_n(&w_(j, c), n);
   }
@@ -191,23 +245,24 @@ class causal_block {
   tensor_view<float const, 2> const& w_;
   tensor_view<Y, 3> const& y_;
   causal_request const& request_;
-  index width_;
+  index width_, spread_, side_;
   bool past_;
 };
 
-/// The last width - 1 of the inputs before and in x: rows move down the state, so that each is read before it is replaced.
+/// The last inputs before and in x, as many as the state has rows. Rows of a ring stay where they are; others move down, so that each is
+/// read before it is replaced.
 template <class X>
-inline void keep_inputs(tensor_view<X, 3> const& x, tensor_view<float, 3> const& state) {
-  index const length = x.extent(1), kept = state.extent(1);
-  for (index b = 0; b < x.extent(0); ++b)
-    for (index i = 0; i < kept; ++i) {
-      index const from = length + i - kept;
-      float* const to = &state(b, i, 0);
-      if (from >= 0)
-        convert_row(&x(b, from, 0), to, x.extent(2));
-      else
-        convert_row(static_cast<float const*>(&state(b, from + kept, 0)), to, x.extent(2));
-    }
+inline void keep_inputs(tensor_view<X, 3> const& x, causal_request const& r) {
+  index const length = x.extent(1), kept = r.state.extent(1), fresh = least(length, kept);
+  if (kept == 0) return;
+  for (index b = 0; b < x.extent(0); ++b) {
+    if (r.first == nullptr)
+      for (index i = 0; i < kept - fresh; ++i)
+        convert_row(static_cast<float const*>(&r.state(b, i + length, 0)), &r.state(b, i, 0), x.extent(2));
+    for (index t = length - fresh; t < length; ++t)
+      convert_row(&x(b, t, 0), &r.state(b, r.row(r.first == nullptr ? t - length : t % kept - kept), 0), x.extent(2));
+  }
+  if (r.first != nullptr) *r.first = (*r.first + length) % kept;
 }
 
 }  // namespace TERN_ABI
@@ -228,7 +283,7 @@ inline constexpr struct causal_conv_fn {
     tensor_view<float const, 2> const ws = tern::view(w);  // (width, channels)
     auto const ys = tern::view(y);                         // (batch, length, channels)
     static_assert((detail::causal_option<Options> && ...),
-                  "tern: an option of causal_conv is bias, conv_state, or a function of registers (act::*, each)");
+                  "tern: an option of causal_conv is bias, conv_state, dilation, or a function of registers (act::*, each)");
     detail::causal_request r;
     (r.set(options), ...);
     check(xs, ws, ys, r);
@@ -236,15 +291,14 @@ inline constexpr struct causal_conv_fn {
     using element = typename decltype(xs)::value_type const;
     tensor_view<element, 3> const from = xs;
     detail::causal_block const block(from, ws, ys, r, detail::past_caches(ys));
-    // Pieces of four times the pointwise grain: each reads width - 1 tokens of the piece before again.
-    index const length = xs.extent(1), share = 4 * detail::pointwise_grain / xs.extent(2);
-    index const tokens = share < 8 ? 8 : detail::round_to_multiple(share, detail::causal_tokens),
-                pieces = detail::divide_up(length, tokens);
+    // Pieces of four times the pointwise grain: each reads the inputs before its own again.
+    index const share = 4 * detail::pointwise_grain / (block.side() * xs.extent(2));
+    index const each = share < 2 ? 2 : share, tiles = block.tiles(), pieces = detail::divide_up(tiles, each);
     detail::parallel_for(policy, xs.extent(0) * pieces, [&](index item, index) TERN_LAMBDA {
-      index const begin = item % pieces * tokens;
-      block.run(item / pieces, begin, detail::least(begin + tokens, length));
+      index const begin = item % pieces * each;
+      block.run(item / pieces, begin, detail::least(begin + each, tiles));
     });
-    if (r.state.data() != nullptr) detail::keep_inputs(from, r.state);
+    if (r.state.data() != nullptr) detail::keep_inputs(from, r);
   }
 
  private:
@@ -261,11 +315,15 @@ inline constexpr struct causal_conv_fn {
       detail::expect_rows(op, "bias", r.bias);
       detail::expect_extent(op, "bias", r.bias, 0, "x", x, 2);
     }
+    detail::expect(r.dilation.count == 1 && r.dilation[0] >= 1, op, "dilation", r.dilation[0], "one number, at least 1");
     if (!r.has_state) return;
     detail::expect_rows(op, "conv_state", r.state);
     detail::expect_extent(op, "conv_state", r.state, 0, "x", x, 0);
-    detail::expect_equal(op, "conv_state.extent(1)", r.state.extent(1), "w.extent(0) - 1", w.extent(0) - 1);
+    index const kept = (w.extent(0) - 1) * r.dilation[0];
+    detail::expect_equal(op, "conv_state.extent(1)", r.state.extent(1), "(w.extent(0) - 1) dilation", kept);
     detail::expect_extent(op, "conv_state", r.state, 2, "x", x, 2);
+    if (r.first != nullptr)
+      detail::expect(*r.first == 0 || (*r.first > 0 && *r.first < kept), op, "conv_state's first row", *r.first, "one of the state's");
   }
 } causal_conv{};
 

@@ -60,7 +60,7 @@ inline ranked_order kth_in(std::int32_t* v, index n, index k, std::int32_t low, 
   while (true) {
     std::uint32_t const range = static_cast<std::uint32_t>(high) - static_cast<std::uint32_t>(low);
     if (range == 0) return {low, k};
-    int const width = std::bit_width(range), shift = width > 8 ? width - 8 : 0;
+    int const width = static_cast<int>(std::bit_width(range)), shift = width > 8 ? width - 8 : 0;
     auto const bucket_of = [&](std::int32_t x)
                                TERN_LAMBDA { return (static_cast<std::uint32_t>(x) - static_cast<std::uint32_t>(low)) >> shift; };
     std::int32_t histogram[256] = {};

@@ -12,6 +12,7 @@
 ///     silu        4 ulp            may be zero below -87.33; -inf gives NaN, as the formula
 ///     gelu_tanh   2^-21 |x|        -inf gives NaN, as the formula
 ///     gelu        2^-21 |x|        -inf gives NaN, as the formula
+///     sin         2^-23            for |x| <= 8192; beyond, some number from -1 to 1
 ///
 /// Without fused multiply-add (SSE) the bounds are 1 ulp wider. Polynomials are minimax, fitted by reweighted least squares
 /// on Chebyshev points, with coefficients rounded to f32 one after the other.
@@ -145,6 +146,22 @@ TERN_INLINE pack<float> gelu(pack<float> x) {
   p = fma(p, t, pack<float>(0x1.20db24p-3f));
   pack<float> const tail = p * t * exp_nonpositive(x * x * pack<float>(-0.5f));
   return x * select(x < pack<float>(0.f), tail, pack<float>(1.f) - tail);
+}
+
+/// The sine. x = n pi + r with n whole and |r| <= pi / 2 and what rounding x / pi adds; sin x = +-(r + r^3 p(r^2)); p has degree 3, error
+/// 2^-27 of sin r. pi is split in three, so that n times the first and the second is exact.
+TERN_INLINE pack<float> sin(pack<float> x) {
+  pack<float> const n = round(x * pack<float>(0x1.45f306p-2f));
+  pack<float> r = fnma(n, pack<float>(0x1.92p+1f), x);
+  r = fnma(n, pack<float>(0x1.fb6p-11f), r);
+  r = fnma(n, pack<float>(-0x1.777a5cp-24f), r);
+  pack<float> const square = r * r;
+  pack<float> p(0x1.5dc84ap-19f);
+  p = fma(p, square, pack<float>(-0x1.9f70eap-13f));
+  p = fma(p, square, pack<float>(0x1.110edap-7f));
+  p = fma(p, square, pack<float>(-0x1.55554cp-3f));
+  pack<float> const y = min(pack<float>(1.f), max(pack<float>(-1.f), fma(p * square, r, r)));
+  return bit_cast<float>(bit_cast<std::int32_t>(y) ^ shift_left<31>(to_int(n)));
 }
 
 }  // namespace simd

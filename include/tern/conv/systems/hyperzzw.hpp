@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// @file conv/systems/hyperzzw.hpp
+/// The HyperZZW operator: a hidden activation Z times a hyper-kernel W, element by element, is the kernel that Z is convolved with.
+///
+///     y_bc = (w_c .* z_bc) * z_bc
+///
+///     hyperzzw(policy, z, w, y, options...)          sequences: a causal convolution; long_mode and other options of long_conv
+///     hyperzzw(policy, z, w, y)                      images: zeros around, tap ((height - 1) / 2, (width - 1) / 2) on each position
+///     hyperzzw_product(policy, z, w, y)              square images: the product of the matrices w_c .* z_bc and z_bc
+///     hyperzzw_local(policy, z, w, y, options...)    small kernels: w_c .* z_bc, z_bc averaged over as many parts as the kernel has
+///                                                    taps; same_padding; other options of depthwise_conv, which correlates: taps
+///                                                    are not turned around, as in all convolutions of neural networks
+///
+/// An image is convolved as one sequence, its rows one after the other with zeros between them, half a row each. W comes from a network of
+/// positions, such as implicit_filter (conv/long_implicit.hpp).
+///
+/// Shapes  z, y (batch, channels, n) or (batch, channels, height, width), w (channels, n) or (channels, height, width); hyperzzw_local: w
+///         (channels, taps) or (channels, rows, columns). f32, any strides.
+/// Errors  extents that do not fit; y that is z.
+/// Error   of long_conv, matmul and depthwise_conv, for kernels w .* z that are rounded once.
+/// Memory  scratch from the policy: the kernels of sequences, as much as z; of images about five times a sample, and several small ones at
+///         a time; else a channel's kernel, or the local ones.
+/// Source  Zhang 2024, "HyperZ.Z.W Operator Connects Slow-Fast Networks for Full Context Interaction", arXiv:2401.17948, for the operator;
+///         github.com/hyperevolnet/Terminator, models/modules/hyperzzw.py, whose global one is hyperzzw_product, and magnet.py (MAGNet_L),
+///         where local kernels see z as its average by taps. There the average is over the batch too, and passes through layers.
+
+#include <tern/conv/depthwise_conv.hpp>
+#include <tern/conv/long_conv.hpp>
+#include <tern/matmul/matmul.hpp>
+
+namespace tern {
+namespace detail {
+inline namespace TERN_ABI {
+
+/// Images (height, width) as sequences: rows a pitch apart, so that what a row's products reach beyond it meets nothing that is kept. Zeros
+/// before the kernel bring its tap ((height - 1) / 2, (width - 1) / 2) to the middle.
+struct zzw_plane {
+  index height, width, pitch, length, lead, taps;
+
+  TERN_INLINE zzw_plane(index h, index w) : height(h), width(w), pitch(w + w / 2) {
+    length = (h - 1) * pitch + w;
+    lead = length - 1 - 2 * ((h - 1) / 2 * pitch + (w - 1) / 2);
+    taps = lead + length;
+  }
+  /// Floats of an image, its kernel and its result.
+  TERN_INLINE index floats() const { return 2 * length + taps; }
+  /// Numbers (i, j) in their places, zeros between rows.
+  template <class F>
+  TERN_INLINE void spread(float* to, F const& number) const {
+    for (index i = 0; i < length; ++i) to[i] = 0;
+    for (index i = 0; i < height; ++i)
+      for (index j = 0; j < width; ++j) to[i * pitch + j] = number(i, j);
+  }
+};
+
+/// A convolution of images, in memory of plane.floats() for each.
+inline void zzw_images(cpu_policy const& policy, zzw_plane const& plane, tensor_view<float const, 4> const& z,
+                       tensor_view<float const, 3> const& w, tensor_view<float, 4> const& y, float* memory) {
+  index const samples = z.extent(0), channels = z.extent(1), rows = samples * channels, n = plane.length;
+  auto const images = tern::view(memory, samples, channels, n), results = tern::view(memory + rows * n, samples, channels, n);
+  auto const kernels = tern::view(memory + 2 * rows * n, samples, channels, plane.taps);
+  parallel_for(policy, rows, [&](index row, index) TERN_LAMBDA {
+    index const b = row / channels, c = row % channels;
+    float* const kernel = &kernels(b, c, 0);
+    for (index i = 0; i < plane.lead; ++i) kernel[i] = 0;
+    plane.spread(kernel + plane.lead, [&](index i, index j) TERN_LAMBDA { return w(c, i, j) * z(b, c, i, j); });
+    plane.spread(&images(b, c, 0), [&](index i, index j) TERN_LAMBDA { return z(b, c, i, j); });
+  });
+  long_conv(policy, images, kernels, results, long_mode::same);
+  parallel_for(policy, rows, [&](index row, index) TERN_LAMBDA {
+    index const b = row / channels, c = row % channels;
+    for (index i = 0; i < plane.height; ++i)
+      for (index j = 0; j < plane.width; ++j) y(b, c, i, j) = results(b, c, i * plane.pitch + j);
+  });
+}
+
+/// The mean of z over part (i, j) of (rows, columns): of whole positions, parts may share their borders.
+inline float zzw_mean(tensor_view<float const, 2> const& z, index rows, index columns, index i, index j) {
+  index const i0 = i * z.extent(0) / rows, i1 = divide_up((i + 1) * z.extent(0), rows);
+  index const j0 = j * z.extent(1) / columns, j1 = divide_up((j + 1) * z.extent(1), columns);
+  double sum = 0;
+  for (index a = i0; a < i1; ++a)
+    for (index b = j0; b < j1; ++b) sum += static_cast<double>(z(a, b));
+  return static_cast<float>(sum / static_cast<double>((i1 - i0) * (j1 - j0)));
+}
+
+/// A view with an image's height of 1.
+template <class T, int Rank>
+TERN_INLINE tensor_view<T, Rank + 1> one_row(tensor_view<T, Rank> const& v) {
+  shape<Rank + 1> extents{}, strides{};
+  for (int d = 0; d < Rank; ++d) {
+    int const to = d < Rank - 1 ? d : Rank;
+    extents.extents[to] = v.extent(d);
+    strides.extents[to] = v.stride(d);
+  }
+  extents.extents[Rank - 1] = 1;
+  return {v.data(), extents, strides};
+}
+
+/// Fails unless y is like z and w like one sample of it.
+template <int Rank>
+inline void check_zzw(char const* op, tensor_view<float const, Rank> const& z, tensor_view<float const, Rank - 1> const& w,
+                      tensor_view<float, Rank> const& y) {
+  for (int d = 1; d < Rank; ++d) expect_extent(op, "w", w, d - 1, "z", z, d);
+  for (int d = 0; d < Rank; ++d) expect_extent(op, "y", y, d, "z", z, d);
+  expect_own_memory(op, "y", y.data(), "z", z.data(), z.size());
+}
+
+}  // namespace TERN_ABI
+}  // namespace detail
+
+inline namespace TERN_ABI {
+
+/// hyperzzw(policy, z, w, y, options...): see the top of this file.
+inline constexpr struct hyperzzw_fn {
+  template <detail::long_option... Options>
+  void operator()(cpu_policy const& policy, tensor_view<float const, 3> const& z, tensor_view<float const, 2> const& w,
+                  tensor_view<float, 3> const& y, Options const&... options) const {
+    detail::check_zzw("hyperzzw", z, w, y);
+    if (z.size() == 0) return;
+    workspace::lease const memory(policy.scratch(), static_cast<std::size_t>(z.size()) * sizeof(float));
+    auto const kernels = tern::view(reinterpret_cast<float*>(memory.data()), z.extent(0), z.extent(1), z.extent(2));
+    detail::parallel_for(policy, z.extent(0) * z.extent(1), [&](index row, index) TERN_LAMBDA {
+      index const b = row / z.extent(1), c = row % z.extent(1);
+      for (index i = 0; i < z.extent(2); ++i) kernels(b, c, i) = w(c, i) * z(b, c, i);
+    });
+    long_conv(policy, z, kernels, y, options...);
+  }
+  void operator()(cpu_policy const& policy, tensor_view<float const, 4> const& z, tensor_view<float const, 3> const& w,
+                  tensor_view<float, 4> const& y) const {
+    detail::check_zzw("hyperzzw", z, w, y);
+    if (z.size() == 0) return;
+    detail::zzw_plane const plane(z.extent(2), z.extent(3));
+    index const sample = z.extent(1) * plane.floats(), batch = z.extent(0);
+    index const together = detail::least(batch, sample < most_floats ? most_floats / sample : 1);
+    workspace::lease const memory(policy.scratch(), static_cast<std::size_t>(together * sample) * sizeof(float));
+    for (index first = 0; first < batch; first += together) {
+      index const end = detail::least(batch, first + together);
+      detail::zzw_images(policy, plane, z.slice(0, first, end), w, y.slice(0, first, end), reinterpret_cast<float*>(memory.data()));
+    }
+  }
+
+ private:
+  static constexpr index most_floats = index{1} << 20;  // of several samples: enough for all threads
+} hyperzzw{};
+
+/// hyperzzw_product(policy, z, w, y): see the top of this file.
+inline constexpr struct hyperzzw_product_fn {
+  void operator()(cpu_policy const& policy, tensor_view<float const, 4> const& z, tensor_view<float const, 3> const& w,
+                  tensor_view<float, 4> const& y) const {
+    detail::check_zzw("hyperzzw_product", z, w, y);
+    index const side = z.extent(2);
+    detail::expect_equal("hyperzzw_product", "z.extent(3)", z.extent(3), "z.extent(2)", side);
+    workspace::lease const memory(policy.scratch(), static_cast<std::size_t>(side * side) * sizeof(float));
+    auto const kernel = tern::view(reinterpret_cast<float*>(memory.data()), side, side);
+    for (index b = 0; b < z.extent(0); ++b)
+      for (index c = 0; c < z.extent(1); ++c) {
+        auto const from = z[b][c], with = w[c];
+        for (index i = 0; i < side; ++i)
+          for (index j = 0; j < side; ++j) kernel(i, j) = with(i, j) * from(i, j);
+        matmul(policy, from.transposed(0, 1), kernel, y[b][c].transposed(0, 1));  // weights lie in rows: z is not the weights
+      }
+  }
+} hyperzzw_product{};
+
+/// hyperzzw_local(policy, z, w, y, options...): see the top of this file.
+inline constexpr struct hyperzzw_local_fn {
+  template <detail::depthwise_option<2>... Options>
+  void operator()(cpu_policy const& policy, tensor_view<float const, 4> const& z, tensor_view<float const, 3> const& w,
+                  tensor_view<float, 4> const& y, Options const&... options) const {
+    detail::expect_extent("hyperzzw_local", "w", w, 0, "z", z, 1);
+    index const batch = z.extent(0), channels = z.extent(1), rows = w.extent(1), columns = w.extent(2);
+    if (z.size() == 0) return;
+    workspace::lease const memory(policy.scratch(), static_cast<std::size_t>(batch * w.size()) * sizeof(float));
+    auto const kernels = tern::view(reinterpret_cast<float*>(memory.data()), batch, channels, rows, columns);
+    detail::parallel_for(policy, batch * channels, [&](index row, index) TERN_LAMBDA {
+      index const b = row / channels, c = row % channels;
+      for (index i = 0; i < rows; ++i)
+        for (index j = 0; j < columns; ++j) kernels(b, c, i, j) = w(c, i, j) * detail::zzw_mean(z[b][c], rows, columns, i, j);
+    });
+    depthwise_conv(policy, z, kernels, y, channels_first{}, same_padding{}, options...);
+  }
+  template <detail::depthwise_option<2>... Options>
+  void operator()(cpu_policy const& policy, tensor_view<float const, 3> const& z, tensor_view<float const, 2> const& w,
+                  tensor_view<float, 3> const& y, Options const&... options) const {
+    (*this)(policy, detail::one_row(z), detail::one_row(w), detail::one_row(y), options...);
+  }
+} hyperzzw_local{};
+
+}  // namespace TERN_ABI
+}  // namespace tern

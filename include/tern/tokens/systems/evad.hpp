@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// @file tokens/systems/evad.hpp
+/// EVAD: of a video, all tokens of the keyframe stay, and those of other frames that the keyframe, above all, attends to.
+///
+///     evad(policy, q, k, lse, key_tokens, keep, weight, scores, kept)
+///
+///     score_j = mean over heads and all queries i of w_i softmax(q k^T / sqrt(dim))_ij,   w_i = `weight` for the keyframe's queries, or 1
+///     kept: the first `key_tokens` tokens, and of the others the largest scores, ceil(keep tokens) in all
+///
+/// Shapes    q, k (samples, heads, tokens, dim), the keyframe's tokens first; lse (samples, heads, tokens) as the attention call wrote it;
+///           scores (samples, tokens) f32; kept index_lists. gather_tokens moves tokens and their numbers in the video.
+/// keep = 1  keeps all. weight > 0.
+/// Composition  attention_received with lse_i - log(w_i), select_tokens with protected first ones.
+/// Memory    from the policy: a number a query and head, and what these take.
+/// Cost      2 heads tokens^2 dim flop: half of an attention call.
+/// Source    Chen et al. 2023, arXiv:2304.08451; projects/evad/models/vit_model.py of its authors.
+
+#include <tern/tokens/attention_received.hpp>
+#include <tern/tokens/keep_schedule.hpp>
+#include <tern/tokens/select_tokens.hpp>
+
+namespace tern {
+inline namespace TERN_ABI {
+
+/// evad(policy, q, k, lse, key_tokens, keep, weight, scores, kept): see the top of this file.
+inline constexpr struct evad_fn {
+  template <tensor_like Q, tensor_like K, tensor_like L>
+  void operator()(cpu_policy const& policy, Q&& q, K&& k, L&& lse, index key_tokens, double keep, float weight,
+                  tensor_view<float, 2> const& scores, index_lists const& kept) const {
+    constexpr char const* op = "evad";
+    tensor_view<float const, 3> const l = tern::view(lse);
+    index const samples = l.extent(0), heads = l.extent(1), tokens = l.extent(2);
+    detail::expect_ratio(op, keep);
+    detail::expect(key_tokens >= 0 && key_tokens <= tokens, op, "key_tokens", key_tokens, "0 to the number of tokens");
+    detail::expect(weight > 0, op, "the sign of weight", weight < 0 ? -1 : 0, "that of a positive number");
+    workspace::lease const memory(policy.scratch(), static_cast<std::size_t>(samples * heads * tokens) * sizeof(float));
+    auto const shifted = tern::view(reinterpret_cast<float*>(memory.data()), samples, heads, tokens);
+    float const logarithm = simd::reduce_max(simd::log(floats(weight)));
+    for (index b = 0; b < samples; ++b)
+      for (index h = 0; h < heads; ++h)
+        for (index i = 0; i < tokens; ++i) shifted(b, h, i) = l(b, h, i) - (i < key_tokens ? logarithm : 0.f);
+    attention_received(policy, q, k, shifted, {0, tokens}, scores);
+    select_tokens(policy, scores, detail::share_of(keep, tokens), protect{key_tokens, 0}, kept);
+  }
+} evad{};
+
+}  // namespace TERN_ABI
+}  // namespace tern

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// @file tokens/systems/expediting_vit.hpp
+/// Expediting ViT: neighboring tokens are clustered to a small image without training, and the full one is put together again from it.
+///
+///     expediting_cluster(policy, x, {H, W}, {.temperature = 0.05, .iterations = 5, .reach = 3}, s, {h, w})
+///     expediting_reconstruct(policy, x, s, refined, {.temperature = 0.05, .nearest = 20}, y)
+///
+///     s starts as x pooled to h x w; then, as often as there are iterations,
+///         A_ip = softmax over p of -temperature |x_i - s_p|^2, over the clusters at most `reach` rows and columns from token i's own
+///         s_p = sum_i A_ip x_i / sum_i A_ip
+///     y_i = sum_p softmax over p of -temperature |x_i - s_p|^2 refined_p, over the `nearest` clusters p of token i
+///
+/// Shapes    x (samples, H W, channels), s, refined (samples, h w, channels), y (samples, H W, channels) f32, rows contiguous; s of the
+///           clustering, and what the layers between made of it. Token (r, c)'s own cluster is (r h / H, c w / W).
+/// Composition  |x - s|^2 = |x|^2 - 2 x . s + |s|^2, whose parts of one row cancel in its softmax: an iteration is an attention call
+/// without
+///           values for the log-sum-exp of each token, and one in which clusters ask tokens with scores 2 temperature x . s - lse.
+///           Reconstruction: top_keys of an attention call, softmax, mix_tokens.
+/// Memory    from the policy: for one sample a byte for each pair of a token and a cluster, 2 numbers a token, channels + 1 a cluster, and
+///           2 nearest a token.
+/// Cost      4 H W h w channels flop an iteration, less what the reach hides, and 2 H W h w channels for the reconstruction.
+/// Source    Liang et al. 2022, arXiv:2210.01035 (section 3). Its authors' hourglass_image_encoder.py of Expedit-SAM is followed but for
+/// the
+///           weights of the reconstruction, which sum up to one in the paper and have a sum of squares of one there.
+
+#include <tern/attention/additive_mask.hpp>
+#include <tern/attention/attention.hpp>
+#include <tern/attention/dense_mask.hpp>
+#include <tern/pointwise/softmax.hpp>
+#include <tern/tokens/mix_tokens.hpp>
+#include <tern/tokens/pool_grid.hpp>
+
+namespace tern {
+
+/// How tokens are clustered and put together again: see the top of this file.
+struct expediting_options {
+  float temperature = 0.05f;
+  index iterations = 5;
+  index reach = 3;
+  index nearest = 20;
+};
+
+namespace detail {
+inline namespace TERN_ABI {
+
+/// One row of numbers for all queries.
+TERN_INLINE additive_mask<2> for_all_queries(float const* numbers, index queries, index keys) {
+  return additive_mask<2>(tensor_view<float const, 2>(numbers, shape<2>{{queries, keys}}, shape<2>{{0, 1}}));
+}
+/// to_i = factor |x_i|^2
+TERN_INLINE void scaled_squares(cpu_policy const& policy, tensor_view<float const, 2> const& x, float factor, float* to) {
+  for_rows(policy, x.extent(0), x.extent(1), [&](index i) TERN_LAMBDA {
+    float const* const row = x.data() + i * x.stride(0);
+    to[i] = factor * sum_packs(x.extent(1), [&](index c, auto part) TERN_LAMBDA {
+              simd::pack<float> const e = load(row + c, part);
+              return e * e;
+            });
+  });
+}
+/// No values, for `rows` keys or queries.
+TERN_INLINE tensor_view<float, 2> no_columns(index rows) { return {nullptr, shape<2>{{rows, 0}}, shape<2>{{0, 1}}}; }
+
+}  // namespace TERN_ABI
+}  // namespace detail
+
+inline namespace TERN_ABI {
+
+/// expediting_cluster(policy, x, grid, options, s, small): see the top of this file.
+inline constexpr struct expediting_cluster_fn {
+  void operator()(cpu_policy const& policy, tensor_view<float const, 3> const& x, shape<2> const& grid, expediting_options const& how,
+                  tensor_view<float, 3> const& s, shape<2> const& small) const {
+    index const samples = x.extent(0), tokens = x.extent(1), clusters = s.extent(1), channels = x.extent(2);
+    detail::expect(how.iterations >= 0, "expediting_cluster", "iterations", how.iterations, "at least 0");
+    detail::expect(how.reach >= 0, "expediting_cluster", "reach", how.reach, "at least 0");
+    pool_grid(policy, x, grid, s, small);
+    std::size_t const pairs = workspace::rounded(static_cast<std::size_t>(tokens * clusters));
+    workspace::lease const memory(policy.scratch(),
+                                  pairs + static_cast<std::size_t>(clusters * (channels + 1) + 2 * tokens) * sizeof(float));
+    auto const near = tern::view(reinterpret_cast<unsigned char*>(memory.data()), tokens, clusters);
+    auto* const squares = reinterpret_cast<float*>(memory.data() + pairs);  // (clusters)
+    auto const lse = tern::view(squares + clusters, tokens), minus = tern::view(lse.data() + tokens, tokens);
+    auto const next = tern::view(minus.data() + tokens, clusters, channels);
+    mark(grid, small, how.reach, near);
+    for (index b = 0; b < samples; ++b)
+      for (index n = 0; n < how.iterations; ++n) {
+        tensor_view<float const, 2> const centers = s[b];
+        detail::scaled_squares(policy, centers, -how.temperature, squares);
+        attention(policy, x[b], centers, detail::no_columns(clusters), detail::no_columns(tokens), scale{2 * how.temperature},
+                  detail::for_all_queries(squares, tokens, clusters), dense_mask(near), log_sum_exp{lse});
+        for (index i = 0; i < tokens; ++i) minus[i] = -lse[i];
+        attention(policy, centers, x[b], x[b], next, scale{2 * how.temperature}, detail::for_all_queries(minus.data(), clusters, tokens),
+                  dense_mask(near.transposed(0, 1)));
+        for (index p = 0; p < clusters; ++p) detail::convert_row(&next(p, 0), &s(b, p, 0), channels);
+      }
+  }
+
+ private:
+  /// Which clusters a token may belong to.
+  static void mark(shape<2> const& grid, shape<2> const& small, index reach, tensor_view<unsigned char, 2> const& near) noexcept {
+    index const width = grid.extents[1], w = small.extents[1];
+    auto const within = [&](index a, index b) TERN_LAMBDA { return a - b <= reach && b - a <= reach; };
+    for (index i = 0; i < near.extent(0); ++i) {
+      index const row = i / width * small.extents[0] / grid.extents[0], column = i % width * w / width;
+      for (index p = 0; p < near.extent(1); ++p) near(i, p) = within(p / w, row) && within(p % w, column);
+    }
+  }
+} expediting_cluster{};
+
+/// expediting_reconstruct(policy, x, s, refined, options, y): see the top of this file.
+inline constexpr struct expediting_reconstruct_fn {
+  void operator()(cpu_policy const& policy, tensor_view<float const, 3> const& x, tensor_view<float const, 3> const& s,
+                  tensor_view<float const, 3> const& refined, expediting_options const& how, tensor_view<float, 3> const& y) const {
+    constexpr char const* op = "expediting_reconstruct";
+    index const samples = x.extent(0), tokens = x.extent(1), clusters = s.extent(1), k = how.nearest;
+    detail::expect(k >= 1 && k <= clusters, op, "nearest", k, "1 to the number of clusters");
+    detail::expect_extent(op, "s", s, 0, "x", x, 0);
+    detail::expect_extent(op, "s", s, 2, "x", x, 2);
+    detail::expect_extent(op, "refined", refined, 1, "s", s, 1);
+    workspace::lease const memory(policy.scratch(), static_cast<std::size_t>(clusters + 2 * samples * tokens * k) * sizeof(float));
+    auto* const squares = reinterpret_cast<float*>(memory.data());  // (clusters)
+    auto const scores = tern::view(squares + clusters, samples, tokens, k);
+    auto const ids = tern::view(reinterpret_cast<std::int32_t*>(squares + clusters + samples * tokens * k), samples, tokens, k);
+    for (index b = 0; b < samples; ++b) {
+      detail::scaled_squares(policy, s[b], -how.temperature, squares);
+      attention(policy, x[b], s[b], detail::no_columns(clusters), detail::no_columns(tokens), scale{2 * how.temperature},
+                detail::for_all_queries(squares, tokens, clusters), top_keys{ids[b], scores[b]});
+    }
+    softmax(policy, scores, scores);
+    mix_tokens(policy, ids, scores, refined, y);
+  }
+} expediting_reconstruct{};
+
+}  // namespace TERN_ABI
+}  // namespace tern

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// @file tokens/systems/pyra.hpp
+/// PYRA, parallel yielding re-activation: token merging in which what is merged away is first modulated by learned weights.
+///
+///     pyra(policy, metric, weights, {.always = {1}}, map, sizes, merged_sizes, x, y)
+///
+///     P_p = LayerNorm(x_from(p) + x_to(p)),   w1 = 2 sigmoid(sum_p u_p P_p),   w2_p = 2 sigmoid(P_p . v) - 1
+///     x_from(p) <- x_from(p) + (x_from(p) w1) w2_p,   then as in tome.hpp
+///
+/// Shapes    weights: u (r), v, gain, bias (channels) f32; x, y (samples, tokens, channels) f32, f16 or bf16; all else as in tome.hpp, the
+///           r best pairs, the best with u_0.
+/// v = 0     is ToMe to the bit.
+/// Composition  bipartite_matching, layer_norm, two matmuls, average_tokens.
+/// Memory    from the policy: a copy of x, r channels floats, and what these take.
+/// Source    Xiong et al. 2024, arXiv:2403.09192, by its authors' code.
+
+#include <tern/pointwise/layer_norm.hpp>
+#include <tern/tokens/systems/tome.hpp>
+
+namespace tern {
+
+/// What is learned: see the top of this file.
+struct pyra_weights {
+  tensor_view<float const, 1> u;              // (r)
+  tensor_view<float const, 1> v, gain, bias;  // (channels)
+  float eps = 1e-5f;
+};
+
+namespace detail {
+inline namespace TERN_ABI {
+
+/// The columns of a matrix as weights.
+struct column_rows {
+  tensor_view<float const, 2> of;
+  index rows = of.extent(1), columns = of.extent(0);
+  void decode(index row, index k0, index k1, float* out) const {
+    for (index k = k0; k < k1; ++k) out[k - k0] = of(k, row);
+  }
+};
+
+/// 2 / (1 + e^-x) + add, in place.
+TERN_INLINE void twice_sigmoid(float* x, index n, float add) {
+  using pack = simd::pack<float>;
+  each_pack(0, n,
+            [&](index i, auto part) TERN_LAMBDA { store(x + i, simd::fma(pack(2.f), simd::sigmoid(load(x + i, part)), pack(add)), part); });
+}
+
+}  // namespace TERN_ABI
+}  // namespace detail
+
+inline namespace TERN_ABI {
+
+/// pyra(policy, metric, weights, options, map, sizes, merged_sizes, x, y): see the top of this file.
+inline constexpr struct pyra_fn {
+  template <tensor_like M, tensor_like X, tensor_like Y>
+  void operator()(cpu_policy const& policy, M&& metric, pyra_weights const& weights, matching_options const& options, token_map const& map,
+                  tensor_view<float const, 2> const& sizes, tensor_view<float, 2> const& merged_sizes, X&& x, Y&& y) const {
+    auto const from = tern::view(x);
+    auto const m = tern::view(metric);
+    using element = typename view_of<X>::value_type;
+    index const samples = from.extent(0), tokens = from.extent(1), channels = from.extent(2), r = weights.u.extent(0);
+    check(from, weights);
+    index const most = detail::least(r, bipartite_sources(m.extent(1), options.always));
+    detail::leased_pairs const own(policy, samples, most);
+    bipartite_matching(policy, m, r, own.pairs, options);
+    map_merged(own.pairs, map, options.lengths);
+    std::size_t const copy_bytes = workspace::rounded(static_cast<std::size_t>(from.size()) * sizeof(element));
+    workspace::lease const memory(policy.scratch(),
+                                  copy_bytes + static_cast<std::size_t>(most * channels + channels + most) * sizeof(float));
+    auto const copy = tern::view(reinterpret_cast<element*>(memory.data()), samples, tokens, channels);
+    auto* const sums = reinterpret_cast<float*>(memory.data() + copy_bytes);  // (most, channels)
+    for (index b = 0; b < samples; ++b) {
+      for (index i = 0; i < tokens; ++i) detail::copy_token(&from(b, i, 0), &copy(b, i, 0), channels);
+      modulate(policy, own.pairs, b, weights, copy[b], sums, sums + most * channels);
+    }
+    average_tokens(policy, map, sizes, merged_sizes, moved{copy, y});
+  }
+
+ private:
+  /// Changes the tokens of a sample that are merged away; w1: memory for it and for w2.
+  template <class T>
+  static void modulate(cpu_policy const& policy, token_pairs const& pairs, index b, pyra_weights const& weights, tensor_view<T, 2> const& x,
+                       float* sums, float* w1) {
+    index const count = pairs.count(b), channels = x.extent(1);
+    if (count == 0) return;
+    float* const w2 = w1 + channels;
+    for (index p = 0; p < count; ++p) {
+      T const *const from = &x(pairs.from(b, p), 0), *const to = &x(pairs.to(b, p), 0);
+      detail::each_pack(0, channels, [&](index c, auto part) TERN_LAMBDA {
+        detail::store(sums + p * channels + c, detail::load(from + c, part) + detail::load(to + c, part), part);
+      });
+    }
+    auto const normed = tern::view(sums, count, channels);
+    layer_norm(policy, normed, weights.gain, weights.bias, normed, weights.eps);
+    tensor_view<float const, 2> const u(weights.u.data(), shape<2>{{1, count}}, shape<2>{{0, weights.u.stride(0)}});
+    matmul(policy, u, detail::column_rows{normed}, tern::view(w1, 1, channels));
+    matmul(policy, normed, weights.v.expanded(), tern::view(w2, count, 1));
+    detail::twice_sigmoid(w1, channels, 0.f);
+    detail::twice_sigmoid(w2, count, -1.f);
+    for (index p = 0; p < count; ++p) {
+      T* const row = &x(pairs.from(b, p), 0);
+      detail::each_pack(0, channels, [&](index c, auto part) TERN_LAMBDA {
+        simd::pack<float> const e = detail::load(row + c, part);
+        detail::store(row + c, e + e * detail::load(w1 + c, part) * simd::pack<float>(w2[p]), part);
+      });
+    }
+  }
+  template <class V>
+  static void check(V const& x, pyra_weights const& weights) {
+    constexpr char const* op = "pyra";
+    detail::expect_rows(op, "x", x);
+    for (auto const* w : {&weights.v, &weights.gain, &weights.bias}) {
+      detail::expect_rows(op, "v, gain or bias", *w);
+      detail::expect_extent(op, "v, gain or bias", *w, 0, "x", x, 2);
+    }
+  }
+} pyra{};
+
+}  // namespace TERN_ABI
+}  // namespace tern

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// @file tokens/systems/tome.hpp
+/// Token merging (ToMe): in each layer the r most similar pairs of tokens become one, weighted by how many tokens they stand for.
+///
+///     tome(policy, metric, r, {.always = {1}}, map, sizes, merged_sizes, moved{x, y}, ...)
+///
+///     pairs as bipartite_matching(policy, metric, r) finds them;   y_j = sum of s_i x_i / sum of s_i over the tokens i that became j
+///
+/// Shapes    metric (samples, tokens, dim): the mean of keys over heads; map, sizes, merged_sizes and tensors as in average_tokens.hpp.
+/// r = 0     changes no bit. Attention takes proportional{log sizes} (tokens/proportional.hpp) wherever sizes are not one.
+/// Composition  bipartite_matching, map_merged, average_tokens.
+/// Memory    from the policy: 12 bytes a pair, and what these take.
+/// Source    Bolya et al. 2023, arXiv:2210.09461; its code, tome/merge.py, where what is left of every other token stands before the rest,
+///           while here tokens keep their order.
+
+#include <tern/tokens/average_tokens.hpp>
+#include <tern/tokens/bipartite_matching.hpp>
+
+namespace tern {
+namespace detail {
+inline namespace TERN_ABI {
+
+/// Pairs in memory of the policy's.
+class leased_pairs {
+ public:
+  TERN_INLINE leased_pairs(cpu_policy const& policy, index samples, index most)
+      : memory_(policy.scratch(), static_cast<std::size_t>(samples * (3 * most + 1)) * 4) {
+    auto* const at = reinterpret_cast<std::int32_t*>(memory_.data());
+    index const each = samples * most;
+    pairs = {tern::view(at, samples, most), tern::view(at + each, samples, most),
+             tern::view(reinterpret_cast<float*>(at + 2 * each), samples, most), tern::view(at + 3 * each, samples)};
+  }
+  token_pairs pairs;
+
+ private:
+  workspace::lease memory_;
+};
+
+}  // namespace TERN_ABI
+}  // namespace detail
+
+inline namespace TERN_ABI {
+
+/// tome(policy, metric, r, options, map, sizes, merged_sizes, moved...): see the top of this file.
+inline constexpr struct tome_fn {
+  template <tensor_like M, class... From, class... To>
+  void operator()(cpu_policy const& policy, M&& metric, index r, matching_options const& options, token_map const& map,
+                  tensor_view<float const, 2> const& sizes, tensor_view<float, 2> const& merged_sizes,
+                  moved<From, To> const&... tensors) const {
+    auto const m = tern::view(metric);
+    index const sources = bipartite_sources(m.extent(1), options.always);
+    detail::leased_pairs const own(policy, m.extent(0), r < 0 ? 0 : detail::least(r, sources));
+    bipartite_matching(policy, m, r, own.pairs, options);
+    map_merged(own.pairs, map, options.lengths);
+    average_tokens(policy, map, sizes, merged_sizes, tensors...);
+  }
+} tome{};
+
+}  // namespace TERN_ABI
+}  // namespace tern
