@@ -154,17 +154,16 @@ std::vector<method> const& methods() {
   using tern::others;
   static std::vector<method> const all = {
       {"merge", "ToMe: the most similar become one", make<merging, in_the_middle>},
-      {"merge by layer", "ToMe, some in each layer", make<merging, in_each_layer>},
-      {"Turbo .01", "", make<merging, in_each_layer, 0.01F>},
-      {"Turbo .03", "", make<merging, in_each_layer, 0.03F>},
-      {"Turbo .1", "", make<merging, in_each_layer, 0.1F>},
-      {"DiffRate", "half of the others", make<dropping_and_merging, in_the_middle>},
-      {"DiffRate by layer", "half of the others", make<dropping_and_merging, in_each_layer>},
-      {"prune", "what gets the most attention", make<by_attention, in_the_middle>},
+      {"merge by layer", "the same, some in each layer", make<merging, in_each_layer>},
+      {"Turbo by layer", "the same, what [CLS] looks at rather not", make<merging, in_each_layer, 0.1F>},
+      {"DiffRate", "what [CLS] looks at least goes, half of it into similar ones", make<dropping_and_merging, in_the_middle>},
+      {"DiffRate by layer", "the same, some in each layer", make<dropping_and_merging, in_each_layer>},
+      {"prune", "what [CLS] looks at most stays", make<by_attention, in_the_middle>},
       {"prune by layer", "the same, some in each layer", make<by_attention, in_each_layer>},
-      {"prune and sum up", "what gets the most attention, and the mean of the others", make<by_attention, in_the_middle, others::together>},
-      {"chance", "any", make<blind<by_chance>, in_the_middle>},
-      {"first", "the first", make<blind<by_place>, in_the_middle>},
+      {"prune and sum up", "what [CLS] looks at most stays, and the mean of the others",
+       make<by_attention, in_the_middle, others::together>},
+      {"chance", "any stay", make<blind<by_chance>, in_the_middle>},
+      {"first", "the first stay", make<blind<by_place>, in_the_middle>},
   };
   return all;
 }
