@@ -59,7 +59,7 @@ double speed(std::span<text const> texts, model& network, reduction& fewer) {
 
 void print_table(std::vector<contestant> const& all) {
   std::puts(
-      "| method | what becomes of tokens | tokens left | cosine | nearest | ten nearest | speed |\n| --- | --- | --- | --- | --- | --- | "
+      "| method | other tokens | tokens left | cosine | nearest | ten nearest | speed |\n| --- | --- | --- | --- | --- | --- | "
       "--- |");
   for (contestant const& c : all)
     std::printf("| %s | %s | %.0f %% | %.4f | %.1f %% | %.1f %% | %.2f |\n", c.way->name, c.way->what, 100 * c.share, c.cosine,
