@@ -245,9 +245,59 @@ void add_moves(index n, index c, bool cold) {
   add("unmerge", all, [](cpu_policy const& policy, move_problem& p, index i) { unmerge_tokens(policy, p.map(), moved{p.x(i), p.y(i)}); });
 }
 
+/// Queries, keys and values of one image, and what its tokens receive.
+struct attention_problem {
+  index tokens, heads = 12, dim = 64;
+  buffer<float> q, k, v, out, lse, scores;
+  attention_problem(index n)
+      : tokens(n),
+        q(fast_normal(12 * n * 64)),
+        k(fast_normal(12 * n * 64, 1, 2)),
+        v(fast_normal(12 * n * 64, 1, 3)),
+        out(12 * n * 64),
+        lse(12 * n),
+        scores(n) {}
+  tensor_view<float, 4> view(buffer<float>& x) { return tern::view(x.data(), 1, heads, tokens, dim); }
+  void attend(cpu_policy const& policy) {
+    attention(policy, view(q), view(k), view(v), view(out), log_sum_exp{tern::view(lse.data(), 1, heads, tokens)});
+  }
+  void receive(cpu_policy const& policy, query_range const& from) {
+    attention_received(policy, view(q), view(k), tern::view(lse.data(), 1, heads, tokens), from, tern::view(scores.data(), 1, tokens));
+  }
+  /// The scores of a mean over weights sum up to one.
+  bool right() const { return std::abs(std::accumulate(scores.begin(), scores.end(), 0.0) - 1) < 1e-4; }
+};
+
+void add_received(index n) {
+  auto data = lazy([=] { return attention_problem(n); });
+  std::string const shape = "_n" + std::to_string(n) + "_h12_d64";
+  double const flops = 4.0 * 12 * 64 * static_cast<double>(n) * static_cast<double>(n);
+  workload{.op = "tokens", .name = "attention" + shape, .flops = flops}.add("tern", [=](run& r) {
+    attention_problem& p = data();
+    r.time([&](index) { p.attend(r.policy()); });
+  });
+  auto const add = [&](std::string const& name, index queries) {
+    workload{.op = "tokens", .name = name + shape, .flops = flops}.add("tern", [=](run& r) {
+      attention_problem& p = data();
+      auto const call = [&](index) {
+        p.attend(r.policy());
+        p.receive(r.policy(), {0, queries});
+      };
+      r.check([&] {
+        call(0);
+        return p.right();
+      });
+      r.time(call);
+    });
+  };
+  add("attention_and_class_token", 1);
+  add("attention_and_all_queries", n);
+}
+
 }  // namespace
 
 void register_benchmarks() {
+  for (index n : {1024, 4096}) add_received(n);
   for (index k : {655, 6554, 32768}) add_top_k(65536, k);
   add_matching(1024, 64);
   add_matching(4096, 768);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <tern/tokens/systems/ia_red2.hpp>
+#include <tern/tokens/systems/paraformer.hpp>
 #include <tern/tokens/systems/showui.hpp>
 #include <tern/tokens/systems/simvlg.hpp>
 #include <tern/tokens/systems/toc3d.hpp>
@@ -143,6 +144,41 @@ TEST_CASE("showui: a share of each region of one color, spread evenly", "[tokens
   token_lists small(1, 5);
   CHECK(message_of([&] { showui(cpu, tern::view(patches.data(), 12, 1), shape<2>{{3, 4}}, 1.f, 0, tern::view(labels), small.view); }) ==
         "showui: the room of kept is 5, expected a place for each patch");
+}
+
+TEST_CASE("paraformer: frames are summed until their weights reach one", "[tokens]") {
+  rng r(75);
+  index const samples = 3, frames = 50, channels = 9, most = 30;
+  token_tensor<f16> const h(r, samples, frames, channels);
+  std::vector<float> weights(at(samples * frames));
+  for (float& w : weights) w = static_cast<float>(r.integer(0, 40)) / 32;  // sums are exact
+  auto const alpha = tern::view(weights.data(), samples, frames);
+  token_tensor<float> y(samples, most, channels);
+  ids counts(at(samples));
+  integrate_and_fire(cpu.on(several_threads()), h.view, alpha, y.view, tern::view(counts));
+  CHECK(y.intact());
+  for (index b = 0; b < samples; ++b) {
+    double sum = 0;
+    matrix want(at(most), std::vector<double>(at(channels)));
+    for (index t = 0; t < frames; ++t) {
+      double const before = sum;
+      sum += static_cast<double>(alpha(b, t));
+      for (index j = 0; j < most; ++j) {
+        double const part = std::max(0.0, std::min(sum, static_cast<double>(j + 1)) - std::max(before, static_cast<double>(j)));
+        for (index c = 0; c < channels; ++c) want[at(j)][at(c)] += part * h(b, t, c);
+      }
+    }
+    REQUIRE(counts[at(b)] == std::min<index>(most, static_cast<index>(std::floor(sum))));
+    want.resize(at(counts[at(b)]));
+    CHECK(near(y.view[b].slice(0, 0, counts[at(b)]), want, 4, 0x1p-24 * 16));
+  }
+  for (float& w : weights) w = 1;
+  integrate_and_fire(cpu, h.view, alpha, y.view, tern::view(counts));
+  CHECK(counts == ids{30, 30, 30});
+  for (index j = 0; j < most; ++j)
+    for (index c = 0; c < channels; ++c) CHECK(static_cast<double>(y.view(0, j, c)) == h(0, j, c));
+  CHECK(message_of([&] { integrate_and_fire(cpu, h.view, tern::view(weights.data(), samples, 49), y.view, tern::view(counts)); }) ==
+        "integrate_and_fire: alpha.extent(1) is 49, expected h.extent(1) = 50");
 }
 
 TEST_CASE("simvlg: ToMe on the mean of keys", "[tokens]") {
