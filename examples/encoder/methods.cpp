@@ -4,13 +4,11 @@
 #include "token_memory.hpp"
 
 #include <tern/core/random.hpp>
-#include <tern/tokens/average_tokens.hpp>
-#include <tern/tokens/bipartite_matching.hpp>
-#include <tern/tokens/move_tokens.hpp>
-#include <tern/tokens/select_tokens.hpp>
+#include <tern/tokens/keep_schedule.hpp>
+#include <tern/tokens/systems/diffrate.hpp>
+#include <tern/tokens/systems/turbo.hpp>
 
 #include <algorithm>
-#include <cmath>
 
 namespace encoder {
 
@@ -18,59 +16,85 @@ using tern::index;
 
 namespace {
 
-/// The first and the last token stay: [CLS] and [SEP].
+/// [CLS] and [SEP] stay as they are.
 constexpr tern::protect ends{1, 1};
+constexpr index fewest = 3;  // tokens of a text: these and one between
 
-/// A share of the tokens goes on from the feed-forward of one layer.
-class at_one_layer : public reduction {
+/// A share of the tokens is left from the middle layer's feed-forward on.
+struct in_the_middle : tern::ramp_schedule {
+  in_the_middle(double share, index layers) : tern::ramp_schedule{(layers - 1) / 2 - 1, (layers - 1) / 2, 1, share} {}
+};
+/// Each layer leaves as many fewer, until the share is left.
+struct in_each_layer : tern::ramp_schedule {
+  in_each_layer(double share, index layers) : tern::ramp_schedule{-1, layers - 1, 1, share} {}
+};
+
+class scheduled : public reduction {
  public:
-  at_one_layer(double share, index layers) : share_(share), layer_((layers - 1) / 2) {}
-  index tokens_after(index layer, index, index tokens) const override {
-    return layer == layer_ ? std::max(index{1}, static_cast<index>(std::ceil(share_ * static_cast<double>(tokens)))) : tokens;
+  explicit scheduled(tern::ramp_schedule const& schedule) : schedule_(schedule) {}
+  index tokens_after(index layer, index length, index tokens) const override {
+    return std::min(tokens, std::max(fewest, schedule_.tokens(layer, length)));
   }
 
  private:
-  double share_;
-  index layer_;
+  tern::ramp_schedule schedule_;
 };
 
-/// Tokens merge into the most similar ones (ToMe), at most half of them at once; what is left is matched again.
-class merging : public at_one_layer {
+/// Tokens merge into the most similar ones: ToMe, or with a penalty for those that get attention, Turbo. At most half of them merge at
+/// once; what is left is matched again.
+class merging : public scheduled {
  public:
-  using at_one_layer::at_one_layer;
+  explicit merging(tern::ramp_schedule const& schedule, float penalty = 0) : scheduled(schedule), penalty_(penalty) {}
   bool proportional() const override { return true; }
+  bool wants_attention() const override { return penalty_ != 0; }
   void reduce(tern::cpu_policy const& policy, stage const& s) override {
-    index const goal = s.x_to.extent(1);
-    auto x = s.x, keys = s.keys;
+    index const texts = s.x.extent(0), goal = s.x_to.extent(1);
+    auto from = s.x;
     auto sizes = s.sizes;
-    for (auto* from = &halves_[0];; from = from == &halves_[0] ? &halves_[1] : &halves_[0]) {
-      index const tokens = x.extent(1), after = std::max(goal, tokens - tern::bipartite_sources(tokens, {}));
-      tern::token_map const map = map_.map(s.x.extent(0), tokens);
-      tern::token_pairs const pairs = map_.pairs(s.x.extent(0), tokens - after);
-      tern::bipartite_matching(policy, keys, tokens - after, pairs);
-      tern::map_merged(pairs, map);
-      if (after == goal) return tern::average_tokens(policy, map, sizes, s.sizes_to, tern::moved{x, s.x_to});
-      auto const to = from->like(x, after);
-      tern::average_tokens(policy, map, sizes, to.sizes, tern::moved{x, to.x}, tern::moved{keys, to.keys});
-      x = to.x, keys = to.keys, sizes = to.sizes;
+    for (int round = 0;; ++round) {
+      index const tokens = from.extent(1), after = std::max(goal, tokens - tern::bipartite_sources(tokens, ends));
+      auto const to = after == goal ? token_memory::views{s.x_to, s.sizes_to} : halves_[round % 2].like(from, after);
+      auto const map = map_.map(texts, tokens);
+      if (penalty_ != 0 && round == 0)
+        tern::turbo(policy, from, s.received, penalty_ * static_cast<float>(tokens), tokens - after, {.always = ends}, map, sizes, to.sizes,
+                    tern::moved{from, to.x});
+      else
+        tern::tome(policy, from, tokens - after, {.always = ends}, map, sizes, to.sizes, tern::moved{from, to.x});
+      if (after == goal) return;
+      from = to.x, sizes = to.sizes;
     }
   }
 
  private:
+  float penalty_;
   map_memory map_;
   token_memory halves_[2];
 };
 
-/// The tokens with the largest scores stay, and maybe one for all others.
-class pruning : public at_one_layer {
+/// Half of the tokens that go are dropped, the others merge into the most similar ones that stay.
+class dropping_and_merging : public scheduled {
  public:
-  pruning(double share, index layers, tern::others rest) : at_one_layer(share, layers), rest_(rest) {}
-  bool proportional() const override { return rest_ == tern::others::together; }
+  using scheduled::scheduled;
+  bool proportional() const override { return true; }
+  bool wants_attention() const override { return true; }
   void reduce(tern::cpu_policy const& policy, stage const& s) override {
-    index const texts = s.x.extent(0), tokens = s.x.extent(1), goal = s.x_to.extent(1);
-    tern::token_map const map = map_.map(texts, tokens);
-    tern::index_lists const kept = map_.list(texts, goal);
-    tern::select_tokens(policy, scores(s), proportional() ? goal - 1 : goal, ends, kept);
+    index const tokens = s.x.extent(1), goal = s.x_to.extent(1);
+    tern::diffrate(policy, s.x, s.received, (tokens + goal) / 2, goal, map_.map(s.x.extent(0), tokens), s.sizes, s.sizes_to, s.x_to);
+  }
+
+ private:
+  map_memory map_;
+};
+
+/// The tokens with the largest scores stay, and maybe one for all others.
+class pruning : public scheduled {
+ public:
+  explicit pruning(tern::ramp_schedule const& schedule, tern::others rest = tern::others::nowhere) : scheduled(schedule), rest_(rest) {}
+  void reduce(tern::cpu_policy const& policy, stage const& s) override {
+    index const texts = s.x.extent(0), goal = s.x_to.extent(1);
+    auto const map = map_.map(texts, s.x.extent(1));
+    auto const kept = map_.list(texts, goal);
+    tern::select_tokens(policy, scores(s), rest_ == tern::others::together ? goal - 1 : goal, ends, kept);
     tern::map_kept(kept, map, rest_);
     tern::average_tokens(policy, map, s.sizes, s.sizes_to, tern::moved{s.x, s.x_to});
   }
@@ -96,7 +120,7 @@ class by_attention : public pruning {
 template <class Score>
 class blind : public pruning {
  public:
-  blind(double share, index layers) : pruning(share, layers, tern::others::nowhere) {}
+  using pruning::pruning;
 
  protected:
   tern::tensor_view<float const, 2> scores(stage const& s) override {
@@ -119,9 +143,9 @@ struct by_place {
   float operator()(index i) const { return -static_cast<float>(i); }
 };
 
-template <class Reduction, auto... Options>
+template <class Reduction, class Schedule, auto... Options>
 std::unique_ptr<reduction> make(double share, index layers) {
-  return std::make_unique<Reduction>(share, layers, Options...);
+  return std::make_unique<Reduction>(Schedule(share, layers), Options...);
 }
 
 }  // namespace
@@ -129,11 +153,18 @@ std::unique_ptr<reduction> make(double share, index layers) {
 std::vector<method> const& methods() {
   using tern::others;
   static std::vector<method> const all = {
-      {"merge", "the most similar merge (ToMe)", make<merging>},
-      {"prune", "those stay that get the most attention", make<by_attention, others::nowhere>},
-      {"prune, one for the rest", "the same, and the mean of the others", make<by_attention, others::together>},
-      {"chance", "any", make<blind<by_chance>>},
-      {"first", "the first", make<blind<by_place>>},
+      {"merge", "ToMe: the most similar become one", make<merging, in_the_middle>},
+      {"merge by layer", "ToMe, some in each layer", make<merging, in_each_layer>},
+      {"Turbo .01", "", make<merging, in_each_layer, 0.01F>},
+      {"Turbo .03", "", make<merging, in_each_layer, 0.03F>},
+      {"Turbo .1", "", make<merging, in_each_layer, 0.1F>},
+      {"DiffRate", "half of the others", make<dropping_and_merging, in_the_middle>},
+      {"DiffRate by layer", "half of the others", make<dropping_and_merging, in_each_layer>},
+      {"prune", "what gets the most attention", make<by_attention, in_the_middle>},
+      {"prune by layer", "the same, some in each layer", make<by_attention, in_each_layer>},
+      {"prune and sum up", "what gets the most attention, and the mean of the others", make<by_attention, in_the_middle, others::together>},
+      {"chance", "any", make<blind<by_chance>, in_the_middle>},
+      {"first", "the first", make<blind<by_place>, in_the_middle>},
   };
   return all;
 }

@@ -4,10 +4,10 @@
 #include "by_head.hpp"
 
 #include <tern/attention.hpp>
-#include <tern/attention/additive_mask.hpp>
 #include <tern/attention/systems/prepacking.hpp>
 #include <tern/matmul.hpp>
 #include <tern/pointwise.hpp>
+#include <tern/tokens/proportional.hpp>
 
 #include <algorithm>
 #include <cmath>
@@ -73,11 +73,11 @@ void model::forward(reduction* fewer) {
   for (auto* const memory : {&x_, &h_, &query_, &key_, &value_}) memory->resize(tokens * static_cast<std::size_t>(weights_.width));
   hidden_.resize(tokens * static_cast<std::size_t>(weights_.hidden));
   log_sums_.resize(tokens * static_cast<std::size_t>(weights_.heads));
-  log_sizes_.assign(tokens, 0.F);
+  counts_sizes_ = false;
   look_up();
   for (index i = 0; i < layers(); ++i) {
     weights::layer const& l = weights_.layers[static_cast<std::size_t>(i)];
-    attend(l, fewer);
+    attend(l);
     if (fewer != nullptr) reduce(i, *fewer);
     feed_forward(l);
   }
@@ -95,22 +95,24 @@ void model::look_up() {
 }
 
 /// x = layer_norm(x + attention(x Wq^T + bq, x Wk^T + bk, x Wv^T + bv) Wo^T + bo)
-void model::attend(weights::layer const& l, reduction const* fewer) {
+void model::attend(weights::layer const& l) {
   rows const x = rows_of(x_), h = rows_of(h_), q = rows_of(query_), k = rows_of(key_), v = rows_of(value_), sum = rows_of(value_);
-  index const heads = weights_.heads, tokens = batch_.rows();
+  index const heads = weights_.heads;
   tern::matmul(policy_, x, l.query.weight, q, compute_, tern::bias{l.query.bias});
   tern::matmul(policy_, x, l.key.weight, k, compute_, tern::bias{l.key.bias});
   tern::matmul(policy_, x, l.value.weight, v, compute_, tern::bias{l.value.bias});
   if (batch_.padded) {
     auto const split = [&](rows t) { return by_head(by_text(t, batch_.texts()), heads); };
     tern::attention(policy_, split(q), split(k), split(v), split(h), tern::key_lengths(batch_.lengths));
-  } else if (fewer == nullptr) {
-    tern::attention(policy_, by_head(q, heads), by_head(k, heads), by_head(v, heads), by_head(h, heads), tern::varlen(batch_.begins));
   } else {
-    // The weight of a key is counted as often as the token stands for others.
-    tern::tensor_view<float const, 2> const log_sizes(log_sizes_.data(), {{tokens, tokens}}, {{0, 1}});
-    tern::attention(policy_, by_head(q, heads), by_head(k, heads), by_head(v, heads), by_head(h, heads), tern::varlen(batch_.begins),
-                    tern::additive_mask(log_sizes), tern::log_sum_exp{tern::view(log_sums_.data(), heads, tokens)});
+    auto const packed = [&](auto const&... options) {
+      tern::attention(policy_, by_head(q, heads), by_head(k, heads), by_head(v, heads), by_head(h, heads), tern::varlen(batch_.begins),
+                      tern::log_sum_exp{tern::view(log_sums_.data(), heads, batch_.rows())}, options...);
+    };
+    if (counts_sizes_)
+      packed(tern::proportional{tern::view(log_sizes_.data(), index{1}, batch_.rows())});
+    else
+      packed();
   }
   tern::matmul(policy_, h, l.out.weight, sum, compute_, tern::bias{l.out.bias}, tern::residual{x});
   tern::layer_norm(policy_, sum, l.attention_norm.weight, l.attention_norm.bias, x, weights_.epsilon);

@@ -46,12 +46,12 @@ class model {
   void check(std::span<text const> texts) const;
   void forward(reduction* fewer);
   void look_up();
-  void attend(weights::layer const& l, reduction const* fewer);
+  void attend(weights::layer const& l);
   void feed_forward(weights::layer const& l);
   void reduce(tern::index layer, reduction& fewer);
   /// Of texts [first, end), which have one length: their tokens go to the rows from `to` on.
   void reduce_texts(reduction& fewer, tern::index first, tern::index end, tern::index to, tern::index tokens_after);
-  void weigh_tokens(tern::index first, tern::index end, bool proportional);
+  void weigh_tokens(tern::index first, tern::index end);
   void pool(tern::index i, tern::tensor_view<float, 1> out);
 
   /// One row for each of the batch's.
@@ -66,7 +66,11 @@ class model {
   batch batch_;
   std::vector<std::int32_t> lengths_, plan_, begins_;
   std::vector<float> x_, h_, query_, key_, value_, hidden_;
-  std::vector<float> log_sums_, log_sizes_, received_, head_received_, sizes_;  // for reductions
+
+  // For reductions.
+  std::vector<float> log_sums_;  // (heads, rows): of each layer's attention
+  std::vector<float> log_sizes_, received_, sizes_;
+  bool counts_sizes_ = false;  // a token is attended to as often as it stands for others
 };
 
 }  // namespace encoder

@@ -4,11 +4,11 @@
 #include "by_head.hpp"
 #include "model.hpp"
 
-#include <tern/attention/key_weights.hpp>
 #include <tern/pointwise.hpp>
+#include <tern/tokens/attention_received.hpp>
+#include <tern/tokens/proportional.hpp>
 
 #include <algorithm>
-#include <cmath>
 
 namespace encoder {
 
@@ -29,8 +29,10 @@ void model::reduce(index layer, reduction& fewer) {
   std::swap(x_, h_);
   std::swap(batch_.sizes, sizes_);
   std::swap(batch_.begins, begins_);
-  if (!fewer.proportional()) return;
-  for (index t = 0; t < batch_.rows(); ++t) log_sizes_[static_cast<std::size_t>(t)] = std::log(batch_.sizes[static_cast<std::size_t>(t)]);
+  counts_sizes_ = fewer.proportional();
+  log_sizes_.resize(sizes_.size());
+  auto const row = [&](std::vector<float>& numbers) { return tern::view(numbers.data(), index{1}, batch_.rows()); };
+  if (counts_sizes_) tern::log_sizes(policy_, row(batch_.sizes), row(log_sizes_));
 }
 
 void model::reduce_texts(reduction& fewer, index first, index end, index to, index tokens_after) {
@@ -46,28 +48,21 @@ void model::reduce_texts(reduction& fewer, index first, index end, index to, ind
     tern::convert(policy_, sizes, sizes_to);
     return;
   }
-  if (fewer.wants_attention()) weigh_tokens(first, end, fewer.proportional());
-  fewer.reduce(policy_, {x, slice(key_, begin, tokens), numbers(received_, 0, tokens), sizes, x_to, sizes_to});
+  if (fewer.wants_attention()) weigh_tokens(first, end);
+  fewer.reduce(policy_, {x, numbers(received_, 0, tokens), sizes, x_to, sizes_to});
 }
 
-/// received_ (texts, tokens): the sum of the attention that each token gets, over heads and queries.
-void model::weigh_tokens(index first, index end, bool proportional) {
+/// received_ (texts, tokens): the mean of the attention that each token gets, over heads and queries.
+void model::weigh_tokens(index first, index end) {
   index const texts = end - first, begin = batch_.begin(first), tokens = batch_.rows(first), heads = weights_.heads;
   auto const split = [&](std::vector<float>& memory) {
     return by_head(by_text(tern::view(memory.data() + begin * weights_.width, texts * tokens, weights_.width), texts), heads);
   };
   tern::tensor_view<float const, 3> const log_sums(log_sums_.data() + begin, {{texts, heads, tokens}}, {{tokens, batch_.rows(), 1}});
-  head_received_.resize(static_cast<std::size_t>(texts * heads * tokens));
-  auto const by_each_head = tern::view(head_received_.data(), texts, heads, tokens);
-  tern::attention_key_weights(policy_, split(query_), split(key_), log_sums, by_each_head);
-  received_.assign(static_cast<std::size_t>(texts * tokens), 0.F);
-  for (index h = 0; h < heads; ++h) {
-    tern::tensor_view<float const, 2> const of_head(&by_each_head(0, h, 0), {{texts, tokens}}, {{heads * tokens, 1}});
-    auto const sum = tern::view(received_.data(), texts, tokens);
-    tern::add(policy_, sum, of_head, sum);
-  }
-  // log_sums_ have the sizes; scores do not: e^(score + log size) = size e^score.
-  for (index t = 0; proportional && t < texts * tokens; ++t)
+  received_.resize(static_cast<std::size_t>(texts * tokens));
+  tern::attention_received(policy_, split(query_), split(key_), log_sums, {0, tokens}, tern::view(received_.data(), texts, tokens));
+  // log_sums_ have the sizes, scores here do not: e^(score + log size) = size e^score.
+  for (index t = 0; counts_sizes_ && t < texts * tokens; ++t)
     received_[static_cast<std::size_t>(t)] *= batch_.sizes[static_cast<std::size_t>(begin + t)];
 }
 

@@ -10,45 +10,42 @@
 
 namespace encoder {
 
-/// Lists, pairs and maps of tokens.
+/// Lists and maps of tokens.
 class map_memory {
  public:
-  tern::token_map map(tern::index texts, tern::index tokens) { return {numbers(to_, texts, tokens), numbers(map_counts_, texts)}; }
-  tern::index_lists list(tern::index texts, tern::index most) { return {numbers(kept_, texts, most), numbers(kept_counts_, texts)}; }
-  tern::token_pairs pairs(tern::index texts, tern::index most) {
-    similarity_.resize(static_cast<std::size_t>(texts * most));
-    return {numbers(first_, texts, most), numbers(second_, texts, most), tern::view(similarity_.data(), texts, most),
-            numbers(pair_counts_, texts)};
-  }
+  tern::token_map map(tern::index texts, tern::index tokens) { return {rows(to_, texts, tokens), counts(map_counts_, texts)}; }
+  tern::index_lists list(tern::index texts, tern::index most) { return {rows(kept_, texts, most), counts(kept_counts_, texts)}; }
 
  private:
-  template <class... Extents>
-  static tern::tensor_view<std::int32_t, sizeof...(Extents)> numbers(std::vector<std::int32_t>& memory, Extents... extents) {
-    memory.resize(static_cast<std::size_t>((extents * ...)));
-    return tern::view(memory.data(), extents...);
+  using numbers = std::vector<std::int32_t>;
+  static tern::tensor_view<std::int32_t, 2> rows(numbers& memory, tern::index texts, tern::index each) {
+    memory.resize(static_cast<std::size_t>(texts * each));
+    return tern::view(memory.data(), texts, each);
   }
-  std::vector<std::int32_t> to_, map_counts_, kept_, kept_counts_, first_, second_, pair_counts_;
-  std::vector<float> similarity_;
+  static tern::tensor_view<std::int32_t, 1> counts(numbers& memory, tern::index texts) {
+    memory.resize(static_cast<std::size_t>(texts));
+    return tern::view(memory);
+  }
+  numbers to_, map_counts_, kept_, kept_counts_;
 };
 
-/// Tokens on their way, with their keys and sizes.
+/// Tokens on their way, with their sizes.
 class token_memory {
  public:
   struct views {
-    tern::tensor_view<float, 3> x, keys;
-    tern::tensor_view<float, 2> sizes;
+    tern::tensor_view<float, 3> x;      // (texts, tokens, width)
+    tern::tensor_view<float, 2> sizes;  // (texts, tokens)
   };
   /// `tokens` of each text instead of as many as x has.
   views like(tern::tensor_view<float const, 3> const& x, tern::index tokens) {
     tern::index const texts = x.extent(0), width = x.extent(2);
-    for (auto* const memory : {&x_, &keys_}) memory->resize(static_cast<std::size_t>(texts * tokens * width));
+    x_.resize(static_cast<std::size_t>(texts * tokens * width));
     sizes_.resize(static_cast<std::size_t>(texts * tokens));
-    return {tern::view(x_.data(), texts, tokens, width), tern::view(keys_.data(), texts, tokens, width),
-            tern::view(sizes_.data(), texts, tokens)};
+    return {tern::view(x_.data(), texts, tokens, width), tern::view(sizes_.data(), texts, tokens)};
   }
 
  private:
-  std::vector<float> x_, keys_, sizes_;
+  std::vector<float> x_, sizes_;
 };
 
 }  // namespace encoder
