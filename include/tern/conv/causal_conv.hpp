@@ -354,7 +354,7 @@ inline constexpr struct causal_conv_fn {
     detail::expect_like(op, "y", y, "x", x);
     detail::expect_extent(op, "w", w, 1, "x", x, 2);
     detail::expect(w.extent(0) >= 1, op, "w.extent(0)", w.extent(0), "at least 1");
-    detail::expect_own_memory(op, "y", y.data(), "x", x.data(), y.size());
+    detail::expect_own_memory(op, "y", y, "x", x);
     if (r.has_bias) {
       detail::expect_rows(op, "bias", r.bias);
       detail::expect_extent(op, "bias", r.bias, 0, "x", x, 2);

@@ -70,7 +70,7 @@ inline constexpr struct tcnca_convolve_fn {
     detail::expect(layers >= 1, op, "w.extent(0)", layers, "at least 1");
     detail::expect(growth >= 1, op, "growth", growth, "at least 1");
     detail::expect_like(op, "y", y, "x", x);
-    detail::expect_own_memory(op, "y", y.data(), "x", x.data(), x.size());
+    detail::expect_own_memory(op, "y", y, "x", x);
     workspace::lease const memory(policy.scratch(), layers > 1 ? static_cast<std::size_t>(y.size()) * sizeof(float) : 0);
     tensor_view<float, 3> const other(reinterpret_cast<float*>(memory.data()), shape<3>{{y.extent(0), y.extent(1), y.extent(2)}});
     tensor_view<float const, 3> from = x;
