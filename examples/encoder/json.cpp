@@ -95,8 +95,10 @@ class json_parser {
     if (!digit(at_ + sign) || (text_[at_ + sign] == '0' && digit(at_ + sign + 1))) fail("a value");
     double v = 0;
     auto const [end, problem] = std::from_chars(text_.data() + at_, text_.data() + text_.size(), v);
-    if (problem != std::errc{} || end[-1] == '.') fail("a number");
-    at_ = static_cast<std::size_t>(end - text_.data());
+    auto const size = static_cast<std::size_t>(end - text_.data()) - at_;
+    auto const dot = text_.substr(at_, size).find('.');
+    if (problem != std::errc{} || (dot != std::string_view::npos && !digit(at_ + dot + 1))) fail("a number");
+    at_ += size;
     return v;
   }
   std::string string() {

@@ -33,7 +33,7 @@ constexpr char const* usage = R"(usage: encoder MODEL [options]
   --query TEXT      what to look for
   --check FILE      compare with what another implementation made of some texts: vectors/reference.json
   --measure FILES   time the sentences with and without padding
-  --report FILES    what it costs to go on with fewer tokens from the middle layer on: passages of the texts, as long as the model takes
+  --report FILES    what it costs to go on with fewer tokens: passages of the texts, as long as the model takes
                     them; a table, and a picture in encoder_report.svg
   --threads N       (one a core)
   --compute TYPE    fastest (default): bf16 where it is faster than f32; f32; bf16

@@ -153,18 +153,18 @@ std::unique_ptr<reduction> make(double share, index layers) {
 std::vector<method> const& methods() {
   using tern::others;
   static std::vector<method> const all = {
-      {"merge", "ToMe: the most similar become one", make<merging, in_the_middle>},
-      {"merge by layer", "ToMe, some in each layer", make<merging, in_each_layer>},
-      {"Turbo .01", "", make<merging, in_each_layer, 0.01F>},
-      {"Turbo .03", "", make<merging, in_each_layer, 0.03F>},
-      {"Turbo .1", "", make<merging, in_each_layer, 0.1F>},
-      {"DiffRate", "half of the others", make<dropping_and_merging, in_the_middle>},
-      {"DiffRate by layer", "half of the others", make<dropping_and_merging, in_each_layer>},
-      {"prune", "what gets the most attention", make<by_attention, in_the_middle>},
-      {"prune by layer", "the same, some in each layer", make<by_attention, in_each_layer>},
-      {"prune and sum up", "what gets the most attention, and the mean of the others", make<by_attention, in_the_middle, others::together>},
-      {"chance", "any", make<blind<by_chance>, in_the_middle>},
-      {"first", "the first", make<blind<by_place>, in_the_middle>},
+      {"merge", "the most similar become one (ToMe)", make<merging, in_the_middle>},
+      {"merge by layer", "the most similar become one, some in each layer", make<merging, in_each_layer>},
+      {"Turbo by layer", "the most similar of those that [CLS] looks at little become one, some in each layer",
+       make<merging, in_each_layer, 0.1F>},
+      {"DiffRate", "half of those that [CLS] looks at least are dropped, half merge", make<dropping_and_merging, in_the_middle>},
+      {"DiffRate by layer", "half of those that [CLS] looks at least are dropped, half merge, some in each layer",
+       make<dropping_and_merging, in_each_layer>},
+      {"prune", "those that [CLS] looks at least are dropped", make<by_attention, in_the_middle>},
+      {"prune by layer", "those that [CLS] looks at least are dropped, some in each layer", make<by_attention, in_each_layer>},
+      {"prune and sum up", "those that [CLS] looks at least become one", make<by_attention, in_the_middle, others::together>},
+      {"chance", "any are dropped", make<blind<by_chance>, in_the_middle>},
+      {"first", "the last are dropped", make<blind<by_place>, in_the_middle>},
   };
   return all;
 }

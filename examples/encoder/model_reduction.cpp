@@ -52,7 +52,7 @@ void model::reduce_texts(reduction& fewer, index first, index end, index to, ind
   fewer.reduce(policy_, {x, numbers(received_, 0, tokens), sizes, x_to, sizes_to});
 }
 
-/// received_ (texts, tokens): the mean of the attention that each token gets, over heads and queries.
+/// received_ (texts, tokens): the attention that each token gets from the text's first, the mean over heads.
 void model::weigh_tokens(index first, index end) {
   index const texts = end - first, begin = batch_.begin(first), tokens = batch_.rows(first), heads = weights_.heads;
   auto const split = [&](std::vector<float>& memory) {
@@ -60,7 +60,7 @@ void model::weigh_tokens(index first, index end) {
   };
   tern::tensor_view<float const, 3> const log_sums(log_sums_.data() + begin, {{texts, heads, tokens}}, {{tokens, batch_.rows(), 1}});
   received_.resize(static_cast<std::size_t>(texts * tokens));
-  tern::attention_received(policy_, split(query_), split(key_), log_sums, {0, tokens}, tern::view(received_.data(), texts, tokens));
+  tern::attention_received(policy_, split(query_), split(key_), log_sums, {0, 1}, tern::view(received_.data(), texts, tokens));
   // log_sums_ have the sizes, scores here do not: e^(score + log size) = size e^score.
   for (index t = 0; counts_sizes_ && t < texts * tokens; ++t)
     received_[static_cast<std::size_t>(t)] *= batch_.sizes[static_cast<std::size_t>(begin + t)];

@@ -11,7 +11,7 @@ namespace encoder {
 /// Texts of one length, and where fewer tokens of them go.
 struct stage {
   tern::tensor_view<float const, 3> x;         // (texts, tokens, width)
-  tern::tensor_view<float const, 2> received;  // (texts, tokens): the mean attention that a token gets, if wants_attention()
+  tern::tensor_view<float const, 2> received;  // (texts, tokens): attention from [CLS], mean over heads, if wants_attention()
   tern::tensor_view<float const, 2> sizes;     // (texts, tokens): how many of the text's tokens each stands for
   tern::tensor_view<float, 3> x_to;            // (texts, tokens after, width)
   tern::tensor_view<float, 2> sizes_to;        // (texts, tokens after)

@@ -7,8 +7,12 @@
 #include "similarity.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
+#include <span>
 #include <string>
+
+#include <tern/core/error.hpp>
 
 namespace encoder {
 
@@ -18,7 +22,7 @@ namespace {
 
 constexpr double shares[] = {0.75, 0.5, 0.25};
 constexpr index neighbors = 10;
-constexpr std::size_t timed_texts = 32;
+constexpr std::size_t timed_texts = 16;
 constexpr int rounds = 5;
 
 struct contestant {
@@ -54,7 +58,9 @@ double speed(std::span<text const> texts, model& network, reduction& fewer) {
 }
 
 void print_table(std::vector<contestant> const& all) {
-  std::puts("| method | tokens that go on | kept | cosine | nearest | ten nearest | speed |\n| --- | --- | --- | --- | --- | --- | --- |");
+  std::puts(
+      "| method | other tokens | tokens left | cosine | nearest | ten nearest | speed |\n| --- | --- | --- | --- | --- | --- | "
+      "--- |");
   for (contestant const& c : all)
     std::printf("| %s | %s | %.0f %% | %.4f | %.1f %% | %.1f %% | %.2f |\n", c.way->name, c.way->what, 100 * c.share, c.cosine,
                 100 * c.nearest, 100 * c.ten_nearest, c.speed);

@@ -9,10 +9,13 @@
 namespace encoder {
 
 void draw_report(std::vector<report_point> points, std::string const& path) {
-  constexpr char const* colors[] = {"#06c", "#c60", "#093", "#a0a", "#777", "#c03", "#088", "#850"};
+  constexpr char const* colors[] = {"#06c", "#c60", "#093", "#a0a", "#777", "#c03", "#0aa", "#850", "#000", "#7a0"};
   common::svg_chart chart(
       path, {0.95, 2, {{1, "1"}, {1.25, "1.25"}, {1.5, "1.5"}, {1.75, "1.75"}, {2, "2"}}, "speed, times that of the full model"},
-      {1e-3, 1, {{0.001, "0.001"}, {0.01, "0.01"}, {0.1, "0.1"}, {1, "1"}}, "1 - cosine to the embedding of the full model"});
+      {2e-3,
+       0.5,
+       {{0.005, "0.005"}, {0.01, "0.01"}, {0.05, "0.05"}, {0.1, "0.1"}, {0.5, "0.5"}},
+       "1 - cosine to the embedding of the full model"});
   std::map<std::string, std::vector<std::pair<double, double>>> lines;
   std::map<std::string, char const*> color;
   std::sort(points.begin(), points.end(), [](report_point const& a, report_point const& b) { return a.speed < b.speed; });
