@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Depthwise convolution as image networks have it: kernels of 3 to 31 a side, on 56 x 56 and 14 x 14 positions, channels last (nhwc)
 // and first (nchw); and the short causal one of sequence models. Operations are those on the input: taps on the zeros around it do not
-// count. oneDNN reads x in the layout that it chooses ("onednn_best", turned before the timing) or in the workload's.
+// count. oneDNN reads x in the layout that it chooses ("onednn_best", turned before the timing) or in the workload's; Eigen convolves one
+// channel after the other with channels first, on a copy with zeros around it that was made before the timing.
 #include "harness.hpp"
 #include "inputs.hpp"
 #include "peers.hpp"
@@ -13,6 +14,9 @@
 #include <string>
 #include <unordered_map>
 
+#if TERN_BENCH_HAVE_EIGEN
+#include <unsupported/Eigen/CXX11/Tensor>
+#endif
 #if TERN_BENCH_HAVE_ONEDNN
 #include <oneapi/dnnl/dnnl.hpp>
 #endif
@@ -127,6 +131,30 @@ class onednn_depthwise {
 };
 #endif
 
+#if TERN_BENCH_HAVE_EIGEN
+/// The same convolution of channels-first tensors, by Eigen's Tensor::convolve.
+class eigen_depthwise {
+ public:
+  explicit eigen_depthwise(image_problem& p) : p_(p), wide_(p.n + p.k - 1), padded_(p.channels * wide_ * wide_) {
+    for (index c = 0; c < p.channels; ++c)
+      for (index i = 0; i < p.n; ++i)
+        for (index j = 0; j < p.n; ++j) padded_[(c * wide_ + i + p.k / 2) * wide_ + j + p.k / 2] = p.x_at(c, i, j);
+  }
+  void operator()() {
+    using image = Eigen::TensorMap<Eigen::Tensor<float, 2, Eigen::RowMajor>>;
+    for (index c = 0; c < p_.channels; ++c) {
+      image const x(padded_.data() + c * wide_ * wide_, wide_, wide_), w(p_.w.data() + c * p_.k * p_.k, p_.k, p_.k);
+      image(p_.y.data() + c * p_.n * p_.n, p_.n, p_.n) = x.convolve(w, Eigen::array<Eigen::Index, 2>{0, 1});
+    }
+  }
+
+ private:
+  image_problem& p_;
+  index wide_;
+  buffer<float> padded_;
+};
+#endif
+
 void add_image(index n, index k, index channels, bool first) {
   auto data = lazy([=] { return image_problem(n, k, channels, first); });
   double const outputs = static_cast<double>(n * n * channels);
@@ -144,6 +172,22 @@ void add_image(index n, index k, index channels, bool first) {
     });
     r.time([&](index) { p.run_tern(r.policy()); });
   });
+#if TERN_BENCH_HAVE_EIGEN
+  if (first) {
+    workload alone = w;
+    alone.threads = {1};
+    alone.add("eigen", [=](run& r) {
+      image_problem& p = data();
+      eigen_depthwise conv(p);
+      std::fill(p.y.begin(), p.y.end(), std::nanf(""));
+      r.check([&] {
+        conv();
+        return p.right();
+      });
+      r.time([&](index) { conv(); });
+    });
+  }
+#endif
 #if TERN_BENCH_HAVE_ONEDNN
   for (bool best : {true, false})
     w.add(best ? "onednn_best" : "onednn", [=](run& r) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// Long convolutions of 64 channels, the filter's spectrum made beforehand for all implementations. FFTW computes on one thread: all
-// channels in one plan (fftw_batched), or a channel at a time in buffers that stay in cache (fftw).
-#include "fftw.hpp"
+// Long convolutions of 64 channels, the filter's spectrum made beforehand for all implementations. The peers compute on one thread: a
+// channel at a time in buffers that stay in cache (fftw, mkl, eigen), or FFTW all channels in one plan (fftw_batched).
+#include "fft_convolution.hpp"
 #include "harness.hpp"
 #include "inputs.hpp"
 #include "oracle/long_conv.hpp"
@@ -52,9 +52,30 @@ struct problem {
 };
 
 room data;
-#if TERN_BENCH_HAVE_FFTW
 room plans;
-#endif
+
+/// What a peer is given: the workload, its problem, and the kind of convolution.
+struct peer_case {
+  workload w;
+  std::function<problem&()> get;
+  bool circular, gated;
+};
+template <class Transform>
+void add_peer(peer_case const& c, char const* name, bool batched = false) {
+  workload alone = c.w;
+  alone.threads = {1};
+  alone.add(name, [=](run& r) {
+    problem& p = c.get();
+    auto& f = plans.get(r.name(), [&] { return fft_convolution<Transform>(p.channels, p.n, p.taps, c.circular, batched, p.k.data()); });
+    auto const call = [&](index) { f(p.u.data(), c.gated ? p.w.data() : nullptr, c.gated ? p.v.data() : nullptr, p.y.data()); };
+    std::fill(p.y.begin(), p.y.end(), std::nanf(""));
+    r.check([&] {
+      call(0);
+      return p.right(c.gated);
+    });
+    r.time(call);
+  });
+}
 
 void add(std::string const& kind, index n, index taps, long_mode mode, bool gated) {
   index const channels = 64;
@@ -81,24 +102,16 @@ void add(std::string const& kind, index n, index taps, long_mode mode, bool gate
     });
     r.time(call);
   });
+  [[maybe_unused]] peer_case const c{w, get, mode == long_mode::circular, gated};
 #if TERN_BENCH_HAVE_FFTW
-  workload alone = w;
-  alone.threads = {1};
-  for (bool batched : {false, true}) {
-    if (batched && n > 65536) continue;  // gigabytes
-    alone.add(batched ? "fftw_batched" : "fftw", [=](run& r) {
-      problem& p = get();
-      fftw_convolution& f =
-          plans.get(r.name(), [&] { return fftw_convolution(channels, n, taps, mode == long_mode::circular, batched, p.k.data()); });
-      auto const call = [&](index) { f(p.u.data(), gated ? p.w.data() : nullptr, gated ? p.v.data() : nullptr, p.y.data()); };
-      std::fill(p.y.begin(), p.y.end(), std::nanf(""));
-      r.check([&] {
-        call(0);
-        return p.right(gated);
-      });
-      r.time(call);
-    });
-  }
+  add_peer<fftw_transform>(c, "fftw");
+  if (n <= 65536) add_peer<fftw_transform>(c, "fftw_batched", true);  // else gigabytes
+#endif
+#if TERN_BENCH_HAVE_MKL
+  add_peer<mkl_transform>(c, "mkl");
+#endif
+#if TERN_BENCH_HAVE_EIGEN
+  add_peer<eigen_transform>(c, "eigen");
 #endif
 }
 

@@ -276,12 +276,12 @@ void add_received(index n) {
     attention_problem& p = data();
     r.time([&](index) { p.attend(r.policy()); });
   });
-  auto const add = [&](std::string const& name, index queries) {
+  auto const add = [&](std::string const& name, query_range const& queries) {
     workload{.op = "tokens", .name = name + shape, .flops = flops}.add("tern", [=](run& r) {
       attention_problem& p = data();
       auto const call = [&](index) {
         p.attend(r.policy());
-        p.receive(r.policy(), {0, queries});
+        p.receive(r.policy(), queries);
       };
       r.check([&] {
         call(0);
@@ -290,8 +290,9 @@ void add_received(index n) {
       r.time(call);
     });
   };
-  add("attention_and_class_token", 1);
-  add("attention_and_all_queries", n);
+  add("attention_and_class_token", {0, 1});
+  add("attention_and_32_queries", {0, n, n / 32});
+  add("attention_and_all_queries", {0, n});
 }
 
 }  // namespace

@@ -15,3 +15,4 @@
 #include <tern/conv/long_s4d.hpp>
 #include <tern/conv/long_squash.hpp>
 #include <tern/conv/long_stream.hpp>
+#include <tern/conv/monarch.hpp>

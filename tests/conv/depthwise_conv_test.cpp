@@ -141,6 +141,11 @@ TEST_CASE("depthwise_conv: errors name what is wrong", "[conv]") {
   CHECK(says(ws, view(y.data(), 2, 6, 7, 4), same_padding{}) == "depthwise_conv: y.extent(3) is 4, expected x.extent(3) = 5");
   CHECK(says(ws, view(y.data(), 1, 6, 7, 5), same_padding{}) == "depthwise_conv: y.extent(0) is 1, expected x.extent(0) = 2");
   CHECK(says(ws, xs, same_padding{}) == "depthwise_conv: y is x, expected memory of its own");
+  CHECK(message_of([&] { depthwise_conv(cpu, xs.slice(0, 0, 1), ws, view(x.data() + 209, 1, 6, 7, 5), same_padding{}); }) ==
+        "depthwise_conv: y overlaps x, expected memory of its own");
+  CHECK(message_of([&] { depthwise_conv(cpu, xs.slice(0, 0, 1), ws, xs.slice(0, 1, 2), same_padding{}); }) == "no error");
+  CHECK(message_of([&] { depthwise_conv(cpu, xs.slice(3, 0, 2), ws.slice(2, 0, 2), xs.slice(3, 2, 4), same_padding{}); }) ==
+        "no error");  // other channels of one tensor
   CHECK(says(ws, ys, same_padding{}, stride{0}) == "depthwise_conv: stride is 0, expected at least 1");
   CHECK(says(ws, ys, same_padding{}, dilation{1, -1}) == "depthwise_conv: dilation is -1, expected at least 1");
   CHECK(says(ws, ys, padding{zeros{1, -2}}) == "depthwise_conv: padding is -2, expected at least 0");

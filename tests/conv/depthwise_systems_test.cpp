@@ -8,6 +8,7 @@
 #include <tern/conv/systems/unireplknet.hpp>
 #include <tern/conv/systems/van.hpp>
 #include <tern/conv/systems/vovnet.hpp>
+#include <tern/core/thread_pool.hpp>
 
 #include "depthwise_case.hpp"
 
@@ -252,6 +253,40 @@ TEST_CASE("arc: mixtures of kernels that are turned either way", "[conv]") {
     return sum;
   });
   CHECK(close(l.y.view, want, 8));
+}
+
+TEST_CASE("systems on convolutions: a workspace of the size asked for serves, a smaller one does not", "[conv]") {
+  layer l;
+  thread_pool pool(3);
+  auto const policy = cpu.on(pool);
+  std::vector<float> image = l.r.normal(l.n * l.h * l.v * l.c), plain(image.size()), lent(image.size());
+  auto const images = [&](std::vector<float>& v) { return view(v.data(), l.n, l.h, l.v, l.c); };
+  tensor_view<float const, 4> const x = images(image);
+  tensor_view<float, 4> const y = images(plain), z = images(lent);
+  auto const kernels = l.r.normal(2 * 9 * l.c, 0.3), lambda = l.r.normal(l.n * 2), theta = l.r.normal(l.n * 2);
+  auto const five = l.r.normal(25 * l.c, 0.1), seven = l.r.normal(49 * l.c, 0.1), square = l.r.normal(l.c * l.c, 0.1), b = l.r.normal(l.c);
+  tensor_view<float const, 4> const k = view(kernels.data(), 2, 3, 3, l.c);
+  tensor_view<float const, 3> const pairs = view(kernels.data(), 2, 9, l.c);
+  tensor_view<float const, 2> const mix = view(lambda.data(), l.n, 2), angles = view(theta.data(), l.n, 2);
+  van_layer<3> const near{view(five.data(), 5, 5, l.c), view(b)}, far{view(seven.data(), 7, 7, l.c), view(b)};
+  van_layer<2> const across{view(square.data(), l.c, l.c), view(b)};
+
+  auto const check = [&](std::size_t bytes, auto const& call) {
+    std::vector<std::byte> memory(bytes);
+    workspace exact(memory.data(), bytes), small(memory.data(), bytes - 2 * workspace::alignment);
+    call(cpu.on(serial), y);
+    call(policy.with(exact), z);
+    CHECK(plain == lent);
+    CHECK(message_of([&] { call(policy.with(small), z); }).substr(0, 10) == "workspace:");
+  };
+  check(workspace_size(dynamic_conv, policy, x, k, mix, y, same_padding{}),
+        [&](cpu_policy const& p, auto const& to) { dynamic_conv(p, x, k, mix, to, same_padding{}); });
+  check(workspace_size(arc, policy, x, k, mix, angles, y, same_padding{}),
+        [&](cpu_policy const& p, auto const& to) { arc(p, x, k, mix, angles, to, same_padding{}); });
+  check(workspace_size(separable, policy, x, pairs, pairs, y, view(b)),
+        [&](cpu_policy const& p, auto const& to) { separable(p, x, pairs, pairs, to, view(b)); });
+  check(workspace_size(van, policy, x, near, far, across, y),
+        [&](cpu_policy const& p, auto const& to) { van(p, x, near, far, across, to); });
 }
 
 TEST_CASE("vovnet: the product of maps side by side", "[conv]") {

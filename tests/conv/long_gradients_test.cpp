@@ -2,7 +2,9 @@
 #include "long_cases.hpp"
 
 #include <tern/conv/long_gradients.hpp>
+#include <tern/core/thread_pool.hpp>
 
+#include <tuple>
 #include <utility>
 
 namespace tern::test {
@@ -77,6 +79,41 @@ TEST_CASE("the gradient of a filter does not lose by many inputs") {
   for (index j = 0; j < taps; ++j) {
     double const want = static_cast<double>(batch * (n - j)) * square;
     CHECK(std::abs(static_cast<double>(dk[static_cast<std::size_t>(j)]) - want) <= long_conv.error(n + taps) * norms);
+  }
+}
+
+TEST_CASE("gradients of a long convolution have the same bits on any threads, and take no more memory than they say") {
+  rng r(24);
+  thread_pool three(3);
+  auto const policy = cpu.on(three);
+  for (auto const& [batch, channels, n, taps] :
+       {std::tuple<index, index, index, index>{2, 3, 500, 300}, {1, 1, 9000, 40}, {3, 1, 100, 7}}) {
+    signal<> const dy(r, batch, channels, n), u(r, batch, channels, n), k(r, 1, channels, taps);
+    signal<> du(batch, channels, n), lent_du(batch, channels, n), dk(1, channels, taps), lent_dk(1, channels, taps);
+    gate_in const gate(u.view);
+    long_filter const ready(cpu, k.view[0], n);
+    auto const with = [&](std::size_t bytes, auto const& call) {
+      std::vector<std::byte> memory(bytes);
+      workspace exact(memory.data(), bytes), small(memory.data(), bytes - 2 * workspace::alignment);
+      call(policy.with(exact));
+      CHECK(message_of([&] { call(policy.with(small)); }).substr(0, 10) == "workspace:");
+    };
+    INFO("batch " << batch << ", n " << n);
+    long_conv_grad_filter(cpu.on(serial), dy.view, u.view, dk.view, gate);
+    with(workspace_size(long_conv_grad_filter, policy, dy.view, u.view, dk.view, gate),
+         [&](cpu_policy const& p) { long_conv_grad_filter(p, dy.view, u.view, lent_dk.view, gate); });
+    for (index c = 0; c < channels; ++c) CHECK(dk.row(0, c) == lent_dk.row(0, c));
+    long_conv_grad_input(cpu.on(serial), dy.view, k.view[0], du.view, gate);
+    auto const same = [&] {
+      for (index b = 0; b < batch; ++b)
+        for (index c = 0; c < channels; ++c) CHECK(du.row(b, c) == lent_du.row(b, c));
+    };
+    with(workspace_size(long_conv_grad_input, policy, dy.view, k.view[0], du.view, gate),
+         [&](cpu_policy const& p) { long_conv_grad_input(p, dy.view, k.view[0], lent_du.view, gate); });
+    same();
+    with(workspace_size(long_conv_grad_input, policy, dy.view, ready, du.view, gate),
+         [&](cpu_policy const& p) { long_conv_grad_input(p, dy.view, ready, lent_du.view, gate); });
+    same();
   }
 }
 

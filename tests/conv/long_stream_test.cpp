@@ -2,6 +2,7 @@
 #include "long_cases.hpp"
 
 #include <tern/conv/long_stream.hpp>
+#include <tern/core/thread_pool.hpp>
 
 #include <tuple>
 #include <utility>
@@ -39,6 +40,25 @@ TEST_CASE("a long convolution in blocks takes half floats, and its own input as 
   long_conv_stream stream(cpu, k.view[0], 64);
   for (index i = 0; i < 256; i += 64) stream.step(cpu, u.view.slice(2, i, i + 64), u.view.slice(2, i, i + 64));
   CHECK(close_row(u.view, 0, 0, oracle::long_conv(x, f, oracle::filter_place::causal), oracle::norm(x) * oracle::norm(f), stream.error()));
+}
+
+TEST_CASE("a long convolution in blocks has the same bits on any threads, and takes no more memory than it says") {
+  rng r(33);
+  thread_pool three(3);
+  auto const policy = cpu.on(three);
+  signal<> const u(r, 2, 2, 300), k(r, 1, 2, 250);
+  signal<> y(2, 2, 300), lent(2, 2, 300);
+  long_conv_stream alone(cpu.on(serial), k.view[0], 100, 2), threaded(policy, k.view[0], 100, 2);
+  auto const part = [](signal<> const& s, index i) { return s.view.slice(2, i, i + 100); };
+  std::size_t const bytes = workspace_size(threaded, policy, part(u, 0), part(lent, 0));
+  std::vector<std::byte> memory(bytes);
+  workspace exact(memory.data(), bytes), small(memory.data(), bytes - 2 * workspace::alignment);
+  for (index i = 0; i < 300; i += 100) {
+    alone.step(cpu.on(serial), part(u, i), part(y, i));
+    threaded.step(policy.with(exact), part(u, i), part(lent, i));
+  }
+  for (index row = 0; row < 4; ++row) CHECK(y.row(row / 2, row % 2) == lent.row(row / 2, row % 2));
+  CHECK(message_of([&] { threaded.step(policy.with(small), part(u, 0), part(lent, 0)); }).substr(0, 10) == "workspace:");
 }
 
 TEST_CASE("a wrong long convolution in blocks says what is wrong") {

@@ -5,6 +5,7 @@
 #include "check.hpp"
 
 #include <cmath>
+#include <complex>
 #include <limits>
 #include <tern/core/float16.hpp>
 #include <tern/dispatch.hpp>
@@ -125,6 +126,73 @@ void check_matmul(families const& f, index rows) {
     }
 }
 
+void check_depthwise_conv(families const& f) {
+  index const n = 9, channels = 21, k = 3;
+  tensor const x(n, n, channels, 1.f, 9), w(k, k, channels, 1.f, 10);
+  tensor y(n, n, channels, 0.f, 0);
+  f.depthwise_conv(tern::view(x.data.data(), 1, n, n, channels), w.all(), tern::view(y.data.data(), 1, n, n, channels));
+  for (index i = 0; i < n; ++i)
+    for (index j = 0; j < n; ++j)
+      for (index c = 0; c < channels; ++c) {
+        double sum = 0, magnitude = 0;
+        for (index p = 0; p < k; ++p)
+          for (index q = 0; q < k; ++q) {
+            index const h = i + p - 1, v = j + q - 1;
+            if (h < 0 || v < 0 || h >= n || v >= n) continue;
+            sum += x(h, v, c) * w(p, q, c);
+            magnitude += std::fabs(x(h, v, c) * w(p, q, c));
+          }
+        CHECK(near(y(i, j, c), sum, u * 5 * magnitude));  // depthwise_conv.accuracy
+      }
+}
+
+/// A few taps are multiplied directly, many by transforms.
+void check_long_conv(families const& f, index taps) {
+  index const channels = 3, n = 400;
+  tensor const x(1, channels, n, 1.f, 11), k(1, channels, taps, 1.f, 12);
+  tensor y(1, channels, n, 0.f, 0);
+  f.long_conv(x.matrix(), k.matrix(), y.matrix());
+  for (index c = 0; c < channels; ++c) {
+    double samples = 0, filter = 0, difference = 0;
+    for (index i = 0; i < n; ++i) {
+      double sum = 0;
+      for (index j = 0; j <= i && j < taps; ++j) sum += k(0, c, j) * x(0, c, i - j);
+      difference += (y(0, c, i) - sum) * (y(0, c, i) - sum);
+      samples += x(0, c, i) * x(0, c, i);
+    }
+    for (index j = 0; j < taps; ++j) filter += k(0, c, j) * k(0, c, j);
+    CHECK(near(std::sqrt(difference), 0, u * 38 * std::sqrt(samples * filter)));  // long_conv.error of up to 2^10
+  }
+}
+
+/// Lengths of small factors, as a matrix and several together, and a prime.
+void check_fft(families const& f, index n) {
+  index const rows = 3, bins = n / 2 + 1;
+  tensor const x(rows, n, 2, 1.f, 13), real(1, rows, n, 1.f, 14);
+  tensor y(rows, n, 2, 0.f, 0), half(rows, bins, 2, 0.f, 0);
+  f.fft(x.all(), y.all());
+  f.real_fft(real.matrix(), half.all());
+  for (index r = 0; r < rows; ++r) {
+    double lost = 0, size = 0, real_lost = 0, real_size = 0;
+    for (index k = 0; k < n; ++k) {
+      double re = 0, im = 0, real_re = 0, real_im = 0;
+      for (index j = 0; j < n; ++j) {
+        double const angle = -6.283185307179586 * double(j * k % n) / double(n), c = std::cos(angle), s = std::sin(angle);
+        re += x(r, j, 0) * c - x(r, j, 1) * s;
+        im += x(r, j, 0) * s + x(r, j, 1) * c;
+        real_re += real(0, r, j) * c;
+        real_im += real(0, r, j) * s;
+      }
+      lost += std::norm(std::complex<double>(y(r, k, 0) - re, y(r, k, 1) - im));
+      size += re * re + im * im;
+      if (k < bins) real_lost += std::norm(std::complex<double>(half(r, k, 0) - real_re, half(r, k, 1) - real_im));
+      real_size += real_re * real_re + real_im * real_im;
+    }
+    CHECK(near(std::sqrt(lost), 0, u * 156 * std::sqrt(size)));  // fft_plan(257).error(), the largest here
+    CHECK(near(std::sqrt(real_lost), 0, u * 160 * std::sqrt(real_size)));
+  }
+}
+
 }  // namespace
 
 void check_families(char const* architecture) {
@@ -134,6 +202,12 @@ void check_families(char const* architecture) {
   check_pointwise(f);
   check_matmul(f, 1);
   check_matmul(f, 19);
+  check_depthwise_conv(f);
+  check_long_conv(f, 5);
+  check_long_conv(f, 300);
+  check_fft(f, 30);
+  check_fft(f, 300);
+  check_fft(f, 257);
   tensor const q(2, 1, 8, 1.f, 1), k(2, 3, 9, 1.f, 2);
   tensor out(2, 1, 8, 0.f, 0), lse(1, 2, 1, 0.f, 0);
   CHECK(message_of<tern::error>([&] { f.attend(q.all(), k.all(), k.all(), out.all(), lse.matrix()); }) ==

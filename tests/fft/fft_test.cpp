@@ -7,7 +7,9 @@
 #include <tern/core/thread_pool.hpp>
 #include <tern/fft.hpp>
 
+#include <algorithm>
 #include <complex>
+#include <cstring>
 #include <vector>
 
 namespace tern::test {
@@ -56,8 +58,9 @@ wide dft_2d(wide x, index rows, index columns, int sign) {
   }
   return x;
 }
-std::vector<index> const lengths{1,  2,  3,  4,   5,   6,   7,   8,   11,  12,  15,  16,  17,  25,   30,   31,   32,   45,
-                                 60, 64, 97, 100, 120, 127, 128, 243, 256, 270, 625, 720, 750, 1000, 1009, 1024, 2048, 3000};
+std::vector<index> const lengths{1,   2,   3,   4,   5,   6,   7,   8,   11,   12,   13,   15,   16,   17,   25,  30,  31,
+                                 32,  45,  49,  60,  64,  66,  77,  97,  100,  120,  126,  127,  128,  143,  169, 182, 192,
+                                 243, 256, 270, 448, 500, 625, 720, 750, 1000, 1001, 1009, 1024, 2048, 2310, 3000};
 }  // namespace
 
 TEST_CASE("the transform of any length is the sum of its definition, and the inverse undoes it") {
@@ -140,6 +143,64 @@ TEST_CASE("transforms take strided rows, any threads, and write over their input
   for (index i = 0; i < rows * n; ++i) REQUIRE(strided(i / n / 3, i / n % 3, i % n) == y[static_cast<std::size_t>(i)]);
 }
 
+namespace {
+/// Threads change no bit of what call(policy) leaves in `result`, in a workspace of the size that it says; a smaller one is refused.
+template <class T, class Size, class Call>
+void expect_same_bits(std::vector<T> const& result, Size const& size, Call const& call) {
+  thread_pool three(3);
+  auto const policy = cpu.on(three);
+  std::size_t const bytes = size(policy);
+  std::vector<std::byte> memory(bytes);
+  workspace exact(memory.data(), bytes), small(memory.data(), bytes - 2 * workspace::alignment);
+  call(cpu.on(serial));
+  auto const alone = result;
+  call(policy.with(exact));
+  CHECK(std::memcmp(result.data(), alone.data(), alone.size() * sizeof(T)) == 0);
+  CHECK(message_of([&] { call(policy.with(small)); }).substr(0, 10) == "workspace:");
+}
+}  // namespace
+
+TEST_CASE("transforms have the same bits on any threads, and take no more memory than they say") {
+  rng r(9);
+  for (auto const& [rows, n] : {std::pair<index, index>{1, 90}, {40, 24}, {5, 300}, {5, 97}, {1, 65536}, {2, 1001}, {1, 105000}}) {
+    INFO(rows << " rows of " << n);
+    fft_plan const plan(n), across(rows);
+    real_fft_plan const real_plan(n);
+    index const half = n / 2 + 1;
+    auto const x = complex_normal(r, rows * n), bins = complex_normal(r, rows * half);
+    auto const signal = r.normal(rows * n);
+    std::vector<complex> y(x.size()), some(bins.size());
+    std::vector<float> back(signal.size());
+    tensor_view<complex const, 2> const xs = view(x.data(), rows, n), b = view(bins.data(), rows, half);
+    tensor_view<complex, 2> const ys = view(y.data(), rows, n), s = view(some.data(), rows, half);
+    auto const real = view(signal.data(), rows, n);
+    auto const to = view(back.data(), rows, n);
+    for (auto const way : {fft_direction::forward, fft_direction::inverse}) {
+      expect_same_bits(
+          y, [&](auto const& p) { return workspace_size(fft, p, plan, xs, ys, way); }, [&](auto const& p) { fft(p, plan, xs, ys, way); });
+      expect_same_bits(
+          y, [&](auto const& p) { return workspace_size(fft_2d, p, xs, ys, way); },
+          [&](auto const& p) { fft_2d(p, across, plan, xs, ys, way); });
+    }
+    expect_same_bits(
+        some, [&](auto const& p) { return workspace_size(real_fft, p, real, s); }, [&](auto const& p) { real_fft(p, real_plan, real, s); });
+    expect_same_bits(
+        back, [&](auto const& p) { return workspace_size(real_fft_inverse, p, real_plan, b, to); },
+        [&](auto const& p) { real_fft_inverse(p, b, to); });
+    expect_same_bits(
+        some, [&](auto const& p) { return workspace_size(real_fft_2d, p, across, real_plan, real, s); },
+        [&](auto const& p) { real_fft_2d(p, real, s); });
+    expect_same_bits(
+        back, [&](auto const& p) { return workspace_size(real_fft_2d_inverse, p, b, to); },
+        [&](auto const& p) { real_fft_2d_inverse(p, across, real_plan, b, to); });
+    // One row is what it is among others.
+    std::vector<complex> one(static_cast<std::size_t>(n));
+    fft(cpu, plan, xs, ys);
+    fft(cpu, plan, xs[rows - 1], one);
+    CHECK(std::equal(one.begin(), one.end(), y.end() - n));
+  }
+}
+
 TEST_CASE("the error of a transform grows as the logarithm of its length") {
   for (index n : {64, 4096, 65536, 3 * 3 * 3 * 3 * 25 * 32, 8191, 65537}) {
     rng r(static_cast<std::uint64_t>(n));
@@ -167,9 +228,14 @@ TEST_CASE("a wrong transform says what is wrong") {
   std::vector<complex> x(64), y(64);
   std::vector<float> real(64);
   CHECK(message_of([&] { fft_plan(0); }) == "fft_plan: n is 0, expected at least 1");
-  CHECK(message_of([&] { fft(cpu, fft_plan(8), x, y); }) == "fft: plan.size() is 8, expected x's length = 64");
+  CHECK(message_of([&] { fft(cpu, fft_plan(8), x, y); }) == "fft: the plan's size() is 8, expected x's length = 64");
   CHECK(message_of([&] { fft(cpu, x, view(y.data(), 32)); }) == "fft: y's length is 32, expected x's length = 64");
   CHECK(message_of([&] { fft(cpu, view(x.data(), 2, 8), view(y.data(), 3, 8)); }) == "fft: y's rows is 3, expected x's rows = 2");
+  CHECK(message_of([&] { real_fft_plan(0); }) == "fft_plan: n is 0, expected at least 1");
+  CHECK(message_of([&] { real_fft(cpu, real_fft_plan(32), real, view(y.data(), 33)); }) ==
+        "real_fft: the plan's size() is 32, expected the signal's length = 64");
+  CHECK(message_of([&] { fft_2d(cpu, fft_plan(4), fft_plan(8), view(x.data(), 8, 8), view(y.data(), 8, 8)); }) ==
+        "fft_2d: the plan's size() is 4, expected x's number of rows = 8");
   CHECK(message_of([&] { real_fft(cpu, real, y); }) == "real_fft: the spectrum's length is 64, expected n / 2 + 1 = 33");
   CHECK(message_of([&] {
           fft(cpu, tensor_view<complex, 3>(x.data(), shape<3>{{2, 2, 4}}, shape<3>{{20, 4, 1}}), view(y.data(), 2, 2, 4));

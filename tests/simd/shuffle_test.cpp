@@ -24,6 +24,11 @@ TEST_CASE("shuffle: transpose moves every lane to its mirror", "[simd]") {
     for (size j = 0; j < lanes; ++j) CHECK(lanes_of(rows[i])[static_cast<std::size_t>(j)] == static_cast<float>(100 * i + j));
 }
 
+TEST_CASE("shuffle: reverse puts the last lane first", "[simd]") {
+  auto const turned = lanes_of(simd::reverse(make_pack<float>([](size i) { return i + 1; })));
+  for (size i = 0; i < lanes; ++i) CHECK(turned[static_cast<std::size_t>(i)] == static_cast<float>(lanes - i));
+}
+
 TEST_CASE("shuffle: byte tables", "[simd]") {
   at_page_end<std::int8_t> entries(16);
   for (size i = 0; i < 16; ++i) entries.data()[i] = static_cast<std::int8_t>(17 * i - 128);

@@ -48,9 +48,9 @@ struct attended {
   std::vector<double> received(index b, query_range const& range) const {
     std::vector<double> sum(static_cast<std::size_t>(tokens));
     for (index h = 0; h < heads; ++h)
-      for (index i = range.first; i < range.last; ++i) {
+      for (index i = range.first; i < range.last; i += range.step) {
         auto const w = weights(b, h, i);
-        for (std::size_t j = 0; j < sum.size(); ++j) sum[j] += w[j] / static_cast<double>(heads * (range.last - range.first));
+        for (std::size_t j = 0; j < sum.size(); ++j) sum[j] += w[j] / static_cast<double>(heads * range.count());
       }
     return sum;
   }
@@ -68,7 +68,7 @@ TEST_CASE("attention_received: the mean of weights over heads and queries", "[to
   for (index tokens : {5, 70}) {
     attended a(r, 2, 3, tokens, 16);
     attention(cpu, a.view(a.q), a.view(a.k), a.view(a.v), a.view(a.out), log_sum_exp{a.lse_view()});
-    for (query_range const range : {query_range{0, 1}, query_range{2, 5}, query_range{0, tokens}}) {
+    for (query_range const range : {query_range{0, 1}, query_range{2, 5}, query_range{0, tokens}, query_range{1, tokens, 3}}) {
       guarded<float> scores(2 * tokens, 1);
       attention_received(cpu, a.view(a.q), a.view(a.k), a.lse_view(), range, tern::view(scores.data(), 2, tokens));
       for (index b = 0; b < 2; ++b) {
@@ -136,6 +136,7 @@ TEST_CASE("scores: wrong calls are refused by name", "[tokens]") {
   };
   CHECK(message_of([&] { received({0, 7}, s); }) == "attention_received: the end of the queries is 7, expected a range of q's tokens");
   CHECK(message_of([&] { received({3, 3}, s); }) == "attention_received: the number of queries is 0, expected at least 1");
+  CHECK(message_of([&] { received({0, 6, 0}, s); }) == "attention_received: the step of the queries is 0, expected at least 1");
   CHECK(message_of([&] { received({0, 1}, tern::view(scores.data(), 2, 5)); }) ==
         "attention_received: scores.extent(1) is 5, expected the keys = 6");
   CHECK(message_of([&] {

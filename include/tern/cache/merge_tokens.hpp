@@ -93,9 +93,7 @@ inline constexpr struct merge_tokens_fn {
       matmul(policy, tern::view(along, some, dim), tern::view(direction, count, dim), tern::view(cosine, some, count));
       for (index e = 0; e < some; ++e) {
         float const* const of = cosine + e * count;
-        index best = 0;
-        for (index c = 1; c < count; ++c)
-          if (of[c] > of[best]) best = c;
+        index const best = detail::argmax_packs(count, [&](index c, auto part) TERN_LAMBDA { return detail::load(of + c, part); });
         float const weight = rule == merge_rule::mean ? 1.f : rule == merge_rule::pivotal ? 0.5f : of[best];
         float* const to = sum + best * (dim + dim_v);
         cache.read_value(s, layer, h, ids[e], value);

@@ -106,32 +106,72 @@ TERN_INLINE bool past_caches(tensor_view<Y, 3> const&) {
   return false;
 }
 
-/// out[p] = bias + sum over j of s[p + j - skipped] w[j], where that is no row before s.
-template <index tokens>
-TERN_INLINE void causal_sums(float const* s, index s_step, float const* w, index w_step, index width, index skipped, simd::pack<float> bias,
-                             float* out, index out_step, bool past) {
-  simd::pack<float> acc[tokens];
-  TERN_UNROLL
-  for (index p = 0; p < tokens; ++p) acc[p] = bias;
-  if (skipped > 0) {  // the first token's taps begin with this one, later tokens' before it
-    TERN_UNROLL
-    for (index p = 1; p < tokens; ++p)
-      for (index j = p < skipped ? skipped - p : 0; j < skipped; ++j)
-        acc[p] = simd::fma(simd::load(s + (p + j - skipped) * s_step), simd::load(w + j * w_step), acc[p]);
-    w += skipped * w_step;
-    width -= skipped;
+/// Where some tokens' sums for a register of channels come from and go: rows of the input, of the taps and of the results are so many
+/// floats apart.
+struct causal_rows {
+  float const* s;
+  index s_step;
+  float const* w;
+  index w_step;
+  float const* bias;  // null: none
+  float* out;
+  index out_step;
+  bool past;
+
+  TERN_INLINE void advance() {
+    s += simd::lanes;
+    w += simd::lanes;
+    out += simd::lanes;
+    if (bias != nullptr) bias += simd::lanes;
   }
-  for (; width > 4; width -= 4, s += 4 * s_step, w += 4 * w_step) add_taps<tokens, 4>(acc, s, s_step, w, w_step);
-  if (width == 4) add_taps<tokens, 4>(acc, s, s_step, w, w_step);
-  if (width == 3) add_taps<tokens, 3>(acc, s, s_step, w, w_step);
-  if (width == 2) add_taps<tokens, 2>(acc, s, s_step, w, w_step);
-  if (width == 1) add_taps<tokens, 1>(acc, s, s_step, w, w_step);
-  if (past) {
+  template <index tokens>
+  TERN_INLINE void start(simd::pack<float> (&acc)[tokens]) const {
+    simd::pack<float> const b = bias != nullptr ? simd::load(bias) : simd::pack<float>(0.f);
     TERN_UNROLL
-    for (index p = 0; p < tokens; ++p) simd::store_past(out + p * out_step, acc[p]);
-  } else {
-    TERN_UNROLL
-    for (index p = 0; p < tokens; ++p) simd::store(out + p * out_step, acc[p]);
+    for (index p = 0; p < tokens; ++p) acc[p] = b;
+  }
+  template <index tokens>
+  TERN_INLINE void finish(simd::pack<float> const (&acc)[tokens]) const {
+    if (past) {
+      TERN_UNROLL
+      for (index p = 0; p < tokens; ++p) simd::store_past(out + p * out_step, acc[p]);
+    } else {
+      TERN_UNROLL
+      for (index p = 0; p < tokens; ++p) simd::store(out + p * out_step, acc[p]);
+    }
+  }
+};
+
+/// out[p] = bias + sum over j < taps of s[p + j] w[j]
+template <index tokens, index taps>
+TERN_INLINE void causal_sums(causal_rows rows, index registers) {
+  for (index r = 0; r < registers; ++r, rows.advance()) {
+    simd::pack<float> acc[tokens];
+    rows.start(acc);
+    add_taps<tokens, taps>(acc, rows.s, rows.s_step, rows.w, rows.w_step);
+    rows.finish(acc);
+  }
+}
+/// out[p] = bias + sum over j < width of s[p + j - skipped] w[j], where that is no row before s.
+template <index tokens>
+TERN_INLINE void causal_sums(causal_rows rows, index registers, index width, index skipped) {
+  for (index r = 0; r < registers; ++r, rows.advance()) {
+    simd::pack<float> acc[tokens];
+    rows.start(acc);
+    float const *s = rows.s, *w = rows.w + skipped * rows.w_step;
+    if (skipped > 0) {  // the first token's taps begin with this one, later tokens' before it
+      TERN_UNROLL
+      for (index p = 1; p < tokens; ++p)
+        for (index j = p < skipped ? skipped - p : 0; j < skipped; ++j)
+          acc[p] = simd::fma(simd::load(s + (p + j - skipped) * rows.s_step), simd::load(rows.w + j * rows.w_step), acc[p]);
+    }
+    index left = width - skipped;
+    for (; left > 4; left -= 4, s += 4 * rows.s_step, w += 4 * rows.w_step) add_taps<tokens, 4>(acc, s, rows.s_step, w, rows.w_step);
+    if (left == 4) add_taps<tokens, 4>(acc, s, rows.s_step, w, rows.w_step);
+    if (left == 3) add_taps<tokens, 3>(acc, s, rows.s_step, w, rows.w_step);
+    if (left == 2) add_taps<tokens, 2>(acc, s, rows.s_step, w, rows.w_step);
+    if (left == 1) add_taps<tokens, 1>(acc, s, rows.s_step, w, rows.w_step);
+    rows.finish(acc);
   }
 }
 
@@ -178,20 +218,17 @@ class causal_block {
         out = &y_(batch, t, c);
         step = spread_ * y_.stride(1);
       }
-    for (index i = 0; i < channels; i += simd::lanes) {
-      index const n = least(simd::lanes, channels - i);
-      bool const whole = n == simd::lanes && (t >= before() || request_.state.data() == nullptr) && std::is_same_v<X, float const>;
-      if (!whole) {
-        sum_any(batch, t, tokens, c + i, n, out + i, step);
-        continue;
-      }
-      if constexpr (std::is_same_v<X, float const>) {
+    index whole = 0;  // registers of channels that are read where they lie
+    if constexpr (std::is_same_v<X, float const>)
+      if (t >= before() || request_.state.data() == nullptr) {
+        whole = channels / simd::lanes;
         index p = 0;
-        if (tokens == causal_wide_tokens) sum_tokens<causal_wide_tokens>(batch, t, p, c + i, out + i, step, direct && past_);
-        while (p + causal_tokens <= tokens) sum_tokens<causal_tokens>(batch, t, p, c + i, out + i, step, direct && past_);
-        while (p < tokens) sum_tokens<1>(batch, t, p, c + i, out + i, step, direct && past_);
+        if (tokens == causal_wide_tokens) sum_tokens<causal_wide_tokens>(batch, t, p, c, whole, out, step, direct && past_);
+        while (p + causal_tokens <= tokens) sum_tokens<causal_tokens>(batch, t, p, c, whole, out, step, direct && past_);
+        while (p < tokens) sum_tokens<1>(batch, t, p, c, whole, out, step, direct && past_);
       }
-    }
+    for (index i = whole * simd::lanes; i < channels; i += simd::lanes)
+      sum_any(batch, t, tokens, c + i, least(simd::lanes, channels - i), out + i, step);
     if (direct) return;
     index const rounded = round_to_multiple(channels, simd::lanes);
     for (index p = 0; p < tokens; ++p) {
@@ -207,12 +244,19 @@ class causal_block {
     }
   }
 
-  /// A register of some tokens of a tile, from number p on, which moves on.
+  /// Registers of some tokens of a tile, from number p on, which moves on.
   template <index tokens>
-  TERN_INLINE void sum_tokens(index batch, index t, index& p, index c, float* out, index step, bool past) const {
+  TERN_INLINE void sum_tokens(index batch, index t, index& p, index c, index registers, float* out, index step, bool past) const {
     index const from = t + p * spread_ - before(), skipped = from < 0 ? divide_up(-from, spread_) : 0;
-    causal_sums<tokens>(&x_(batch, from + skipped * spread_, c), spread_ * x_.stride(1), &w_(0, c), w_.stride(0), width_, skipped,
-                        bias(c, simd::lanes), out + p * step, step, past);
+    float const* const b = request_.bias.data() == nullptr ? nullptr : &request_.bias[c];
+    causal_rows const rows{
+        &x_(batch, from + skipped * spread_, c), spread_ * x_.stride(1), &w_(0, c), w_.stride(0), b, out + p * step, step, past};
+    if (tokens <= causal_tokens && skipped == 0 && width_ == 4)
+      causal_sums<tokens, 4>(rows, registers);
+    else if (tokens <= causal_tokens && skipped == 0 && width_ == 3)
+      causal_sums<tokens, 3>(rows, registers);
+    else
+      causal_sums<tokens>(rows, registers, width_, skipped);
     p += tokens;
   }
 
@@ -310,7 +354,7 @@ inline constexpr struct causal_conv_fn {
     detail::expect_like(op, "y", y, "x", x);
     detail::expect_extent(op, "w", w, 1, "x", x, 2);
     detail::expect(w.extent(0) >= 1, op, "w.extent(0)", w.extent(0), "at least 1");
-    detail::expect_own_memory(op, "y", y.data(), "x", x.data(), y.size());
+    detail::expect_own_memory(op, "y", y, "x", x);
     if (r.has_bias) {
       detail::expect_rows(op, "bias", r.bias);
       detail::expect_extent(op, "bias", r.bias, 0, "x", x, 2);

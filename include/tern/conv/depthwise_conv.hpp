@@ -20,8 +20,8 @@
 ///
 /// x always has a batch, which may be 1: a w of as many dimensions as x has a kernel for each sample.
 ///
-/// Errors   extents that do not fit; strides and dilations below 1, paddings below 0; options for another number of dimensions; y that is
-///          x or w.
+/// Errors   extents that do not fit; strides and dilations below 1, paddings below 0; options for another number of dimensions; y that
+///          overlaps x or w.
 /// Special  taps on the zeros around the input are left out or are 0 w: weights have to be finite.
 /// Memory   scratch from the policy: up to 0.6 MiB a thread, more for large kernels, and in proportion to strides and dilations.
 /// Bits     do not depend on the number of threads, nor on what else is in the batch.
@@ -210,8 +210,8 @@ inline constexpr struct depthwise_conv_fn {
 
   template <int N, class X, class W, class Y>
   static void set_tensors(detail::depthwise_problem& p, detail::depthwise_request<N> const& r, X const& x, W const& w, Y const& y) {
-    detail::expect_own_memory("depthwise_conv", "y", y.data(), "x", x.data(), y.size());
-    detail::expect_own_memory("depthwise_conv", "y", y.data(), "w", w.data(), y.size());
+    detail::expect_own_memory("depthwise_conv", "y", y, "x", x);
+    detail::expect_own_memory("depthwise_conv", "y", y, "w", w);
     p.x = detail::conv_tensor_of<N, void const*>(x, r.first);
     p.w = detail::conv_tensor_of<N, void const*>(w, r.first);
     p.y = detail::conv_tensor_of<N, void*>(y, r.first);

@@ -12,7 +12,7 @@
 ///         each input; d (channels). Any n, any number of taps from 1 on, any strides.
 /// Types   u, k, y, w, v each f32, f16 or bf16; d f32; f32 inside.
 /// Alias   y overlaps nothing that is read: a block's samples reach into the next.
-/// Errors  extents that do not fit, no taps; y that is u; a mode given beside a long_filter that has another.
+/// Errors  extents that do not fit, no taps; y that overlaps u; a mode given beside a long_filter that has another.
 /// Memory  from the policy; `workspace_size` of one length may exceed that of a longer one, which is cut into other blocks.
 /// Special one infinity or NaN of a row, or of its filter, may spread over the row's results: each is a sum of all.
 /// Cost    per row about 6 n (log2 n + 6) / lanes vector operations, u and a spectrum of 8 n bytes read, y written; filters that are not
@@ -52,7 +52,8 @@ inline long_filters filters_for(char const* op, sample_view const& in, sample_vi
 }
 inline void check_long(char const* op, sample_view const& in, result_view const& out, long_request const& r, bool backward) {
   expect_samples(op, backward ? "du" : "y", out.place, backward ? "dy" : "u", in);
-  expect_own_memory(op, backward ? "du" : "y", out.place.data, backward ? "dy" : "u", in.data, in.extent[0] * in.extent[1] * in.extent[2]);
+  auto const place = [](sample_view const& v) { return memory_place(v.data, v.bytes, 3, v.extent, v.stride); };
+  expect_own_memory(op, backward ? "du" : "y", place(out.place), backward ? "dy" : "u", place(in));
   expect_options(op, r, backward ? "dy" : "u", in);
 }
 
@@ -82,6 +83,20 @@ inline void convolve_rows(char const* op, cpu_policy const& policy, sample_view 
   run_rows(policy, call, f, reinterpret_cast<float*>(lease.data()));
 }
 
+/// Bytes of scratch of the same.
+inline std::size_t convolve_bytes(char const* op, cpu_policy const& policy, sample_view const& in, sample_view const& k,
+                                  result_view const& out, long_request const& r, bool backward) {
+  long_filters f = filters_for(op, in, k, r, backward);
+  if (backward) f.layout = f.layout.transposed();
+  return long_memory(policy, call_of(in, out, r, backward), f).bytes();
+}
+inline std::size_t convolve_bytes(char const*, cpu_policy const& policy, sample_view const& in, long_filter const& k,
+                                  result_view const& out, long_request const& r, bool backward) {
+  long_filters f = k.filters();
+  if (backward) f.layout = f.layout.transposed();
+  return static_cast<std::size_t>(rows_floats(policy, call_of(in, out, r, backward), f)) * sizeof(float);
+}
+
 template <class K>
 TERN_INLINE decltype(auto) filter_argument(K const& k) {
   if constexpr (std::is_same_v<K, long_filter>)
@@ -106,13 +121,8 @@ inline constexpr struct long_conv_fn {
   /// For tern::workspace_size: bytes of scratch of the same call.
   template <tensor_like U, class K, tensor_like Y, detail::long_option... Options>
   std::size_t workspace_size(cpu_policy const& policy, U const& u, K const& k, Y const& y, Options const&... options) const {
-    auto const in = detail::samples_of(tern::view(u));
-    auto const request = detail::long_request::of(options...);
-    auto const call = detail::call_of(in, detail::results_of(tern::view(y)), request, false);
-    if constexpr (std::is_same_v<K, long_filter>)
-      return static_cast<std::size_t>(detail::rows_floats(policy, call, k.filters())) * sizeof(float);
-    else
-      return detail::long_memory(policy, call, detail::filters_for("long_conv", in, detail::filter_argument(k), request)).bytes();
+    return detail::convolve_bytes("long_conv", policy, detail::samples_of(tern::view(u)), detail::filter_argument(k),
+                                  detail::results_of(tern::view(y)), detail::long_request::of(options...), false);
   }
 
   /// Relative to the product of the norms: a rounding for each of log2 m levels of three transforms, and some for products and roots. As

@@ -62,6 +62,21 @@ inline void filter_gradient(long_call const& u, long_call const& dy, long_layout
   run_tower({plan, z, sum, tower_op::join}, {}, to.sink(), memory);
 }
 
+/// How the filters' gradients are cut, and the floats of scratch of it: tables, and some for each slot.
+struct gradient_cut {
+  long_layout layout;
+  tower_plan plan;
+  index filters, tables, each, slots;
+  inline gradient_cut(cpu_policy const& policy, sample_view const& dy, result_view const& dk, long_mode mode)
+      : layout(choose_layout(mode, dy.extent[2] > 0 ? dy.extent[2] : 1, dk.place.extent[2], false)),
+        plan(shape_tower(layout.odd, layout.halvings)),
+        filters(dk.place.extent[0] * dy.extent[1]),
+        tables(round_to_multiple(plan.table_floats, 16)),
+        each(tower_buffer + 5 * plan.floats()),
+        slots(slots_for(policy, filters)) {}
+  TERN_INLINE std::size_t bytes() const { return filters == 0 ? 0 : static_cast<std::size_t>(tables + slots * each) * sizeof(float); }
+};
+
 inline void filter_gradients(cpu_policy const& policy, sample_view const& dy, sample_view const& u, result_view const& dk,
                              long_request const& r) {
   char const* const op = "long_conv_grad_filter";
@@ -70,23 +85,23 @@ inline void filter_gradients(cpu_policy const& policy, sample_view const& dy, sa
   expect_filter(op, "dk", dk.place, "dy", dy);
   index const taps = dk.place.extent[2], channels = dy.extent[1];
   bool const per_sample = dk.place.extent[0] != 1 || dy.extent[0] == 1;
-  long_layout const l = choose_layout(r.mode, dy.extent[2] > 0 ? dy.extent[2] : 1, taps, false);
-  index const n = dy.extent[2], filters = dk.place.extent[0] * channels;
-  if (filters == 0) return;
-  tower_plan plan = shape_tower(l.odd, l.halvings);
-  index const tables = round_to_multiple(plan.table_floats, 16), each = tower_buffer + 5 * plan.floats();
-  workspace::lease const lease(policy.scratch(), static_cast<std::size_t>(tables + slots_for(policy, filters) * each) * sizeof(float));
+  index const n = dy.extent[2];
+  gradient_cut cut(policy, dy, dk, r.mode);
+  if (cut.filters == 0) return;
+  long_layout const& l = cut.layout;
+  tower_plan& plan = cut.plan;
+  workspace::lease const lease(policy.scratch(), cut.bytes());
   float* const memory = reinterpret_cast<float*>(lease.data());
   fill_tower(plan, memory);
   result_view const nothing{};
   long_call const from_u{u, nothing, r.gate_in}, from_dy{dy, nothing, r.gate_out};
-  parallel_for(policy, filters, [&](index i, index slot) TERN_LAMBDA {
+  parallel_for(policy, cut.filters, [&](index i, index slot) TERN_LAMBDA {
     index const batch = i / channels, channel = i % channels;
     sample_row const row = dk.place.row(batch, channel);
     index const kept = least(least(l.taps, taps), 2 * plan.points());  // behind them no sample of u meets one of dy
     block_sink const to{&dk, const_cast<void*>(row.data), 0, 0, kept, {}, {}};
     index const first = per_sample ? batch : 0, end = n == 0 ? first : per_sample ? batch + 1 : dy.extent[0];
-    filter_gradient(from_u, from_dy, l, plan, channel, first, end, to, memory + tables + slot * each);
+    filter_gradient(from_u, from_dy, l, plan, channel, first, end, to, memory + cut.tables + slot * cut.each);
     for (index j = kept; j < taps; ++j)  // beyond the samples: nothing, or the circle again
       dk.sample(const_cast<void*>(row.data), j * row.stride, l.periodic() ? row[j - kept] : 0.f);
   });
@@ -104,6 +119,12 @@ inline constexpr struct long_conv_grad_input_fn {
     detail::convolve_rows("long_conv_grad_input", policy, detail::samples_of(tern::view(dy)), detail::filter_argument(k),
                           detail::results_of(tern::view(du)), detail::long_request::of(options...), true);
   }
+  /// For tern::workspace_size: bytes of scratch of the same call.
+  template <tensor_like G, class K, tensor_like U, detail::long_option... Options>
+  std::size_t workspace_size(cpu_policy const& policy, G const& dy, K const& k, U const& du, Options const&... options) const {
+    return detail::convolve_bytes("long_conv_grad_input", policy, detail::samples_of(tern::view(dy)), detail::filter_argument(k),
+                                  detail::results_of(tern::view(du)), detail::long_request::of(options...), true);
+  }
 } long_conv_grad_input{};
 
 /// `tern::long_conv_grad_filter(policy, dy, u, dk, options...)`: see the top of conv/long_gradients.hpp.
@@ -112,6 +133,13 @@ inline constexpr struct long_conv_grad_filter_fn {
   void operator()(cpu_policy const& policy, G const& dy, U const& u, K&& dk, Options const&... options) const {
     detail::filter_gradients(policy, detail::samples_of(tern::view(dy)), detail::samples_of(tern::view(u)),
                              detail::results_of(tern::view(dk)), detail::long_request::of(options...));
+  }
+  /// For tern::workspace_size: bytes of scratch of the same call.
+  template <tensor_like G, tensor_like U, tensor_like K, detail::long_option... Options>
+  std::size_t workspace_size(cpu_policy const& policy, G const& dy, U const&, K const& dk, Options const&... options) const {
+    return detail::gradient_cut(policy, detail::samples_of(tern::view(dy)), detail::results_of(tern::view(dk)),
+                                detail::long_request::of(options...).mode)
+        .bytes();
   }
 } long_conv_grad_filter{};
 

@@ -27,20 +27,22 @@ namespace tern {
 namespace detail {
 inline namespace TERN_ABI {
 
-/// Tap j of a channel's pieces (S, d).
-TERN_INLINE double multiscale_tap(tensor_view<float const, 2> const& pieces, double decay, index j) {
+/// Calls f(j, tap j) for the taps of a channel's pieces (S, d).
+template <class F>
+TERN_INLINE void each_multiscale_tap(tensor_view<float const, 2> const& pieces, double decay, F&& f) {
   index const d = pieces.extent(1);
-  index scale = 0, first = 0, stretch = 1;
-  for (double factor = 1;; factor *= decay) {
-    if (j < first + d * stretch) {
-      double const at = (static_cast<double>(j - first) + 0.5) / static_cast<double>(stretch) - 0.5;
-      double const low = __builtin_floor(at);
-      auto const number = [&](index i) TERN_LAMBDA { return static_cast<double>(pieces(scale, i < 0 ? 0 : i >= d ? d - 1 : i)); };
-      double const a = number(static_cast<index>(low)), b = number(static_cast<index>(low) + 1);
-      return factor * (a + (at - low) * (b - a));
+  index first = 0, stretch = 1;
+  double factor = 1;
+  for (index scale = 0; scale < pieces.extent(0); ++scale, factor *= decay) {
+    if (scale > 1) stretch *= 2;
+    double const shrink = 1 / static_cast<double>(stretch);
+    for (index j = 0; j < d * stretch; ++j) {
+      double const at = (static_cast<double>(j) + 0.5) * shrink - 0.5;
+      index const low = at < 0 ? 0 : static_cast<index>(at), high = low + 1 < d ? low + 1 : d - 1;
+      double const a = static_cast<double>(pieces(scale, low)), b = static_cast<double>(pieces(scale, high));
+      f(first + j, factor * (at < 0 ? a : a + (at - static_cast<double>(low)) * (b - a)));
     }
     first += d * stretch;
-    if (scale++ > 0) stretch *= 2;
   }
 }
 
@@ -74,13 +76,9 @@ inline constexpr struct multiscale_filter_fn {
     detail::parallel_for(policy, to.extent(0), [&](index c, index) TERN_LAMBDA {
       double const decay = static_cast<double>(decays[c]);
       double squares = 0;
-      if (normalize)
-        for (index j = 0; j < to.extent(1); ++j) {
-          double const tap = detail::multiscale_tap(from[c], decay, j);
-          squares += tap * tap;
-        }
+      if (normalize) detail::each_multiscale_tap(from[c], decay, [&](index, double tap) TERN_LAMBDA { squares += tap * tap; });
       double const factor = squares > 0 ? 1 / __builtin_sqrt(squares) : 1;
-      for (index j = 0; j < to.extent(1); ++j) to(c, j) = static_cast<float>(factor * detail::multiscale_tap(from[c], decay, j));
+      detail::each_multiscale_tap(from[c], decay, [&](index j, double tap) TERN_LAMBDA { to(c, j) = static_cast<float>(factor * tap); });
     });
   }
 } multiscale_filter{};

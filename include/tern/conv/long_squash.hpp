@@ -55,7 +55,7 @@ inline constexpr struct smooth_filter_fn {
     tensor_view<float, 2> const to = tern::view(k);
     detail::expect_same_taps("smooth_filter", from, to);
     detail::expect(window > 0 && window % 2 == 1, "smooth_filter", "window", window, "an odd number");
-    detail::expect_own_memory("smooth_filter", "k", to.data(), "raw", from.data(), to.size());
+    detail::expect_own_memory("smooth_filter", "k", to, "raw", from);
     detail::parallel_for(policy, to.extent(0), [&](index c, index) TERN_LAMBDA { detail::smooth_row(from[c], window, to[c]); });
   }
   /// Relative to the mean of |raw|: its rounding, and what f64 leaves.

@@ -40,6 +40,11 @@ class long_conv_stream {
   void step(cpu_policy const& policy, U const& u, Y&& y) {
     advance(policy, detail::samples_of(tern::view(u)), detail::results_of(tern::view(y)));
   }
+  /// For tern::workspace_size(stream, policy, u, y): bytes of scratch of a step.
+  template <tensor_like U, tensor_like Y>
+  std::size_t workspace_size(cpu_policy const& policy, U const&, Y const&) const {
+    return step_bytes(policy);
+  }
   /// Forgets all samples.
   inline void reset() noexcept {
     at_ = 0;
@@ -95,6 +100,11 @@ class long_conv_stream {
     }
   }
 
+  TERN_INLINE index step_floats() const { return detail::tower_buffer + 2 * plan_.floats(); }
+  TERN_INLINE std::size_t step_bytes(cpu_policy const& policy) const {
+    return static_cast<std::size_t>(detail::slots_for(policy, batch_ * channels_) * step_floats()) * sizeof(float);
+  }
+
   inline void advance(cpu_policy const& policy, detail::sample_view const& u, detail::result_view const& y) {
     using namespace detail;
     char const* const op = "long_conv_stream::step";
@@ -102,8 +112,8 @@ class long_conv_stream {
     expect_equal(op, "u's channels", u.extent[1], "channels", channels_);
     expect_equal(op, "u's length", u.extent[2], "block", block_);
     expect_samples(op, "y", y.place, "u", u);
-    index const rows = batch_ * channels_, size = plan_.floats(), each = tower_buffer + 2 * size;
-    workspace::lease const lease(policy.scratch(), static_cast<std::size_t>(slots_for(policy, rows) * each) * sizeof(float));
+    index const rows = batch_ * channels_, size = plan_.floats(), each = step_floats();
+    workspace::lease const lease(policy.scratch(), step_bytes(policy));
     float* const memory = reinterpret_cast<float*>(lease.data());
     parallel_for(policy, rows, [&](index i, index slot) TERN_LAMBDA {
       float* const buffer = memory + slot * each;

@@ -17,15 +17,14 @@
 /// In an exact transform W_s is that of n_s numbers and t_s = e^(-2 pi i k r / (n_s M)), r < M = n_(s + 1) ... n_p being the number that
 /// the faster digits make.
 ///
-/// Shapes  x f32 (rows, N), z complex (rows, N), both contiguous along N. w_s complex (N / n_s, n_s, n_s), or (1, n_s, n_s), a block that
-/// all
-///         places share; t_s complex (N), or nothing, as of the last factor. A compute type may follow: compute::bf16.
+/// Shapes  x f32 (rows, N), z complex (rows, N), both contiguous along N. w_s complex (N / n_s, n_s, n_s), or (1, n_s, n_s), a block
+///         that all places share; t_s complex (N), or nothing, as of the last factor. A compute type may follow: compute::bf16.
 /// Errors  more than 4 sizes, sizes below 1, extents that do not fit, twiddles of the last factor, a plan of the other direction.
 /// Memory  a plan: 16 n_s^2 bytes a block and 8 N bytes of twiddles. Scratch from the policy: 256 N bytes a thread, and matmul's.
 /// Cost    8 N (n_1 + ... + n_p) flop a row, of which the factor at the real end saves half; real transforms by butterflies take
-///         2.5 N log2 N: at N = 4096 = 64 64 there are 26 times as many, at 16 16 16 11 times, and matrix products are no more than 8 times
-///         as fast. Nowhere on CPUs measured (AVX-512, also with bf16 in AMX's registers) is it faster than tern's transforms: there for
-///         factors that are learned.
+///         2.5 N log2 N: at N = 4096 = 64 64 there are 26 times as many, at 16 16 16 11 times. Nowhere measured is that made up for: such a
+///         row takes 34 and 36 us, by real_fft 24 us; there and back, for a convolution, 68 and 71 us, with bf16 in AMX's registers 37 and
+///         58 us, by long_conv 8 us (AVX-512, one thread; the same at N = 1024 and 16384). It is here for factors that are learned.
 /// Error   |z - z*|_2 <= plan.error() |x|_2 times the product over factors of the largest spectral norm of a block and the largest twiddle:
 ///         sqrt(N) for an exact transform, 1 / sqrt(N) for its inverse. Of compute::f32.
 /// Same    a row's results depend on it alone.

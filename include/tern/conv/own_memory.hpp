@@ -4,14 +4,23 @@
 /// A check that all convolutions make: they read neighbors of what they have written.
 
 #include <tern/core/error.hpp>
+#include <tern/core/overlap.hpp>
 
 namespace tern::detail {
 inline namespace TERN_ABI {
 
-/// Fails where a result begins where an argument does. Other overlaps pass: parts of one tensor may be argument and result.
-TERN_INLINE void expect_own_memory(char const* op, char const* result, void const* y, char const* argument, void const* x, index size) {
-  if (y == x && size > 0) [[unlikely]]
-    (message() << op << ": " << result << " is " << argument << ", expected memory of its own").fail();
+[[noreturn]] TERN_COLD inline void fail_own_memory(char const* op, char const* result, char const* argument, bool same) {
+  (message() << op << ": " << result << (same ? " is " : " overlaps ") << argument << ", expected memory of its own").fail();
+}
+/// Fails where a result shares elements with an argument.
+inline void expect_own_memory(char const* op, char const* result, memory_place const& y, char const* argument, memory_place const& x) {
+  if (overlap(y, x)) [[unlikely]]
+    fail_own_memory(op, result, argument, y.first == x.first);
+}
+template <class T, class U, int Y, int X>
+inline void expect_own_memory(char const* op, char const* result, tensor_view<T, Y> const& y, char const* argument,
+                              tensor_view<U, X> const& x) {
+  expect_own_memory(op, result, place_of(y), argument, place_of(x));
 }
 
 }  // namespace TERN_ABI

@@ -4,7 +4,8 @@
 /// Complex numbers in memory: two floats, the real part first. `std::complex<float>` is one; `complex_f32` is for who does not include it.
 
 #include <tern/core/tensor_view.hpp>
-#include <tern/fft/stockham.hpp>
+#include <tern/fft/butterflies.hpp>
+#include <tern/simd/pairs.hpp>
 
 namespace tern {
 
@@ -27,6 +28,7 @@ inline namespace TERN_ABI {
 struct float_rows_view {
   float* data = nullptr;
   index rows = 0, n = 0, row_stride = 0, stride = 0;
+  TERN_INLINE float* row(index r) const { return data + r * row_stride; }
 };
 /// Fails unless the leading dimensions of a view can be counted with one stride.
 [[noreturn]] TERN_COLD inline void fail_rows(char const* op, char const* argument) {
@@ -49,18 +51,48 @@ TERN_INLINE float_rows_view rows_of(char const* op, char const* argument, tensor
   return r;
 }
 
-/// n numbers `stride` floats apart, and back, times `factor`.
-inline void gather_planar(float const* from, index stride, index n, planar to) noexcept {
-  for (index j = 0; j < n; ++j) {
-    to.re[j] = from[j * stride];
-    to.im[j] = from[j * stride + 1];
+/// Complex numbers `stride` floats apart, whose imaginary parts lie `apart` floats behind the real ones.
+struct points_view {
+  float* data = nullptr;
+  index stride = 2, apart = 1;
+  TERN_INLINE float* at(index j) const { return data + j * stride; }
+  TERN_INLINE bool is_dense() const { return stride == 2 && apart == 1; }
+};
+/// Numbers one by one, and zeros in other lanes: re, then im.
+[[gnu::noinline]] inline void gather_points(float const* from, index stride, index apart, index count, float* to) noexcept {
+  for (index l = 0; l < simd::lanes; ++l) {
+    to[l] = l < count ? from[l * stride] : 0.f;
+    to[simd::lanes + l] = l < count ? from[l * stride + apart] : 0.f;
   }
 }
-inline void scatter_planar(planar from, index n, float factor, float* to, index stride) noexcept {
-  for (index j = 0; j < n; ++j) {
-    to[j * stride] = from.re[j] * factor;
-    to[j * stride + 1] = from.im[j] * factor;
+[[gnu::noinline]] inline void scatter_points(float const* from, float* to, index stride, index apart, index count) noexcept {
+  for (index l = 0; l < count; ++l) {
+    to[l * stride] = from[l];
+    to[l * stride + apart] = from[simd::lanes + l];
   }
+}
+/// Numbers first to first + count - 1, and zeros in other lanes.
+TERN_INLINE cpack load_points(points_view const& x, index first, index count) {
+  if (x.is_dense()) {
+    cpack all;
+    if (count == simd::lanes)
+      simd::load_interleaved(x.at(first), all.re, all.im);
+    else
+      simd::load_interleaved_n(x.at(first), all.re, all.im, count);
+    return all;
+  }
+  alignas(64) float part[2 * simd::lanes];
+  gather_points(x.at(first), x.stride, x.apart, count, part);
+  return load_complex(part);
+}
+TERN_INLINE void store_points(points_view const& y, index first, index count, cpack const& all) {
+  if (y.is_dense()) {
+    if (count == simd::lanes) return simd::store_interleaved(y.at(first), all.re, all.im);
+    return simd::store_interleaved_n(y.at(first), all.re, all.im, count);
+  }
+  alignas(64) float part[2 * simd::lanes];
+  store_complex(part, all);
+  scatter_points(part, y.at(first), y.stride, y.apart, count);
 }
 
 }  // namespace TERN_ABI

@@ -6,55 +6,57 @@
 ///     fft_plan plan(n);                                  any n from 1 on; may serve any number of threads
 ///     fft(policy, plan, x, y);
 ///
-/// Lengths of the factors 2, 3 and 5 are transformed by Stockham's passes (fft/stockham.hpp), others as a convolution with a chirp,
+/// Lengths of the factors 2, 3, 5, 7, 11 and 13 are transformed as matrices (fft/matrix.hpp), others as convolutions with a chirp
+/// (fft/chirp.hpp).
 ///
-///     X_f = c_f sum over j of (x_j c_j) conj(c_(f - j))        c_j = e^(-pi i j^2 / n)
-///
-/// by the transform of the long convolutions (fft/tower.hpp) of the next good length from 2n - 1 on.
-///
-/// Memory  8 bytes a point, or about 26. Tables are made in f64 and rounded once.
-/// Source  Bluestein, "A linear filtering approach to the computation of discrete Fourier transform", 1970 (from knowledge).
+/// Memory  8 bytes a point and a little, or about 26. Tables are made in f64 and rounded once.
 
 #include <tern/core/owned_floats.hpp>
-#include <tern/fft/stockham.hpp>
-#include <tern/fft/tower_run.hpp>
+#include <tern/fft/chirp.hpp>
+#include <tern/fft/matrix.hpp>
 
 namespace tern {
 namespace detail {
 inline namespace TERN_ABI {
 
-/// n complex numbers as a source of a tower of `points`, and a piece of what leaves it.
-struct complex_source {
-  planar data;
-  index n, points;
-  inline static void read(void const* object, index first, index packs, float* out, index step) noexcept {
-    auto const& s = *static_cast<complex_source const*>(object);
-    float const* const from = first < s.points ? s.data.re : s.data.im;
-    index const at = first < s.points ? first : first - s.points;
-    for (index i = 0; i < packs * simd::lanes; ++i) out[i / simd::lanes * step + i % simd::lanes] = at + i < s.n ? from[at + i] : 0.f;
+/// How a length is transformed, with tables or without.
+struct fft_shape {
+  index n = 1;
+  bool smooth = true;
+  matrix_plan matrix;  // if smooth
+  chirp_plan chirp;    // if not
+
+  TERN_INLINE index table_floats() const { return smooth ? matrix.table_floats : chirp.table_floats(); }
+  /// Sequences that are transformed together.
+  TERN_INLINE index together() const { return smooth ? matrix.together() : 1; }
+  /// Floats of scratch of so many sequences: what each thread has, and what all share that take part in one.
+  TERN_INLINE index block_floats() const { return round_to_multiple(smooth ? matrix.block_floats() : chirp.scratch_floats(), 16); }
+  TERN_INLINE index z_floats() const { return smooth ? matrix.z_floats() : 0; }
+  /// The same for `columns` sequences side by side.
+  TERN_INLINE index columns_floats(index columns) const {
+    return round_to_multiple((smooth ? 4 : 2) * n * columns + (smooth ? 0 : chirp.scratch_floats()), 16);
   }
-  TERN_INLINE tower_source source() const { return {this, &complex_source::read, points + n}; }
 };
-struct complex_sink {
-  planar data;
-  index begin, n, points;  // coefficients begin to begin + n - 1 are kept
-  inline static void write(void const* object, index first, index packs, float const* in, index step) noexcept {
-    auto const& s = *static_cast<complex_sink const*>(object);
-    float* const to = first < s.points ? s.data.re : s.data.im;
-    index const at = (first < s.points ? first : first - s.points) - s.begin;
-    for (index i = 0; i < packs * simd::lanes; ++i)
-      if (at + i >= 0 && at + i < s.n) to[at + i] = in[i / simd::lanes * step + i % simd::lanes];
-  }
-  TERN_INLINE tower_sink sink() const { return {this, &complex_sink::write, begin, points + begin + n}; }
-};
-/// x = x c, planar, lane by lane of n.
-inline void multiply_planar(planar x, planar c, index n) noexcept {
-  for (index j = 0; j < n; ++j) {
-    float const re = x.re[j] * c.re[j] - x.im[j] * c.im[j];
-    x.im[j] = x.re[j] * c.im[j] + x.im[j] * c.re[j];
-    x.re[j] = re;
-  }
+/// Fails unless n is at least 1.
+inline fft_shape shape_fft(index n) {
+  expect(n > 0, "fft_plan", "n", n, "at least 1");
+  fft_shape s;
+  s.n = n;
+  s.smooth = is_smooth(n);
+  if (s.smooth)
+    s.matrix = shape_matrix(n);
+  else
+    s.chirp = shape_chirp(n);
+  return s;
 }
+
+/// A column of a block, in which chirps transform one after the other.
+struct block_column {
+  float* block;
+  index columns, column;
+  TERN_INLINE float* at(index j) const { return block + 2 * (j * columns + column / simd::lanes * simd::lanes) + column % simd::lanes; }
+  TERN_INLINE points_view points() const { return {at(0), 2 * columns, simd::lanes}; }
+};
 
 }  // namespace TERN_ABI
 }  // namespace detail
@@ -65,91 +67,61 @@ inline namespace TERN_ABI {
 class fft_plan {
  public:
   /// Fails unless n is at least 1.
-  inline explicit fft_plan(index n) {
-    detail::expect(n > 0, "fft_plan", "n", n, "at least 1");
-    n_ = n;
-    smooth_ = detail::is_smooth(n);
-    if (smooth_) {
-      passes_ = detail::shape_stockham(n);
-      memory_ = detail::owned_floats(passes_.table_floats);
-      detail::fill_stockham(passes_, memory_.data());
-      return;
+  inline explicit fft_plan(index n) : shape_(detail::shape_fft(n)), tables_(shape_.table_floats()) {
+    if (shape_.smooth) {
+      detail::fill_matrix(shape_.matrix, tables_.data());
+    } else {
+      detail::owned_floats scratch(shape_.chirp.scratch_floats());
+      detail::fill_chirp(shape_.chirp, tables_.data(), scratch.data());
     }
-    tower_ = detail::shortest_tower(2 * n - 1);
-    index const tables = detail::round_to_multiple(tower_.table_floats, 16);
-    memory_ = detail::owned_floats(tables + tower_.floats() + 2 * n);
-    detail::fill_tower(tower_, memory_.data());
-    spectrum_ = memory_.data() + tables;
-    chirp_ = {spectrum_ + tower_.floats(), spectrum_ + tower_.floats() + n};
-    detail::owned_floats scratch(detail::tower_buffer + tower_.floats() + 2 * (2 * n - 1));
-    float* const re = scratch.data() + detail::tower_buffer + tower_.floats();
-    float* const im = re + 2 * n - 1;
-    index square = 0;  // j^2 modulo 2n
-    for (index j = 0; j < n; ++j) {
-      detail::unit const c = detail::turn(-static_cast<double>(square) / static_cast<double>(2 * n));
-      chirp_.re[j] = static_cast<float>(c.re);
-      chirp_.im[j] = static_cast<float>(c.im);
-      re[n - 1 + j] = re[n - 1 - j] = chirp_.re[j];
-      im[n - 1 + j] = im[n - 1 - j] = -chirp_.im[j];
-      square = (square + 2 * j + 1) % (2 * n);
-    }
-    detail::complex_source const from{{re, im}, 2 * n - 1, tower_.points()};
-    float const scale = 1.f / static_cast<float>(tower_.points());
-    detail::run_tower({tower_, scratch.data() + detail::tower_buffer, spectrum_, detail::tower_op::split, scale}, from.source(), {},
-                      scratch.data());
   }
   fft_plan(fft_plan&& other) noexcept = default;
   fft_plan& operator=(fft_plan&& other) noexcept = default;
   ~fft_plan() {}
 
-  TERN_INLINE index size() const { return n_; }
+  TERN_INLINE index size() const { return shape_.n; }
+  TERN_INLINE detail::fft_shape const& shape() const { return shape_; }
 
   /// |y - y*|_2 relative to |y*|_2: four roundings a level, and of a chirp those of two transforms of twice the length.
   TERN_INLINE double error() const {
-    double const levels = detail::log2_of(n_) + 1;
-    return 0x1p-24 * (smooth_ ? 4 + 4 * levels : 24 + 12 * (levels + 2));
-  }
-
-  /// Floats of scratch for `columns` sequences side by side.
-  TERN_INLINE index scratch_floats(index columns) const {
-    return smooth_ ? 2 * n_ * columns : 2 * n_ + tower_.floats() + detail::tower_buffer;
-  }
-  /// The forward transforms of x(n, columns), in place or in `scratch`, where the result then is. Given im and re in each other's place it
-  /// is the inverse, without 1 / n.
-  inline detail::planar run(index columns, detail::planar x, float* scratch) const noexcept {
-    if (smooth_) return detail::run_stockham(passes_, columns, x, {scratch, scratch + n_ * columns});
-    detail::planar const one{scratch + detail::tower_buffer + tower_.floats(), scratch + detail::tower_buffer + tower_.floats() + n_};
-    for (index c = 0; c < columns; ++c) {
-      for (index j = 0; j < n_; ++j) {
-        one.re[j] = x.re[j * columns + c];
-        one.im[j] = x.im[j * columns + c];
-      }
-      chirp(one, scratch);
-      for (index j = 0; j < n_; ++j) {
-        x.re[j * columns + c] = one.re[j];
-        x.im[j * columns + c] = one.im[j];
-      }
-    }
-    return x;
+    double const levels = detail::log2_of(shape_.n) + 1;
+    return 0x1p-24 * (shape_.smooth ? 4 + 4 * levels : 24 + 12 * (levels + 2));
   }
 
  private:
-  inline void chirp(detail::planar x, float* scratch) const noexcept {
-    detail::multiply_planar(x, chirp_, n_);
-    detail::complex_source const from{x, n_, tower_.points()};
-    detail::complex_sink const to{x, n_ - 1, n_, tower_.points()};
-    detail::run_tower({tower_, scratch + detail::tower_buffer, spectrum_}, from.source(), to.sink(), scratch);
-    detail::multiply_planar(x, chirp_, n_);
-  }
-
-  index n_ = 1;
-  bool smooth_ = true;
-  detail::stockham_plan passes_;
-  detail::tower_plan tower_;
-  detail::owned_floats memory_;
-  float* spectrum_ = nullptr;
-  detail::planar chirp_{nullptr, nullptr};
+  detail::fft_shape shape_;
+  detail::owned_floats tables_;
 };
 
 }  // namespace TERN_ABI
+
+namespace detail {
+inline namespace TERN_ABI {
+
+/// shape.together() sequences at most, each from x to y. scratch: block_floats() + z_floats().
+inline void transform_sequences(fft_shape const& s, points_call const& call, index count, float* scratch) noexcept {
+  if (!s.smooth)
+    return transform_chirp(
+        s.chirp, scratch, [&](index first, index n) TERN_LAMBDA { return call.load(first, n); },
+        [&](index first, index n, cpack const& x) TERN_LAMBDA { call.store(first, n, x); });
+  if (s.matrix.A == 1) return transform_together(s.matrix, call, count, scratch);
+  float* const z = scratch + s.block_floats();
+  for (index b = 0; b < s.matrix.width(); b += s.matrix.columns()) transform_columns(s.matrix, call, b, z, scratch);
+  for (index f = 0; f < s.matrix.A; f += simd::lanes) transform_rows(s.matrix, call, f, z, scratch);
+}
+
+/// The columns of a block (n, columns), of which `used` count, forward. Returns where the result is; row k is number place(k).
+inline float* transform_side_by_side(fft_shape const& s, index columns, index used, float* block, float* scratch) noexcept {
+  if (s.smooth) return transform_block(s.matrix, columns, block, scratch);
+  for (index c = 0; c < used; ++c) {
+    points_view const column = block_column{block, columns, c}.points();
+    transform_chirp(
+        s.chirp, scratch, [&](index first, index n) TERN_LAMBDA { return load_points(column, first, n); },
+        [&](index first, index n, cpack const& x) TERN_LAMBDA { store_points(column, first, n, x); });
+  }
+  return block;
+}
+
+}  // namespace TERN_ABI
+}  // namespace detail
 }  // namespace tern

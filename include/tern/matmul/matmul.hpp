@@ -27,6 +27,7 @@
 /// Machines differ in compute::bf16: matrix registers (simd/tiles.hpp) have an order of their own. Cost: rows n k multiply-adds; one pass
 /// over the weights, which is what one to a few rows cost. Error: `accuracy` below.
 
+#include <tern/core/overlap.hpp>
 #include <tern/matmul/bias.hpp>
 #include <tern/matmul/hadamard_in.hpp>
 #include <tern/matmul/norm_in.hpp>
@@ -38,13 +39,6 @@ inline namespace TERN_ABI {
 template <class T>
 TERN_INLINE bool in_place(tensor_view<T, 2> const& x) {
   return std::is_same_v<std::remove_const_t<T>, float> && (x.stride(1) == 1 || x.extent(1) <= 1);
-}
-/// Whether two dense views share bytes, by their first and last.
-TERN_INLINE bool overlap(tensor_view<float const, 2> const& a, tensor_view<float, 2> const& b) {
-  if (a.size() == 0 || b.size() == 0) return false;
-  auto const end = [](auto const& v) { return &v(v.extent(0) - 1, v.extent(1) - 1) + 1; };
-  return reinterpret_cast<std::uintptr_t>(a.data()) < reinterpret_cast<std::uintptr_t>(end(b)) &&
-         reinterpret_cast<std::uintptr_t>(b.data()) < reinterpret_cast<std::uintptr_t>(end(a));
 }
 template <class O>
 concept matmul_option = requires(matmul_request& r, O const& o) { r.set(o); };

@@ -95,6 +95,23 @@ TERN_INLINE void transpose(pack<float> (&rows)[lanes]) {
 #endif
 }
 
+/// The lanes from the last to the first.
+TERN_INLINE pack<float> reverse(pack<float> a) {
+#if defined(TERN_SIMD_AVX512)
+  __m512i const from = _mm512_setr_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+  return pack<float>(_mm512_maskz_permutexvar_ps(0xffff, from, a.v));
+#elif defined(TERN_SIMD_AVX2)
+  return pack<float>(_mm256_permutevar8x32_ps(a.v, _mm256_setr_epi32(7, 6, 5, 4, 3, 2, 1, 0)));
+#elif defined(TERN_SIMD_SSE)
+  return pack<float>(_mm_shuffle_ps(a.v, a.v, 0x1b));
+#elif defined(TERN_SIMD_NEON)
+  float32x4_t const pairs = vrev64q_f32(a.v);
+  return pack<float>(vextq_f32(pairs, pairs, 2));
+#else
+  return lanewise<float>([&](index i) { return a.v[lanes - 1 - i]; });
+#endif
+}
+
 // ---- tables ----------------------------------------------------------------------------------------------------------
 
 /// 16 bytes to look up, where the instruction wants them.

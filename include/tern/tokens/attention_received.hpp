@@ -5,7 +5,8 @@
 ///
 ///     attention(policy, q, k, v, out, log_sum_exp{lse})
 ///     attention_received(policy, q, k, lse, {0, 1}, scores)            from query 0
-///     attention_received(policy, q, k, lse, {0, tokens}, scores, options...)
+///     attention_received(policy, q, k, lse, {0, tokens}, scores, options...)    from all
+///     attention_received(policy, q, k, lse, {0, tokens, tokens / 32}, scores)    from 32 of them, an estimate of that
 ///
 ///     scores(b, j) = mean over the heads h and the queries i of the range of e^(s_bhij - lse_bhi)
 ///
@@ -17,7 +18,9 @@
 ///           once more, and nothing else; lse is what the fused call hands on.
 /// Weighted  where queries count differently, w_i times, lse_i - log(w_i) takes the place of lse_i.
 /// Memory    from the policy: samples heads keys numbers, and what attention_key_weights takes.
-/// Cost      2 heads keys dim flop a query: 1 / (2 tokens) of the attention call's.
+/// Cost      2 heads keys dim flop a query: 1 / (2 tokens) of the attention call's. Up to 32 queries that share keys are streamed; more,
+/// and
+///           all, go through the engine once more, which takes nearly as long as the call with values did.
 /// Error     as attention_key_weights says, and 2^-24 heads relative to the mean of absolute values.
 
 #include <tern/attention/key_weights.hpp>
@@ -25,10 +28,26 @@
 
 namespace tern {
 
-/// Queries [first, last).
+/// Queries first, first + step, ... before last.
 struct query_range {
-  index first, last;
+  index first, last, step = 1;
+  TERN_INLINE index count() const { return last > first ? (last - first + step - 1) / step : 0; }
 };
+
+namespace detail {
+
+/// The tokens of a range; dim: which dimension they are.
+template <class T, int Rank>
+TERN_INLINE tensor_view<T, Rank> of_range(tensor_view<T, Rank> const& x, int dim, query_range const& range) {
+  shape<Rank> extents{}, strides{};
+  for (int d = 0; d < Rank; ++d) {
+    extents.extents[d] = d == dim ? range.count() : x.extent(d);
+    strides.extents[d] = d == dim ? x.stride(d) * range.step : x.stride(d);
+  }
+  return {x.data() + range.first * x.stride(dim), extents, strides};
+}
+
+}  // namespace detail
 
 inline namespace TERN_ABI {
 
@@ -43,15 +62,16 @@ inline constexpr struct attention_received_fn {
     auto const qs = tern::view(q);
     auto const ks = tern::view(k);
     auto const l = tern::view(lse);
-    index const samples = qs.extent(0), heads = qs.extent(1), keys = ks.extent(2), count = queries.last - queries.first;
+    index const samples = qs.extent(0), heads = qs.extent(1), keys = ks.extent(2);
+    detail::expect(queries.step >= 1, op, "the step of the queries", queries.step, "at least 1");
     detail::expect(queries.first >= 0 && queries.last <= qs.extent(2), op, "the end of the queries", queries.last, "a range of q's tokens");
+    index const count = queries.count();
     detail::expect(count >= 1, op, "the number of queries", count, "at least 1");
     detail::expect_equal(op, "scores.extent(0)", scores.extent(0), "the samples", samples);
     detail::expect_equal(op, "scores.extent(1)", scores.extent(1), "the keys", keys);
     workspace::lease const memory(policy.scratch(), static_cast<std::size_t>(samples * heads * keys) * sizeof(float));
     auto const weights = tern::view(reinterpret_cast<float*>(memory.data()), samples, heads, keys);
-    attention_key_weights(policy, qs.slice(2, queries.first, queries.last), ks, l.slice(2, queries.first, queries.last), weights,
-                          options...);
+    attention_key_weights(policy, detail::of_range(qs, 2, queries), ks, detail::of_range(l, 2, queries), weights, options...);
     float const share = 1.f / static_cast<float>(heads * count);
     detail::for_rows(policy, samples, heads * keys, [&](index b) TERN_LAMBDA {
       for (index j = 0; j < keys; ++j) {

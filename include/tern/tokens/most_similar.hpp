@@ -20,6 +20,7 @@
 /// Error     |similarity - cos| <= 2^-24 (matmul.accuracy(dim) + 2 sqrt(dim) + 6) with f32, while squares of features are in its range.
 
 #include <tern/matmul/matmul.hpp>
+#include <tern/pointwise/argmax.hpp>
 #include <tern/tokens/token_map.hpp>
 
 namespace tern {
@@ -51,34 +52,6 @@ TERN_INLINE float inverse_length(T const* x, index n) {
     return v * v;
   });
   return squares > 0 ? 1.f / __builtin_sqrtf(squares) : squares == 0 ? 0.f : squares;
-}
-
-/// Where the largest of n products x_j w_j is, the first of equal ones; x becomes these products. `value` is -inf, and the place 0, where
-/// all are NaN.
-inline index largest_scaled(float* x, float const* w, index n, float& value) noexcept {
-  using pack = simd::pack<float>;
-  pack const nothing(-__builtin_inff());
-  pack most[4] = {nothing, nothing, nothing, nothing};
-  index i = 0;
-  for (; i + 4 * simd::lanes <= n; i += 4 * simd::lanes) {
-    TERN_UNROLL
-    for (index r = 0; r < 4; ++r) {
-      pack const scaled = simd::load(x + i + r * simd::lanes) * simd::load(w + i + r * simd::lanes);
-      simd::store(x + i + r * simd::lanes, scaled);
-      most[r] = simd::max(scaled, most[r]);
-    }
-  }
-  each_pack(i, n, [&](index at, auto part) TERN_LAMBDA {
-    pack const scaled = load(x + at, part) * load(w + at, part);
-    store(x + at, scaled, part);
-    most[0] = simd::max(or_else(scaled, -__builtin_inff(), part), most[0]);
-  });
-  value = simd::reduce_max(simd::max(simd::max(most[0], most[1]), simd::max(most[2], most[3])));
-  if (!(value > -__builtin_inff())) return 0;
-  index at = 0;
-  while (at + simd::lanes <= n && !simd::any(simd::load(x + at) == pack(value))) at += simd::lanes;
-  while (!(x[at] == value)) ++at;
-  return at;
 }
 
 /// The search in one sample.
@@ -119,8 +92,12 @@ struct similarity_search {
       tensor_view<std::int32_t const, 1> const ids(from.ids + first, shape<1>{{rows}});
       if (to.count > 0) matmul(policy.with(for_product), metric, w, tern::view(scores, rows, to.count), gather{ids}, mode);
       for_rows(policy, rows, to.count, [&](index r) TERN_LAMBDA {
-        float value = -__builtin_inff();
-        index const at = to.count > 0 ? largest_scaled(scores + r * to.count, of_target, to.count, value) : 0;
+        float const* const row = scores + r * to.count;
+        float value;
+        index const at = argmax_packs(
+            to.count,
+            [&](index j, auto part) TERN_LAMBDA { return load(row + j, part) * load(static_cast<float const*>(of_target) + j, part); },
+            value);
         best[first + r] = to.count > 0 ? to.ids[at] : -1;
         similarity[first + r] = value > -__builtin_inff() ? value * inverse[ids[r]] : value;
       });

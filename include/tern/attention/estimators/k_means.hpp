@@ -20,6 +20,7 @@
 
 #include <tern/attention/rows.hpp>
 #include <tern/matmul/matmul.hpp>
+#include <tern/pointwise/argmax.hpp>
 
 namespace tern {
 
@@ -86,9 +87,9 @@ inline index label_keys(cpu_policy const& policy, tensor_view<T, 2> const& keys,
     matmul(policy, tern::view(w.x, count, dim), tern::view(w.mean, clusters, dim), tern::view(w.score, count, clusters));
     for (index j = 0; j < count; ++j) {
       float const* const score = w.score + j * clusters;
-      index best = 0;
-      for (index c = 1; c < clusters; ++c)
-        if (score[c] - w.half[c] > score[best] - w.half[best]) best = c;
+      index const best = argmax_packs(clusters, [&](index c, auto part) TERN_LAMBDA {
+        return load(score + c, part) - load(static_cast<float const*>(w.half) + c, part);
+      });
       changed += labels[first + j] != best;
       labels[first + j] = static_cast<std::int32_t>(best);
     }

@@ -29,6 +29,16 @@ namespace tern {
 namespace detail {
 inline namespace TERN_ABI {
 
+/// The products that turn kernels (n, 3, 3, m): taps (m, 9 n) times a sample's rotation (9, 9 n) is a turned kernel (m, 9).
+TERN_INLINE tensor_view<float const, 2> arc_taps(tensor_view<float const, 4> const& kernels) {
+  index const n = kernels.extent(0), m = kernels.extent(3);
+  return {kernels.data(), shape<2>{{m, 9 * n}}, shape<2>{{1, m}}};
+}
+TERN_INLINE tensor_view<float, 2> arc_turned(float* turned, index m) { return {turned, shape<2>{{m, 9}}, shape<2>{{1, m}}}; }
+TERN_INLINE std::size_t arc_rotation_bytes(tensor_view<float const, 4> const& kernels) {
+  return static_cast<std::size_t>(81 * kernels.extent(0)) * sizeof(float);
+}
+
 /// lambda R(theta): taps of the turned kernel are rows, `stride` apart.
 TERN_INLINE void write_rotation(double lambda, double theta, float* to, index stride) {
   constexpr index around[] = {0, 1, 2, 5, 8, 7, 6, 3};  // clockwise
@@ -69,14 +79,13 @@ inline void turn_kernels(cpu_policy const& policy, tensor_view<float const, 4> c
   for (int d = 1; d < 4; ++d) detail::expect_extent("turn_kernels", "turned", turned, d, "kernels", kernels, d);
   if (!kernels.is_contiguous() || !turned.is_contiguous())
     detail::fail("turn_kernels: kernels or turned have gaps, expected row-major order without any");
-  workspace::lease const memory(policy.scratch(), static_cast<std::size_t>(81 * n) * sizeof(float));
+  workspace::lease const memory(policy.scratch(), detail::arc_rotation_bytes(kernels));
   auto* const rotation = reinterpret_cast<float*>(memory.data());  // (9, 9 n)
-  tensor_view<float const, 2> const taps(kernels.data(), shape<2>{{m, 9 * n}}, shape<2>{{1, m}});
   for (index b = 0; b < turned.extent(0); ++b) {
     for (index i = 0; i < n; ++i)
       detail::write_rotation(static_cast<double>(lambda(b, i)), static_cast<double>(theta(b, i)), rotation + 9 * i, 9 * n);
-    matmul(policy, taps, tern::view(static_cast<float const*>(rotation), 9, 9 * n),
-           tensor_view<float, 2>(turned.data() + b * 9 * m, shape<2>{{m, 9}}, shape<2>{{1, m}}));
+    matmul(policy, detail::arc_taps(kernels), tern::view(static_cast<float const*>(rotation), 9, 9 * n),
+           detail::arc_turned(turned.data() + b * 9 * m, m));
   }
 }
 
@@ -86,11 +95,32 @@ inline constexpr struct arc_fn {
   void operator()(cpu_policy const& policy, tensor_view<float const, 4> const& x, tensor_view<float const, 4> const& kernels,
                   tensor_view<float const, 2> const& lambda, tensor_view<float const, 2> const& theta, tensor_view<float, 4> const& y,
                   Options const&... options) const {
-    index const batch = x.extent(0), m = kernels.extent(3);
-    workspace::lease const memory(policy.scratch(), static_cast<std::size_t>(batch * 9 * m) * sizeof(float));
-    auto const turned = tern::view(reinterpret_cast<float*>(memory.data()), batch, 3, 3, m);
+    workspace::lease const memory(policy.scratch(), turned_bytes(x, kernels));
+    auto const turned = turned_kernels(reinterpret_cast<float*>(memory.data()), x, kernels);
     turn_kernels(policy, kernels, lambda, theta, turned);
     depthwise_conv(policy, x, turned, y, options...);
+  }
+
+  /// For tern::workspace_size: bytes of scratch of the same call.
+  template <detail::depthwise_option<2>... Options>
+  std::size_t workspace_size(cpu_policy const& policy, tensor_view<float const, 4> const& x, tensor_view<float const, 4> const& kernels,
+                             tensor_view<float const, 2> const&, tensor_view<float const, 2> const&, tensor_view<float, 4> const& y,
+                             Options const&... options) const {
+    float const* const rotation = nullptr;
+    std::size_t const turning = workspace::rounded(detail::arc_rotation_bytes(kernels)) +
+                                matmul.workspace_size(policy, detail::arc_taps(kernels), tern::view(rotation, 9, 9 * kernels.extent(0)),
+                                                      detail::arc_turned(nullptr, kernels.extent(3)));
+    std::size_t const convolution = depthwise_conv.workspace_size(policy, x, turned_kernels(nullptr, x, kernels), y, options...);
+    return workspace::rounded(turned_bytes(x, kernels)) + (turning > convolution ? turning : convolution);
+  }
+
+ private:
+  static std::size_t turned_bytes(tensor_view<float const, 4> const& x, tensor_view<float const, 4> const& kernels) {
+    return static_cast<std::size_t>(x.extent(0) * 9 * kernels.extent(3)) * sizeof(float);
+  }
+  static tensor_view<float, 4> turned_kernels(float* memory, tensor_view<float const, 4> const& x,
+                                              tensor_view<float const, 4> const& kernels) {
+    return tern::view(memory, x.extent(0), 3, 3, kernels.extent(3));
   }
 } arc{};
 

@@ -18,10 +18,12 @@
 ///         and order m: sqrt 2 cos(m phi) for m > 0, sqrt 2 sin(-m phi) for m < 0, 1 for m = 0, times the associated Legendre function
 ///         without Condon's and Shortley's sign, orthonormal on the sphere. out may be x1 or x2.
 /// Errors  degrees below 0 or above 100, extents that do not fit, gaps.
-/// Memory  a plan: 4 bytes for each point and each number of x1, x2 and out. Scratch from the policy: about 1 MiB, and matmul's.
-/// Cost    two matrix products of points by numbers in and one out: for l1 = l2 = l3 = L about 27 L^4 flop an item where the sum over
+/// Memory  a plan: 4 bytes for each point and each number of x1, x2 and out. Scratch from the policy: the values of 128 items, or 1 MiB,
+///         and matmul's.
+/// Cost    two matrix products of points by numbers in and one out: for l1 = l2 = l3 = L about 27 L^4 flop an item, where the sum over
 ///         coefficients has L^6 terms. Transforms of (2 (l1 + l2) + 1)^2 numbers, as in the paper, would be of order L^2 log L, but for the
 ///         three of an item alone real_fft_2d takes 41 times as long as all of this at L = 6, 11 times at 12, 3.2 times at 24 (AVX-512).
+/// Same    an item's results depend on it alone, but that up to 32 items are added up in another order than more, as in matmul.
 /// Error   |out - out*| <= gaunt.error(plan) times the integral of |Y| (sum of |x1 Y1|) (sum of |x2 Y2|), as the quadrature sees it.
 /// Source  Luo et al., "Enabling Efficient Equivariant Operations in the Fourier Basis via Gaunt Tensor Products", ICLR 2024,
 ///         arXiv:2401.10216: its abstract; harmonics and quadrature from knowledge.
@@ -199,12 +201,13 @@ inline constexpr struct gaunt_fn {
     detail::expect_degrees("weights.out", weights.out, x1.extent(1), plan.degree(2));
     auto const a = detail::items_of("x1", x1), b = detail::items_of("x2", x2);  // (items, numbers)
     auto const to = detail::items_of("out", out);
-    // As many items at a time as leave their values in cache, by shape alone.
-    constexpr index cached = 1 << 17;
-    index const points = plan.points(), share = cached / points, most = share < 64 ? 64 : share, items = a.extent(0);
+    // As many items at a time as leave their values in cache, in even pieces: matmul adds up few rows in another order than many.
+    constexpr index cached = 1 << 17, fewest = 4 * detail::most_float_stream_rows;
+    index const points = plan.points(), share = cached / points, most = share < fewest ? fewest : share, items = a.extent(0);
+    index const pieces = detail::divide_up(items, most);
     workspace::lease const memory(policy.scratch(), static_cast<std::size_t>(2 * detail::least(most, items) * points) * sizeof(float));
-    for (index first = 0; first < items; first += most) {
-      index const end = detail::least(first + most, items), count = end - first;
+    for (index piece = 0; piece < pieces; ++piece) {
+      index const first = items * piece / pieces, end = items * (piece + 1) / pieces, count = end - first;
       auto const one = tern::view(reinterpret_cast<float*>(memory.data()), count, points);  // values at points
       auto const both = tern::view(one.data() + count * points, count, points);
       detail::same_register const same;

@@ -23,7 +23,8 @@
 ///         a time; else a channel's kernel, or the local ones.
 /// Source  Zhang 2024, "HyperZ.Z.W Operator Connects Slow-Fast Networks for Full Context Interaction", arXiv:2401.17948, for the operator;
 ///         github.com/hyperevolnet/Terminator, models/modules/hyperzzw.py, whose global one is hyperzzw_product, and magnet.py (MAGNet_L),
-///         where local kernels see z as its average by taps. There the average is over the batch too, and passes through layers.
+///         where local kernels see z as its average by taps. There the average is over the batch too, and passes through layers; and
+///         each layer of positions is multiplied with sines of them, where implicit_filter takes sines of it.
 
 #include <tern/conv/depthwise_conv.hpp>
 #include <tern/conv/long_conv.hpp>
@@ -104,7 +105,7 @@ inline void check_zzw(char const* op, tensor_view<float const, Rank> const& z, t
                       tensor_view<float, Rank> const& y) {
   for (int d = 1; d < Rank; ++d) expect_extent(op, "w", w, d - 1, "z", z, d);
   for (int d = 0; d < Rank; ++d) expect_extent(op, "y", y, d, "z", z, d);
-  expect_own_memory(op, "y", y.data(), "z", z.data(), z.size());
+  expect_own_memory(op, "y", y, "z", z);
 }
 
 }  // namespace TERN_ABI

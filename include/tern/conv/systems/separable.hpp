@@ -19,6 +19,7 @@
 ///         simulators" has these chains in place of two- and three-way filters (from its abstract).
 
 #include <tern/conv/depthwise_conv.hpp>
+#include <tern/conv/pixels.hpp>
 
 namespace tern {
 inline namespace TERN_ABI {
@@ -30,19 +31,37 @@ inline constexpr struct separable_fn {
                   tensor_view<float const, 1> const& b = {}) const {
     detail::expect(tall.extent(0) >= 1, "separable", "tall.extent(0)", tall.extent(0), "at least 1");
     detail::expect_extent("separable", "wide", wide, 0, "tall", tall, 0);
-    detail::expect_own_memory("separable", "y", y.data(), "x", x.data(), x.size());
+    detail::expect_own_memory("separable", "y", y, "x", x);
     workspace::lease const memory(policy.scratch(), static_cast<std::size_t>(x.size()) * sizeof(float));
-    tensor_view<float, 4> const rows(reinterpret_cast<float*>(memory.data()),
-                                     shape<4>{{x.extent(0), x.extent(1), x.extent(2), x.extent(3)}});
+    auto const rows = detail::image_like(reinterpret_cast<float*>(memory.data()), x);
     for (index r = 0; r < tall.extent(0); ++r) {
-      auto const t = tall[r];
-      tensor_view<float const, 3> const column(t.data(), shape<3>{{t.extent(0), 1, t.extent(1)}}, shape<3>{{t.stride(0), 0, t.stride(1)}});
+      auto const column = column_of(tall[r]);
       depthwise_conv(policy, x, wide[r].expanded(), rows, same_padding{});
       if (r == 0)
         depthwise_conv(policy, rows, column, y, same_padding{}, detail::bias_if_any{b});
       else
         depthwise_conv(policy, rows, column, y, same_padding{}, residual{y});
     }
+  }
+
+  /// For tern::workspace_size: bytes of scratch of the same call.
+  std::size_t workspace_size(cpu_policy const& policy, tensor_view<float const, 4> const& x, tensor_view<float const, 3> const& tall,
+                             tensor_view<float const, 3> const& wide, tensor_view<float, 4> const& y,
+                             tensor_view<float const, 1> const& b = {}) const {
+    auto const rows = detail::image_like(nullptr, x);
+    auto const column = column_of(tall[0]);
+    std::size_t most = depthwise_conv.workspace_size(policy, x, wide[0].expanded(), rows, same_padding{});
+    std::size_t const others[] = {depthwise_conv.workspace_size(policy, rows, column, y, same_padding{}, detail::bias_if_any{b}),
+                                  depthwise_conv.workspace_size(policy, rows, column, y, same_padding{}, residual{y})};
+    for (std::size_t const next : others)
+      if (next > most) most = next;
+    return workspace::rounded(static_cast<std::size_t>(x.size()) * sizeof(float)) + most;
+  }
+
+ private:
+  /// (kh, C) as a kernel (kh, 1, C).
+  static tensor_view<float const, 3> column_of(tensor_view<float const, 2> const& t) {
+    return {t.data(), shape<3>{{t.extent(0), 1, t.extent(1)}}, shape<3>{{t.stride(0), 0, t.stride(1)}}};
   }
 } separable{};
 

@@ -40,7 +40,7 @@ inline constexpr struct spark_fn {
   void operator()(cpu_policy const& policy, tensor_view<float const, 4> const& x, tensor_view<std::uint8_t const, 3> const& visible,
                   tensor_view<float const, 3> const& w, tensor_view<float, 4> const& y, tensor_view<float const, 1> const& b = {}) const {
     detail::expect_like("spark", "y", y, "x", x);
-    detail::expect_own_memory("spark", "y", y.data(), "x", x.data(), x.size());
+    detail::expect_own_memory("spark", "y", y, "x", x);
     detail::expect_extent("spark", "visible", visible, 0, "x", x, 0);
     for (int d = 1; d < 3; ++d) {
       bool const tiles = visible.extent(d) > 0 && x.extent(d) % visible.extent(d) == 0;

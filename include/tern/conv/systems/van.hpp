@@ -50,17 +50,32 @@ inline constexpr struct van_fn {
   void operator()(cpu_policy const& policy, tensor_view<float const, 4> const& x, van_layer<3> const& near, van_layer<3> const& dilated,
                   van_layer<2> const& mixed, tensor_view<float, 4> const& y, index dilation = 3) const {
     detail::expect_like("van", "y", y, "x", x);
-    detail::expect_own_memory("van", "y", y.data(), "x", x.data(), x.size());
+    detail::expect_own_memory("van", "y", y, "x", x);
     detail::expect(x.extent(3) <= 1 || x.stride(3) == 1, "van", "x.stride(3)", x.stride(3), "1 (contiguous channels)");
     auto const gates = detail::pixels_of("van", "x", x);    // (pixels, C)
     auto const outputs = detail::pixels_of("van", "y", y);  // (pixels, C)
-    shape<4> const extents{{x.extent(0), x.extent(1), x.extent(2), x.extent(3)}};
     auto const size = static_cast<std::size_t>(x.size());
     workspace::lease const memory(policy.scratch(), 2 * size * sizeof(float));
-    tensor_view<float, 4> const first(reinterpret_cast<float*>(memory.data()), extents), second(first.data() + size, extents);
+    auto const first = detail::image_like(reinterpret_cast<float*>(memory.data()), x), second = detail::image_like(first.data() + size, x);
     depthwise_conv(policy, x, near.weights, first, same_padding{}, detail::bias_if_any{near.bias});
     depthwise_conv(policy, first, dilated.weights, second, same_padding{}, tern::dilation{dilation}, detail::bias_if_any{dilated.bias});
     matmul(policy, detail::pixels_of("van", "x", second), mixed.weights, outputs, bias{mixed.bias}, detail::van_gate{gates});
+  }
+
+  /// For tern::workspace_size: bytes of scratch of the same call.
+  std::size_t workspace_size(cpu_policy const& policy, tensor_view<float const, 4> const& x, van_layer<3> const& near,
+                             van_layer<3> const& dilated, van_layer<2> const& mixed, tensor_view<float, 4> const& y,
+                             index dilation = 3) const {
+    auto const between = detail::image_like(nullptr, x);
+    std::size_t most = depthwise_conv.workspace_size(policy, x, near.weights, between, same_padding{}, detail::bias_if_any{near.bias});
+    std::size_t const others[] = {
+        depthwise_conv.workspace_size(policy, between, dilated.weights, between, same_padding{}, tern::dilation{dilation},
+                                      detail::bias_if_any{dilated.bias}),
+        matmul.workspace_size(policy, detail::pixels_of("van", "x", between), mixed.weights, detail::pixels_of("van", "y", y),
+                              bias{mixed.bias}, detail::van_gate{detail::pixels_of("van", "x", x)})};
+    for (std::size_t const next : others)
+      if (next > most) most = next;
+    return workspace::rounded(2 * static_cast<std::size_t>(x.size()) * sizeof(float)) + most;
   }
 } van{};
 
