@@ -137,7 +137,7 @@ class json_parser {
     std::uint32_t c = 0;
     auto const digits = text_.substr(at_, 4);
     auto const [end, problem] = std::from_chars(digits.data(), digits.data() + digits.size(), c, 16);
-    if (problem != std::errc{} || end != digits.data() + 4) fail("four hexadecimal digits");
+    if (digits.size() < 4 || problem != std::errc{} || end != digits.data() + 4) fail("four hexadecimal digits");
     at_ += 4;
     return c;
   }
