@@ -53,7 +53,7 @@ folded fold(std::uint32_t c) {
   if (c >= 0xac00 && c < 0xd7a4) return letters_of_syllable(c - 0xac00);
   if (in_ranges(marks, c)) return {{}, 0};
   if (sequence const* const s = entry_before(long_folds, &sequence::from, c); s != nullptr && s->from == c)
-    return {{s->to[0], s->to[1], s->to[2]}, s->to[2] == 0 ? 2 : 3};
+    return {{s->first, s->second, s->third}, s->third == 0 ? 2 : 3};
   if (run const* const r = entry_before(folds, &run::first, c); r != nullptr) {
     std::uint32_t const i = (c - r->first) / r->step;
     if (i < r->count && i * r->step == c - r->first) return {{r->to + i * r->to_step}, 1};

@@ -84,9 +84,9 @@ FOLDS = """/// first + i step becomes to + i to_step, for i < count.
 struct run {
   std::uint32_t first, count, step, to, to_step;
 };
-/// from becomes to, as far as that is not 0.
+/// from becomes the others, the last of which may be 0 for none.
 struct sequence {
-  std::uint32_t from, to[3];
+  std::uint32_t from, first, second, third = 0;
 };
 """
 
