@@ -181,7 +181,7 @@ struct swapped_transforms {
 
  private:
   TERN_INLINE row_at moved(row_at const& at, index head) const {
-    return {heads.batch, head, at.token, at.position + static_cast<std::int32_t>(heads.offset)};
+    return {heads.batch, head, heads.key_head(at.batch), at.token, at.position + static_cast<std::int32_t>(heads.offset)};
   }
 };
 
