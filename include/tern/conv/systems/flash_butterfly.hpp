@@ -15,9 +15,8 @@
 ///
 /// Shapes  u, y (batch, channels, n), n <= N, samples contiguous, f32; k_f complex (channels, N) in the order of the plan. y may be u.
 /// Errors  extents that do not fit; plans of other sizes, or the wrong way around.
-/// Memory, cost, error  as in conv/monarch.hpp, twice. AVX-512, one thread, 64 channels, a row at N = 4096: see
-/// bench/spectral_systems_bench. Source  Fu et al., "Simple Hardware-Efficient Long Convolutions for Sequence Modeling", 2023,
-/// arXiv:2302.06646, abstract.
+/// Memory, cost, error  as in conv/monarch.hpp, twice: bench/spectral_systems_bench measures it beside long_conv.
+/// Source  Fu et al., "Simple Hardware-Efficient Long Convolutions for Sequence Modeling", 2023, arXiv:2302.06646, abstract.
 
 #include <tern/conv/monarch.hpp>
 #include <tern/pointwise/rows.hpp>
@@ -40,7 +39,7 @@ inline constexpr struct flash_butterfly_fn {
     detail::expect_like(op, "y", y, "u", u);
     detail::expect_rows(op, "u", u);
     detail::expect(u.extent(2) <= b.size(), op, "u.extent(2)", u.extent(2), "at most b.size()");
-    detail::complex_rows(op, "k_f.stride(1)", spectra, u.extent(1), b.size());
+    detail::expect_complex(op, "k_f.extent(0)", "k_f.extent(1)", "k_f.stride(1)", spectra, "u.extent(1)", u.extent(1), b.size());
     index const channels = u.extent(1);
     detail::monarch_stage const& last = b.stage(b.factors() - 1);
     for (index batch = 0; batch < u.extent(0); ++batch)
