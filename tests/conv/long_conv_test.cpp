@@ -136,6 +136,26 @@ TEST_CASE("long convolutions have the same bits on any threads and in any worksp
   }
 }
 
+TEST_CASE("a row of a long convolution larger than the caches is the row by itself") {
+  index const channels = 33, n = 131072;  // more than 32 MB: results go past the caches, spectra and rows are asked for ahead
+  rng r(13);
+  std::vector<float> const u = r.normal(channels * n), k = r.normal(n), w = r.normal(channels * n);
+  std::vector<float> y(u.size()), gated(u.size()), one(static_cast<std::size_t>(n)), gated_one(one.size());
+  long_filter const filter(cpu, view(k.data(), 1, n), n);
+  auto const rows = [&](std::vector<float> const& x) { return view(x.data(), channels, 1, n); };
+  long_conv(cpu, rows(u), filter, view(y.data(), channels, 1, n));
+  long_conv(cpu, rows(u), filter, view(gated.data(), channels, 1, n), gate_in{rows(w)}, gate_out{rows(u)});
+  for (index c : {index{0}, channels - 1}) {
+    auto const row = [&](std::vector<float> const& x) { return view(x.data() + c * n, n); };
+    long_conv(cpu, row(u), k, one);
+    long_conv(cpu, row(u), k, gated_one, gate_in{row(w)}, gate_out{row(u)});
+    for (index i = 0; i < n; ++i) {
+      REQUIRE(y[static_cast<std::size_t>(c * n + i)] == one[static_cast<std::size_t>(i)]);
+      REQUIRE(gated[static_cast<std::size_t>(c * n + i)] == gated_one[static_cast<std::size_t>(i)]);
+    }
+  }
+}
+
 TEST_CASE("an impulse gives back the filter, a shifted one shifts it, and sums pass through") {
   index const n = 1000;
   rng r(9);

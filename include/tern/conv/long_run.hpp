@@ -28,7 +28,10 @@ struct long_call {
   sample_view added = {};
   tensor_view<float const, 1> factors = {};  // of `added`, by channel
   bool correlate = false;
+  bool past = false;  // whether results go past the caches
 
+  /// Of samples and results.
+  TERN_INLINE index bytes() const { return in.extent[0] * in.extent[1] * in.extent[2] * (in.bytes + out.place.bytes); }
   TERN_INLINE block_source source(index batch, index channel, long_layout const& l, index block) const {
     return {in.row(batch, channel), in_gate ? in_gate.row(batch, channel) : sample_row{}, block * l.hop - l.lead, l.periodic()};
   }
@@ -42,7 +45,8 @@ struct long_call {
             end,
             out_gate ? out_gate.row(batch, channel) : sample_row{},
             added ? added.row(batch, channel) : sample_row{},
-            added ? factors[channel] : 0.f};
+            added ? factors[channel] : 0.f,
+            past};
   }
 };
 
@@ -74,11 +78,29 @@ TERN_INLINE index scratch_floats(long_layout const& l, tower_plan const& plan, i
   return round_to_multiple(floats, 16);
 }
 
-/// Block `block` of a row; with a policy, on its threads. h: the filter's spectrum, or its taps.
-inline void run_block(long_call const& call, long_layout const& l, tower_plan const& plan, float const* h, index batch, index channel,
-                      index block, float* memory, cpu_policy const* threads = nullptr) {
-  block_source const in = call.source(batch, channel, l, block);
-  block_sink const out = call.sink(batch, channel, l, block);
+/// Bytes of samples, results and spectra beyond which results go past the caches, which they would not stay in.
+inline constexpr index long_cached_bytes = 0x2000000;
+
+/// Which block of which row.
+struct long_place {
+  index batch = 0, channel = 0, block = 0;
+};
+/// Bytes of a transform that leaves room in cache for what is read behind it.
+inline constexpr index long_roomy_bytes = 0x100000;
+/// Has `job` ask for the gate of its results, and for the samples of `next` and their gate.
+TERN_INLINE void ask_ahead(tower_job& job, tower_sink const& out, tower_source const& next) {
+  if (job.plan.floats() * index{sizeof(float)} > long_roomy_bytes) return;
+  index const samples = least(next.dense_end, 2 * job.plan.points());
+  if (out.gate != nullptr) job.later[0] = {out.gate, out.dense_end - out.dense_begin};
+  if (next.dense != nullptr) job.later[1] = {next.dense, samples};
+  if (next.gate != nullptr) job.later[2] = {next.gate, samples};
+}
+
+/// A block, and whose turn comes next; with a policy, on its threads. h: the filter's spectrum, or its taps.
+inline void run_block(long_call const& call, long_layout const& l, tower_plan const& plan, float const* h, long_place at, long_place next,
+                      float* memory, cpu_policy const* threads = nullptr) {
+  block_source const in = call.source(at.batch, at.channel, l, at.block);
+  block_sink const out = call.sink(at.batch, at.channel, l, at.block);
   if (l.direct) {
     float const* taps = h;
     if (!call.correlate) {  // from the last tap to the first
@@ -91,8 +113,9 @@ inline void run_block(long_call const& call, long_layout const& l, tower_plan co
   // The spectrum is only read.
   tower_op const op = call.correlate ? tower_op::correlate : tower_op::convolve;
   index const slots = threads != nullptr ? threads->concurrency() : 1;
-  tower_job const job{plan, memory + slots * tower_buffer, const_cast<float*>(h), op, 1.f};
+  tower_job job{plan, memory + slots * tower_buffer, const_cast<float*>(h), op, 1.f};
   if (threads != nullptr) return run_tower_on(*threads, job, in.source(), out.sink(), memory);
+  ask_ahead(job, out.sink(), call.source(next.batch, next.channel, l, next.block).source());
   run_tower(job, in.source(), out.sink(), memory);
 }
 
@@ -102,15 +125,17 @@ inline index rows_floats(cpu_policy const& policy, long_call const& call, long_f
   if (items == 1) return scratch_floats(f.layout, f.plan, policy.concurrency());
   return slots_for(policy, items) * scratch_floats(f.layout, f.plan);
 }
-inline void run_rows(cpu_policy const& policy, long_call const& call, long_filters const& f, float* memory) {
+inline void run_rows(cpu_policy const& policy, long_call call, long_filters const& f, float* memory) {
   index const batches = call.in.extent[0], channels = call.in.extent[1], blocks = f.layout.blocks;
   index const items = batches * channels * blocks;
-  if (items == 1) return run_block(call, f.layout, f.plan, f.spectra, 0, 0, 0, memory, &policy);
-  index const each = scratch_floats(f.layout, f.plan);
+  call.past = call.bytes() + f.count * f.each() * index{sizeof(float)} > long_cached_bytes;
+  if (items == 1) return run_block(call, f.layout, f.plan, f.spectra, {}, {}, memory, &policy);
+  index const each = scratch_floats(f.layout, f.plan), slots = slots_for(policy, items);
+  auto const place = [&](index item) TERN_LAMBDA { return long_place{item / blocks % batches, item / blocks / batches, item % blocks}; };
   parallel_for(policy, items, [&](index item, index slot) TERN_LAMBDA {
-    index const batch = item / blocks % batches, channel = item / blocks / batches;
-    float const* const h = f.spectra + (f.per_sample ? batch * channels + channel : channel) * f.each();
-    run_block(call, f.layout, f.plan, h, batch, channel, item % blocks, memory + slot * each);
+    long_place const at = place(item);
+    float const* const h = f.spectra + (f.per_sample ? at.batch * channels + at.channel : at.channel) * f.each();
+    run_block(call, f.layout, f.plan, h, at, place(least(item + slots, items - 1)), memory + slot * each);
   });
 }
 
@@ -141,7 +166,7 @@ struct long_memory {
 };
 
 /// The whole call. f: without tables and spectra.
-inline void run_long(cpu_policy const& policy, long_call const& call, sample_view const& k, long_filters f) {
+inline void run_long(cpu_policy const& policy, long_call call, sample_view const& k, long_filters f) {
   long_memory const need(policy, call, f);
   workspace::lease const lease(policy.scratch(), need.bytes());
   float* const tables = reinterpret_cast<float*>(lease.data());
@@ -154,13 +179,16 @@ inline void run_long(cpu_policy const& policy, long_call const& call, sample_vie
     return run_rows(policy, call, f, scratch);
   }
   index const each = scratch_floats(f.layout, f.plan), channels = call.in.extent[1];
+  call.past = call.bytes() > long_cached_bytes;
   parallel_for(policy, f.count, [&](index i, index slot) TERN_LAMBDA {
     float* const mine = scratch + slot * each;
     float* const h = spectra + slot * f.each();
     index const first = f.per_sample ? i / channels : 0, end = f.per_sample ? first + 1 : call.in.extent[0];
     prepare_filter(f.layout, f.plan, k.row(first, i % channels), mine + tower_buffer, h, mine);
-    for (index batch = first; batch < end; ++batch)
-      for (index block = 0; block < f.layout.blocks; ++block) run_block(call, f.layout, f.plan, h, batch, i % channels, block, mine);
+    for (index b = 0, blocks = (end - first) * f.layout.blocks; b < blocks; ++b) {
+      auto const place = [&](index at) TERN_LAMBDA { return long_place{first + at / f.layout.blocks, i % channels, at % f.layout.blocks}; };
+      run_block(call, f.layout, f.plan, h, place(b), place(least(b + 1, blocks - 1)), mine);
+    }
   });
 }
 

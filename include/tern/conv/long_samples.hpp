@@ -176,6 +176,7 @@ struct block_sink {
   index begin, end;
   sample_row gate, added;
   float factor = 0.f;
+  bool past = false;  // whether results go past the caches
 
   /// As a tower writes it; *this must outlive that.
   TERN_INLINE tower_sink sink() const {
@@ -185,6 +186,7 @@ struct block_sink {
     s.dense_end = s.end;
     s.dense = static_cast<float*>(data) + begin;
     if (gate) s.gate = static_cast<float const*>(gate.data) + begin;
+    s.past = past;
     return s;
   }
   inline static void write(void const* object, index first, index packs, float const* in, index step) noexcept {

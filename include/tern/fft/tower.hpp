@@ -18,12 +18,64 @@
 #include <tern/fft/butterflies.hpp>
 #include <tern/fft/tower_plan.hpp>
 #include <tern/simd/shuffle.hpp>
+#include <tern/simd/stream.hpp>
 
 namespace tern::detail {
 inline namespace TERN_ABI {
 
 /// Floats of a register of complex numbers.
 inline constexpr index complex_pack = 2 * simd::lanes;
+
+/// A spectrum that a transform reads from its beginning to its end, in few of its many steps: all of them ask for what comes next, so that
+/// it arrives evenly while registers are busy. At most `window` bytes lie between what is read and what is asked for. Rows that are read
+/// when the transform is done are asked for tile by tile.
+class tower_ahead {
+ public:
+  static constexpr std::uintptr_t window = 65536;
+  /// Floats that are read later on, `floats` of them a tile.
+  struct row {
+    float const* data = nullptr;
+    index n = 0;
+  };
+  TERN_INLINE tower_ahead(float const* first, row const (&later)[3], index tiles) {
+    reach(first);
+    for (int i = 0; i < 3; ++i)
+      later_[i] = {reinterpret_cast<std::uintptr_t>(later[i].data), divide_up(later[i].n, 16 * tiles), divide_up(later[i].n, 16)};
+  }
+  /// What begins at p is read now.
+  TERN_INLINE void reach(float const* p) {
+    auto const now = reinterpret_cast<std::uintptr_t>(p);
+    limit_ = now + window;
+    if (at_ < now) at_ = now;
+  }
+  /// Asks for the next lines of 64 bytes; beyond the end that does no harm.
+  template <int Lines>
+  TERN_INLINE void ask() {
+    if (at_ >= limit_) return;
+    TERN_UNROLL
+    for (int i = 0; i < Lines; ++i) __builtin_prefetch(reinterpret_cast<void const*>(at_ + std::uintptr_t{64} * i), 0, 2);
+    at_ += std::uintptr_t{64} * Lines;
+  }
+  TERN_INLINE void ask_later() {
+    for (lines& l : later_)
+      for (index i = 0; i < l.each && l.left > 0; ++i, --l.left, l.at += 64) __builtin_prefetch(reinterpret_cast<void const*>(l.at), 0, 2);
+  }
+
+ private:
+  struct lines {
+    std::uintptr_t at = 0;
+    index each = 0, left = 0;
+  };
+  std::uintptr_t at_ = 0, limit_ = 0;
+  lines later_[3];
+};
+/// For spectra that are near.
+struct nothing_ahead {
+  TERN_INLINE void reach(float const*) {}
+  template <int Lines>
+  TERN_INLINE void ask() {}
+  TERN_INLINE void ask_later() {}
+};
 
 // ---- one pass: rows of registers ------------------------------------------------------------------------------------------------------
 
@@ -54,19 +106,26 @@ struct sample_rows {
     simd::store(im + r * im_row + at(l), x.im);
   }
 };
-/// Rows of real parts alone: what is read has no imaginary parts, what is written loses them.
-template <class P>
+template <bool Past>
+TERN_INLINE void store_as(float* p, simd::pack<float> x) {
+  if constexpr (Past)
+    simd::store_past(p, x);
+  else
+    simd::store(p, x);
+}
+/// Rows of real parts alone: what is read has no imaginary parts, what is written loses them. Past: stores go past the caches.
+template <class P, bool Past = false>
 struct real_rows {
   static constexpr bool real = true;
   P* re;
   index row;
   TERN_INLINE real_rows node(index, int) const { return *this; }
   TERN_INLINE cpack load(index r, index l) const { return {simd::load(re + r * row + l * simd::lanes), simd::pack<float>(0.f)}; }
-  TERN_INLINE void store(index r, index l, cpack const& x) const { simd::store(re + r * row + l * simd::lanes, x.re); }
+  TERN_INLINE void store(index r, index l, cpack const& x) const { store_as<Past>(re + r * row + l * simd::lanes, x.re); }
 };
 
 /// Real parts times those of a gate.
-template <class P>
+template <class P, bool Past = false>
 struct gated_rows {
   static constexpr bool real = true;
   P* re;
@@ -77,7 +136,7 @@ struct gated_rows {
   TERN_INLINE cpack load(index r, index l) const {
     return {simd::load(re + r * row + l * simd::lanes) * factor(r, l), simd::pack<float>(0.f)};
   }
-  TERN_INLINE void store(index r, index l, cpack const& x) const { simd::store(re + r * row + l * simd::lanes, x.re * factor(r, l)); }
+  TERN_INLINE void store(index r, index l, cpack const& x) const { store_as<Past>(re + r * row + l * simd::lanes, x.re * factor(r, l)); }
 };
 
 template <int R, class Rows>
@@ -92,13 +151,15 @@ TERN_INLINE void store_rows(Rows const& rows, index l, cpack const (&x)[R]) {
 }
 
 /// Splits `nodes` nodes of 8 rows of `count` registers; the functions below likewise.
-template <class In, class Out>
-inline void split_by_8(In in, Out out, index nodes, index count, float const* table) noexcept {
+template <class In, class Out, class Ahead>
+inline void split_by_8(In in, Out out, index nodes, index count, float const* table, Ahead& ahead) noexcept {
+  Ahead next = ahead;
   for (index n = 0; n < nodes; ++n, table += 16) {
     In const from = in.node(n, 8);
     Out const to = out.node(n, 8);
     cpack const w1 = splat_complex(table), w2 = splat_complex(table + 2), w4 = splat_complex(table + 6), v = splat_complex(table + 14);
     for (index l = 0; l < count; ++l) {
+      next.template ask<2>();
       cpack x[8];
       load_rows(x, from, l);
       if constexpr (In::real)
@@ -108,47 +169,57 @@ inline void split_by_8(In in, Out out, index nodes, index count, float const* ta
       store_rows(to, l, x);
     }
   }
+  ahead = next;
 }
-template <class In, class Out>
-inline void join_by_8(In in, Out out, index nodes, index count, float const* table) noexcept {
+template <class In, class Out, class Ahead>
+inline void join_by_8(In in, Out out, index nodes, index count, float const* table, Ahead& ahead) noexcept {
+  Ahead next = ahead;
   for (index n = 0; n < nodes; ++n, table += 16) {
     In const from = in.node(n, 8);
     Out const to = out.node(n, 8);
     for (index l = 0; l < count; ++l) {
+      next.template ask<2>();
       cpack x[8];
       load_rows(x, from, l);
       join8(x, [&](int m) TERN_LAMBDA { return splat_complex(table + 2 * (m - 1)); });
       store_rows(to, l, x);
     }
   }
+  ahead = next;
 }
-template <class In, class Out>
-inline void split_by_4(In in, Out out, index nodes, index count, float const* table) noexcept {
+template <class In, class Out, class Ahead>
+inline void split_by_4(In in, Out out, index nodes, index count, float const* table, Ahead& ahead) noexcept {
+  Ahead next = ahead;
   for (index n = 0; n < nodes; ++n, table += 8) {
     In const from = in.node(n, 4);
     Out const to = out.node(n, 4);
     cpack const w1 = splat_complex(table), w2 = splat_complex(table + 2);
     for (index l = 0; l < count; ++l) {
+      next.template ask<2>();
       cpack x[4];
       load_rows(x, from, l);
       split4(x, w1, w2);
       store_rows(to, l, x);
     }
   }
+  ahead = next;
 }
-template <class In, class Out>
-inline void join_by_4(In in, Out out, index nodes, index count, float const* table) noexcept {
+template <class In, class Out, class Ahead>
+inline void join_by_4(In in, Out out, index nodes, index count, float const* table, Ahead& ahead) noexcept {
+  Ahead next = ahead;
   for (index n = 0; n < nodes; ++n, table += 8) {
     In const from = in.node(n, 4);
     Out const to = out.node(n, 4);
     cpack const w1 = splat_complex(table), w2 = splat_complex(table + 2), w3 = splat_complex(table + 4);
     for (index l = 0; l < count; ++l) {
+      next.template ask<2>();
       cpack x[4];
       load_rows(x, from, l);
       join4(x, w1, w2, w3);
       store_rows(to, l, x);
     }
   }
+  ahead = next;
 }
 /// The first pass of a tower with an odd factor, which has one node.
 template <int R>
@@ -177,36 +248,39 @@ inline void join_by_odd(packed_rows<float> in, sample_rows<float> out, index cou
 // ---- passes of a plan -----------------------------------------------------------------------------------------------------------------
 
 /// In place: nodes [first, first + nodes) of a pass behind the first one, of rows of `count` registers.
-inline void split_pass(tower_plan const& t, int pass, index first, index nodes, float* p, index count) noexcept {
+template <class Ahead>
+inline void split_pass(tower_plan const& t, int pass, index first, index nodes, float* p, index count, Ahead& ahead) noexcept {
   float const* const table = t.tables + t.table_at[pass];
   packed_rows<float> const rows{p, count * complex_pack};
-  if (t.radix[pass] == 8) return split_by_8(rows, rows, nodes, count, table + 16 * first);
-  split_by_4(rows, rows, nodes, count, table + 8 * first);
+  if (t.radix[pass] == 8) return split_by_8(rows, rows, nodes, count, table + 16 * first, ahead);
+  split_by_4(rows, rows, nodes, count, table + 8 * first, ahead);
 }
-inline void join_pass(tower_plan const& t, int pass, index first, index nodes, float* p, index count) noexcept {
+template <class Ahead>
+inline void join_pass(tower_plan const& t, int pass, index first, index nodes, float* p, index count, Ahead& ahead) noexcept {
   float const* const table = t.tables + t.table_at[pass];
   packed_rows<float> const rows{p, count * complex_pack};
-  if (t.radix[pass] == 8) return join_by_8(rows, rows, nodes, count, table + 16 * first);
-  join_by_4(rows, rows, nodes, count, table + 8 * first);
+  if (t.radix[pass] == 8) return join_by_8(rows, rows, nodes, count, table + 16 * first, ahead);
+  join_by_4(rows, rows, nodes, count, table + 8 * first, ahead);
 }
 
 /// Whether the first and the last pass can multiply with a gate: they can where they are by eight, of real parts alone.
 TERN_INLINE bool can_gate(tower_plan const& t, bool real) { return real && t.radix[0] == 8; }
 
 /// The first pass, from samples, and the last, to results. im may be null: there are no imaginary parts, or none are wanted. gate is null,
-/// or can_gate holds.
+/// or can_gate holds. past: results may go past the caches.
 inline void split_first(tower_plan const& t, float const* re, float const* im, float const* gate, index row, packed_rows<float> out,
                         index count) noexcept {
   static constexpr float zeros[simd::lanes] = {};
+  nothing_ahead none;
   float const* const table = t.tables + t.table_at[0];
-  if (gate != nullptr) return split_by_8(gated_rows<float const>{re, gate, row}, out, 1, count, table);
-  if (im == nullptr && t.radix[0] == 8) return split_by_8(real_rows<float const>{re, row}, out, 1, count, table);
+  if (gate != nullptr) return split_by_8(gated_rows<float const>{re, gate, row}, out, 1, count, table, none);
+  if (im == nullptr && t.radix[0] == 8) return split_by_8(real_rows<float const>{re, row}, out, 1, count, table, none);
   sample_rows<float const> const in{re, im != nullptr ? im : zeros, row, im != nullptr ? row : 0};
   switch (t.radix[0]) {
     case 8:
-      return split_by_8(in, out, 1, count, table);
+      return split_by_8(in, out, 1, count, table, none);
     case 4:
-      return split_by_4(in, out, 1, count, table);
+      return split_by_4(in, out, 1, count, table, none);
     case 3:
       return split_by_odd<3>(in, out, count, table);
     case 5:
@@ -217,18 +291,23 @@ inline void split_first(tower_plan const& t, float const* re, float const* im, f
       return split_by_odd<9>(in, out, count, table);
   }
 }
-inline void join_last(tower_plan const& t, packed_rows<float> in, float* re, float* im, float const* gate, index row,
-                      index count) noexcept {
+inline void join_last(tower_plan const& t, packed_rows<float> in, float* re, float* im, float const* gate, index row, index count,
+                      bool past) noexcept {
   float unwanted[simd::lanes];
+  nothing_ahead none;
   float const* const table = t.tables + t.table_at[0];
-  if (gate != nullptr) return join_by_8(in, gated_rows<float>{re, gate, row}, 1, count, table);
-  if (im == nullptr && t.radix[0] == 8) return join_by_8(in, real_rows<float>{re, row}, 1, count, table);
+  if (past && im == nullptr && t.radix[0] == 8) {
+    if (gate != nullptr) return join_by_8(in, gated_rows<float, true>{re, gate, row}, 1, count, table, none);
+    return join_by_8(in, real_rows<float, true>{re, row}, 1, count, table, none);
+  }
+  if (gate != nullptr) return join_by_8(in, gated_rows<float>{re, gate, row}, 1, count, table, none);
+  if (im == nullptr && t.radix[0] == 8) return join_by_8(in, real_rows<float>{re, row}, 1, count, table, none);
   sample_rows<float> const out{re, im != nullptr ? im : unwanted, row, im != nullptr ? row : 0};
   switch (t.radix[0]) {
     case 8:
-      return join_by_8(in, out, 1, count, table);
+      return join_by_8(in, out, 1, count, table, none);
     case 4:
-      return join_by_4(in, out, 1, count, table);
+      return join_by_4(in, out, 1, count, table, none);
     case 3:
       return join_by_odd<3>(in, out, count, table);
     case 5:

@@ -36,6 +36,7 @@ struct tower_sink {
   float* dense = nullptr;
   index dense_begin = 0, dense_end = 0;
   float const* gate = nullptr;  // to multiply dense results with, place by place
+  bool past = false;            // whether dense results go past the caches, as far as they can
 };
 
 /// Registers of a row that the first and the last pass take at a time.
@@ -45,13 +46,17 @@ inline constexpr index tower_buffer = 9 * tower_chunk * complex_pack;
 /// Registers that stay in the first-level cache.
 inline constexpr index tower_near = 32768 / (8 * simd::lanes);
 
+/// Bytes of a spectrum that may come from so far away that it is asked for ahead.
+inline constexpr index tower_far = 0x40000;
+
 /// One transform, or product, in memory of its caller's. Sample j < M is the real part of coefficient j, sample j + M its imaginary part.
 struct tower_job {
   tower_plan const& plan;
   float* z;  // plan.floats()
   float* h;  // a spectrum, plan.floats(): read, or written by tower_op::split
   tower_op op = tower_op::convolve;
-  float scale = 1.f;  // of what tower_op::split writes
+  float scale = 1.f;               // of what tower_op::split writes
+  tower_ahead::row later[3] = {};  // what will be read soon
 
   /// Registers in a row of the first pass, and pieces of them.
   TERN_INLINE index row() const { return plan.width(0) / plan.radix[0]; }
@@ -82,10 +87,11 @@ struct tower_job {
     index const place = at * W - out.dense_begin;
     if (place >= 0 && last + (real ? 0 : M) <= out.dense_end && (out.gate == nullptr || can_gate(plan, real)))
       return join_last(plan, in, out.dense + place, real ? nullptr : out.dense + M + place,
-                       out.gate != nullptr ? out.gate + place : nullptr, row() * W, count);
+                       out.gate != nullptr ? out.gate + place : nullptr, row() * W, count,
+                       out.past && simd::can_store_past(out.dense + place));
     constexpr index stride = tower_chunk * W;
     float* const im = buffer + 9 * stride;
-    join_last(plan, in, buffer, real ? nullptr : im, nullptr, stride, count);
+    join_last(plan, in, buffer, real ? nullptr : im, nullptr, stride, count, false);
     for (index r = 0; r < plan.radix[0]; ++r) {
       index const first = (r * row() + at) * W;
       if (first < out.end && first + count * W > out.begin) out.write(out.object, first, count, buffer + r * stride, W);
@@ -95,33 +101,44 @@ struct tower_job {
 
   /// All that lies between, for nodes [first, first + count) before `pass`.
   inline void descend(int pass, index first, index count) const noexcept {
+    if (op != tower_op::split && plan.floats() * index{sizeof(float)} >= tower_far) {
+      tower_ahead ahead(h + first * plan.width(pass) * complex_pack, later, count * plan.width(pass) / simd::lanes);
+      return descend(pass, first, count, ahead);
+    }
+    nothing_ahead ahead;
+    descend(pass, first, count, ahead);
+  }
+
+ private:
+  template <class Ahead>
+  inline void descend(int pass, index first, index count, Ahead& ahead) const noexcept {
     index const width = plan.width(pass);
     if (pass < plan.passes && count * width > tower_near) {
       index const part = width / plan.radix[pass];
       for (index n = first; n < first + count; ++n) {
         float* const p = z + n * width * complex_pack;
-        if (op != tower_op::join) split_pass(plan, pass, n, 1, p, part);
-        descend(pass + 1, n * plan.radix[pass], plan.radix[pass]);
-        if (op != tower_op::split) join_pass(plan, pass, n, 1, p, part);
+        if (op != tower_op::join) split_pass(plan, pass, n, 1, p, part, ahead);
+        descend(pass + 1, n * plan.radix[pass], plan.radix[pass], ahead);
+        if (op != tower_op::split) join_pass(plan, pass, n, 1, p, part, ahead);
       }
       return;
     }
-    all_passes(pass, first, count, width);
+    all_passes(pass, first, count, width, ahead);
   }
 
- private:
   /// The same, pass after pass: all of it stays in cache.
-  inline void all_passes(int pass, index first, index count, index width) const noexcept {
+  template <class Ahead>
+  inline void all_passes(int pass, index first, index count, index width, Ahead& ahead) const noexcept {
     float* const p = z + first * width * complex_pack;
     index const registers = count * width;
     if (op != tower_op::join)
       for (int q = pass; q < plan.passes; ++q)
-        split_pass(plan, q, first * width / plan.width(q), registers / plan.width(q), p, plan.width(q) / plan.radix[q]);
+        split_pass(plan, q, first * width / plan.width(q), registers / plan.width(q), p, plan.width(q) / plan.radix[q], ahead);
     index const tile = first * width / simd::lanes;
-    run_tiles(plan, op, tile, registers / simd::lanes, p, h + first * width * complex_pack, scale);
+    run_tiles(plan, op, tile, registers / simd::lanes, p, h + first * width * complex_pack, scale, ahead);
     if (op != tower_op::split)
       for (int q = plan.passes - 1; q >= pass; --q)
-        join_pass(plan, q, first * width / plan.width(q), registers / plan.width(q), p, plan.width(q) / plan.radix[q]);
+        join_pass(plan, q, first * width / plan.width(q), registers / plan.width(q), p, plan.width(q) / plan.radix[q], ahead);
   }
 };
 
@@ -135,6 +152,7 @@ inline void run_tower(tower_job const& job, tower_source const& in, tower_sink c
   job.descend(1, 0, job.plan.radix[0]);
   if (job.op != tower_op::split)
     for (index c = 0; c < job.chunks(); ++c) job.write(c, out, buffer);
+  if (out.past) simd::finish_stores_past();
 }
 /// The same on threads. buffer: tower_buffer floats for each slot of `policy`.
 inline void run_tower_on(cpu_policy const& policy, tower_job const& job, tower_source const& in, tower_sink const& out, float* buffer) {
@@ -143,7 +161,10 @@ inline void run_tower_on(cpu_policy const& policy, tower_job const& job, tower_s
     parallel_for(policy, job.chunks(), [&](index c, index slot) TERN_LAMBDA { job.read(c, in, buffer + slot * tower_buffer); });
   parallel_for(policy, job.plan.radix[0], [&](index n, index) TERN_LAMBDA { job.descend(1, n, 1); });
   if (job.op != tower_op::split)
-    parallel_for(policy, job.chunks(), [&](index c, index slot) TERN_LAMBDA { job.write(c, out, buffer + slot * tower_buffer); });
+    parallel_for(policy, job.chunks(), [&](index c, index slot) TERN_LAMBDA {
+      job.write(c, out, buffer + slot * tower_buffer);
+      if (out.past) simd::finish_stores_past();
+    });
 }
 
 }  // namespace TERN_ABI
