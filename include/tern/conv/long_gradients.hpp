@@ -70,7 +70,7 @@ inline void filter_gradients(cpu_policy const& policy, sample_view const& dy, sa
   expect_filter(op, "dk", dk.place, "dy", dy);
   index const taps = dk.place.extent[2], channels = dy.extent[1];
   bool const per_sample = dk.place.extent[0] != 1 || dy.extent[0] == 1;
-  long_layout const l = choose_layout(r.mode, dy.extent[2] > 0 ? dy.extent[2] : 1, taps, false);
+  long_layout const l = choose_layout(r.mode, dy.extent[2] > 0 ? dy.extent[2] : 1, taps, true);
   index const n = dy.extent[2], filters = dk.place.extent[0] * channels;
   if (filters == 0) return;
   tower_plan plan = shape_tower(l.odd, l.halvings);

@@ -56,6 +56,7 @@ struct tower_job {
   float* h;  // a spectrum, plan.floats(): read, or written by tower_op::split
   tower_op op = tower_op::convolve;
   float scale = 1.f;               // of what tower_op::split writes
+  bool far = false;                // whether h is read, and asked for ahead
   tower_ahead::row later[3] = {};  // what will be read soon
 
   /// Registers in a row of the first pass, and pieces of them.
@@ -101,7 +102,7 @@ struct tower_job {
 
   /// All that lies between, for nodes [first, first + count) before `pass`.
   inline void descend(int pass, index first, index count) const noexcept {
-    if (op != tower_op::split && plan.floats() * index{sizeof(float)} >= tower_far) {
+    if (far) {
       tower_ahead ahead(h + first * plan.width(pass) * complex_pack, later, count * plan.width(pass) / simd::lanes);
       return descend(pass, first, count, ahead);
     }
