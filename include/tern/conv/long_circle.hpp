@@ -90,7 +90,7 @@ struct circle_rows {
   inline void fold(index at, index count, tower_source const& in, float again, float* buffer) const noexcept {
     float const* from = buffer;
     index step = stride;
-    if (in.dense != nullptr && in.gate == nullptr && in.dense_end >= Rows * plan.c) {
+    if (in.dense != nullptr && in.gate == nullptr && in.dense_begin == 0 && in.dense_end >= Rows * plan.c) {
       from = in.dense + at * simd::lanes;
       step = plan.c;
     } else {
@@ -143,7 +143,7 @@ struct circle_rows {
   /// Part p as a tower reads and writes it. Of part 0, `whole` says whether the copy behind it counts; results are in front.
   TERN_INLINE tower_source source(int p, bool whole) const {
     index const n = p > 0 ? plan.part[p].floats() : whole ? 2 * plan.c : plan.c;
-    return {nullptr, nullptr, n, row + plan.at(p), n};
+    return {nullptr, nullptr, n, row + plan.at(p), 0, n};
   }
   TERN_INLINE tower_sink sink(int p) const {
     index const n = p > 0 ? plan.part[p].floats() : plan.c;

@@ -117,10 +117,10 @@ inline constexpr index long_roomy_bytes = 0x100000;
 /// Has `job` ask for the gate of its results, and for the samples of `next` and their gate.
 TERN_INLINE void ask_ahead(tower_job& job, tower_sink const& out, tower_source const& next) {
   if (job.plan.floats() * index{sizeof(float)} > long_roomy_bytes) return;
-  index const samples = least(next.dense_end, 2 * job.plan.points());
+  index const begin = next.dense_begin > 0 ? 0 : -next.dense_begin, end = least(next.dense_end, 2 * job.plan.points()) - next.dense_begin;
   if (out.gate != nullptr) job.later[0] = {out.gate, out.dense_end - out.dense_begin};
-  if (next.dense != nullptr) job.later[1] = {next.dense, samples};
-  if (next.gate != nullptr) job.later[2] = {next.gate, samples};
+  if (next.dense != nullptr) job.later[1] = {next.dense + begin, end - begin};
+  if (next.gate != nullptr) job.later[2] = {next.gate + begin, end - begin};
 }
 
 /// A block, and whose turn comes next; with a policy, on its threads. h: the filter's spectrum, or its taps.

@@ -155,10 +155,11 @@ struct block_source {
   /// As a tower reads it; *this must outlive that.
   TERN_INLINE tower_source source() const {
     tower_source s{this, &block_source::read, periodic ? index{1} << 60 : u.n - start};
-    if (!u.is_dense() || start < 0 || (gate && !gate.is_dense())) return s;
-    s.dense = static_cast<float const*>(u.data) + start;
+    if (!u.is_dense() || (gate && !gate.is_dense())) return s;
+    s.dense = static_cast<float const*>(u.data);
+    s.dense_begin = -start;
     s.dense_end = u.n - start;
-    if (gate) s.gate = static_cast<float const*>(gate.data) + start;
+    if (gate) s.gate = static_cast<float const*>(gate.data);
     return s;
   }
   inline static void read(void const* object, index first, index packs, float* out, index step) noexcept {

@@ -89,21 +89,26 @@ struct packed_rows {
   TERN_INLINE cpack load(index r, index l) const { return load_complex(p + r * row + l * complex_pack); }
   TERN_INLINE void store(index r, index l, cpack const& x) const { store_complex(p + r * row + l * complex_pack, x); }
 };
-/// Rows of samples: real and imaginary parts each for themselves. A row of 0 floats, of one register, is the same for all.
+/// Where the rows of the first pass, or of the last, are: each by itself, real and imaginary parts, and what to multiply real parts with.
+inline constexpr int most_radix = 9;
+template <class P>
+struct row_places {
+  P* re[most_radix];
+  P* im[most_radix];
+  float const* gate[most_radix];
+};
+/// Rows of samples.
 template <class P>
 struct sample_rows {
   static constexpr bool real = false;
-  P* re;
-  P* im;
-  index row, im_row;
+  row_places<P> const& at;
   TERN_INLINE sample_rows node(index, int) const { return *this; }
-  TERN_INLINE index at(index l) const { return im_row != 0 ? l * simd::lanes : 0; }
   TERN_INLINE cpack load(index r, index l) const {
-    return {simd::load(re + r * row + l * simd::lanes), simd::load(im + r * im_row + at(l))};
+    return {simd::load(at.re[r] + l * simd::lanes), simd::load(at.im[r] + l * simd::lanes)};
   }
   TERN_INLINE void store(index r, index l, cpack const& x) const {
-    simd::store(re + r * row + l * simd::lanes, x.re);
-    simd::store(im + r * im_row + at(l), x.im);
+    simd::store(at.re[r] + l * simd::lanes, x.re);
+    simd::store(at.im[r] + l * simd::lanes, x.im);
   }
 };
 template <bool Past>
@@ -113,30 +118,24 @@ TERN_INLINE void store_as(float* p, simd::pack<float> x) {
   else
     simd::store(p, x);
 }
-/// Rows of real parts alone: what is read has no imaginary parts, what is written loses them. Past: stores go past the caches.
+/// Real parts alone: what is read has no imaginary parts, what is written loses them. Past: stores go past the caches.
 template <class P, bool Past = false>
 struct real_rows {
   static constexpr bool real = true;
-  P* re;
-  index row;
+  row_places<P> const& at;
   TERN_INLINE real_rows node(index, int) const { return *this; }
-  TERN_INLINE cpack load(index r, index l) const { return {simd::load(re + r * row + l * simd::lanes), simd::pack<float>(0.f)}; }
-  TERN_INLINE void store(index r, index l, cpack const& x) const { store_as<Past>(re + r * row + l * simd::lanes, x.re); }
+  TERN_INLINE cpack load(index r, index l) const { return {simd::load(at.re[r] + l * simd::lanes), simd::pack<float>(0.f)}; }
+  TERN_INLINE void store(index r, index l, cpack const& x) const { store_as<Past>(at.re[r] + l * simd::lanes, x.re); }
 };
-
 /// Real parts times those of a gate.
 template <class P, bool Past = false>
 struct gated_rows {
   static constexpr bool real = true;
-  P* re;
-  float const* gate;
-  index row;
+  row_places<P> const& at;
   TERN_INLINE gated_rows node(index, int) const { return *this; }
-  TERN_INLINE simd::pack<float> factor(index r, index l) const { return simd::load(gate + r * row + l * simd::lanes); }
-  TERN_INLINE cpack load(index r, index l) const {
-    return {simd::load(re + r * row + l * simd::lanes) * factor(r, l), simd::pack<float>(0.f)};
-  }
-  TERN_INLINE void store(index r, index l, cpack const& x) const { store_as<Past>(re + r * row + l * simd::lanes, x.re * factor(r, l)); }
+  TERN_INLINE simd::pack<float> factor(index r, index l) const { return simd::load(at.gate[r] + l * simd::lanes); }
+  TERN_INLINE cpack load(index r, index l) const { return {simd::load(at.re[r] + l * simd::lanes) * factor(r, l), simd::pack<float>(0.f)}; }
+  TERN_INLINE void store(index r, index l, cpack const& x) const { store_as<Past>(at.re[r] + l * simd::lanes, x.re * factor(r, l)); }
 };
 
 template <int R, class Rows>
@@ -222,19 +221,25 @@ inline void join_by_4(In in, Out out, index nodes, index count, float const* tab
   ahead = next;
 }
 /// The first pass of a tower with an odd factor, which has one node.
-template <int R>
-inline void split_by_odd(sample_rows<float const> in, packed_rows<float> out, index count, float const* table) noexcept {
+template <int R, class In>
+inline void split_by_odd(In in, packed_rows<float> out, index count, float const* table) noexcept {
   for (index l = 0; l < count; ++l) {
     cpack x[R];
     load_rows(x, in, l);
     TERN_UNROLL
-    for (int r = 1; r < R; ++r) x[r] = x[r] * splat_complex(table + 2 * (r - 1));
+    for (int r = 1; r < R; ++r) {
+      cpack const w = splat_complex(table + 2 * (r - 1));
+      if constexpr (In::real)
+        x[r] = {x[r].re * w.re, x[r].re * w.im};
+      else
+        x[r] = x[r] * w;
+    }
     dft_odd(x, table + 2 * (R - 1), true);
     store_rows(out, l, x);
   }
 }
-template <int R>
-inline void join_by_odd(packed_rows<float> in, sample_rows<float> out, index count, float const* table) noexcept {
+template <int R, class Out>
+inline void join_by_odd(packed_rows<float> in, Out out, index count, float const* table) noexcept {
   for (index l = 0; l < count; ++l) {
     cpack x[R];
     load_rows(x, in, l);
@@ -266,16 +271,13 @@ inline void join_pass(tower_plan const& t, int pass, index first, index nodes, f
 /// Whether the first and the last pass can multiply with a gate: they can where they are by eight, of real parts alone.
 TERN_INLINE bool can_gate(tower_plan const& t, bool real) { return real && t.radix[0] == 8; }
 
-/// The first pass, from samples, and the last, to results. im may be null: there are no imaginary parts, or none are wanted. gate is null,
-/// or can_gate holds. past: results may go past the caches.
-inline void split_first(tower_plan const& t, float const* re, float const* im, float const* gate, index row, packed_rows<float> out,
-                        index count) noexcept {
-  static constexpr float zeros[simd::lanes] = {};
+/// The first pass, from samples: all of them, or real parts alone, or these times a gate, if can_gate holds.
+enum class tower_rows { complex, real, gated };
+
+template <class In>
+inline void split_first_by(tower_plan const& t, In in, packed_rows<float> out, index count) noexcept {
   nothing_ahead none;
   float const* const table = t.tables + t.table_at[0];
-  if (gate != nullptr) return split_by_8(gated_rows<float const>{re, gate, row}, out, 1, count, table, none);
-  if (im == nullptr && t.radix[0] == 8) return split_by_8(real_rows<float const>{re, row}, out, 1, count, table, none);
-  sample_rows<float const> const in{re, im != nullptr ? im : zeros, row, im != nullptr ? row : 0};
   switch (t.radix[0]) {
     case 8:
       return split_by_8(in, out, 1, count, table, none);
@@ -291,18 +293,18 @@ inline void split_first(tower_plan const& t, float const* re, float const* im, f
       return split_by_odd<9>(in, out, count, table);
   }
 }
-inline void join_last(tower_plan const& t, packed_rows<float> in, float* re, float* im, float const* gate, index row, index count,
-                      bool past) noexcept {
-  float unwanted[simd::lanes];
+inline void split_first(tower_plan const& t, tower_rows rows, row_places<float const> const& in, packed_rows<float> out,
+                        index count) noexcept {
+  nothing_ahead none;
+  if (rows == tower_rows::gated) return split_by_8(gated_rows<float const>{in}, out, 1, count, t.tables + t.table_at[0], none);
+  if (rows == tower_rows::real) return split_first_by(t, real_rows<float const>{in}, out, count);
+  split_first_by(t, sample_rows<float const>{in}, out, count);
+}
+/// The last pass, to results. past: real ones go past the caches, by eight.
+template <class Out>
+inline void join_last_by(tower_plan const& t, packed_rows<float> in, Out out, index count) noexcept {
   nothing_ahead none;
   float const* const table = t.tables + t.table_at[0];
-  if (past && im == nullptr && t.radix[0] == 8) {
-    if (gate != nullptr) return join_by_8(in, gated_rows<float, true>{re, gate, row}, 1, count, table, none);
-    return join_by_8(in, real_rows<float, true>{re, row}, 1, count, table, none);
-  }
-  if (gate != nullptr) return join_by_8(in, gated_rows<float>{re, gate, row}, 1, count, table, none);
-  if (im == nullptr && t.radix[0] == 8) return join_by_8(in, real_rows<float>{re, row}, 1, count, table, none);
-  sample_rows<float> const out{re, im != nullptr ? im : unwanted, row, im != nullptr ? row : 0};
   switch (t.radix[0]) {
     case 8:
       return join_by_8(in, out, 1, count, table, none);
@@ -317,6 +319,16 @@ inline void join_last(tower_plan const& t, packed_rows<float> in, float* re, flo
     default:
       return join_by_odd<9>(in, out, count, table);
   }
+}
+inline void join_last(tower_plan const& t, tower_rows rows, packed_rows<float> in, row_places<float> const& out, index count,
+                      bool past) noexcept {
+  nothing_ahead none;
+  float const* const table = t.tables + t.table_at[0];
+  if (rows == tower_rows::complex) return join_last_by(t, in, sample_rows<float>{out}, count);
+  if (past && rows == tower_rows::gated) return join_by_8(in, gated_rows<float, true>{out}, 1, count, table, none);
+  if (past) return join_by_8(in, real_rows<float, true>{out}, 1, count, table, none);
+  if (rows == tower_rows::gated) return join_by_8(in, gated_rows<float>{out}, 1, count, table, none);
+  join_last_by(t, in, real_rows<float>{out}, count);
 }
 
 }  // namespace TERN_ABI
