@@ -42,6 +42,9 @@ struct long_filters {
   }
 };
 
+/// Bytes of samples, results and spectra beyond which results go past the caches, which they would not stay in.
+inline constexpr index long_cached_bytes = 0x2000000;
+
 /// What is read and written, and how.
 struct long_call {
   sample_view in;
@@ -50,10 +53,13 @@ struct long_call {
   sample_view added = {};
   tensor_view<float const, 1> factors = {};  // of `added`, by channel
   bool correlate = false;
+  index touched = 0;  // bytes, of filters too
   bool past = false;  // whether results go past the caches
 
-  /// Of samples and results.
-  TERN_INLINE index bytes() const { return in.extent[0] * in.extent[1] * in.extent[2] * (in.bytes + out.place.bytes); }
+  TERN_INLINE void touch(index filter_bytes) {
+    touched = in.extent[0] * in.extent[1] * in.extent[2] * (in.bytes + out.place.bytes) + filter_bytes;
+    past = touched > long_cached_bytes;
+  }
   TERN_INLINE block_source source(index batch, index channel, long_layout const& l, index block) const {
     return {in.row(batch, channel), in_gate ? in_gate.row(batch, channel) : sample_row{}, block * l.hop - l.lead, l.periodic()};
   }
@@ -105,22 +111,26 @@ TERN_INLINE index scratch_floats(long_filters const& f, index slots = 1) {
   return round_to_multiple((l.folds > 0 ? f.circle.work_floats() + f.circle.floats() : f.plan.floats()) + slots * tower_buffer, 16);
 }
 
-/// Bytes of samples, results and spectra beyond which results go past the caches, which they would not stay in.
-inline constexpr index long_cached_bytes = 0x2000000;
-
 /// Which block of which row.
 struct long_place {
   index batch = 0, channel = 0, block = 0;
 };
-/// Bytes of a transform that leaves room in cache for what is read behind it.
+/// Bytes of a transform that leaves room in cache for what is used behind it.
 inline constexpr index long_roomy_bytes = 0x100000;
-/// Has `job` ask for the gate of its results, and for the samples of `next` and their gate.
-TERN_INLINE void ask_ahead(tower_job& job, tower_sink const& out, tower_source const& next) {
-  if (job.plan.floats() * index{sizeof(float)} > long_roomy_bytes) return;
+/// Bytes of a transform so short that the machine's own prefetchers see too little of its rows, and of all that a call touches beyond which
+/// they are far away.
+inline constexpr index long_short_bytes = 0x10000, long_far_bytes = 0x180000;
+/// Has `job` ask for the gate of its results, and their place, and for the samples of `next` and their gate. touched: bytes of the call.
+TERN_INLINE void ask_ahead(tower_job& job, tower_sink const& out, tower_source const& next, index touched) {
+  index const bytes = job.plan.floats() * index{sizeof(float)};
+  job.asks = (job.far && bytes <= long_roomy_bytes) || (bytes <= long_short_bytes && touched > long_far_bytes);
+  if (!job.asks) return;
   index const begin = next.dense_begin > 0 ? 0 : -next.dense_begin, end = least(next.dense_end, 2 * job.plan.points()) - next.dense_begin;
-  if (out.gate != nullptr) job.later[0] = {out.gate, out.dense_end - out.dense_begin};
+  index const results = out.dense_end - out.dense_begin;
+  if (out.gate != nullptr) job.later[0] = {out.gate, results};
   if (next.dense != nullptr) job.later[1] = {next.dense + begin, end - begin};
   if (next.gate != nullptr) job.later[2] = {next.gate + begin, end - begin};
+  if (out.dense != nullptr && !out.past) job.later[3] = {out.dense, results, true};
 }
 
 /// A block, and whose turn comes next; with a policy, on its threads. h: the filter's spectrum, or its taps.
@@ -147,7 +157,7 @@ inline void run_block(long_call const& call, long_filters const& f, float const*
                       z, memory);
   tower_job job{f.plan, z, const_cast<float*>(h), op, 1.f, f.plan.floats() * index{sizeof(float)} >= tower_far};
   if (threads != nullptr) return run_tower_on(*threads, job, in.source(), out.sink(), memory);
-  ask_ahead(job, out.sink(), call.source(next.batch, next.channel, l, next.block).source());
+  ask_ahead(job, out.sink(), call.source(next.batch, next.channel, l, next.block).source(), call.touched);
   run_tower(job, in.source(), out.sink(), memory);
 }
 
@@ -160,7 +170,7 @@ inline index rows_floats(cpu_policy const& policy, long_call const& call, long_f
 inline void run_rows(cpu_policy const& policy, long_call call, long_filters const& f, float* memory) {
   index const batches = call.in.extent[0], channels = call.in.extent[1], blocks = f.layout.blocks;
   index const items = batches * channels * blocks;
-  call.past = call.bytes() + f.count * f.each() * index{sizeof(float)} > long_cached_bytes;
+  call.touch(f.count * f.each() * index{sizeof(float)});
   if (items == 1) return run_block(call, f, f.spectra, {}, {}, memory, &policy);
   index const each = scratch_floats(f), slots = slots_for(policy, items);
   auto const place = [&](index item) TERN_LAMBDA { return long_place{item / blocks % batches, item / blocks / batches, item % blocks}; };
@@ -211,7 +221,7 @@ inline void run_long(cpu_policy const& policy, long_call call, sample_view const
     return run_rows(policy, call, f, scratch);
   }
   index const each = scratch_floats(f), channels = call.in.extent[1];
-  call.past = call.bytes() > long_cached_bytes;
+  call.touch(0);
   parallel_for(policy, f.count, [&](index i, index slot) TERN_LAMBDA {
     float* const mine = scratch + slot * each;
     float* const h = spectra + slot * f.each();

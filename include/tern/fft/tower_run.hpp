@@ -56,6 +56,8 @@ inline constexpr index tower_near = 32768 / (8 * simd::lanes);
 
 /// Bytes of a spectrum that may come from so far away that it is asked for ahead.
 inline constexpr index tower_far = 0x40000;
+/// Bytes that it is asked for ahead.
+inline constexpr index tower_window = 0x10000;
 
 /// One transform, or product, in memory of its caller's. Sample j < M is the real part of coefficient j, sample j + M its imaginary part.
 struct tower_job {
@@ -63,9 +65,10 @@ struct tower_job {
   float* z;  // plan.floats()
   float* h;  // a spectrum, plan.floats(): read, or written by tower_op::split
   tower_op op = tower_op::convolve;
-  float scale = 1.f;               // of what tower_op::split writes
-  bool far = false;                // whether h is read, and asked for ahead
-  tower_ahead::row later[3] = {};  // what will be read soon
+  float scale = 1.f;  // of what tower_op::split writes
+  bool far = false;   // whether h is read, and asked for ahead
+  bool asks = false;  // whether `later` is asked for: what will be used soon
+  tower_ahead::row later[tower_ahead::most_rows] = {};
 
   /// Registers in a row of the first pass, and pieces of them.
   TERN_INLINE index row() const { return plan.width(0) / plan.radix[0]; }
@@ -151,8 +154,8 @@ struct tower_job {
 
   /// All that lies between, for nodes [first, first + count) before `pass`.
   inline void descend(int pass, index first, index count) const noexcept {
-    if (far) {
-      tower_ahead ahead(h + first * plan.width(pass) * complex_pack, later, count * plan.width(pass) / simd::lanes);
+    if (far || asks) {
+      tower_ahead ahead(h + first * plan.width(pass) * complex_pack, far ? tower_window : 0, later, count * plan.width(pass) / simd::lanes);
       return descend(pass, first, count, ahead);
     }
     nothing_ahead ahead;
