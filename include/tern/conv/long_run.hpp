@@ -58,7 +58,7 @@ struct long_call {
 
   TERN_INLINE void touch(index filter_bytes) {
     touched = in.extent[0] * in.extent[1] * in.extent[2] * (in.bytes + out.place.bytes) + filter_bytes;
-    past = touched > long_cached_bytes;
+    past = simd::lanes == 16 && touched > long_cached_bytes;  // parts of a line would leave the processor one by one
   }
   TERN_INLINE block_source source(index batch, index channel, long_layout const& l, index block) const {
     return {in.row(batch, channel), in_gate ? in_gate.row(batch, channel) : sample_row{}, block * l.hop - l.lead, l.periodic()};
