@@ -195,6 +195,8 @@ TEST_CASE("kv_cache: stored_rotary says which positions do not fit the call") {
   CHECK(said(stored_rotary(m.table, k), 1) == "no error");
   CHECK(said(stored_rotary(m.table, m.cache.keys(twice, 0)), 2) == "no error");
   CHECK(said(stored_rotary(m.table, k), 2) == "attention: the sequences of rotary's stored positions is 1, expected the batch of k = 2");
+  CHECK(said(stored_rotary(m.table.slice(0, 0, 4), k), 1) ==
+        "attention: the rows of rotary's table is 4, expected at least one for each stored position = 5");
   kv_cache<f16> other({.layers = 1, .kv_heads = 4, .dim = 64});
   auto const t = other.open();
   CHECK(said(stored_rotary(m.table, other.keys(t, 0)), 1) ==

@@ -167,7 +167,7 @@ TEST_CASE("bipartite_matching, most_similar: wrong calls are refused by name", "
   own_pairs pairs(2, 3), other(1, 3);
   CHECK(message_of([&] { bipartite_matching(cpu, m.view, -1, pairs.view); }) == "bipartite_matching: r is -1, expected at least 0");
   CHECK(message_of([&] { bipartite_matching(cpu, m.view, 4, pairs.view); }) ==
-        "bipartite_matching: pairs.from.extent(1) is 3, expected room for r pairs, or as many as there are sources");
+        "bipartite_matching: pairs.from.extent(1) is 3, expected at least r, or the sources where they are fewer = 4");
   CHECK(message_of([&] { bipartite_matching(cpu, m.view, 1, other.view); }) ==
         "bipartite_matching: pairs.counts.extent(0) is 1, expected the samples = 2");
   ids const lengths{3, 11};

@@ -251,7 +251,7 @@ TEST_CASE("moves and maps: wrong calls are refused by name", "[tokens]") {
   CHECK(message_of([&] { gather_tokens(cpu, fine.view, moved{from, narrow}); }) ==
         "gather_tokens: the channels of a tensor that is written is 2, expected those of the one that is read = 3");
   CHECK(message_of([&] { gather_tokens(cpu, fine.view, moved{from, tern::view(y.data(), 1, 1, 3)}); }) ==
-        "gather_tokens: a count of kept is 2, expected at most the tokens that there is room for");
+        "gather_tokens: the tokens of the shorter tensor is 1, expected at least a count of kept = 2");
   CHECK(message_of([&] { gather_tokens(cpu, two.view, moved{from, to}); }) ==
         "gather_tokens: the rows of a list of indices is 2, expected the rows that are needed = 1");
   own_map map(1, 4);
@@ -263,9 +263,9 @@ TEST_CASE("moves and maps: wrong calls are refused by name", "[tokens]") {
         "unmerge_tokens: an entry of the map is 5, expected -1 or less than its count");
   map.memory = {0, 1, 1, -1};
   CHECK(message_of([&] { average_tokens(cpu, map.view, tern::view(x.data(), 1, 3), {}, moved{from, to}); }) ==
-        "average_tokens: sizes is 3, expected a number for each token");
+        "average_tokens: sizes is 3, expected at least the tokens of the map = 4");
   CHECK(message_of([&] { add_tokens(cpu, map.view, moved{tern::view(x.data(), 1, 1, 3), to}); }) ==
-        "add_tokens: a count of the map is 2, expected at most the tokens of the tensor that is read");
+        "add_tokens: the tokens of a tensor that is read is 1, expected at least those that the map leaves = 2");
   own_pairs pairs(1, 2);
   pairs.numbers = {2};
   pairs.from = {0, 0};

@@ -63,6 +63,8 @@ struct rotary_rows {
   bool by_token = false;
   stored_positions stored = {};
 
+  /// Whether rows are taken as they are counted.
+  TERN_INLINE bool is_plain() const { return period == far && divisor == 1 && shift == 0 && limit == far; }
   /// The cosines of a row, its sines behind them; null where the table ends.
   TERN_INLINE float const* row(row_at const& at) const {
     index const place = by_token ? at.token : index{at.position}, p = stored.given() ? stored.at(at.batch, at.key_head, place) : place;
@@ -93,27 +95,30 @@ struct rotary {
                      "1 (contiguous rows)");
       detail::expect(side->period > 0 && side->divisor > 0, "attention", "the period or divisor of rotary_rows",
                      side->period < side->divisor ? side->period : side->divisor, "at least 1");
-      if (side->stored.given()) expect_positions(side->stored, n);
+      if (side->stored.given()) expect_positions(*side, n);
     }
     expect_tokens(queries, n.tokens, "the rows of rotary's table of queries");
     expect_tokens(keys, n.keys, "the rows of rotary's table of keys");
   }
 
  private:
-  TERN_INLINE static void expect_positions(stored_positions const& of, attention_shape const& n) {
+  TERN_INLINE static void expect_positions(rotary_rows const& side, attention_shape const& n) {
+    stored_positions const& of = side.stored;
     detail::expect_equal("attention", "the heads of rotary's stored positions", of.lists.extent(1), "those of k", n.k_heads);
     detail::expect_equal("attention", "the sequences of rotary's stored positions", of.batch, "the batch of k", n.batch);
     for (index b = 0; b < of.batch; ++b)
       for (index h = 0; h < n.k_heads; ++h) {
         page_list const& list = of.lists(of.which != nullptr ? index{of.which[b]} : b, h);
-        detail::expect(list.keys == 0 || list.positions != nullptr, "attention", "the number of positions stored with a head's keys", 0,
-                       "one for each key");
+        if (list.keys == 0) continue;
+        detail::expect(list.positions != nullptr, "attention", "the number of positions stored with a head's keys", 0, "one for each key");
+        if (side.is_plain())
+          detail::expect_at_least("attention", "the rows of rotary's table", side.table.extent(0), "at least one for each stored position",
+                                  index{list.positions[list.keys - 1]} + 1);
       }
   }
   TERN_INLINE static void expect_tokens(rotary_rows const& side, index count, char const* what) {
-    bool const plain = side.period == rotary_rows::far && side.divisor == 1 && side.shift == 0 && side.limit == rotary_rows::far;
-    if (side.by_token && plain && !side.stored.given())
-      detail::expect(side.table.extent(0) >= count, "attention", what, side.table.extent(0), "one for each of them");
+    if (side.by_token && side.is_plain() && !side.stored.given())
+      detail::expect_at_least("attention", what, side.table.extent(0), "at least one for each of them", count);
   }
   TERN_INLINE void turn(float* row, index dim, float const* cosines, index d) const {
     if (d == 0) return;

@@ -17,13 +17,11 @@
 ///     cache.slide(policy, chat, layer, 4, 1024);                                   the first 4 and the last 1024 (to 1087) tokens stay
 ///     cache.close(draft);
 ///
-/// Tokens    of a head lie in the order of their positions, without gaps. Heads and layers may hold different ones: each has its own
-/// length.
+/// Tokens    of a head lie in the order of their positions, without gaps. Heads and layers may hold different ones, each its own number.
 ///           Every token has a position, which stays with it: that of the token before it plus one, unless append is told. Causal masks and
 ///           windows of attention count places in the cache, in which the newest token is the last; positions are for rotation.
-/// Keys      are stored as they come: rotated, or before rotation, if attention is to rotate them (attention/rotary.hpp): by their
-/// positions,
-///           with stored_rotary(table, cache.keys(chat, layer)) among the options, or by their places, with rotary{table}.
+/// Keys      are stored as they come: rotated, or before rotation, if attention is to rotate them (attention/rotary.hpp): with
+///           stored_rotary(table, cache.keys(chat, layer)) among the options by their positions, with rotary{table} by their places.
 /// Batch     keys(sequences, layer) reads several sequences at once, of different lengths.
 /// Memory    36 bytes of tables for each page and 4 for each token and head, besides pages. A page goes when its last owner does,
 ///           and memory when the 64 pages do that were allocated together: defragment() moves pages so that it goes at once.

@@ -102,6 +102,11 @@ TERN_INLINE void expect_equal(char const* op, char const* argument, index was, c
   if (was != value) [[unlikely]]
     fail_equal(op, argument, was, other, value);
 }
+/// Fails with "op: argument is `was`, expected at least `other` = `value`", which `other` has to say, unless `was >= value`.
+TERN_INLINE void expect_at_least(char const* op, char const* argument, index was, char const* other, index value) {
+  if (was < value) [[unlikely]]
+    fail_equal(op, argument, was, other, value);
+}
 
 }  // namespace TERN_ABI
 }  // namespace detail

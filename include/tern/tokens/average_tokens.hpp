@@ -139,13 +139,15 @@ inline constexpr struct average_tokens_fn {
   static void check_sizes(char const* name, tensor_view<float const, 2> const& sizes, index samples, index tokens) {
     if (sizes.data() == nullptr) return;
     detail::expect_equal(op, name, sizes.extent(0), "the samples", samples);
-    detail::expect(sizes.extent(1) >= tokens, op, name, sizes.extent(1), "a number for each token");
+    detail::expect_at_least(op, name, sizes.extent(1), "at least the tokens of the map", tokens);
   }
   template <class From, class To>
   static void check(token_map const& map, From const& from, To const& to) {
+    static_assert(float_storage<std::remove_const_t<typename From::element>>,
+                  "tern: average_tokens takes f32, f16 or bf16; integers move with gather_tokens");
     detail::check_moved(op, from, to, map.samples());
     detail::expect_equal(op, "the tokens of a tensor that is read", from.tokens(), "the tokens of the map", map.tokens());
-    detail::expect(map.most() <= to.tokens(), op, "a count of the map", map.most(), "at most the tokens that there is room for");
+    detail::expect_at_least(op, "the tokens of a tensor that is written", to.tokens(), "at least those that the map leaves", map.most());
   }
 } average_tokens{};
 

@@ -105,7 +105,7 @@ inline constexpr struct bipartite_matching_fn {
     detail::check_protect(op, options.always);
     pairs.check_shape(op, samples);
     index const wanted = detail::least(r, bipartite_sources(tokens, options.always));
-    detail::expect(pairs.most() >= wanted, op, "pairs.from.extent(1)", pairs.most(), "room for r pairs, or as many as there are sources");
+    detail::expect_at_least(op, "pairs.from.extent(1)", pairs.most(), "at least r, or the sources where they are fewer", wanted);
     detail::check_lengths(op, options.lengths, samples, tokens);
     if (options.penalty.data() == nullptr) return;
     detail::expect_equal(op, "penalty.extent(0)", options.penalty.extent(0), "the samples", samples);
