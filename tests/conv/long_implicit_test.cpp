@@ -356,6 +356,10 @@ TEST_CASE("HyperZZW's arguments are refused by name") {
         "hyperzzw_product: z.extent(3) is 5, expected z.extent(2) = 4");
   CHECK(message_of([&] { hyperzzw_local(cpu, z.view, w.view.slice(0, 0, 2), y.view); }) ==
         "hyperzzw_local: w.extent(0) is 2, expected z.extent(1) = 3");
+  CHECK(message_of([&] { hyperzzw_local(cpu, z.view, w.view.slice(2, 0, 0), y.view); }) ==
+        "hyperzzw_local: an extent of w's kernels is 0, expected at least 1");
+  CHECK(message_of([&] { hyperzzw_local(cpu, z.view.slice(0, 0, 0), w.view, y.view); }) ==
+        "hyperzzw_local: y.extent(0) is 2, expected z.extent(0) = 0");
 }
 
 }  // namespace tern::test
