@@ -310,6 +310,17 @@ TEST_CASE("S4's filter is that of the recurrence, for any length and rank") {
     }
 }
 
+TEST_CASE("S4's low rank has any strides") {
+  rng r(9);
+  state_space const s(r, 3, 2);
+  std::vector<narrow> memory(80);
+  tensor_view<narrow, 3> const p(memory.data(), shape<3>{{2, 2, 3}}, shape<3>{{40, 1, 5}});
+  for (index i = 0; i < 12; ++i) p(i / 6, i / 3 % 2, i % 3) = s.p[static_cast<std::size_t>(i)];
+  std::vector<float> k(2 * 20);
+  s4_filter(cpu, view(s.lambda.data(), 2, 3), p, view(s.b.data(), 2, 3), view(s.c.data(), 2, 3), s.dt, view(k.data(), 2, 20));
+  CHECK(k == s.filter(s.c, 20, false));
+}
+
 TEST_CASE("what S4 learns is taken as it is") {
   // c = C (1 - M^taps) is C = sum over i of c M^(i taps): k is the sum of pieces of the filter that c makes, one after the other.
   rng r(7);

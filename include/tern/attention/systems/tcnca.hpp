@@ -47,6 +47,7 @@ inline constexpr struct tcnca_convolve_fn {
   template <detail::causal_option... Functions>
   void operator()(cpu_policy const& policy, tensor_view<float const, 3> const& x, tensor_view<float const, 3> const& w, index growth,
                   tensor_view<float, 3> const& y, Functions const&... functions) const {
+    check_growth(w.extent(0), growth);
     run(policy, x, w, growth, y, nullptr, functions...);
   }
   template <detail::causal_option... Functions>
@@ -77,7 +78,6 @@ inline constexpr struct tcnca_convolve_fn {
     constexpr char const* op = "tcnca_convolve";
     index const layers = w.extent(0);
     detail::expect(layers >= 1, op, "w.extent(0)", layers, "at least 1");
-    check_growth(layers, growth);
     detail::expect_like(op, "y", y, "x", x);
     detail::expect_own_memory(op, "y", y, "x", x);
     workspace::lease const memory(policy.scratch(), layers > 1 ? static_cast<std::size_t>(y.size()) * sizeof(float) : 0);
