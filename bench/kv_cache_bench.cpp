@@ -4,7 +4,8 @@
 //     decode_<what>_h32x8_n<tokens>_d128      f16; q8_0, q4_0, q2: keys and values in tiles of so many bits; codes: in formats/e8p.hpp's
 //                                             2.5 bits; low_rank160: all keys of a token as 160 numbers; quest8_...: an eighth of the
 //                                             pages, with their selection
-//     score_snapkv_..., prefill_f16_...       the last 64 queries of a prompt against all keys, and the prompt's attention beside it
+//     score_snapkv_..., prefill_f16_...       the last 64 queries of a prompt against all keys, in f32 and (score_snapkv_bf16) as the
+//                                             prompt's attention, beside it, multiplies
 //     keep_half_<format>_..., append<tokens>_<format>_...
 #include "kv_cache_problem.hpp"
 
@@ -136,13 +137,17 @@ void add_scoring() {
                 view(p.out.data(), heads, tokens, dim), causal{}, products<bf16>{});
     });
   });
-  workload const score{
-      .op = "kv_cache", .name = "score_snapkv_f16" + shape_of(tokens), .flops = 4.0 * heads * tokens * double{window} * dim};
-  score.add("tern", [=](run& r) {
-    prompt& p = *one_cache.get("prompt", data);
-    auto const q = view(static_cast<float const*>(p.q.data()), heads, tokens, dim).slice(1, tokens - window, tokens);
-    r.time([&](index) { observed_weights(r.policy(), q, p.kv.cache.keys(p.kv.s, 0), view(p.weights.data(), kv_heads, tokens)); });
-  });
+  auto const score = [=]<class T>(std::string const& name, products<T> const& multiply, unit peak) {
+    workload const w{.op = "kv_cache", .name = name + shape_of(tokens), .flops = 4.0 * heads * tokens * double{window} * dim, .peak = peak};
+    w.add("tern", [=](run& r) {
+      prompt& p = *one_cache.get("prompt", data);
+      auto const q = view(static_cast<float const*>(p.q.data()), heads, tokens, dim).slice(1, tokens - window, tokens);
+      r.time(
+          [&](index) { observed_weights(r.policy(), q, p.kv.cache.keys(p.kv.s, 0), view(p.weights.data(), kv_heads, tokens), multiply); });
+    });
+  };
+  score("score_snapkv_f16", products<float>{}, unit::f32);
+  score("score_snapkv_bf16_f16", products<bf16>{}, unit::bf16);
 }
 
 }  // namespace

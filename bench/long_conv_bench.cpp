@@ -83,7 +83,7 @@ void add(std::string const& kind, index n, index taps, long_mode mode, bool gate
   double const samples = static_cast<double>(channels * n);
   auto get = [=]() -> problem& { return data.get(name, [=] { return problem(channels, n, taps, mode, gated); }); };
   tern::detail::long_layout const l = tern::detail::choose_layout(mode, n, taps);
-  auto const points = static_cast<double>(2 * (index{l.odd} << l.halvings) * simd::lanes);  // of a block
+  auto const points = static_cast<double>(l.folds > 0 ? n : 2 * (index{l.odd} << l.halvings) * simd::lanes);  // of a block
   workload const w{.op = "long_conv",
                    .name = name,
                    .flops = 5 * points * std::log2(points) * static_cast<double>(channels * l.blocks),  // two real transforms a block

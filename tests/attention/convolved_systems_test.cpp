@@ -247,6 +247,8 @@ TEST_CASE("tcnca says what is wrong", "[attention]") {
   auto const ws = view(w.data(), 2, 3, 6);
   tcnca_state const state{view(x.data(), 2, 5, 6), view(first)};
   CHECK(message_of([&] { tcnca_convolve(cpu, xs, ws, 0, ys); }) == "tcnca_convolve: growth is 0, expected at least 1");
+  CHECK(message_of([&] { tcnca_convolve(cpu, xs, view(w.data(), 4, 1, 6), 2048, ys); }) ==
+        "tcnca_convolve: growth is 2048, expected a dilation of at most 2^31 in every layer");
   CHECK(message_of([&] { tcnca_convolve(cpu, xs, ws.slice(0, 0, 0), 2, ys); }) == "tcnca_convolve: w.extent(0) is 0, expected at least 1");
   CHECK(message_of([&] { tcnca_convolve(cpu, xs, ws, 2, xs); }) == "tcnca_convolve: y is x, expected memory of its own");
   CHECK(message_of([&] { tcnca_convolve(cpu, xs, ws, 2, ys.slice(1, 0, 4)); }) ==
@@ -255,6 +257,11 @@ TEST_CASE("tcnca says what is wrong", "[attention]") {
         "tcnca_convolve: state.values.extent(1) is 5, expected tcnca_rows(layers, width, growth) = 6");
   CHECK(message_of([&] { tcnca_convolve(cpu, xs, ws.slice(0, 0, 1), 2, ys, state); }) ==
         "tcnca_convolve: state.first.extent(0) is 2, expected w's layers = 1");
+  std::vector<float> rings(2 * 6 * 6);
+  first = {1, 4};
+  CHECK(message_of([&] { tcnca_convolve(cpu, xs, ws, 2, ys, tcnca_state{view(rings.data(), 2, 6, 6), view(first)}); }) ==
+        "tcnca_convolve: an element of state.first is 4, expected a row of its ring");
+  CHECK(first == std::vector<index>{1, 4});
   auto const q = view(x.data(), 1, 1, 6), k = view(w.data(), 1, 3, 6);
   auto const out = view(y.data(), 1, 1, 6);
   CHECK(message_of([&] { tcnca_attention(cpu, q, k, k, out, 4, 5); }) ==

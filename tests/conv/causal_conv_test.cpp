@@ -38,7 +38,7 @@ void check(index length, index channels, index width, bool with_state, index apa
   rng r(static_cast<std::uint64_t>(length * 1000 + channels * 10 + width));
   padded_tensor<X, 3> const x(r, shape<3>{{2, length, channels}});
   padded_tensor<float, 2> const w(r, shape<2>{{width, channels}});
-  padded_tensor<float, 3> state(r, shape<3>{{2, (width - 1) * apart, channels}});
+  padded_tensor<float, 3> state(r, shape<3>{{2, with_state ? (width - 1) * apart : 0, channels}});
   padded_tensor<Y, 3> y(shape<3>{{2, length, channels}});
   auto const b = r.normal(channels);
   auto const before = dense(state.view);
@@ -70,6 +70,7 @@ TEST_CASE("causal_conv: taps that lie apart", "[conv]") {
       for (index length : {1, 5, 8, 30, 61}) check<float, float>(length, simd::lanes + 3, width, length % 2 == 1, apart);
   check<bf16, f16>(40, simd::lanes + 1, 3, true, 5);
   check<float, float>(700, 2 * simd::lanes, 3, false, 150);
+  check<float, float>(20, simd::lanes, 3, false, index{1} << 31);
 }
 
 TEST_CASE("causal_conv: a sequence in pieces of any length is the whole, bit by bit", "[conv]") {
@@ -175,7 +176,10 @@ TEST_CASE("causal_conv: errors name what is wrong", "[conv]") {
   index first = 3;
   CHECK(says(ws, ys, conv_state{view(s.data(), 2, 3, 6), first}) ==
         "causal_conv: conv_state's first row is 3, expected one of the state's");
-  CHECK(says(ws, ys, dilation{0}) == "causal_conv: dilation is 0, expected one number, at least 1");
+  CHECK(says(ws, ys, dilation{0}) == "causal_conv: dilation is 0, expected one number, 1 to 2^31");
+  CHECK(says(ws, ys, dilation{index{1} << 62}) == "causal_conv: dilation is 4611686018427387904, expected one number, 1 to 2^31");
+  CHECK(says(ws, ys, conv_state{view(x.data(), 2, 3, 6)}) == "causal_conv: conv_state is x, expected memory of its own");
+  CHECK(says(ws, ys, conv_state{view(y.data(), 2, 3, 6)}) == "causal_conv: conv_state is y, expected memory of its own");
   CHECK(says(ws, ys, act::silu{}, act::silu{}) == "causal_conv: the number of functions is 2, expected at most 1");
   CHECK(message_of([&] { causal_conv(cpu, xs.transposed(1, 2), ws, ys); }) ==
         "causal_conv: x.stride(2) is 6, expected 1: rows are contiguous");

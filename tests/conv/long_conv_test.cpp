@@ -51,6 +51,17 @@ TEST_CASE("long convolutions of lengths up to 4096 are the sums of their definit
   check_lengths(4096, 512, long_mode::same);
 }
 
+TEST_CASE("circles of lengths that towers have are folded, whatever the filter's length") {
+  for (index n : {1024, 2048, 3072, 4096, 5120}) {
+    check_lengths(n, n, long_mode::circular);
+    check_lengths(n, n / 2 + 3, long_mode::circular);
+    check_lengths(n, n + n / 2, long_mode::circular);
+  }
+  for (index n : {7168, 9216, 16384, 36864, 65536}) check_lengths(n, n - 1, long_mode::circular, 12);
+  for (index n : {1024, 2048, 4096})
+    CHECK(tern::detail::choose_layout(long_mode::circular, n * simd::lanes / 16, n * simd::lanes / 16).folds > 0);
+}
+
 TEST_CASE("long convolutions of greater lengths are right where one looks") {
   check_lengths(16384, 16384, long_mode::causal, 12);
   check_lengths(20000, 2500, long_mode::same, 12);
@@ -60,17 +71,17 @@ TEST_CASE("long convolutions of greater lengths are right where one looks") {
 }
 
 TEST_CASE("gates and a skip are fused into a long convolution, in every type") {
-  auto const run = [&]<class T>(T, index n, index taps, bool channels_last) {
+  auto const run = [&]<class T>(T, index n, index taps, bool channels_last, long_mode mode = long_mode::causal) {
     rng r(7);
     signal<T> const u(r, 2, 3, n, channels_last), w(r, 2, 3, n), v(r, 2, 3, n, channels_last);
     signal<T> const k(r, 1, 3, taps);
     std::vector<float> const d = r.normal(3);
     signal<T> y(2, 3, n, channels_last);
-    long_conv(cpu, u.view, k.view[0], y.view, gate_out{v.view}, gate_in{w.view}, skip{d});
+    long_conv(cpu, u.view, k.view[0], y.view, gate_out{v.view}, gate_in{w.view}, skip{d}, mode);
     for (index b = 0; b < 2; ++b)
       for (index c = 0; c < 3; ++c) {
         auto const x = times(u.row(b, c), w.row(b, c)), f = k.row(0, c);
-        auto want = times(oracle::long_conv(x, f, oracle::filter_place::causal), v.row(b, c));
+        auto want = times(oracle::long_conv(x, f, place_of(mode)), v.row(b, c));
         auto const plain = u.row(b, c);
         double largest = 0;
         for (index i = 0; i < n; ++i) {
@@ -88,6 +99,10 @@ TEST_CASE("gates and a skip are fused into a long convolution, in every type") {
       run(f16{}, n, taps, channels_last);
       run(bf16{}, n, taps, channels_last);
     }
+  for (bool channels_last : {false, true}) {
+    run(float{}, 1024, 1024, channels_last, long_mode::circular);
+    run(bf16{}, 2048, 700, channels_last, long_mode::circular);
+  }
 }
 
 TEST_CASE("a long convolution may have a filter for each input, or a prepared one") {
@@ -112,26 +127,51 @@ TEST_CASE("a long convolution may have a filter for each input, or a prepared on
 TEST_CASE("long convolutions have the same bits on any threads and in any workspace, and allocate once") {
   rng r(5);
   thread_pool three(3);
-  for (auto const& [channels, n, taps] : {std::tuple<index, index, index>{1, 9000, 9000}, {1, 5000, 100}, {5, 600, 600}, {2, 90, 8}}) {
+  for (auto const& [channels, n, taps, mode] : {std::tuple<index, index, index, long_mode>{1, 9000, 9000, long_mode::causal},
+                                                {1, 5000, 100, long_mode::causal},
+                                                {5, 600, 600, long_mode::same},
+                                                {2, 90, 8, long_mode::causal},
+                                                {1, 8192, 8192, long_mode::circular},
+                                                {3, 4096, 4000, long_mode::circular}}) {
     signal<> const u(r, 1, channels, n), k(r, 1, channels, taps);
     signal<> alone(1, channels, n), threaded(1, channels, n), fixed(1, channels, n), one(1, 1, n);
-    long_conv(cpu.on(serial), u.view, k.view[0], alone.view);
-    long_conv(cpu.on(three), u.view, k.view[0], threaded.view);
-    std::vector<std::byte> memory(workspace_size(long_conv, cpu.on(three), u.view, k.view[0], fixed.view));
+    long_conv(cpu.on(serial), u.view, k.view[0], alone.view, mode);
+    long_conv(cpu.on(three), u.view, k.view[0], threaded.view, mode);
+    std::vector<std::byte> memory(workspace_size(long_conv, cpu.on(three), u.view, k.view[0], fixed.view, mode));
     workspace scratch(memory.data(), memory.size());
-    long_conv(cpu.on(three).with(scratch), u.view, k.view[0], fixed.view);
-    long_filter const prepared(cpu, k.view[0], n);
+    long_conv(cpu.on(three).with(scratch), u.view, k.view[0], fixed.view, mode);
+    long_filter const prepared(cpu, k.view[0], n, mode);
     std::vector<std::byte> less(workspace_size(long_conv, cpu.on(three), u.view, prepared, one.view));
     workspace small(less.data(), less.size());
     signal<> ready(1, channels, n);
     long_conv(cpu.on(three).with(small), u.view, prepared, ready.view);
     index const last = channels - 1;  // a row by itself is the row among others
-    long_conv(cpu, u.view.slice(1, last, channels), k.view[0].slice(0, last, channels), one.view);
+    long_conv(cpu, u.view.slice(1, last, channels), k.view[0].slice(0, last, channels), one.view, mode);
     CHECK(one.row(0, 0) == alone.row(0, last));
     for (index c = 0; c < channels; ++c) {
       CHECK(alone.row(0, c) == threaded.row(0, c));
       CHECK(alone.row(0, c) == fixed.row(0, c));
       CHECK(alone.row(0, c) == ready.row(0, c));
+    }
+  }
+}
+
+TEST_CASE("a row of a long convolution larger than the caches is the row by itself") {
+  index const channels = 33, n = 131072;  // more than 32 MB: results go past the caches, spectra and rows are asked for ahead
+  rng r(13);
+  std::vector<float> const u = r.normal(channels * n), k = r.normal(n), w = r.normal(channels * n);
+  std::vector<float> y(u.size()), gated(u.size()), one(static_cast<std::size_t>(n)), gated_one(one.size());
+  long_filter const filter(cpu, view(k.data(), 1, n), n);
+  auto const rows = [&](std::vector<float> const& x) { return view(x.data(), channels, 1, n); };
+  long_conv(cpu, rows(u), filter, view(y.data(), channels, 1, n));
+  long_conv(cpu, rows(u), filter, view(gated.data(), channels, 1, n), gate_in{rows(w)}, gate_out{rows(u)});
+  for (index c : {index{0}, channels - 1}) {
+    auto const row = [&](std::vector<float> const& x) { return view(x.data() + c * n, n); };
+    long_conv(cpu, row(u), k, one);
+    long_conv(cpu, row(u), k, gated_one, gate_in{row(w)}, gate_out{row(u)});
+    for (index i = 0; i < n; ++i) {
+      REQUIRE(y[static_cast<std::size_t>(c * n + i)] == one[static_cast<std::size_t>(i)]);
+      REQUIRE(gated[static_cast<std::size_t>(c * n + i)] == gated_one[static_cast<std::size_t>(i)]);
     }
   }
 }

@@ -154,6 +154,16 @@ TEST_CASE("an implicit filter without layers is linear, and what does not fit is
   wrong[1].frequency = view(net.f2.data(), 3);
   CHECK(call(features.view, wrong, net.last(), taps.view) ==
         "implicit_filter: a layer's frequency.extent(0) is 3, expected its weights.extent(0) = 8");
+  wrong = layers;
+  wrong[0].bias = view(net.b1.data(), 3);
+  CHECK(call(features.view, wrong, net.last(), taps.view) ==
+        "implicit_filter: a layer's bias.extent(0) is 3, expected its weights.extent(0) = 4");
+  wrong = layers;
+  wrong[1].weights = view(net.w2.data(), 4, 8).transposed(0, 1);
+  CHECK(call(features.view, wrong, net.last(), taps.view) ==
+        "implicit_filter: a layer's weights.stride(1) is 8, expected 1: rows are contiguous");
+  CHECK(call(view(x.data(), 2, 3).transposed(0, 1), view(layers.data(), 0), view(out.data(), 2, 2), view(k.data(), 2, 3)) ==
+        "implicit_filter: features.stride(1) is 3, expected 1: rows are contiguous");
   CHECK(call(features.view, layers, net.last(), taps.view, decay_window{out}) ==
         "implicit_filter: rate.extent(0) is 4, expected k.extent(0) = 3");
 }
@@ -346,6 +356,10 @@ TEST_CASE("HyperZZW's arguments are refused by name") {
         "hyperzzw_product: z.extent(3) is 5, expected z.extent(2) = 4");
   CHECK(message_of([&] { hyperzzw_local(cpu, z.view, w.view.slice(0, 0, 2), y.view); }) ==
         "hyperzzw_local: w.extent(0) is 2, expected z.extent(1) = 3");
+  CHECK(message_of([&] { hyperzzw_local(cpu, z.view, w.view.slice(2, 0, 0), y.view); }) ==
+        "hyperzzw_local: an extent of w's kernels is 0, expected at least 1");
+  CHECK(message_of([&] { hyperzzw_local(cpu, z.view.slice(0, 0, 0), w.view, y.view); }) ==
+        "hyperzzw_local: y.extent(0) is 2, expected z.extent(0) = 0");
 }
 
 }  // namespace tern::test

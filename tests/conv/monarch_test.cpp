@@ -263,6 +263,10 @@ TEST_CASE("monarch and flash_butterfly say what is wrong", "[conv]") {
   CHECK(message_of([&] { flash_butterfly(cpu, u, k, plan, wrong, v); }) == "flash_butterfly: a size of back is 3, expected that of b = 4");
   CHECK(message_of([&] { flash_butterfly(cpu, view(x.data(), 1, 2, 13), k, plan, back, view(y.data(), 1, 2, 13)); }) ==
         "flash_butterfly: u.extent(2) is 13, expected at most b.size()");
+  CHECK(message_of([&] { flash_butterfly(cpu, u, view(z.data(), 3, 12), plan, back, v); }) ==
+        "flash_butterfly: k_f.extent(0) is 3, expected u.extent(1) = 2");
+  CHECK(message_of([&] { flash_butterfly(cpu, u, view(z.data(), 12, 2).transposed(0, 1), plan, back, v); }) ==
+        "flash_butterfly: k_f.stride(1) is 2, expected 1 (contiguous)");
   CHECK(message_of([&] { flash_butterfly(cpu, u, k, plan, back, v.slice(1, 0, 1)); }) ==
         "flash_butterfly: y.extent(1) is 1, expected u.extent(1) = 2");
 }

@@ -263,4 +263,9 @@ TEST_CASE("reduce: several packs at once", "[simd]") {
   simd::reduce_add_each(x, sums.data());
   CHECK(sums.intact());
   for (int i = 0; i < count; ++i) CHECK(sums[i] == Approx(simd::reduce_add(x[i])).margin(1e-5));
+  pack<float> const first[3] = {x[0], x[1], x[2]};
+  guarded<float> few(3, 1);
+  simd::reduce_add_each(first, few.data());
+  CHECK(few.intact());
+  for (int i = 0; i < 3; ++i) CHECK(few[i] == sums[i]);
 }

@@ -67,6 +67,17 @@ TEST_CASE("quads are transposed in tiles, twice is nothing") {
   }
 }
 
+TEST_CASE("four packs are stored as bytes, one after the other") {
+  guarded<std::int8_t> to(4 * W);
+  auto const number = [](index i) { return static_cast<std::int32_t>(i * 37 % 256 - 128); };
+  simd::pack<std::int32_t> a[4];
+  for (index j = 0; j < 4; ++j) a[j] = make_pack<std::int32_t>([&](index i) { return number(j * W + i); });
+  simd::store_as_bytes(to.data(), a);
+  CHECK(lanes_of(simd::in_register(simd::load(std::as_const(to).data()))) == lanes_of(simd::load(std::as_const(to).data())));
+  for (index i = 0; i < 4 * W; ++i) CHECK(to[i] == number(i));
+  CHECK(to.intact());
+}
+
 TEST_CASE("words are gathered from rows, and halves widened") {
   index const stride = 21;
   auto const bytes = random_rows(W, stride);

@@ -59,7 +59,7 @@ struct block_rows_of {
     if constexpr (problem::spec_type::transforms)
       for (index i = 0; i < count; ++i)
         of.p.spec.transform.key(memory.key + i * round_to_multiple(of.p.n.dim, simd::lanes), of.p.n.dim,
-                                {of.b, of.p.k_head(of.unit), memory.ids[i], memory.positions[i]});
+                                {of.b, of.p.k_head(of.unit), of.p.k_head(of.unit), memory.ids[i], memory.positions[i]});
   }
 
   /// Asks for the rows of keys [from, to) of the group.

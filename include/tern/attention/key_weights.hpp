@@ -15,14 +15,16 @@
 ///         with the same options, out f32 (heads, keys), or (k_heads, keys) for the sum over the heads that share a key head; without the
 ///         first extent for one head, with a batch in front for several texts. Where heads have different numbers of keys, zeros stand
 ///         behind the last of a head.
-/// Options those of the attention call that decide on scores: masks, score modifiers, row transforms, scale. With sinks, lse has
-///         them already. No layouts.
+/// Options those of the attention call that decide on scores: masks, score modifiers, row transforms, scale, products<bf16> for many
+///         queries. With sinks, lse has them already. No layouts.
 /// Order   masks and modifiers see queries as queries and keys as keys. A modifier is called once for each pair, with the same pair
 ///         in all lanes, but softcap; masks of one's own are asked for coverage as ever.
 /// Empty   a query whose lse is -inf gives nothing; a key that nobody sees gets 0.
 /// Threads the same bits whatever their number.
 /// Error   |out - exact| <= sum_i w_ij u (b0 + b1 sqrt(dim) n + 2 |lse_i|) + u sqrt(tokens) out, constants as attention_accuracy has them.
 ///         With few queries (tokens * heads that share keys; at most 32), tiles of 8, 4 and 2 bits add to it what they do in attention.
+///         With products<bf16> a score is off by d_ij = 2^-7 scale sum_d |q_id k_jd| more (tile_bf16.hpp), and its weight by
+///         w_ij (e^d_ij - 1); the log-sum-exp of a call with bf16 products by the largest d_ij of its row.
 /// Memory  from the policy: what attention takes; with many queries, heads * keys floats where heads are summed.
 /// Cost    2 heads tokens keys dim flop over what is seen.
 
@@ -181,7 +183,7 @@ struct swapped_transforms {
 
  private:
   TERN_INLINE row_at moved(row_at const& at, index head) const {
-    return {heads.batch, head, at.token, at.position + static_cast<std::int32_t>(heads.offset)};
+    return {heads.batch, head, heads.key_head(at.batch), at.token, at.position + static_cast<std::int32_t>(heads.offset)};
   }
 };
 
@@ -214,11 +216,17 @@ inline void swapped_key_weights(cpu_policy const& policy, tensor_view<Q const, 3
   tensor_view<float, 3> const sums(out.data() + first * out.stride(0), shape<3>{{count, heads.group, keys}},
                                    shape<3>{{heads.group * out.stride(0), out.stride(0), out.stride(1)}});
   auto const run = [&]<class P, class Tile>(P const& problem, Tile) { attention_run<Tile>(policy, problem); };
+  auto const multiply = [&] {
+    if constexpr (is_given<decltype(find_products(options...))>)
+      return find_products(options...);
+    else
+      return products<float>{};
+  }();
   auto call = [&](auto const&... transform) TERN_LAMBDA {
     float factor = 1 / __builtin_sqrtf(static_cast<float>(dim > 0 ? dim : 1));
     if constexpr (is_given<decltype(find_scale(options...))>) factor = find_scale(options...).value;
     attention_with(queries, seen, values, nothing, run, weight_sum{sums}, weigh_by{exponential_weight{}}, scale{factor},
-                   logarithm_of_weight<chain_type>{chain, heads, lse}, transpose_mask(mask, tokens, heads), transform...);
+                   logarithm_of_weight<chain_type>{chain, heads, lse}, transpose_mask(mask, tokens, heads), multiply, transform...);
   };
   if constexpr (std::remove_const_t<decltype(transforms)>::empty)
     call();

@@ -73,6 +73,7 @@ top_keys(I&&, S&&) -> top_keys<view_of<I>::rank>;
 /// Which row a transform is given.
 struct row_at {
   index batch, head;      ///< of q for queries, of k for keys
+  index key_head;         ///< of k: what the query's head reads, or the key's own
   index token;            ///< the query's, or the key's index
   std::int32_t position;  ///< as masks count it
 };

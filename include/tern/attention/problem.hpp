@@ -109,7 +109,7 @@ struct unit_group {
   TERN_INLINE std::int32_t position(index row) const {
     return static_cast<std::int32_t>((Group::local ? query(row) : token(row)) + offset);
   }
-  TERN_INLINE row_at query_at(index row) const { return {b, head(row), token(row), position(row)}; }
+  TERN_INLINE row_at query_at(index row) const { return {b, head(row), p.k_head(unit), token(row), position(row)}; }
   /// Rows [first, ...) of q, in f32, scaled, transformed.
   TERN_INLINE void widen_query(index row, float* to) const {
     auto const read = [&](float factor) TERN_LAMBDA { read_row(p.q, b, head(row), token(row), p.n.dim, factor, to); };

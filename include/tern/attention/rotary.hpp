@@ -16,16 +16,41 @@
 ///
 ///         so tables made from a caller's own positions, clamped distances, chunks and groups of positions are all this one option.
 ///         A row that the table does not have turns the query or key into NaN.
+/// Stored  positions, of a cache that has lost tokens: `stored_rotary(table, keys)` turns each token by the position that keys,
+///         which a kv_cache hands out, have with it, and a query by that of the key where it stands, of the head that it reads. Queries
+///         behind the last key stand behind its position, one by one. With `stored` of rotary_rows set, the position that a token stands
+///         at takes the place of p above. No layouts: queries of their groups stand elsewhere.
 /// Exact   cosines and sines come from f64 and are rounded once; what bf16 angles break, relative positions far from 0, holds.
 /// Cost    3 flop an element, for each row of q once, for each of k once for every work item that sees it.
 /// Source  Su et al. 2021 (arXiv:2104.09864); Wang et al. 2024, "When Precision Meets Position" (arXiv:2411.13476), for what happens
 ///         in bf16.
 
 #include <tern/attention/options.hpp>
+#include <tern/attention/source.hpp>
 #include <tern/pointwise/rope.hpp>
 
 namespace tern {
 inline namespace TERN_ABI {
+
+/// The positions that the keys of each head have in their text. Made from what a kv_cache hands out as keys or values.
+struct stored_positions {
+  tensor_view<page_list const, 2> lists;  ///< (sequences, key heads); none: places are positions
+  std::int32_t const* which = nullptr;    ///< as in paged_heads
+  index batch = 0;
+
+  TERN_INLINE constexpr stored_positions() = default;
+  template <class Format>
+  TERN_INLINE constexpr explicit stored_positions(paged_heads<Format> const& keys)
+      : lists(keys.lists), which(keys.which), batch(keys.batch) {}
+
+  TERN_INLINE bool given() const { return lists.data() != nullptr; }
+  /// That of the key at a place, or of a query there.
+  TERN_INLINE index at(index b, index h, index place) const {
+    page_list const& of = lists(which != nullptr ? index{which[b]} : b, h);
+    if (place < 0 || of.keys == 0) return place;
+    return place < of.keys ? index{of.positions[place]} : index{of.positions[of.keys - 1]} + 1 + place - of.keys;
+  }
+};
 
 /// Which row of a table a query or a key takes: see the top of this file.
 struct rotary_rows {
@@ -36,10 +61,11 @@ struct rotary_rows {
   index shift = 0;
   index limit = far;
   bool by_token = false;
+  stored_positions stored = {};
 
   /// The cosines of a row, its sines behind them; null where the table ends.
   TERN_INLINE float const* row(row_at const& at) const {
-    index const p = by_token ? at.token : index{at.position};
+    index const place = by_token ? at.token : index{at.position}, p = stored.given() ? stored.at(at.batch, at.key_head, place) : place;
     index const turned = p < 0 ? p : p % period / divisor + shift;
     index const r = turned < limit ? turned : limit;
     return r >= 0 && r < table.extent(0) ? table.data() + r * table.stride(0) : nullptr;
@@ -67,15 +93,26 @@ struct rotary {
                      "1 (contiguous rows)");
       detail::expect(side->period > 0 && side->divisor > 0, "attention", "the period or divisor of rotary_rows",
                      side->period < side->divisor ? side->period : side->divisor, "at least 1");
+      if (side->stored.given()) expect_positions(side->stored, n);
     }
     expect_tokens(queries, n.tokens, "the rows of rotary's table of queries");
     expect_tokens(keys, n.keys, "the rows of rotary's table of keys");
   }
 
  private:
+  TERN_INLINE static void expect_positions(stored_positions const& of, attention_shape const& n) {
+    detail::expect_equal("attention", "the heads of rotary's stored positions", of.lists.extent(1), "those of k", n.k_heads);
+    detail::expect_equal("attention", "the sequences of rotary's stored positions", of.batch, "the batch of k", n.batch);
+    for (index b = 0; b < of.batch; ++b)
+      for (index h = 0; h < n.k_heads; ++h) {
+        page_list const& list = of.lists(of.which != nullptr ? index{of.which[b]} : b, h);
+        detail::expect(list.keys == 0 || list.positions != nullptr, "attention", "the number of positions stored with a head's keys", 0,
+                       "one for each key");
+      }
+  }
   TERN_INLINE static void expect_tokens(rotary_rows const& side, index count, char const* what) {
     bool const plain = side.period == rotary_rows::far && side.divisor == 1 && side.shift == 0 && side.limit == rotary_rows::far;
-    if (side.by_token && plain)
+    if (side.by_token && plain && !side.stored.given())
       detail::expect(side.table.extent(0) >= count, "attention", what, side.table.extent(0), "one for each of them");
   }
   TERN_INLINE void turn(float* row, index dim, float const* cosines, index d) const {
@@ -89,6 +126,16 @@ struct rotary {
     }
   }
 };
+
+/// Tokens turned by the positions that a cache stores with its keys, which the call reads: see the top of this file.
+template <class Format>
+TERN_INLINE rotary stored_rotary(tensor_view<float const, 2> const& table, paged_heads<Format> const& keys,
+                                 rope_pairing pairing = rope_pairing::interleaved) {
+  rotary_rows queries{table}, of_keys{table};
+  queries.stored = of_keys.stored = stored_positions(keys);
+  of_keys.by_token = true;
+  return {queries, of_keys, pairing};
+}
 
 }  // namespace TERN_ABI
 }  // namespace tern

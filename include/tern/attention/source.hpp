@@ -61,6 +61,7 @@ inline constexpr index page_rows = 64;
 struct page_list {
   std::int32_t const* page;
   index keys;
+  std::int32_t const* positions = nullptr;  ///< (keys), where each stands in its text, for who rotates by it
 };
 
 /// Pages of one head each. Page p begins at address[p], and its keys, or values, `offset` bytes behind: page_rows rows of `Format` (f32,

@@ -52,7 +52,7 @@ struct stream_scratch {
   float* q;         // (rows, padded dim), scaled, zero behind dim
   float* s;         // (rows, key_block)
   float* alpha;     // (rows)
-  std::int32_t* z;  // q as integers, where keys lie in tiles
+  std::int32_t* z;  // q as integers, where keys lie in tiles; of 2 bits, what makes them tile by tile
   top_rows largest;
   block_memory<Problem, stream_decodes> block;
 
@@ -63,7 +63,10 @@ struct stream_scratch {
     s.q = a.take<float>(rows * round_to_multiple(p.n.dim, simd::lanes));
     s.s = a.take<float>(rows * key_block);
     s.alpha = a.take<float>(round_to_multiple(rows, simd::lanes));
-    s.z = a.take<std::int32_t>(decoding_source<decltype(p.k)> ? tile_query::size(rows, p.n.dim) : 0);
+    if constexpr (two_bit_keys<decltype(p.k)>)
+      s.z = a.take<std::int32_t>(two_bit_query_words(p.n.dim));
+    else
+      s.z = a.take<std::int32_t>(decoding_source<decltype(p.k)> ? tile_query::size(rows, p.n.dim) : 0);
     s.largest = {a.take<float>(rows * count), a.take<std::int32_t>(rows * count), count};
     s.block = block_memory<Problem, stream_decodes>::lay_out(p, a);
     if (to != nullptr) *to = s;
@@ -143,7 +146,7 @@ TERN_INLINE void stream_multiply_keys(Rows const& of, Block const& block, stream
       for (index t = 0; t < tiles.count; ++t) tile[t] = static_cast<std::byte const*>(tiles.row[t]);
       using format = typename decltype(of.p.k)::format;
       if constexpr (two_bit_keys<decltype(of.p.k)>)
-        two_bit_scores<R.value>(w.q + r * q_stride, q_stride, reinterpret_cast<std::int8_t*>(w.z), tile, count, of.p.n.dim, ahead,
+        two_bit_scores<R.value>(w.q + r * q_stride, q_stride, reinterpret_cast<float*>(w.z), tile, count, of.p.n.dim, ahead,
                                 w.s + r * key_block);
       else
         tile_scores<R.value, format>(w.z + tile_query::size(r, of.p.n.dim), tile, count, of.p.n.dim, ahead, w.s + r * key_block);

@@ -179,7 +179,7 @@ struct tile_weights {
     }
   }
 
-  /// The integers of one block, four tokens a word, and its largest scale D.
+  /// The integers of one block, four tokens a word, and its largest scale D. A number below 256 is rounded by adding 2^23.
   TERN_INLINE float quantize(std::uint8_t const* block, index tokens, std::int32_t (&w)[R][16]) const {
     using packf = simd::pack<float>;
     using packi = simd::pack<std::int32_t>;
@@ -189,7 +189,7 @@ struct tile_weights {
       simd::store(d + j, j + W <= tokens ? simd::load(reinterpret_cast<f16 const*>(block) + j)
                                          : simd::load_n(reinterpret_cast<f16 const*>(block) + j, tokens > j ? tokens - j : 0));
     float const largest = largest_weight(d, 64);
-    packf const factor(largest > 0 ? 1.f / largest : 0.f);
+    packf const factor(largest > 0 ? 1.f / largest : 0.f), magic(0x1p23f);
     for (index g = 0; g < 16; g += W) {
       packf scale[4];
       TERN_UNROLL
@@ -198,8 +198,9 @@ struct tile_weights {
       for (index r = 0; r < R; ++r) {
         packi n[4];
         TERN_UNROLL
-        for (index m = 0; m < 4; ++m) n[m] = simd::to_int(simd::load(p[r] + 16 * m + g) * scale[m]);
-        simd::store(w[r] + g, (n[0] | simd::shift_left<8>(n[1])) | (simd::shift_left<16>(n[2]) | simd::shift_left<24>(n[3])));
+        for (index m = 0; m < 4; ++m) n[m] = simd::bit_cast<std::int32_t>(simd::fma(simd::load(p[r] + 16 * m + g), scale[m], magic));
+        packi const low = (n[0] & packi(0xff)) | simd::shift_left<8>(n[1]);
+        simd::store(w[r] + g, low | (simd::shift_left<16>(n[2]) | simd::shift_left<24>(n[3])));
       }
     }
     return largest;

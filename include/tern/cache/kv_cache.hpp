@@ -21,7 +21,9 @@
 /// length.
 ///           Every token has a position, which stays with it: that of the token before it plus one, unless append is told. Causal masks and
 ///           windows of attention count places in the cache, in which the newest token is the last; positions are for rotation.
-/// Keys      are stored as they come: rotated, or before rotation, if attention is to rotate them (attention/rotary.hpp).
+/// Keys      are stored as they come: rotated, or before rotation, if attention is to rotate them (attention/rotary.hpp): by their
+/// positions,
+///           with stored_rotary(table, cache.keys(chat, layer)) among the options, or by their places, with rotary{table}.
 /// Batch     keys(sequences, layer) reads several sequences at once, of different lengths.
 /// Memory    36 bytes of tables for each page and 4 for each token and head, besides pages. A page goes when its last owner does,
 ///           and memory when the 64 pages do that were allocated together: defragment() moves pages so that it goes at once.
@@ -215,8 +217,9 @@ class kv_cache : public detail::kv_tables {
     for (index h = 0; h < heads; ++h) {
       head& of = at(s, layer, h);
       of.positions.reserve_more(of.size() + count);
-      of.pages.reserve_more(detail::divide_up(of.size() + count, page_rows));
       relist(s, layer * heads + h);  // what follows may still fail
+      of.pages.reserve_more(detail::divide_up(of.size() + count, page_rows));
+      relist(s, layer * heads + h);
     }
     cpu_policy const policy = count > 1 ? callers : callers.on(serial);
     index const parts = count > 0 ? detail::divide_up(count, page_rows) + 1 : 0, items = heads * parts;  // pages that may be written

@@ -176,7 +176,7 @@ class kv_tables {
       open_.push(false);
       while (heads_.size() < heads) {
         heads_.push(head{});
-        lists_.push(page_list{nullptr, 0});
+        lists_.push(page_list{});
       }
       while (next_.size() < (s + 1) * shape_.layers) next_.push(0);
     }
@@ -186,7 +186,7 @@ class kv_tables {
   /// Head i of a sequence has changed.
   TERN_INLINE void relist(sequence s, index i) {
     head const& of = heads_[s * heads_of_sequence() + i];
-    lists_[s * heads_of_sequence() + i] = {of.pages.data(), of.size()};
+    lists_[s * heads_of_sequence() + i] = {of.pages.data(), of.size(), of.positions.data()};
   }
   TERN_INLINE void check(sequence s, char const* what, index layer = 0) const {
     if (!is_open(s)) [[unlikely]]

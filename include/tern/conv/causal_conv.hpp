@@ -17,7 +17,8 @@
 /// last ones. With conv_state{s, first} the state is a ring whose oldest row is `first`, 0 to begin with: what is kept stays where it is,
 /// and a call writes as many rows as x has, where without it the whole state moves. A sequence in pieces gives the same bits as in one.
 ///
-/// Errors   extents that do not fit; channels that are not contiguous; a dilation below 1; a first row that is none; y is x.
+/// Errors   extents that do not fit; channels that are not contiguous; a dilation below 1 or above 2^31; a first row that is none; y is x,
+///          a state that is x or y.
 /// Special  as the formula says; inputs before a sequence are left out or are 0 w: weights have to be finite.
 /// Cost     2 width flop an element, one pass over x and y.
 /// Error    |y - exact| <= accuracy(width) 2^-24 (|bias| + sum of |w x|), the function and y's rounding apart.
@@ -91,6 +92,8 @@ concept causal_option = requires(causal_request& r, O const& o) { r.set(o); };
 /// Tokens that are summed side by side: few where kernels are narrow; where they have more than causal_narrow taps, as many as registers
 /// hold, which share what they load.
 inline constexpr index causal_tokens = 4, causal_wide_tokens = depthwise_pixels_most > 10 ? 12 : 8, causal_narrow = 8;
+/// Dilations up to this one leave room for their products with widths and tiles.
+inline constexpr index most_causal_dilation = index{1} << 31;
 /// Channels whose sums are finished at a time.
 inline constexpr index causal_channels = 8 * simd::lanes;
 
@@ -359,8 +362,11 @@ inline constexpr struct causal_conv_fn {
       detail::expect_rows(op, "bias", r.bias);
       detail::expect_extent(op, "bias", r.bias, 0, "x", x, 2);
     }
-    detail::expect(r.dilation.count == 1 && r.dilation[0] >= 1, op, "dilation", r.dilation[0], "one number, at least 1");
+    detail::expect(r.dilation.count == 1 && r.dilation[0] >= 1 && r.dilation[0] <= detail::most_causal_dilation, op, "dilation",
+                   r.dilation[0], "one number, 1 to 2^31");
     if (!r.has_state) return;
+    detail::expect_own_memory(op, "conv_state", r.state, "x", x);
+    detail::expect_own_memory(op, "conv_state", r.state, "y", y);
     detail::expect_rows(op, "conv_state", r.state);
     detail::expect_extent(op, "conv_state", r.state, 0, "x", x, 0);
     index const kept = (w.extent(0) - 1) * r.dilation[0];

@@ -16,7 +16,8 @@
 /// Memory  from the policy; `workspace_size` of one length may exceed that of a longer one, which is cut into other blocks.
 /// Special one infinity or NaN of a row, or of its filter, may spread over the row's results: each is a sum of all.
 /// Cost    per row about 6 n (log2 n + 6) / lanes vector operations, u and a spectrum of 8 n bytes read, y written; filters that are not
-///         prepared cost two thirds of a row each. A circle costs as much as a causal call. Short filters are cut to blocks by cost
+///         prepared cost two thirds of a row each. A circle costs little more than half of that where n is an odd number up to 9 times a
+///         power of two from 64 lanes on (conv/long_circle.hpp), otherwise the same. Short filters are cut to blocks by cost
 ///         (conv/long_layout.hpp), a handful of taps is multiplied directly.
 /// Error   |y - y*| <= long_conv.error(m) |u|_2 |k|_2 for each row, |.|_2 the root of the sum of squares (of u .* w; circular: of k wound
 ///         around the circle), m = n + taps: the bound of a transform, which grows as log2 m. Gates and skip round once more, relatively.
@@ -45,7 +46,7 @@ inline long_call call_of(sample_view const& in, result_view const& out, long_req
 inline long_filters filters_for(char const* op, sample_view const& in, sample_view const& k, long_request const& r, bool backward = false) {
   expect_filter(op, "k", k, backward ? "dy" : "u", in);
   long_filters f{choose_layout(r.mode, in.extent[2], k.extent[2])};
-  if (!f.layout.direct) f.plan = shape_tower(f.layout.odd, f.layout.halvings);
+  f.shape();
   f.per_sample = k.extent[0] != 1;
   f.count = k.extent[0] * k.extent[1];
   return f;

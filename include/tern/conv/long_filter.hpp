@@ -42,14 +42,12 @@ class long_filter {
     filters_.layout = detail::choose_layout(mode, length, taps_);
     filters_.per_sample = k.extent[0] != 1;
     filters_.count = k.extent[0] * k.extent[1];
-    if (!filters_.layout.direct) {
-      filters_.plan = detail::shape_tower(filters_.layout.odd, filters_.layout.halvings);
-      tables_ = detail::owned_floats(filters_.plan.table_floats);
-      detail::fill_tower(filters_.plan, tables_.data());
-    }
+    filters_.shape();
+    tables_ = detail::owned_floats(filters_.table_floats());
+    filters_.fill(tables_.data());
     spectra_ = detail::owned_floats(filters_.count * filters_.each());
     filters_.spectra = spectra_.data();
-    index const scratch = detail::slots_for(policy, filters_.count) * detail::scratch_floats(filters_.layout, filters_.plan);
+    index const scratch = detail::slots_for(policy, filters_.count) * detail::scratch_floats(filters_);
     workspace::lease const lease(policy.scratch(), static_cast<std::size_t>(scratch) * sizeof(float));
     detail::prepare_filters(policy, k, filters_, spectra_.data(), reinterpret_cast<float*>(lease.data()));
   }

@@ -68,7 +68,7 @@ struct gradient_cut {
   tower_plan plan;
   index filters, tables, each, slots;
   inline gradient_cut(cpu_policy const& policy, sample_view const& dy, result_view const& dk, long_mode mode)
-      : layout(choose_layout(mode, dy.extent[2] > 0 ? dy.extent[2] : 1, dk.place.extent[2], false)),
+      : layout(choose_layout(mode, dy.extent[2] > 0 ? dy.extent[2] : 1, dk.place.extent[2], true)),
         plan(shape_tower(layout.odd, layout.halvings)),
         filters(dk.place.extent[0] * dy.extent[1]),
         tables(round_to_multiple(plan.table_floats, 16)),

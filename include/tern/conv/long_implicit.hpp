@@ -13,10 +13,9 @@
 /// with w_j = 2 pi j / period and `bands` frequencies f_i from 1e-4 to bands - 1, evenly. Features may be any others: a row of coordinates
 /// for each tap of an image's kernel, for one.
 ///
-/// Shapes  features f32 (taps, e), W_l (width_l, width_(l - 1)), b_l, frequency_l (width_l), out (channels, width_L), rate (channels), k
-/// f32
-///         (channels, taps); position_features: (taps, 2 bands + 1). b_l, frequency_l and the rows of W_l contiguous, and of features where
-///         there is no layer; all else of any strides.
+/// Shapes  features f32 (taps, e), W_l (width_l, width_(l - 1)), b_l, frequency_l (width_l), out (channels, width_L), rate (channels),
+///         k f32 (channels, taps); position_features: (taps, 2 bands + 1). b_l, frequency_l and the rows of W_l contiguous, and of features
+///         where there is no layer; all else of any strides. k lies apart from all that is read.
 /// Errors  extents that do not fit; a number of features that is not odd, a period of less than 2.
 /// Error   a layer adds that of matmul and of simd::sin to what it has been given, for |frequency (h W^T + b)| <= 8192; the window rounds
 ///         once. Features are computed in f64, rounded once.
@@ -55,10 +54,7 @@ inline namespace TERN_ABI {
 /// An epilogue: y(r, i) = sin(frequency(i) y(r, i)).
 struct sine_of {
   tensor_view<float const, 1> frequency;
-  TERN_INLINE void check(index, index n) const {
-    expect_equal("implicit_filter", "a layer's frequency.extent(0)", frequency.extent(0), "its weights.extent(0)", n);
-    expect_rows("implicit_filter", "a layer's frequency", frequency);
-  }
+  TERN_INLINE void check(index, index) const {}
   void finish(float* y, index, index n0, index n1) const {
     float const* const f = frequency.data() + n0;
     each_pack(0, n1 - n0, [&](index i, auto part) TERN_LAMBDA { store(y + i, simd::sin(load(f + i, part) * load(y + i, part)), part); });
@@ -71,21 +67,30 @@ struct implicit_network {
   tensor_view<float const, 2> out;
   static constexpr index piece = 2048;
 
-  /// Fails unless layers follow on each other. Returns the widest one's width.
-  inline index check(tensor_view<float, 2> const& k) const {
-    index width = features.extent(1), widest = 0;
+  /// Fails unless layers follow on each other.
+  inline void check(tensor_view<float, 2> const& k) const {
+    constexpr char const* op = "implicit_filter";
+    index width = features.extent(1);
+    if (layers.extent(0) == 0) expect_rows(op, "features", features);
     for (index l = 0; l < layers.extent(0); ++l) {
-      expect_equal("implicit_filter", "a layer's weights.extent(1)", layers[l].weights.extent(1), "the width before it", width);
-      width = layers[l].weights.extent(0);
-      if (width > widest) widest = width;
+      sine_layer const& layer = layers[l];
+      expect_equal(op, "a layer's weights.extent(1)", layer.weights.extent(1), "the width before it", width);
+      width = layer.weights.extent(0);
+      expect_equal(op, "a layer's bias.extent(0)", layer.bias.extent(0), "its weights.extent(0)", width);
+      expect_equal(op, "a layer's frequency.extent(0)", layer.frequency.extent(0), "its weights.extent(0)", width);
+      expect_rows(op, "a layer's weights", layer.weights);
+      expect_rows(op, "a layer's bias", layer.bias);
+      expect_rows(op, "a layer's frequency", layer.frequency);
     }
-    expect_equal("implicit_filter", "out.extent(1)", out.extent(1), "the last layer's width", width);
-    expect_equal("implicit_filter", "k.extent(0)", k.extent(0), "out.extent(0)", out.extent(0));
-    expect_equal("implicit_filter", "k.extent(1)", k.extent(1), "features.extent(0)", features.extent(0));
-    return widest;
+    expect_equal(op, "out.extent(1)", out.extent(1), "the last layer's width", width);
+    expect_equal(op, "k.extent(0)", k.extent(0), "out.extent(0)", out.extent(0));
+    expect_equal(op, "k.extent(1)", k.extent(1), "features.extent(0)", features.extent(0));
   }
   inline void run(cpu_policy const& policy, tensor_view<float, 2> const& k) const {
-    index const widest = check(k), rows = least(piece, k.extent(1));
+    index const rows = least(piece, k.extent(1));
+    index widest = 0;
+    for (index l = 0; l < layers.extent(0); ++l)
+      if (index const width = layers[l].weights.extent(0); width > widest) widest = width;
     workspace::lease const lease(policy.scratch(), static_cast<std::size_t>(2 * rows * widest) * sizeof(float));
     float* const memory = reinterpret_cast<float*>(lease.data());
     for (index first = 0; first < k.extent(1); first += piece) {
@@ -103,7 +108,6 @@ struct implicit_network {
 };
 
 inline void apply_window(cpu_policy const& policy, decay_window const& window, tensor_view<float, 2> const& k) {
-  expect_equal("implicit_filter", "rate.extent(0)", window.rate.extent(0), "k.extent(0)", k.extent(0));
   double const shift = static_cast<double>(window.shift);
   parallel_for(policy, k.extent(0), [&](index c, index) TERN_LAMBDA {
     each_decay(static_cast<double>(window.rate[c]), k.extent(1),
@@ -122,8 +126,12 @@ inline constexpr struct implicit_filter_fn {
   void operator()(cpu_policy const& policy, F const& features, L const& layers, W const& out, K&& k,
                   decay_window const& window = {}) const {
     tensor_view<float, 2> const to = tern::view(k);
-    detail::implicit_network{tern::view(features), tern::view(layers), tern::view(out)}.run(policy, to);
-    if (window.rate.data() != nullptr) detail::apply_window(policy, window, to);
+    detail::implicit_network const network{tern::view(features), tern::view(layers), tern::view(out)};
+    network.check(to);
+    bool const windowed = window.rate.data() != nullptr;
+    if (windowed) detail::expect_equal("implicit_filter", "rate.extent(0)", window.rate.extent(0), "k.extent(0)", to.extent(0));
+    network.run(policy, to);
+    if (windowed) detail::apply_window(policy, window, to);
   }
 } implicit_filter{};
 

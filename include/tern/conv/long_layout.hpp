@@ -3,7 +3,8 @@
 /// @file conv/long_layout.hpp
 /// How a convolution of n samples with K taps is cut into blocks. A block of 2M samples is one product modulo z^(2M) + 1; of its results
 /// those that the block's end has come back to are not used. Either one block holds all samples, or blocks of 2M samples overlap by K - 1
-/// (overlap-save), whichever costs less; a handful of taps is multiplied directly.
+/// (overlap-save), whichever costs less; a handful of taps is multiplied directly. A circle of a length that towers have is folded
+/// (conv/long_circle.hpp).
 ///
 /// A layout depends on n, K and the mode alone, so that results depend on nothing else.
 
@@ -17,6 +18,7 @@ struct long_layout {
   index n = 0, taps = 0;  // taps that count: at most n, but for long_mode::same
   bool direct = false;
   int odd = 1, halvings = 0;
+  int folds = 0;  // of a circle; then the tower above is the last factor's
   index blocks = 1, hop = 0;
   index origin = 0;  // y_i = full_(i + origin)
   index lead = 0;    // block b begins with sample b hop - lead
@@ -34,6 +36,10 @@ struct long_layout {
 
 /// Operations for a point of a block that do not grow with its length, against one for each level.
 inline constexpr double long_fixed_cost = 6;
+/// Operations for a sample that is folded and unfolded.
+inline constexpr double long_fold_cost = 1.5;
+/// Folds of a circle at most: further ones save less than a sixteenth.
+inline constexpr int most_folds = 3;
 /// Operations for a tap of a sample, where a level of a block costs one.
 inline constexpr double long_direct_cost = 0.24;
 /// Bytes of a block and its spectrum beyond which they come from farther away.
@@ -44,8 +50,8 @@ TERN_INLINE double block_cost(index points) {
   return static_cast<double>(points) * (long_fixed_cost + log2_of(points)) * (bytes > long_near_bytes ? 1.2 : 1.0);
 }
 
-/// The cheapest way. `may_be_direct`: whether it may be the direct form.
-inline long_layout choose_layout(long_mode mode, index n, index taps, bool may_be_direct = true) noexcept {
+/// The cheapest way. `blocks_only`: neither the direct form nor a folded circle.
+inline long_layout choose_layout(long_mode mode, index n, index taps, bool blocks_only = false) noexcept {
   long_layout best;
   best.mode = mode;
   best.n = n;
@@ -54,7 +60,7 @@ inline long_layout choose_layout(long_mode mode, index n, index taps, bool may_b
   best.origin = mode == long_mode::same ? (K - 1) / 2 : 0;
   index const whole = n + K - 1 - best.origin > n + best.origin ? n + K - 1 - best.origin : n + best.origin;
   double least = -1;
-  if (may_be_direct && n > 0) {
+  if (!blocks_only && n > 0) {
     least = static_cast<double>(n) * static_cast<double>(K) * long_direct_cost;
     best.direct = true;
     best.hop = n;
@@ -68,6 +74,7 @@ inline long_layout choose_layout(long_mode mode, index n, index taps, bool may_b
     if (least >= 0 && cost >= least) return;
     least = cost;
     best.direct = false;
+    best.folds = 0;
     best.odd = odd;
     best.halvings = halvings;
     best.blocks = blocks;
@@ -81,6 +88,24 @@ inline long_layout choose_layout(long_mode mode, index n, index taps, bool may_b
     consider(odd, halvings, true);
     for (int h = halvings - 1; h >= least_halvings; --h) consider(odd, h, false);
   });
+  if (mode != long_mode::circular || blocks_only) return best;
+  for (int odd = 1; odd <= 9; odd += 2)
+    for (int folds = 1; folds <= most_folds; ++folds) {
+      index const registers = n / (index{odd} * simd::lanes) >> folds;
+      int const halvings = log2_of(registers);
+      if (halvings <= least_halvings || (index{odd} << (halvings + folds)) * simd::lanes != n) continue;
+      double cost = long_fold_cost * static_cast<double>(n) + block_cost(n >> folds);
+      for (int p = 1; p <= folds; ++p) cost += block_cost(n >> (p + 1));
+      if (cost >= least) continue;
+      least = cost;
+      best.direct = false;
+      best.folds = folds;
+      best.odd = odd;
+      best.halvings = halvings;
+      best.blocks = 1;
+      best.hop = n;
+      best.lead = best.kept = 0;
+    }
   return best;
 }
 

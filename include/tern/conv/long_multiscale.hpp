@@ -13,9 +13,10 @@
 /// the last, as neural networks interpolate; Z: the root of the sum of squares where `normalize` is set, otherwise 1.
 ///
 /// Shapes  pieces f32 (channels, S, d), decay f32 (channels) where it is not one number, k f32 (channels, d 2^(S - 1)) of any strides.
-/// Errors: extents that do not fit. Error   |k - k*| <= multiscale_filter.error times the largest |k*| of the channel: computed in f64,
-/// rounded once. Cost    a few operations a tap. Source  Li et al., "What Makes Convolutional Models Great on Long Sequence Modeling?",
-/// 2022; github.com/ctlllll/SGConv, gconv.py. There
+/// Errors  extents that do not fit, a number of pieces that is not 1 to 47.
+/// Error   |k - k*| <= multiscale_filter.error times the largest |k*| of the channel: computed in f64, rounded once.
+/// Cost    a few operations a tap, twice where `normalize` is set.
+/// Source  Li et al., "What Makes Convolutional Models Great on Long Sequence Modeling?", 2022; github.com/ctlllll/SGConv, gconv.py. There
 ///         pieces are scaled up from the last one: its `multiplier`, of each channel, is 1 / decay here, which is the same once k is
 ///         divided by its norm. That code divides by the norm that the filter had when training began: for such weights set `normalize`
 ///         to false and divide the pieces by it, and multiply them by multiplier^(S - 1).

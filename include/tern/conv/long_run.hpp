@@ -4,6 +4,7 @@
 /// The engine of the long convolutions: filters become spectra (or taps in order, for the direct form), and each block of each row is one
 /// product. Rows and blocks are spread over threads; a single block uses them inside.
 
+#include <tern/conv/long_circle.hpp>
 #include <tern/conv/long_direct.hpp>
 
 namespace tern::detail {
@@ -12,13 +13,37 @@ inline namespace TERN_ABI {
 /// Filters ready for use, in memory of somebody else.
 struct long_filters {
   long_layout layout;
-  tower_plan plan = {};  // with tables, unless direct
-  index count = 0;       // filters: channels, or batch times channels
+  tower_plan plan = {};     // with tables, unless direct or folded
+  circle_plan circle = {};  // with tables, if folded
+  index count = 0;          // filters: channels, or batch times channels
   bool per_sample = false;
   float const* spectra = nullptr;  // (count, each()): spectra, or taps from the first to the last
 
-  TERN_INLINE index each() const { return layout.direct ? round_to_multiple(layout.taps, 16) : plan.floats(); }
+  /// Floats of a spectrum, or of taps.
+  TERN_INLINE index each() const {
+    return layout.direct ? round_to_multiple(layout.taps, 16) : layout.folds > 0 ? circle.floats() : plan.floats();
+  }
+  TERN_INLINE index table_floats() const { return layout.folds > 0 ? circle.table_floats() : plan.table_floats; }
+  /// Shapes the transforms that the layout asks for.
+  inline void shape() noexcept {
+    if (layout.direct) return;
+    if (layout.folds > 0)
+      circle = shape_circle(layout.folds, layout.odd, layout.halvings);
+    else
+      plan = shape_tower(layout.odd, layout.halvings);
+  }
+  /// Makes the tables, table_floats() of them.
+  inline void fill(float* tables) noexcept {
+    if (layout.direct) return;
+    if (layout.folds > 0)
+      fill_circle(circle, tables);
+    else
+      fill_tower(plan, tables);
+  }
 };
+
+/// Bytes of samples, results and spectra beyond which results go past the caches, which they would not stay in.
+inline constexpr index long_cached_bytes = 0x2000000;
 
 /// What is read and written, and how.
 struct long_call {
@@ -28,7 +53,13 @@ struct long_call {
   sample_view added = {};
   tensor_view<float const, 1> factors = {};  // of `added`, by channel
   bool correlate = false;
+  index touched = 0;  // bytes, of filters too
+  bool past = false;  // whether results go past the caches
 
+  TERN_INLINE void touch(index filter_bytes) {
+    touched = in.extent[0] * in.extent[1] * in.extent[2] * (in.bytes + out.place.bytes) + filter_bytes;
+    past = simd::lanes == 16 && touched > long_cached_bytes;  // parts of a line would leave the processor one by one
+  }
   TERN_INLINE block_source source(index batch, index channel, long_layout const& l, index block) const {
     return {in.row(batch, channel), in_gate ? in_gate.row(batch, channel) : sample_row{}, block * l.hop - l.lead, l.periodic()};
   }
@@ -42,7 +73,8 @@ struct long_call {
             end,
             out_gate ? out_gate.row(batch, channel) : sample_row{},
             added ? added.row(batch, channel) : sample_row{},
-            added ? factors[channel] : 0.f};
+            added ? factors[channel] : 0.f,
+            past};
   }
 };
 
@@ -51,8 +83,9 @@ inline void split_block(tower_plan const& plan, block_source const& from, float 
   run_tower({plan, z, h, tower_op::split, scale}, from.source(), {}, buffer);
 }
 
-/// One filter: taps (at most layout.taps of the row count) as a spectrum, or in order.
-inline void prepare_filter(long_layout const& l, tower_plan const& plan, sample_row const& k, float* z, float* h, float* buffer) noexcept {
+/// One filter: taps (at most layout.taps of the row count) as a spectrum, or in order. buffer: scratch_floats(f).
+inline void prepare_filter(long_filters const& f, sample_row const& k, float* h, float* buffer) noexcept {
+  long_layout const& l = f.layout;
   index const K = l.taps;
   sample_row taps = k;
   taps.n = K;
@@ -64,21 +97,48 @@ inline void prepare_filter(long_layout const& l, tower_plan const& plan, sample_
     }
     taps = row_of_floats(h, K);
   }
-  if (!l.direct) return split_block(plan, {taps, {}, 0, false}, 1.f / static_cast<float>(plan.points()), z, h, buffer);
+  block_source const from{taps, {}, 0, false};
+  float* const z = buffer + tower_buffer;
+  if (l.folds > 0) return split_circle(f.circle, from.source(), h, z + f.circle.work_floats(), z, buffer);
+  if (!l.direct) return split_block(f.plan, from, 1.f / static_cast<float>(f.plan.points()), z, h, buffer);
   for (index j = 0; j < K; ++j) h[j] = taps[j];
 }
 
-/// Floats of scratch for a block, of which the first pass has a buffer for each of `slots`.
-TERN_INLINE index scratch_floats(long_layout const& l, tower_plan const& plan, index slots = 1) {
-  index const floats = l.direct ? direct_floats(l.taps) + l.taps : plan.floats() + slots * tower_buffer;
-  return round_to_multiple(floats, 16);
+/// Floats of scratch for a block, whose first pass has a buffer for each of `slots`.
+TERN_INLINE index scratch_floats(long_filters const& f, index slots = 1) {
+  long_layout const& l = f.layout;
+  if (l.direct) return round_to_multiple(direct_floats(l.taps) + l.taps, 16);
+  return round_to_multiple((l.folds > 0 ? f.circle.work_floats() + f.circle.floats() : f.plan.floats()) + slots * tower_buffer, 16);
 }
 
-/// Block `block` of a row; with a policy, on its threads. h: the filter's spectrum, or its taps.
-inline void run_block(long_call const& call, long_layout const& l, tower_plan const& plan, float const* h, index batch, index channel,
-                      index block, float* memory, cpu_policy const* threads = nullptr) {
-  block_source const in = call.source(batch, channel, l, block);
-  block_sink const out = call.sink(batch, channel, l, block);
+/// Which block of which row.
+struct long_place {
+  index batch = 0, channel = 0, block = 0;
+};
+/// Bytes of a transform that leaves room in cache for what is used behind it.
+inline constexpr index long_roomy_bytes = 0x100000;
+/// Bytes of a transform so short that the machine's own prefetchers see too little of its rows, and of all that a call touches beyond which
+/// they are far away.
+inline constexpr index long_short_bytes = 0x10000, long_far_bytes = 0x180000;
+/// Has `job` ask for the gate of its results, and their place, and for the samples of `next` and their gate. touched: bytes of the call.
+TERN_INLINE void ask_ahead(tower_job& job, tower_sink const& out, tower_source const& next, index touched) {
+  index const bytes = job.plan.floats() * index{sizeof(float)};
+  job.asks = (job.far && bytes <= long_roomy_bytes) || (bytes <= long_short_bytes && touched > long_far_bytes);
+  if (!job.asks) return;
+  index const begin = next.dense_begin > 0 ? 0 : -next.dense_begin, end = least(next.dense_end, 2 * job.plan.points()) - next.dense_begin;
+  index const results = out.dense_end - out.dense_begin;
+  if (out.gate != nullptr) job.later[0] = {out.gate, results};
+  if (next.dense != nullptr) job.later[1] = {next.dense + begin, end - begin};
+  if (next.gate != nullptr) job.later[2] = {next.gate + begin, end - begin};
+  if (out.dense != nullptr && !out.past) job.later[3] = {out.dense, results, true};
+}
+
+/// A block, and whose turn comes next; with a policy, on its threads. h: the filter's spectrum, or its taps.
+inline void run_block(long_call const& call, long_filters const& f, float const* h, long_place at, long_place next, float* memory,
+                      cpu_policy const* threads = nullptr) {
+  long_layout const& l = f.layout;
+  block_source const in = call.source(at.batch, at.channel, l, at.block);
+  block_sink const out = call.sink(at.batch, at.channel, l, at.block);
   if (l.direct) {
     float const* taps = h;
     if (!call.correlate) {  // from the last tap to the first
@@ -91,36 +151,43 @@ inline void run_block(long_call const& call, long_layout const& l, tower_plan co
   // The spectrum is only read.
   tower_op const op = call.correlate ? tower_op::correlate : tower_op::convolve;
   index const slots = threads != nullptr ? threads->concurrency() : 1;
-  tower_job const job{plan, memory + slots * tower_buffer, const_cast<float*>(h), op, 1.f};
+  float* const z = memory + slots * tower_buffer;
+  if (l.folds > 0)
+    return run_circle(threads != nullptr ? *threads : cpu.on(serial), f.circle, op, h, in.source(), out.sink(), z + f.circle.work_floats(),
+                      z, memory);
+  tower_job job{f.plan, z, const_cast<float*>(h), op, 1.f, f.plan.floats() * index{sizeof(float)} >= tower_far};
   if (threads != nullptr) return run_tower_on(*threads, job, in.source(), out.sink(), memory);
+  ask_ahead(job, out.sink(), call.source(next.batch, next.channel, l, next.block).source(), call.touched);
   run_tower(job, in.source(), out.sink(), memory);
 }
 
 /// All rows, with filters that are ready. memory: rows_floats of them.
 inline index rows_floats(cpu_policy const& policy, long_call const& call, long_filters const& f) {
   index const items = call.in.extent[0] * call.in.extent[1] * f.layout.blocks;
-  if (items == 1) return scratch_floats(f.layout, f.plan, policy.concurrency());
-  return slots_for(policy, items) * scratch_floats(f.layout, f.plan);
+  if (items == 1) return scratch_floats(f, policy.concurrency());
+  return slots_for(policy, items) * scratch_floats(f);
 }
-inline void run_rows(cpu_policy const& policy, long_call const& call, long_filters const& f, float* memory) {
+inline void run_rows(cpu_policy const& policy, long_call call, long_filters const& f, float* memory) {
   index const batches = call.in.extent[0], channels = call.in.extent[1], blocks = f.layout.blocks;
   index const items = batches * channels * blocks;
-  if (items == 1) return run_block(call, f.layout, f.plan, f.spectra, 0, 0, 0, memory, &policy);
-  index const each = scratch_floats(f.layout, f.plan);
+  call.touch(f.count * f.each() * index{sizeof(float)});
+  if (items == 1) return run_block(call, f, f.spectra, {}, {}, memory, &policy);
+  index const each = scratch_floats(f), slots = slots_for(policy, items);
+  auto const place = [&](index item) TERN_LAMBDA { return long_place{item / blocks % batches, item / blocks / batches, item % blocks}; };
   parallel_for(policy, items, [&](index item, index slot) TERN_LAMBDA {
-    index const batch = item / blocks % batches, channel = item / blocks / batches;
-    float const* const h = f.spectra + (f.per_sample ? batch * channels + channel : channel) * f.each();
-    run_block(call, f.layout, f.plan, h, batch, channel, item % blocks, memory + slot * each);
+    long_place const at = place(item);
+    float const* const h = f.spectra + (f.per_sample ? at.batch * channels + at.channel : at.channel) * f.each();
+    run_block(call, f, h, at, place(least(item + slots, items - 1)), memory + slot * each);
   });
 }
 
 /// Filters for `run_rows`, each by itself. memory: a scratch for each slot.
 inline void prepare_filters(cpu_policy const& policy, sample_view const& k, long_filters const& f, float* spectra, float* memory) {
-  index const each = scratch_floats(f.layout, f.plan);
+  index const each = scratch_floats(f);
   parallel_for(policy, f.count, [&](index i, index slot) TERN_LAMBDA {
     float* const scratch = memory + slot * each;
     sample_row const row = k.row(f.per_sample ? i / k.extent[1] : 0, i % k.extent[1]);
-    prepare_filter(f.layout, f.plan, row, scratch + tower_buffer, spectra + i * f.each(), scratch);
+    prepare_filter(f, row, spectra + i * f.each(), scratch);
   });
 }
 
@@ -132,35 +199,38 @@ struct long_memory {
   TERN_INLINE long_memory(cpu_policy const& policy, long_call const& call, long_filters const& f) {
     index const threads = policy.concurrency();
     fused = !f.layout.direct && f.count >= threads;
-    tables = round_to_multiple(f.plan.table_floats, 16);
+    tables = round_to_multiple(f.table_floats(), 16);
     spectra = fused ? slots_for(policy, f.count) * f.each() : f.count * f.each();
-    scratch = slots_for(policy, f.count) * scratch_floats(f.layout, f.plan);
+    scratch = slots_for(policy, f.count) * scratch_floats(f);
     if (!fused && rows_floats(policy, call, f) > scratch) scratch = rows_floats(policy, call, f);
   }
   TERN_INLINE std::size_t bytes() const { return static_cast<std::size_t>(tables + spectra + scratch) * sizeof(float); }
 };
 
 /// The whole call. f: without tables and spectra.
-inline void run_long(cpu_policy const& policy, long_call const& call, sample_view const& k, long_filters f) {
+inline void run_long(cpu_policy const& policy, long_call call, sample_view const& k, long_filters f) {
   long_memory const need(policy, call, f);
   workspace::lease const lease(policy.scratch(), need.bytes());
   float* const tables = reinterpret_cast<float*>(lease.data());
   float* const spectra = tables + need.tables;
   float* const scratch = spectra + need.spectra;
-  if (!f.layout.direct) fill_tower(f.plan, tables);
+  f.fill(tables);
   if (!need.fused) {
     prepare_filters(policy, k, f, spectra, scratch);
     f.spectra = spectra;
     return run_rows(policy, call, f, scratch);
   }
-  index const each = scratch_floats(f.layout, f.plan), channels = call.in.extent[1];
+  index const each = scratch_floats(f), channels = call.in.extent[1];
+  call.touch(0);
   parallel_for(policy, f.count, [&](index i, index slot) TERN_LAMBDA {
     float* const mine = scratch + slot * each;
     float* const h = spectra + slot * f.each();
     index const first = f.per_sample ? i / channels : 0, end = f.per_sample ? first + 1 : call.in.extent[0];
-    prepare_filter(f.layout, f.plan, k.row(first, i % channels), mine + tower_buffer, h, mine);
-    for (index batch = first; batch < end; ++batch)
-      for (index block = 0; block < f.layout.blocks; ++block) run_block(call, f.layout, f.plan, h, batch, i % channels, block, mine);
+    prepare_filter(f, k.row(first, i % channels), h, mine);
+    for (index b = 0, blocks = (end - first) * f.layout.blocks; b < blocks; ++b) {
+      auto const place = [&](index at) TERN_LAMBDA { return long_place{first + at / f.layout.blocks, i % channels, at % f.layout.blocks}; };
+      run_block(call, f, h, place(b), place(least(b + 1, blocks - 1)), mine);
+    }
   });
 }
 

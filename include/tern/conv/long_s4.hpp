@@ -16,7 +16,7 @@
 ///     s4_filter(policy, lambda, p, b, c, dt, k, true)      c is C (1 - M^taps) already, which is what S4 learns
 ///
 /// Shapes  lambda, b, c complex (channels, states), p complex (channels, rank, states), dt f32 (channels), k f32 (channels, taps) of any
-///         strides; any number of taps. A rank of 0 leaves a diagonal state space. Real parts of lambda below 0.
+///         strides; any number of taps. A rank of 0 leaves a diagonal state space. Real parts of lambda below 0, dt above 0.
 /// Types   complex: std::complex<float> or complex_f32.
 /// Errors  extents that do not fit, a rank of more than 4.
 /// Error   |k - k*| <= s4_filter.error(taps) |k*|_2, the root of the channel's sum of squares: that of the transform, as all else is
@@ -217,26 +217,26 @@ inline void s4_spectrum(s4_space const& s, index taps, float* spectrum) noexcept
   }
 }
 
-/// What describes all channels.
+/// What describes all channels. p's rows are those of the first channel, the others' lie p_step floats apart.
 struct s4_arguments {
   float_rows_view lambda, p, b, c;
+  index p_channels, p_step;
   tensor_view<float const, 1> dt;
   tensor_view<float, 2> k;
-  index rank;
   bool truncated;
 
-  TERN_INLINE unit number(float_rows_view const& v, index row, index n) const {
-    float const* const z = v.data + row * v.row_stride + n * v.stride;
+  TERN_INLINE unit number(float_rows_view const& v, index row, index n, index offset = 0) const {
+    float const* const z = v.data + offset + row * v.row_stride + n * v.stride;
     return {static_cast<double>(z[0]), static_cast<double>(z[1])};
   }
   inline void check() const {
-    expect(rank <= s4_space::most_rank, "s4_filter", "p.extent(1)", rank, "at most 4");
+    expect(p.rows <= s4_space::most_rank, "s4_filter", "p.extent(1)", p.rows, "at most 4");
     expect_equal("s4_filter", "lambda's channels", lambda.rows, "k.extent(0)", k.extent(0));
-    expect_equal("s4_filter", "p's channels and ranks", p.rows, "rank k.extent(0)", rank * k.extent(0));
+    expect_equal("s4_filter", "p's channels", p_channels, "k.extent(0)", k.extent(0));
     expect_equal("s4_filter", "b's channels", b.rows, "k.extent(0)", k.extent(0));
     expect_equal("s4_filter", "c's channels", c.rows, "k.extent(0)", k.extent(0));
     expect_equal("s4_filter", "dt.extent(0)", dt.extent(0), "k.extent(0)", k.extent(0));
-    if (rank > 0) expect_equal("s4_filter", "p's states", p.n, "lambda's states", lambda.n);
+    expect_equal("s4_filter", "p's states", p.n, "lambda's states", lambda.n);
     expect_equal("s4_filter", "b's states", b.n, "lambda's states", lambda.n);
     expect_equal("s4_filter", "c's states", c.n, "lambda's states", lambda.n);
   }
@@ -246,8 +246,8 @@ struct s4_arguments {
       s.lambda[n] = number(lambda, channel, n);
       s.left[n] = number(c, channel, n);
       s.right[n] = number(b, channel, n);
-      for (index r = 0; r < rank; ++r) {
-        unit const low = s.right[(r + 1) * s.n + n] = number(p, channel * rank + r, n);
+      for (index r = 0; r < p.rows; ++r) {
+        unit const low = s.right[(r + 1) * s.n + n] = number(p, r, n, channel * p_step);
         s.left[(r + 1) * s.n + n] = {low.re, -low.im};
       }
     }
@@ -258,12 +258,12 @@ struct s4_arguments {
     real_fft_plan const plan(taps);
     auto const scratch = static_cast<index>(workspace::rounded(real_bytes(cpu.on(serial), taps, 1)));
     index const bins = taps / 2 + 1, spectrum = round_to_multiple(2 * bins, 16);
-    index const space = round_to_multiple(2 * s4_space::doubles(states, rank), 16);
+    index const space = round_to_multiple(2 * s4_space::doubles(states, p.rows), 16);
     index const each = space + spectrum + scratch / static_cast<index>(sizeof(float));
     workspace::lease const lease(policy.scratch(), static_cast<std::size_t>(slots_for(policy, k.extent(0)) * each) * sizeof(float));
     parallel_for(policy, k.extent(0), [&](index channel, index slot) TERN_LAMBDA {
       auto* const memory = reinterpret_cast<float*>(lease.data()) + slot * each;
-      s4_space s(states, rank, reinterpret_cast<double*>(memory));
+      s4_space s(states, p.rows, reinterpret_cast<double*>(memory));
       gather(channel, s);
       if (!truncated) s4_truncate(s, taps);
       s4_spectrum(s, taps, memory + space);
@@ -289,13 +289,15 @@ inline constexpr struct s4_filter_fn {
                       detail::complex_storage<typename view_of<C const>::element_type>,
                   "tern: lambda, p, b and c are std::complex<float> or tern::complex_f32");
     static_assert(view_of<P const>::rank == 3, "tern: s4_filter takes p (channels, rank, states)");
+    auto const low = tern::view(p);  // (channels, rank, states)
     detail::s4_arguments const call{detail::rows_of("s4_filter", "lambda", tern::view(lambda), 2),
-                                    detail::rows_of("s4_filter", "p", tern::view(p), 2),
+                                    detail::rows_of("s4_filter", "p", low[0], 2),
                                     detail::rows_of("s4_filter", "b", tern::view(b), 2),
                                     detail::rows_of("s4_filter", "c", tern::view(c), 2),
+                                    low.extent(0),
+                                    2 * low.stride(0),
                                     tern::view(dt),
                                     tern::view(k),
-                                    tern::view(p).extent(1),
                                     truncated};
     call.check();
     call.run(policy);

@@ -155,10 +155,11 @@ struct block_source {
   /// As a tower reads it; *this must outlive that.
   TERN_INLINE tower_source source() const {
     tower_source s{this, &block_source::read, periodic ? index{1} << 60 : u.n - start};
-    if (!u.is_dense() || start < 0 || (gate && !gate.is_dense())) return s;
-    s.dense = static_cast<float const*>(u.data) + start;
+    if (!u.is_dense() || (gate && !gate.is_dense())) return s;
+    s.dense = static_cast<float const*>(u.data);
+    s.dense_begin = -start;
     s.dense_end = u.n - start;
-    if (gate) s.gate = static_cast<float const*>(gate.data) + start;
+    if (gate) s.gate = static_cast<float const*>(gate.data);
     return s;
   }
   inline static void read(void const* object, index first, index packs, float* out, index step) noexcept {
@@ -176,6 +177,7 @@ struct block_sink {
   index begin, end;
   sample_row gate, added;
   float factor = 0.f;
+  bool past = false;  // whether results go past the caches
 
   /// As a tower writes it; *this must outlive that.
   TERN_INLINE tower_sink sink() const {
@@ -185,6 +187,7 @@ struct block_sink {
     s.dense_end = s.end;
     s.dense = static_cast<float*>(data) + begin;
     if (gate) s.gate = static_cast<float const*>(gate.data) + begin;
+    s.past = past;
     return s;
   }
   inline static void write(void const* object, index first, index packs, float const* in, index step) noexcept {

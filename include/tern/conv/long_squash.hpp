@@ -29,13 +29,15 @@ inline void expect_same_taps(char const* op, tensor_view<float const, 2> const& 
   expect_equal(op, "k.extent(1)", k.extent(1), "raw.extent(1)", raw.extent(1));
 }
 
-/// Means of `window` taps around each, of a row. Taps are summed in order, so that one that is not finite stays within its windows.
+/// Means of `window` taps around each, of a row. Taps are summed in order, so that one that is not finite stays within its windows. Sums
+/// begin at -0, to which any tap may be added and stay itself.
 inline void smooth_row(tensor_view<float const, 1> const& raw, index window, tensor_view<float, 1> const& k) {
-  index const n = raw.extent(0), side = window / 2;
+  index const n = raw.extent(0), side = least(window / 2, n);
   constexpr index piece = 256;
   for (index first = 0; first < n; first += piece) {
     index const end = least(first + piece, n);
-    double sum[piece] = {};
+    double sum[piece];
+    for (double& e : sum) e = -0.0;
     for (index i = -side; i <= side; ++i)
       for (index j = i < -first ? -i : first; j < least(end, n - i); ++j) sum[j - first] += static_cast<double>(raw[j + i]);
     for (index j = first; j < end; ++j) k[j] = static_cast<float>(sum[j - first] / static_cast<double>(window));
@@ -54,7 +56,7 @@ inline constexpr struct smooth_filter_fn {
     tensor_view<float const, 2> const from = tern::view(raw);
     tensor_view<float, 2> const to = tern::view(k);
     detail::expect_same_taps("smooth_filter", from, to);
-    detail::expect(window > 0 && window % 2 == 1, "smooth_filter", "window", window, "an odd number");
+    detail::expect(window > 0 && window % 2 == 1, "smooth_filter", "window", window, "an odd number, at least 1");
     detail::expect_own_memory("smooth_filter", "k", to, "raw", from);
     detail::parallel_for(policy, to.extent(0), [&](index c, index) TERN_LAMBDA { detail::smooth_row(from[c], window, to[c]); });
   }

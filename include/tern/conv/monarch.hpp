@@ -17,8 +17,8 @@
 /// In an exact transform W_s is that of n_s numbers and t_s = e^(-2 pi i k r / (n_s M)), r < M = n_(s + 1) ... n_p being the number that
 /// the faster digits make.
 ///
-/// Shapes  x f32 (rows, N), z complex (rows, N), both contiguous along N. w_s complex (N / n_s, n_s, n_s), or (1, n_s, n_s), a block
-///         that all places share; t_s complex (N), or nothing, as of the last factor. A compute type may follow: compute::bf16.
+/// Shapes  x f32 (rows, N) of any strides, z complex (rows, N), contiguous along N. w_s complex (N / n_s, n_s, n_s), or (1, n_s, n_s), a
+///         block that all places share; t_s complex (N), or nothing, as of the last factor. A compute type may follow: compute::bf16.
 /// Errors  more than 4 sizes, sizes below 1, extents that do not fit, twiddles of the last factor, a plan of the other direction.
 /// Memory  a plan: 16 n_s^2 bytes a block and 8 N bytes of twiddles. Scratch from the policy: 256 N bytes a thread, and matmul's.
 /// Cost    8 N (n_1 + ... + n_p) flop a row, of which the factor at the real end saves half; real transforms by butterflies take
@@ -289,12 +289,12 @@ TERN_INLINE void each_complex(monarch_stage const& s, index rows, float* z, Body
     for (index row = 0; row < rows; ++row)
       for (index k = 0; k < s.n; ++k, z += 2) body(row, o * s.n + k, z);
 }
-/// Complex numbers, of which z has pairs of floats (rows, 2 N).
-TERN_INLINE float_rows_view complex_rows(char const* op, char const* argument, float_rows_view const& z, index rows, index n) {
-  expect_equal(op, "z.extent(0)", z.rows, "x.extent(0)", rows);
-  expect_equal(op, "z.extent(1)", z.n, "the plan's size()", n);
-  expect(n <= 1 || z.stride == 2, op, argument, z.stride / 2, "1 (contiguous)");
-  return z;
+/// Fails unless z, with pairs of floats (rows, 2 N), has a plan's numbers for each of `rows`, which `wanted` are.
+TERN_INLINE void expect_complex(char const* op, char const* z_rows, char const* z_n, char const* z_stride, float_rows_view const& z,
+                                char const* wanted, index rows, index n) {
+  expect_equal(op, z_rows, z.rows, wanted, rows);
+  expect_equal(op, z_n, z.n, "the plan's size()", n);
+  expect(n <= 1 || z.stride == 2, op, z_stride, z.stride / 2, "1 (contiguous)");
 }
 
 /// Calls body(policy of one thread, first row, end, a, b) for pieces of rows, a and b being buffers of the plan's. other: a second plan's
@@ -334,7 +334,8 @@ inline constexpr struct monarch_fn {
     static_assert(detail::complex_storage<typename view_of<Z>::element_type>, "tern: monarch writes complex numbers");
     detail::expect_direction(op, plan, fft_direction::forward);
     detail::expect_equal(op, "x.extent(1)", x.extent(1), "plan.size()", plan.size());
-    auto const to = detail::complex_rows(op, "z.stride(1)", detail::rows_of(op, "z", tern::view(z), 2), x.extent(0), plan.size());
+    auto const to = detail::rows_of(op, "z", tern::view(z), 2);
+    detail::expect_complex(op, "z.extent(0)", "z.extent(1)", "z.stride(1)", to, "x.extent(0)", x.extent(0), plan.size());
     detail::monarch_stage const& last = plan.stage(plan.factors() - 1);
     detail::each_monarch_rows(policy, plan, mode, 0, x.extent(0),
                               [&](cpu_policy const& one, index first, index end, float* a, float* b) TERN_LAMBDA {
@@ -358,7 +359,8 @@ inline constexpr struct monarch_inverse_fn {
     static_assert(detail::complex_storage<typename view_of<Z const>::element_type>, "tern: monarch_inverse reads complex numbers");
     detail::expect_direction(op, plan, fft_direction::inverse);
     detail::expect_equal(op, "x.extent(1)", x.extent(1), "plan.size()", plan.size());
-    auto const from = detail::complex_rows(op, "z.stride(1)", detail::rows_of(op, "z", tern::view(z), 2), x.extent(0), plan.size());
+    auto const from = detail::rows_of(op, "z", tern::view(z), 2);
+    detail::expect_complex(op, "z.extent(0)", "z.extent(1)", "z.stride(1)", from, "x.extent(0)", x.extent(0), plan.size());
     detail::monarch_stage const& last = plan.stage(plan.factors() - 1);
     detail::each_monarch_rows(policy, plan, mode, 0, x.extent(0),
                               [&](cpu_policy const& one, index first, index end, float* a, float* b) TERN_LAMBDA {

@@ -18,12 +18,71 @@
 #include <tern/fft/butterflies.hpp>
 #include <tern/fft/tower_plan.hpp>
 #include <tern/simd/shuffle.hpp>
+#include <tern/simd/stream.hpp>
 
 namespace tern::detail {
 inline namespace TERN_ABI {
 
 /// Floats of a register of complex numbers.
 inline constexpr index complex_pack = 2 * simd::lanes;
+
+/// A spectrum that a transform reads from its beginning to its end, in few of its many steps: all of them ask for what comes next, so that
+/// it arrives evenly while registers are busy. At most `window` bytes lie between what is read and what is asked for. Rows that are used
+/// when the transform is done are asked for tile by tile.
+class tower_ahead {
+ public:
+  static constexpr int most_rows = 4;
+  /// Floats that are read, or written, later on.
+  struct row {
+    float const* data = nullptr;
+    index n = 0;
+    bool written = false;
+  };
+  TERN_INLINE tower_ahead(float const* first, index window, row const (&later)[most_rows], index tiles)
+      : window_(static_cast<std::uintptr_t>(window)) {
+    reach(first);
+    for (int i = 0; i < most_rows; ++i)
+      later_[i] = {reinterpret_cast<std::uintptr_t>(later[i].data), divide_up(later[i].n, 16 * tiles), divide_up(later[i].n, 16),
+                   later[i].written};
+  }
+  /// What begins at p is read now.
+  TERN_INLINE void reach(float const* p) {
+    auto const now = reinterpret_cast<std::uintptr_t>(p);
+    limit_ = now + window_;
+    if (at_ < now) at_ = now;
+  }
+  /// Asks for the next lines of 64 bytes; beyond the end that does no harm.
+  template <int Lines>
+  TERN_INLINE void ask() {
+    if (at_ >= limit_) return;
+    TERN_UNROLL
+    for (int i = 0; i < Lines; ++i) __builtin_prefetch(reinterpret_cast<void const*>(at_ + static_cast<std::uintptr_t>(64 * i)), 0, 2);
+    at_ += std::uintptr_t{64} * Lines;
+  }
+  TERN_INLINE void ask_later() {
+    for (lines& l : later_)
+      for (index i = 0; i < l.each && l.left > 0; ++i, --l.left, l.at += 64) {
+        auto const* const line = reinterpret_cast<void const*>(l.at);
+        l.written ? __builtin_prefetch(line, 1, 2) : __builtin_prefetch(line, 0, 2);
+      }
+  }
+
+ private:
+  struct lines {
+    std::uintptr_t at = 0;
+    index each = 0, left = 0;
+    bool written = false;
+  };
+  std::uintptr_t window_, at_ = 0, limit_ = 0;
+  lines later_[most_rows];
+};
+/// For spectra that are near.
+struct nothing_ahead {
+  TERN_INLINE void reach(float const*) {}
+  template <int Lines>
+  TERN_INLINE void ask() {}
+  TERN_INLINE void ask_later() {}
+};
 
 // ---- one pass: rows of registers ------------------------------------------------------------------------------------------------------
 
@@ -37,47 +96,53 @@ struct packed_rows {
   TERN_INLINE cpack load(index r, index l) const { return load_complex(p + r * row + l * complex_pack); }
   TERN_INLINE void store(index r, index l, cpack const& x) const { store_complex(p + r * row + l * complex_pack, x); }
 };
-/// Rows of samples: real and imaginary parts each for themselves. A row of 0 floats, of one register, is the same for all.
+/// Where the rows of the first pass, or of the last, are: each by itself, real and imaginary parts, and what to multiply real parts with.
+inline constexpr int most_radix = 9;
+template <class P>
+struct row_places {
+  P* re[most_radix];
+  P* im[most_radix];
+  float const* gate[most_radix];
+};
+/// Rows of samples.
 template <class P>
 struct sample_rows {
   static constexpr bool real = false;
-  P* re;
-  P* im;
-  index row, im_row;
+  row_places<P> const& at;
   TERN_INLINE sample_rows node(index, int) const { return *this; }
-  TERN_INLINE index at(index l) const { return im_row != 0 ? l * simd::lanes : 0; }
   TERN_INLINE cpack load(index r, index l) const {
-    return {simd::load(re + r * row + l * simd::lanes), simd::load(im + r * im_row + at(l))};
+    return {simd::load(at.re[r] + l * simd::lanes), simd::load(at.im[r] + l * simd::lanes)};
   }
   TERN_INLINE void store(index r, index l, cpack const& x) const {
-    simd::store(re + r * row + l * simd::lanes, x.re);
-    simd::store(im + r * im_row + at(l), x.im);
+    simd::store(at.re[r] + l * simd::lanes, x.re);
+    simd::store(at.im[r] + l * simd::lanes, x.im);
   }
 };
-/// Rows of real parts alone: what is read has no imaginary parts, what is written loses them.
-template <class P>
+template <bool Past>
+TERN_INLINE void store_as(float* p, simd::pack<float> x) {
+  if constexpr (Past)
+    simd::store_past(p, x);
+  else
+    simd::store(p, x);
+}
+/// Real parts alone: what is read has no imaginary parts, what is written loses them. Past: stores go past the caches.
+template <class P, bool Past = false>
 struct real_rows {
   static constexpr bool real = true;
-  P* re;
-  index row;
+  row_places<P> const& at;
   TERN_INLINE real_rows node(index, int) const { return *this; }
-  TERN_INLINE cpack load(index r, index l) const { return {simd::load(re + r * row + l * simd::lanes), simd::pack<float>(0.f)}; }
-  TERN_INLINE void store(index r, index l, cpack const& x) const { simd::store(re + r * row + l * simd::lanes, x.re); }
+  TERN_INLINE cpack load(index r, index l) const { return {simd::load(at.re[r] + l * simd::lanes), simd::pack<float>(0.f)}; }
+  TERN_INLINE void store(index r, index l, cpack const& x) const { store_as<Past>(at.re[r] + l * simd::lanes, x.re); }
 };
-
 /// Real parts times those of a gate.
-template <class P>
+template <class P, bool Past = false>
 struct gated_rows {
   static constexpr bool real = true;
-  P* re;
-  float const* gate;
-  index row;
+  row_places<P> const& at;
   TERN_INLINE gated_rows node(index, int) const { return *this; }
-  TERN_INLINE simd::pack<float> factor(index r, index l) const { return simd::load(gate + r * row + l * simd::lanes); }
-  TERN_INLINE cpack load(index r, index l) const {
-    return {simd::load(re + r * row + l * simd::lanes) * factor(r, l), simd::pack<float>(0.f)};
-  }
-  TERN_INLINE void store(index r, index l, cpack const& x) const { simd::store(re + r * row + l * simd::lanes, x.re * factor(r, l)); }
+  TERN_INLINE simd::pack<float> factor(index r, index l) const { return simd::load(at.gate[r] + l * simd::lanes); }
+  TERN_INLINE cpack load(index r, index l) const { return {simd::load(at.re[r] + l * simd::lanes) * factor(r, l), simd::pack<float>(0.f)}; }
+  TERN_INLINE void store(index r, index l, cpack const& x) const { store_as<Past>(at.re[r] + l * simd::lanes, x.re * factor(r, l)); }
 };
 
 template <int R, class Rows>
@@ -92,13 +157,15 @@ TERN_INLINE void store_rows(Rows const& rows, index l, cpack const (&x)[R]) {
 }
 
 /// Splits `nodes` nodes of 8 rows of `count` registers; the functions below likewise.
-template <class In, class Out>
-inline void split_by_8(In in, Out out, index nodes, index count, float const* table) noexcept {
+template <class In, class Out, class Ahead>
+inline void split_by_8(In in, Out out, index nodes, index count, float const* table, Ahead& ahead) noexcept {
+  Ahead next = ahead;
   for (index n = 0; n < nodes; ++n, table += 16) {
     In const from = in.node(n, 8);
     Out const to = out.node(n, 8);
     cpack const w1 = splat_complex(table), w2 = splat_complex(table + 2), w4 = splat_complex(table + 6), v = splat_complex(table + 14);
     for (index l = 0; l < count; ++l) {
+      next.template ask<2>();
       cpack x[8];
       load_rows(x, from, l);
       if constexpr (In::real)
@@ -108,62 +175,78 @@ inline void split_by_8(In in, Out out, index nodes, index count, float const* ta
       store_rows(to, l, x);
     }
   }
+  ahead = next;
 }
-template <class In, class Out>
-inline void join_by_8(In in, Out out, index nodes, index count, float const* table) noexcept {
+template <class In, class Out, class Ahead>
+inline void join_by_8(In in, Out out, index nodes, index count, float const* table, Ahead& ahead) noexcept {
+  Ahead next = ahead;
   for (index n = 0; n < nodes; ++n, table += 16) {
     In const from = in.node(n, 8);
     Out const to = out.node(n, 8);
     for (index l = 0; l < count; ++l) {
+      next.template ask<2>();
       cpack x[8];
       load_rows(x, from, l);
       join8(x, [&](int m) TERN_LAMBDA { return splat_complex(table + 2 * (m - 1)); });
       store_rows(to, l, x);
     }
   }
+  ahead = next;
 }
-template <class In, class Out>
-inline void split_by_4(In in, Out out, index nodes, index count, float const* table) noexcept {
+template <class In, class Out, class Ahead>
+inline void split_by_4(In in, Out out, index nodes, index count, float const* table, Ahead& ahead) noexcept {
+  Ahead next = ahead;
   for (index n = 0; n < nodes; ++n, table += 8) {
     In const from = in.node(n, 4);
     Out const to = out.node(n, 4);
     cpack const w1 = splat_complex(table), w2 = splat_complex(table + 2);
     for (index l = 0; l < count; ++l) {
+      next.template ask<2>();
       cpack x[4];
       load_rows(x, from, l);
       split4(x, w1, w2);
       store_rows(to, l, x);
     }
   }
+  ahead = next;
 }
-template <class In, class Out>
-inline void join_by_4(In in, Out out, index nodes, index count, float const* table) noexcept {
+template <class In, class Out, class Ahead>
+inline void join_by_4(In in, Out out, index nodes, index count, float const* table, Ahead& ahead) noexcept {
+  Ahead next = ahead;
   for (index n = 0; n < nodes; ++n, table += 8) {
     In const from = in.node(n, 4);
     Out const to = out.node(n, 4);
     cpack const w1 = splat_complex(table), w2 = splat_complex(table + 2), w3 = splat_complex(table + 4);
     for (index l = 0; l < count; ++l) {
+      next.template ask<2>();
       cpack x[4];
       load_rows(x, from, l);
       join4(x, w1, w2, w3);
       store_rows(to, l, x);
     }
   }
+  ahead = next;
 }
 /// The first pass of a tower with an odd factor, which has one node.
-template <int R>
-inline void split_by_odd(sample_rows<float const> in, packed_rows<float> out, index count, float const* table) noexcept {
+template <int R, class In>
+inline void split_by_odd(In in, packed_rows<float> out, index count, float const* table) noexcept {
   for (index l = 0; l < count; ++l) {
     cpack x[R];
     load_rows(x, in, l);
     TERN_UNROLL
-    for (int r = 1; r < R; ++r) x[r] = x[r] * splat_complex(table + 2 * (r - 1));
+    for (int r = 1; r < R; ++r) {
+      cpack const w = splat_complex(table + 2 * (r - 1));
+      if constexpr (In::real)
+        x[r] = {x[r].re * w.re, x[r].re * w.im};
+      else
+        x[r] = x[r] * w;
+    }
     dft_odd(x, table + 2 * (R - 1), true);
     store_rows(out, l, x);
   }
 }
-template <int R>
-inline void join_by_odd(packed_rows<float> in, sample_rows<float> out, index count, float const* table) noexcept {
+template <int R, class Out>
+inline void join_by_odd(packed_rows<float> in, Out out, index count, float const* table) noexcept {
   for (index l = 0; l < count; ++l) {
     cpack x[R];
     load_rows(x, in, l);
@@ -177,36 +260,36 @@ inline void join_by_odd(packed_rows<float> in, sample_rows<float> out, index cou
 // ---- passes of a plan -----------------------------------------------------------------------------------------------------------------
 
 /// In place: nodes [first, first + nodes) of a pass behind the first one, of rows of `count` registers.
-inline void split_pass(tower_plan const& t, int pass, index first, index nodes, float* p, index count) noexcept {
+template <class Ahead>
+inline void split_pass(tower_plan const& t, int pass, index first, index nodes, float* p, index count, Ahead& ahead) noexcept {
   float const* const table = t.tables + t.table_at[pass];
   packed_rows<float> const rows{p, count * complex_pack};
-  if (t.radix[pass] == 8) return split_by_8(rows, rows, nodes, count, table + 16 * first);
-  split_by_4(rows, rows, nodes, count, table + 8 * first);
+  if (t.radix[pass] == 8) return split_by_8(rows, rows, nodes, count, table + 16 * first, ahead);
+  split_by_4(rows, rows, nodes, count, table + 8 * first, ahead);
 }
-inline void join_pass(tower_plan const& t, int pass, index first, index nodes, float* p, index count) noexcept {
+template <class Ahead>
+inline void join_pass(tower_plan const& t, int pass, index first, index nodes, float* p, index count, Ahead& ahead) noexcept {
   float const* const table = t.tables + t.table_at[pass];
   packed_rows<float> const rows{p, count * complex_pack};
-  if (t.radix[pass] == 8) return join_by_8(rows, rows, nodes, count, table + 16 * first);
-  join_by_4(rows, rows, nodes, count, table + 8 * first);
+  if (t.radix[pass] == 8) return join_by_8(rows, rows, nodes, count, table + 16 * first, ahead);
+  join_by_4(rows, rows, nodes, count, table + 8 * first, ahead);
 }
 
 /// Whether the first and the last pass can multiply with a gate: they can where they are by eight, of real parts alone.
 TERN_INLINE bool can_gate(tower_plan const& t, bool real) { return real && t.radix[0] == 8; }
 
-/// The first pass, from samples, and the last, to results. im may be null: there are no imaginary parts, or none are wanted. gate is null,
-/// or can_gate holds.
-inline void split_first(tower_plan const& t, float const* re, float const* im, float const* gate, index row, packed_rows<float> out,
-                        index count) noexcept {
-  static constexpr float zeros[simd::lanes] = {};
+/// The first pass, from samples: all of them, or real parts alone, or these times a gate, if can_gate holds.
+enum class tower_rows { complex, real, gated };
+
+template <class In>
+inline void split_first_by(tower_plan const& t, In in, packed_rows<float> out, index count) noexcept {
+  nothing_ahead none;
   float const* const table = t.tables + t.table_at[0];
-  if (gate != nullptr) return split_by_8(gated_rows<float const>{re, gate, row}, out, 1, count, table);
-  if (im == nullptr && t.radix[0] == 8) return split_by_8(real_rows<float const>{re, row}, out, 1, count, table);
-  sample_rows<float const> const in{re, im != nullptr ? im : zeros, row, im != nullptr ? row : 0};
   switch (t.radix[0]) {
     case 8:
-      return split_by_8(in, out, 1, count, table);
+      return split_by_8(in, out, 1, count, table, none);
     case 4:
-      return split_by_4(in, out, 1, count, table);
+      return split_by_4(in, out, 1, count, table, none);
     case 3:
       return split_by_odd<3>(in, out, count, table);
     case 5:
@@ -217,18 +300,23 @@ inline void split_first(tower_plan const& t, float const* re, float const* im, f
       return split_by_odd<9>(in, out, count, table);
   }
 }
-inline void join_last(tower_plan const& t, packed_rows<float> in, float* re, float* im, float const* gate, index row,
-                      index count) noexcept {
-  float unwanted[simd::lanes];
+inline void split_first(tower_plan const& t, tower_rows rows, row_places<float const> const& in, packed_rows<float> out,
+                        index count) noexcept {
+  nothing_ahead none;
+  if (rows == tower_rows::gated) return split_by_8(gated_rows<float const>{in}, out, 1, count, t.tables + t.table_at[0], none);
+  if (rows == tower_rows::real) return split_first_by(t, real_rows<float const>{in}, out, count);
+  split_first_by(t, sample_rows<float const>{in}, out, count);
+}
+/// The last pass, to results. past: real ones go past the caches, by eight.
+template <class Out>
+inline void join_last_by(tower_plan const& t, packed_rows<float> in, Out out, index count) noexcept {
+  nothing_ahead none;
   float const* const table = t.tables + t.table_at[0];
-  if (gate != nullptr) return join_by_8(in, gated_rows<float>{re, gate, row}, 1, count, table);
-  if (im == nullptr && t.radix[0] == 8) return join_by_8(in, real_rows<float>{re, row}, 1, count, table);
-  sample_rows<float> const out{re, im != nullptr ? im : unwanted, row, im != nullptr ? row : 0};
   switch (t.radix[0]) {
     case 8:
-      return join_by_8(in, out, 1, count, table);
+      return join_by_8(in, out, 1, count, table, none);
     case 4:
-      return join_by_4(in, out, 1, count, table);
+      return join_by_4(in, out, 1, count, table, none);
     case 3:
       return join_by_odd<3>(in, out, count, table);
     case 5:
@@ -238,6 +326,16 @@ inline void join_last(tower_plan const& t, packed_rows<float> in, float* re, flo
     default:
       return join_by_odd<9>(in, out, count, table);
   }
+}
+inline void join_last(tower_plan const& t, tower_rows rows, packed_rows<float> in, row_places<float> const& out, index count,
+                      bool past) noexcept {
+  nothing_ahead none;
+  float const* const table = t.tables + t.table_at[0];
+  if (rows == tower_rows::complex) return join_last_by(t, in, sample_rows<float>{out}, count);
+  if (past && rows == tower_rows::gated) return join_by_8(in, gated_rows<float, true>{out}, 1, count, table, none);
+  if (past) return join_by_8(in, real_rows<float, true>{out}, 1, count, table, none);
+  if (rows == tower_rows::gated) return join_by_8(in, gated_rows<float>{out}, 1, count, table, none);
+  join_last_by(t, in, real_rows<float>{out}, count);
 }
 
 }  // namespace TERN_ABI

@@ -18,14 +18,14 @@ inline namespace TERN_ABI {
 
 /// Where samples come from. read(object, first, packs, out, step) writes samples first, first + 1, ... to `packs` registers `step` floats
 /// apart. There are none, but zeros, from `end` on. Samples that lie in memory as floats one after the other are taken from there: those
-/// up to `dense_end` from dense[0] on.
+/// from `dense_begin` to `dense_end`, the first of them dense[0].
 struct tower_source {
   void const* object;
   void (*read)(void const* object, index first, index packs, float* out, index step);
   index end;
   float const* dense = nullptr;
-  index dense_end = 0;
-  float const* gate = nullptr;  // to multiply dense samples with, place by place
+  index dense_begin = 0, dense_end = 0;
+  float const* gate = nullptr;  // to multiply dense samples with, place by place; `read` does so itself
 };
 /// Where results go. write(object, first, packs, in, step) has results first, first + 1, ..., and keeps those it wants, none before `begin`
 /// and none from `end` on. Those between dense_begin and dense_end may be written as floats from dense[0] on in place of that.
@@ -35,15 +35,29 @@ struct tower_sink {
   index begin, end;
   float* dense = nullptr;
   index dense_begin = 0, dense_end = 0;
-  float const* gate = nullptr;  // to multiply dense results with, place by place
+  float const* gate = nullptr;  // to multiply dense results with, place by place; `write` does so itself
+  bool past = false;            // whether dense results go past the caches, as far as they can
 };
 
 /// Registers of a row that the first and the last pass take at a time.
 inline constexpr index tower_chunk = 16;
-/// Floats in which they lie meanwhile: nine rows of real parts, and of imaginary ones.
-inline constexpr index tower_buffer = 9 * tower_chunk * complex_pack;
+/// Floats in which they lie meanwhile: rows of real parts, and of imaginary ones.
+inline constexpr index tower_buffer = most_radix * tower_chunk * complex_pack;
+/// The gate of samples that have been multiplied.
+struct tower_ones {
+  float one[tower_chunk * simd::lanes];
+  constexpr tower_ones() : one{} {
+    for (float& x : one) x = 1.f;
+  }
+};
+inline constexpr tower_ones ones_of_chunk{};
 /// Registers that stay in the first-level cache.
 inline constexpr index tower_near = 32768 / (8 * simd::lanes);
+
+/// Bytes of a spectrum that may come from so far away that it is asked for ahead.
+inline constexpr index tower_far = 0x40000;
+/// Bytes that it is asked for ahead.
+inline constexpr index tower_window = 0x10000;
 
 /// One transform, or product, in memory of its caller's. Sample j < M is the real part of coefficient j, sample j + M its imaginary part.
 struct tower_job {
@@ -52,6 +66,9 @@ struct tower_job {
   float* h;  // a spectrum, plan.floats(): read, or written by tower_op::split
   tower_op op = tower_op::convolve;
   float scale = 1.f;  // of what tower_op::split writes
+  bool far = false;   // whether h is read, and asked for ahead
+  bool asks = false;  // whether `later` is asked for: what will be used soon
+  tower_ahead::row later[tower_ahead::most_rows] = {};
 
   /// Registers in a row of the first pass, and pieces of them.
   TERN_INLINE index row() const { return plan.width(0) / plan.radix[0]; }
@@ -60,68 +77,121 @@ struct tower_job {
 
   inline void read(index chunk, tower_source const& in, float* buffer) const noexcept {
     constexpr index W = simd::lanes;
-    index const M = plan.points(), count = chunk_size(chunk), at = chunk * tower_chunk, last = (plan.length - row() + at + count) * W;
-    packed_rows<float> const out{z + at * complex_pack, row() * complex_pack};
-    bool const real = in.end <= M;
-    if (last + (real ? 0 : M) <= in.dense_end && (in.gate == nullptr || can_gate(plan, real)))
-      return split_first(plan, in.dense + at * W, real ? nullptr : in.dense + M + at * W, in.gate != nullptr ? in.gate + at * W : nullptr,
-                         row() * W, out, count);
-    constexpr index stride = tower_chunk * W;
-    float* const im = buffer + 9 * stride;
-    for (index r = 0; r < plan.radix[0]; ++r) {
-      in.read(in.object, (r * row() + at) * W, count, buffer + r * stride, W);
-      if (!real) in.read(in.object, M + (r * row() + at) * W, count, im + r * stride, W);
+    index const count = chunk_size(chunk), at = chunk * tower_chunk;
+    tower_rows const rows = rows_of(in.end, in.gate);
+    row_places<float const> from;
+    if (!places(at, count, rows, in, from)) {
+      auto const find = [&](index first, float* own, float const*& row, float const*& gate) TERN_LAMBDA {
+        bool const dense = is_direct(rows, in) && first >= in.dense_begin && first + count * W <= in.dense_end;
+        row = dense ? in.dense + (first - in.dense_begin) : own;
+        if (rows == tower_rows::gated) gate = dense ? in.gate + (first - in.dense_begin) : ones_of_chunk.one;
+        if (!dense) in.read(in.object, first, count, own, W);
+      };
+      for (index r = 0; r < plan.radix[0]; ++r, buffer += tower_chunk * complex_pack) {
+        index const first = (r * row() + at) * W;
+        find(first, buffer, from.re[r], from.gate[r]);
+        if (rows == tower_rows::complex) find(plan.points() + first, buffer + tower_chunk * W, from.im[r], from.gate[r]);
+      }
     }
-    split_first(plan, buffer, real ? nullptr : im, nullptr, stride, out, count);
+    split_first(plan, rows, from, {z + at * complex_pack, row() * complex_pack}, count);
   }
   inline void write(index chunk, tower_sink const& out, float* buffer) const noexcept {
     constexpr index W = simd::lanes;
-    index const M = plan.points(), count = chunk_size(chunk), at = chunk * tower_chunk, last = (plan.length - row() + at + count) * W;
-    packed_rows<float> const in{z + at * complex_pack, row() * complex_pack};
-    bool const real = out.end <= M;
-    index const place = at * W - out.dense_begin;
-    if (place >= 0 && last + (real ? 0 : M) <= out.dense_end && (out.gate == nullptr || can_gate(plan, real)))
-      return join_last(plan, in, out.dense + place, real ? nullptr : out.dense + M + place,
-                       out.gate != nullptr ? out.gate + place : nullptr, row() * W, count);
-    constexpr index stride = tower_chunk * W;
-    float* const im = buffer + 9 * stride;
-    join_last(plan, in, buffer, real ? nullptr : im, nullptr, stride, count);
+    index const count = chunk_size(chunk), at = chunk * tower_chunk;
+    tower_rows const rows = rows_of(out.end, out.gate);
+    packed_rows<float> const from{z + at * complex_pack, row() * complex_pack};
+    row_places<float> to;
+    if (places(at, count, rows, out, to)) {
+      bool const past = out.past && can_gate(plan, rows != tower_rows::complex) && simd::can_store_past(to.re[0]);
+      return join_last(plan, rows, from, to, count, past);
+    }
+    auto const find = [&](index first, float* own, float*& row, float const*& gate) TERN_LAMBDA {
+      bool const dense = is_direct(rows, out) && first >= out.dense_begin && first + count * W <= out.dense_end;
+      row = dense ? out.dense + (first - out.dense_begin) : own;
+      if (rows == tower_rows::gated) gate = dense ? out.gate + (first - out.dense_begin) : ones_of_chunk.one;
+    };
     for (index r = 0; r < plan.radix[0]; ++r) {
       index const first = (r * row() + at) * W;
-      if (first < out.end && first + count * W > out.begin) out.write(out.object, first, count, buffer + r * stride, W);
-      if (!real && M + first < out.end && M + first + count * W > out.begin) out.write(out.object, M + first, count, im + r * stride, W);
+      float* const own = buffer + r * tower_chunk * complex_pack;
+      find(first, own, to.re[r], to.gate[r]);
+      if (rows == tower_rows::complex) find(plan.points() + first, own + tower_chunk * W, to.im[r], to.gate[r]);
     }
+    join_last(plan, rows, from, to, count, false);
+    auto const keep = [&](index first, float const* row, float const* own) TERN_LAMBDA {
+      if (row == own && first < out.end && first + count * W > out.begin) out.write(out.object, first, count, row, W);
+    };
+    for (index r = 0; r < plan.radix[0]; ++r) {
+      index const first = (r * row() + at) * W;
+      float const* const own = buffer + r * tower_chunk * complex_pack;
+      keep(first, to.re[r], own);
+      if (rows == tower_rows::complex) keep(plan.points() + first, to.im[r], own + tower_chunk * W);
+    }
+  }
+  /// Whether dense samples, or results, can be read, or written, without `read` and `write`.
+  template <class End>
+  TERN_INLINE static bool is_direct(tower_rows rows, End const& e) {
+    return e.gate == nullptr || rows == tower_rows::gated;
+  }
+  /// The places of registers [at, at + count) of all rows, if all of them are dense.
+  template <class End, class P>
+  TERN_INLINE bool places(index at, index count, tower_rows rows, End const& e, row_places<P>& to) const {
+    constexpr index W = simd::lanes;
+    index const first = at * W - e.dense_begin, step = row() * W, M = plan.points();
+    index const last = M - step + (at + count) * W + (rows == tower_rows::complex ? M : 0);
+    if (!is_direct(rows, e) || first < 0 || last > e.dense_end) return false;
+    for (index r = 0; r < plan.radix[0]; ++r) {
+      to.re[r] = e.dense + first + r * step;
+      if (rows == tower_rows::complex) to.im[r] = e.dense + first + M + r * step;
+      if (rows == tower_rows::gated) to.gate[r] = e.gate + first + r * step;
+    }
+    return true;
+  }
+  /// What the first and the last pass see of samples up to `end`.
+  TERN_INLINE tower_rows rows_of(index end, float const* gate) const {
+    if (end > plan.points()) return tower_rows::complex;
+    return gate != nullptr && can_gate(plan, true) ? tower_rows::gated : tower_rows::real;
   }
 
   /// All that lies between, for nodes [first, first + count) before `pass`.
   inline void descend(int pass, index first, index count) const noexcept {
+    if (far || asks) {
+      tower_ahead ahead(h + first * plan.width(pass) * complex_pack, far ? tower_window : 0, later, count * plan.width(pass) / simd::lanes);
+      return descend(pass, first, count, ahead);
+    }
+    nothing_ahead ahead;
+    descend(pass, first, count, ahead);
+  }
+
+ private:
+  template <class Ahead>
+  inline void descend(int pass, index first, index count, Ahead& ahead) const noexcept {
     index const width = plan.width(pass);
     if (pass < plan.passes && count * width > tower_near) {
       index const part = width / plan.radix[pass];
       for (index n = first; n < first + count; ++n) {
         float* const p = z + n * width * complex_pack;
-        if (op != tower_op::join) split_pass(plan, pass, n, 1, p, part);
-        descend(pass + 1, n * plan.radix[pass], plan.radix[pass]);
-        if (op != tower_op::split) join_pass(plan, pass, n, 1, p, part);
+        if (op != tower_op::join) split_pass(plan, pass, n, 1, p, part, ahead);
+        descend(pass + 1, n * plan.radix[pass], plan.radix[pass], ahead);
+        if (op != tower_op::split) join_pass(plan, pass, n, 1, p, part, ahead);
       }
       return;
     }
-    all_passes(pass, first, count, width);
+    all_passes(pass, first, count, width, ahead);
   }
 
- private:
   /// The same, pass after pass: all of it stays in cache.
-  inline void all_passes(int pass, index first, index count, index width) const noexcept {
+  template <class Ahead>
+  inline void all_passes(int pass, index first, index count, index width, Ahead& ahead) const noexcept {
     float* const p = z + first * width * complex_pack;
     index const registers = count * width;
     if (op != tower_op::join)
       for (int q = pass; q < plan.passes; ++q)
-        split_pass(plan, q, first * width / plan.width(q), registers / plan.width(q), p, plan.width(q) / plan.radix[q]);
+        split_pass(plan, q, first * width / plan.width(q), registers / plan.width(q), p, plan.width(q) / plan.radix[q], ahead);
     index const tile = first * width / simd::lanes;
-    run_tiles(plan, op, tile, registers / simd::lanes, p, h + first * width * complex_pack, scale);
+    run_tiles(plan, op, tile, registers / simd::lanes, p, h + first * width * complex_pack, scale, ahead);
     if (op != tower_op::split)
       for (int q = plan.passes - 1; q >= pass; --q)
-        join_pass(plan, q, first * width / plan.width(q), registers / plan.width(q), p, plan.width(q) / plan.radix[q]);
+        join_pass(plan, q, first * width / plan.width(q), registers / plan.width(q), p, plan.width(q) / plan.radix[q], ahead);
   }
 };
 
@@ -135,6 +205,7 @@ inline void run_tower(tower_job const& job, tower_source const& in, tower_sink c
   job.descend(1, 0, job.plan.radix[0]);
   if (job.op != tower_op::split)
     for (index c = 0; c < job.chunks(); ++c) job.write(c, out, buffer);
+  if (out.past) simd::finish_stores_past();
 }
 /// The same on threads. buffer: tower_buffer floats for each slot of `policy`.
 inline void run_tower_on(cpu_policy const& policy, tower_job const& job, tower_source const& in, tower_sink const& out, float* buffer) {
@@ -143,7 +214,10 @@ inline void run_tower_on(cpu_policy const& policy, tower_job const& job, tower_s
     parallel_for(policy, job.chunks(), [&](index c, index slot) TERN_LAMBDA { job.read(c, in, buffer + slot * tower_buffer); });
   parallel_for(policy, job.plan.radix[0], [&](index n, index) TERN_LAMBDA { job.descend(1, n, 1); });
   if (job.op != tower_op::split)
-    parallel_for(policy, job.chunks(), [&](index c, index slot) TERN_LAMBDA { job.write(c, out, buffer + slot * tower_buffer); });
+    parallel_for(policy, job.chunks(), [&](index c, index slot) TERN_LAMBDA {
+      job.write(c, out, buffer + slot * tower_buffer);
+      if (out.past) simd::finish_stores_past();
+    });
 }
 
 }  // namespace TERN_ABI

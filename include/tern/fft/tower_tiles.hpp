@@ -137,11 +137,15 @@ TERN_INLINE void finish_tile(tower_op op, cpack (&x)[W], float* h, simd::pack<fl
 }
 
 /// Tiles [first, first + tiles) of z, which points at the first of them, as h does.
-inline void run_tiles(tower_plan const& t, tower_op op, index first, index tiles, float* z, float* h, float scale) noexcept {
+template <class Ahead>
+inline void run_tiles(tower_plan const& t, tower_op op, index first, index tiles, float* z, float* h, float scale, Ahead& ahead) noexcept {
   constexpr index W = simd::lanes;
   float const* const lane = t.tables + t.lanes_at;
   for (index n = 0; n < tiles; ++n, z += W * complex_pack, h += W * complex_pack) {
     cpack x[W];
+    ahead.reach(h);
+    ahead.template ask<W * complex_pack / 64>();
+    ahead.ask_later();
     if (op != tower_op::join) {
       TERN_UNROLL
       for (index i = 0; i < W; ++i) x[i] = load_complex(z + i * complex_pack);

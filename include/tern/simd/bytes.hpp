@@ -102,6 +102,17 @@ struct pack<T> {
   }
 };
 
+/// x, kept in a register, as register.hpp's.
+template <narrow_lane T>
+TERN_INLINE pack<T> in_register(pack<T> x) {
+#if defined(TERN_SIMD_AVX512)
+  __asm__("" : "+v"(x.v));
+#elif defined(TERN_SIMD_AVX2) || defined(TERN_SIMD_SSE)
+  __asm__("" : "+x"(x.v));
+#endif
+  return x;
+}
+
 // ---- loads and stores ----------------------------------------------------------------------------------------------
 
 template <byte_lane T>

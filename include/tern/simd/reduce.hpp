@@ -110,22 +110,26 @@ TERN_INLINE float reduce_min(pack<float> a) {
 }
 
 namespace detail {
+#if defined(TERN_SIMD_AVX512)
+/// Each 128 bits are four sums of four lanes each, of a[0], ... a[3].
+TERN_INLINE __m512 sum_quarters(pack<float> const* a) {
+  __m512 const x = a[0].v, y = a[1].v, z = a[2].v, w = a[3].v;
+  __m512d const xy = _mm512_castps_pd(_mm512_add_ps(_mm512_maskz_unpacklo_ps(0xffff, x, y), _mm512_maskz_unpackhi_ps(0xffff, x, y)));
+  __m512d const zw = _mm512_castps_pd(_mm512_add_ps(_mm512_maskz_unpacklo_ps(0xffff, z, w), _mm512_maskz_unpackhi_ps(0xffff, z, w)));
+  return _mm512_add_ps(_mm512_castpd_ps(_mm512_maskz_unpacklo_pd(0xff, xy, zw)), _mm512_castpd_ps(_mm512_maskz_unpackhi_pd(0xff, xy, zw)));
+}
+/// Sums of neighboring 128 bits of x, then of y.
+TERN_INLINE __m512 sum_halves(__m512 x, __m512 y) {
+  return _mm512_add_ps(_mm512_maskz_shuffle_f32x4(0xffff, x, y, 0x88), _mm512_maskz_shuffle_f32x4(0xffff, x, y, 0xdd));
+}
+#endif
 /// Lane i is the sum of a[i]: halving `lanes` registers together takes a third of the shuffles of halving each.
 TERN_INLINE pack<float> sum_each(pack<float> const (&a)[lanes]) {
 #if defined(TERN_SIMD_AVX512)
-  __m512 quarter[4];  // four sums of four lanes in each 128 bits
+  __m512 quarter[4];
   TERN_UNROLL
-  for (index g = 0; g < 4; ++g) {
-    __m512 const x = a[4 * g].v, y = a[4 * g + 1].v, z = a[4 * g + 2].v, w = a[4 * g + 3].v;
-    __m512d const xy = _mm512_castps_pd(_mm512_add_ps(_mm512_maskz_unpacklo_ps(0xffff, x, y), _mm512_maskz_unpackhi_ps(0xffff, x, y)));
-    __m512d const zw = _mm512_castps_pd(_mm512_add_ps(_mm512_maskz_unpacklo_ps(0xffff, z, w), _mm512_maskz_unpackhi_ps(0xffff, z, w)));
-    quarter[g] =
-        _mm512_add_ps(_mm512_castpd_ps(_mm512_maskz_unpacklo_pd(0xff, xy, zw)), _mm512_castpd_ps(_mm512_maskz_unpackhi_pd(0xff, xy, zw)));
-  }
-  auto halve = [](__m512 x, __m512 y) TERN_LAMBDA {
-    return _mm512_add_ps(_mm512_maskz_shuffle_f32x4(0xffff, x, y, 0x88), _mm512_maskz_shuffle_f32x4(0xffff, x, y, 0xdd));
-  };
-  return pack<float>(halve(halve(quarter[0], quarter[1]), halve(quarter[2], quarter[3])));
+  for (index g = 0; g < 4; ++g) quarter[g] = sum_quarters(a + 4 * g);
+  return pack<float>(sum_halves(sum_halves(quarter[0], quarter[1]), sum_halves(quarter[2], quarter[3])));
 #elif defined(TERN_SIMD_AVX2)
   __m256 const low = _mm256_hadd_ps(_mm256_hadd_ps(a[0].v, a[1].v), _mm256_hadd_ps(a[2].v, a[3].v));
   __m256 const high = _mm256_hadd_ps(_mm256_hadd_ps(a[4].v, a[5].v), _mm256_hadd_ps(a[6].v, a[7].v));
@@ -145,6 +149,19 @@ TERN_INLINE pack<float> sum_each(pack<float> const (&a)[lanes]) {
 /// sums[i] = the sum of a[i], for any number of packs. How one is summed does not depend on the others.
 template <int n>
 TERN_INLINE void reduce_add_each(pack<float> const (&a)[n], float* sums) {
+#if defined(TERN_SIMD_AVX512)
+  if constexpr (n <= 4) {  // and no masked store, which what is loaded soon would have to wait for
+    pack<float> some[4];
+    TERN_UNROLL
+    for (index i = 0; i < 4; ++i) some[i] = i < n ? a[i < n ? i : 0] : pack<float>(0.f);
+    __m512 const quarter = detail::sum_quarters(some), half = detail::sum_halves(quarter, quarter);
+    __m128 const sum = _mm_add_ps(_mm512_castps512_ps128(half), _mm256_extractf128_ps(_mm512_castps512_ps256(half), 1));
+    float lane[4];
+    _mm_storeu_ps(static_cast<float*>(lane), sum);
+    __builtin_memcpy(sums, lane, n * sizeof(float));
+    return;
+  }
+#endif
   TERN_UNROLL
   for (index g = 0; g < n; g += lanes) {
     pack<float> some[lanes];

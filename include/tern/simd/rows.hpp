@@ -143,6 +143,18 @@ TERN_INLINE void store_low_bytes(std::int8_t* p, pack<std::int32_t> a) {
 #endif
 }
 
+/// The lanes of four packs as bytes, one pack after the other; lanes in [-128, 127].
+TERN_INLINE void store_as_bytes(std::int8_t* p, pack<std::int32_t> const (&a)[4]) {
+#if defined(TERN_SIMD_AVX512)
+  __m512i const order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  __m512i const bytes = _mm512_packs_epi16(_mm512_packs_epi32(a[0].v, a[1].v), _mm512_packs_epi32(a[2].v, a[3].v));
+  _mm512_storeu_si512(p, _mm512_maskz_permutexvar_epi32(0xffff, order, bytes));
+#else
+  TERN_UNROLL
+  for (index i = 0; i < 4; ++i) store_low_bytes(p + i * lanes, a[i]);
+#endif
+}
+
 /// The f16 in the low half of each 32-bit lane.
 TERN_INLINE pack<float> low_f16(pack<std::int32_t> a) {
 #if defined(TERN_SIMD_AVX512)

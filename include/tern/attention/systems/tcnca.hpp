@@ -53,14 +53,23 @@ inline constexpr struct tcnca_convolve_fn {
   void operator()(cpu_policy const& policy, tensor_view<float const, 3> const& x, tensor_view<float const, 3> const& w, index growth,
                   tensor_view<float, 3> const& y, tcnca_state const& state, Functions const&... functions) const {
     constexpr char const* op = "tcnca_convolve";
-    detail::expect(growth >= 1, op, "growth", growth, "at least 1");
+    check_growth(w.extent(0), growth);
     detail::expect_equal(op, "state.first.extent(0)", state.first.extent(0), "w's layers", w.extent(0));
     index const rows = tcnca_rows(w.extent(0), w.extent(1), growth);
     detail::expect_equal(op, "state.values.extent(1)", state.values.extent(1), "tcnca_rows(layers, width, growth)", rows);
+    for (index l = 0, apart = 1; l < w.extent(0); ++l, apart *= growth)  // all of them before the first ring moves on
+      if (index const at = state.first[l]; at != 0)
+        detail::expect(at > 0 && at < (w.extent(1) - 1) * apart, op, "an element of state.first", at, "a row of its ring");
     run(policy, x, w, growth, y, &state, functions...);
   }
 
  private:
+  TERN_INLINE static void check_growth(index layers, index growth) {
+    constexpr char const* op = "tcnca_convolve";
+    detail::expect(growth >= 1, op, "growth", growth, "at least 1");
+    for (index l = 1, apart = 1; l < layers; ++l, apart *= growth)
+      detail::expect(apart <= detail::most_causal_dilation / growth, op, "growth", growth, "a dilation of at most 2^31 in every layer");
+  }
   template <class... Functions>
   static void run(cpu_policy const& policy, tensor_view<float const, 3> const& x, tensor_view<float const, 3> const& w, index growth,
                   tensor_view<float, 3> const& y, tcnca_state const* state, Functions const&... functions) {
@@ -68,7 +77,7 @@ inline constexpr struct tcnca_convolve_fn {
     constexpr char const* op = "tcnca_convolve";
     index const layers = w.extent(0);
     detail::expect(layers >= 1, op, "w.extent(0)", layers, "at least 1");
-    detail::expect(growth >= 1, op, "growth", growth, "at least 1");
+    check_growth(layers, growth);
     detail::expect_like(op, "y", y, "x", x);
     detail::expect_own_memory(op, "y", y, "x", x);
     workspace::lease const memory(policy.scratch(), layers > 1 ? static_cast<std::size_t>(y.size()) * sizeof(float) : 0);

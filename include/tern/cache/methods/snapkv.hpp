@@ -12,6 +12,8 @@
 ///                                                                 are in the cache
 ///     snapkv_scores(policy, cache, s, layer, q, scores, pooling)  the scores (kv_heads, tokens) alone; scores.second is the result
 ///
+/// Both take products<bf16>{} behind that, to score as the prompt's attention multiplies (cache/observed_weights.hpp).
+///
 /// Edges     a budget of no more than the window keeps the latest tokens alone, `budget` of them: q is the last 32 or 64 queries, not all.
 /// When      once, after the prompt of a layer; later tokens are appended as ever.
 /// Cost      4 heads window keys dim flop, and moving what stays.
@@ -34,11 +36,11 @@ struct pooling {
 
 /// See the top of this file.
 inline constexpr struct snapkv_scores_fn {
-  template <class K, class V, tensor_like Q>
+  template <class K, class V, tensor_like Q, class T = float>
   void operator()(cpu_policy const& policy, kv_cache<K, V> const& cache, std::int32_t s, index layer, Q&& q, token_scores const& scores,
-                  pooling const& pool = {}) const {
+                  pooling const& pool = {}, products<T> const& multiply = {}) const {
     index const window = tern::view(q).extent(1);
-    observed_weights(policy, q, cache.keys(s, layer), scores.first);
+    observed_weights(policy, q, cache.keys(s, layer), scores.first, multiply);
     for (index h = 0; h < cache.shape().kv_heads; ++h) {  // the window's own tokens vote, and are not voted for
       index const length = cache.length(s, layer, h), before = length > window ? length - window : 0;
       auto const head = scores.first.slice(0, h, h + 1);
@@ -54,11 +56,11 @@ inline constexpr struct snapkv_scores_fn {
 
 /// See the top of this file.
 inline constexpr struct snapkv_fn {
-  template <class K, class V, tensor_like Q>
+  template <class K, class V, tensor_like Q, class T = float>
   void operator()(cpu_policy const& policy, kv_cache<K, V>& cache, std::int32_t s, index layer, Q&& q, index budget,
-                  pooling const& pool = {}) const {
+                  pooling const& pool = {}, products<T> const& multiply = {}) const {
     token_scores const scores(policy, cache.shape().kv_heads, cache.longest(s, layer));
-    snapkv_scores(policy, cache, s, layer, q, scores, pool);
+    snapkv_scores(policy, cache, s, layer, q, scores, pool, multiply);
     select_tokens(scores.second, budget, protect{0, tern::view(q).extent(1)}, scores.kept);
     cache.keep(policy, s, layer, scores.kept);
   }

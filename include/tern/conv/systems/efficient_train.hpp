@@ -8,10 +8,10 @@
 ///
 ///     efficient_train(policy, x, out)
 ///
-/// Shapes  x (batch, channels, height, width), out (batch, channels, s, s), s from 1 to the lesser of height and width; f32, rows
-///         contiguous, no gaps between rows and channels. Frequencies -s / 2 to (s - 1) / 2 are kept: of an even s the lowest one has no
-///         counterpart, and half of it is what the real part leaves. The factor keeps the image's mean.
-/// Errors  extents that do not fit, out that is not square, gaps.
+/// Shapes  x (batch, channels, height, width), out (batch, channels, s, s), s from 1 to the lesser of height and width; f32, any strides.
+///         Frequencies -s / 2 to (s - 1) / 2 are kept: of an even s the lowest one has no counterpart, and half of it is what the real
+///         part leaves. The factor keeps the image's mean.
+/// Errors  extents that do not fit, out that is not square.
 /// Memory  scratch from the policy: the spectra of one sample, 4 bytes a number of x and of out, and transforms' tables.
 /// Cost    a real_fft_2d of x and an inverse one of out.
 /// Error   |out - out*|_2 <= efficient_train.error(height, width) |x|_2 s / sqrt(height width), for each channel.
@@ -43,16 +43,6 @@ inline void crop_spectrum(tensor_view<complex_f32 const, 2> const& half, tensor_
     }
 }
 
-/// Fails unless rows and channels follow each other without gaps.
-template <class T>
-TERN_INLINE void expect_images(char const* argument, tensor_view<T, 4> const& x) {
-  expect_rows("efficient_train", argument, x);
-  for (int d = 2; d >= 1; --d)
-    if (index const wanted = d == 2 ? x.extent(3) : x.stride(2) * x.extent(2); x.extent(d) > 1 && x.stride(d) != wanted) [[unlikely]]
-      (message() << "efficient_train: " << argument << ".stride(" << d << ") is " << x.stride(d) << ", expected " << wanted << " (no gaps)")
-          .fail();
-}
-
 }  // namespace TERN_ABI
 }  // namespace detail
 
@@ -72,8 +62,6 @@ inline constexpr struct efficient_train_fn {
     index const channels = x.extent(1), height = x.extent(2), width = x.extent(3), s = out.extent(2);
     detail::expect_equal(op, "out.extent(3)", out.extent(3), "out.extent(2)", s);
     detail::expect(s >= 1 && s <= height && s <= width, op, "out.extent(2)", s, "1 to the lesser of height and width");
-    detail::expect_images("x", x);
-    detail::expect_images("out", out);
     index const large = height * (width / 2 + 1), small = s * (s / 2 + 1);
     workspace::lease const memory(policy.scratch(), static_cast<std::size_t>(channels * (large + small)) * sizeof(complex_f32));
     auto const spectra = tern::view(reinterpret_cast<complex_f32*>(memory.data()), channels, height, width / 2 + 1);

@@ -40,7 +40,7 @@ inline constexpr struct flash_butterfly_fn {
     detail::expect_like(op, "y", y, "u", u);
     detail::expect_rows(op, "u", u);
     detail::expect(u.extent(2) <= b.size(), op, "u.extent(2)", u.extent(2), "at most b.size()");
-    detail::complex_rows(op, "k_f.stride(1)", spectra, u.extent(1), b.size());
+    detail::expect_complex(op, "k_f.extent(0)", "k_f.extent(1)", "k_f.stride(1)", spectra, "u.extent(1)", u.extent(1), b.size());
     index const channels = u.extent(1);
     detail::monarch_stage const& last = b.stage(b.factors() - 1);
     for (index batch = 0; batch < u.extent(0); ++batch)

@@ -170,7 +170,10 @@ inline constexpr struct hyperzzw_local_fn {
   template <detail::depthwise_option<2>... Options>
   void operator()(cpu_policy const& policy, tensor_view<float const, 4> const& z, tensor_view<float const, 3> const& w,
                   tensor_view<float, 4> const& y, Options const&... options) const {
-    detail::expect_extent("hyperzzw_local", "w", w, 0, "z", z, 1);
+    constexpr char const* op = "hyperzzw_local";
+    detail::expect_extent(op, "w", w, 0, "z", z, 1);
+    for (int d = 1; d < 3; ++d) detail::expect(w.extent(d) > 0, op, "an extent of w's kernels", w.extent(d), "at least 1");
+    for (int d = 0; d < 2; ++d) detail::expect_extent(op, "y", y, d, "z", z, d);
     index const batch = z.extent(0), channels = z.extent(1), rows = w.extent(1), columns = w.extent(2);
     if (z.size() == 0) return;
     workspace::lease const memory(policy.scratch(), static_cast<std::size_t>(batch * w.size()) * sizeof(float));
