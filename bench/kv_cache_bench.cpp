@@ -138,7 +138,8 @@ void add_scoring() {
     });
   });
   auto const score = [=]<class T>(std::string const& name, products<T> const& multiply, unit peak) {
-    workload const w{.op = "kv_cache", .name = name + shape_of(tokens), .flops = 4.0 * heads * tokens * double{window} * dim, .peak = peak};
+    workload const w{
+        .op = "kv_cache", .name = name + shape_of(tokens), .flops = 4.0 * heads * tokens * static_cast<double>(window) * dim, .peak = peak};
     w.add("tern", [=](run& r) {
       prompt& p = *one_cache.get("prompt", data);
       auto const q = view(static_cast<float const*>(p.q.data()), heads, tokens, dim).slice(1, tokens - window, tokens);
