@@ -130,7 +130,7 @@ TERN_INLINE void ask_ahead(tower_job& job, tower_sink const& out, tower_source c
   if (out.gate != nullptr) job.later[0] = {out.gate, results};
   if (next.dense != nullptr) job.later[1] = {next.dense + begin, end - begin};
   if (next.gate != nullptr) job.later[2] = {next.gate + begin, end - begin};
-  if (out.dense != nullptr && !out.past) job.later[3] = {out.dense, results, true};
+  if (out.dense != nullptr && !out.past) job.later[3] = {out.dense, results};
 }
 
 /// A block, and whose turn comes next; with a policy, on its threads. h: the filter's spectrum, or its taps.

@@ -36,14 +36,12 @@ class tower_ahead {
   struct row {
     float const* data = nullptr;
     index n = 0;
-    bool written = false;
   };
   TERN_INLINE tower_ahead(float const* first, index window, row const (&later)[most_rows], index tiles)
       : window_(static_cast<std::uintptr_t>(window)) {
     reach(first);
     for (int i = 0; i < most_rows; ++i)
-      later_[i] = {reinterpret_cast<std::uintptr_t>(later[i].data), divide_up(later[i].n, 16 * tiles), divide_up(later[i].n, 16),
-                   later[i].written};
+      later_[i] = {reinterpret_cast<std::uintptr_t>(later[i].data), divide_up(later[i].n, 16 * tiles), divide_up(later[i].n, 16)};
   }
   /// What begins at p is read now.
   TERN_INLINE void reach(float const* p) {
@@ -61,17 +59,13 @@ class tower_ahead {
   }
   TERN_INLINE void ask_later() {
     for (lines& l : later_)
-      for (index i = 0; i < l.each && l.left > 0; ++i, --l.left, l.at += 64) {
-        auto const* const line = reinterpret_cast<void const*>(l.at);
-        l.written ? __builtin_prefetch(line, 1, 2) : __builtin_prefetch(line, 0, 2);
-      }
+      for (index i = 0; i < l.each && l.left > 0; ++i, --l.left, l.at += 64) __builtin_prefetch(reinterpret_cast<void const*>(l.at), 0, 2);
   }
 
  private:
   struct lines {
     std::uintptr_t at = 0;
     index each = 0, left = 0;
-    bool written = false;
   };
   std::uintptr_t window_, at_ = 0, limit_ = 0;
   lines later_[most_rows];
