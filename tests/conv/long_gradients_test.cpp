@@ -11,7 +11,8 @@ namespace tern::test {
 
 TEST_CASE("the gradient of a long convolution's input is the correlation with its filter") {
   for (long_mode mode : {long_mode::causal, long_mode::circular, long_mode::same})
-    for (auto const& [n, taps] : {std::pair<index, index>{1, 1}, {5, 9}, {64, 64}, {200, 5}, {300, 300}, {300, 450}, {1000, 100}, {2048, 2000}}) {
+    for (auto const& [n, taps] :
+         {std::pair<index, index>{1, 1}, {5, 9}, {64, 64}, {200, 5}, {300, 300}, {300, 450}, {1000, 100}, {2048, 2000}}) {
       rng r(21);
       signal<> const dy(r, 2, 2, n), k(r, 1, 2, taps), v(r, 2, 2, n), w(r, 2, 2, n);
       std::vector<float> const d = r.normal(2);
