@@ -219,7 +219,9 @@ inline constexpr struct depthwise_conv_fn {
     p.load_members = &detail::load_members<typename X::value_type>;
     p.load_w = &detail::load_row<typename W::value_type>;
     p.store_y = &detail::store_row<typename Y::value_type>;
-    p.direct = std::is_same_v<typename Y::value_type, float> && p.y.channel == 1 && r.step_count == 0;
+    p.plain_x = std::is_same_v<typename X::value_type, float> && p.x.channel == 1;
+    p.plain_w = std::is_same_v<typename W::value_type, float> && p.w.channel == 1;
+    p.plain_y = std::is_same_v<typename Y::value_type, float> && p.y.channel == 1;
   }
 
   template <int N, class Y>
