@@ -58,6 +58,7 @@ struct depthwise_problem {
   load_members_function load_members = nullptr;
   store_row_function store_y = nullptr;
   bool plain_x = false, plain_w = false, plain_y = false;  // registers of channels lie there as they are
+  bool lines = false;                                      // all elements are floats
   float const* bias = nullptr;
   index bias_stride = 0;
   conv_step steps[most_steps];

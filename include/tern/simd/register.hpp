@@ -165,6 +165,27 @@ TERN_INLINE void store_n(T* p, pack<T> x, index n) {
 #endif
 }
 
+/// Lanes `begin` to end - 1.
+struct lane_range {
+#if defined(TERN_SIMD_AVX512)
+  __mmask16 bits = 0;
+  TERN_INLINE lane_range() = default;
+  TERN_INLINE lane_range(index begin, index end) : bits(static_cast<__mmask16>(first_lanes(end) & ~first_lanes(begin))) {}
+#else
+  index begin = 0, end = 0;
+#endif
+};
+/// p[i] in the lanes of `range`, zero in the others, whose memory is not touched.
+TERN_INLINE pack<float> load_range(float const* p, lane_range range) {
+#if defined(TERN_SIMD_AVX512)
+  return pack<float>(_mm512_maskz_loadu_ps(range.bits, p));
+#else
+  float lane[lanes] = {};
+  for (index i = range.begin; i < range.end; ++i) lane[i] = p[i];
+  return load(lane);
+#endif
+}
+
 /// 0, 1, 2, ...
 template <class T>
 TERN_INLINE pack<T> iota() {
