@@ -49,10 +49,17 @@ TERN_INLINE void add_taps(simd::pack<float> (&acc)[pixels], float const* s, inde
   TERN_UNROLL
   for (index t = 0; t < taps; ++t) k[t] = simd::in_register(simd::load(w + t * w_step));
   TERN_UNROLL
-  for (index i = 0; i < pixels + taps - 1; ++i) {
+  for (index i = 0; i < pixels; ++i) {
     simd::pack<float> const x = simd::in_register(simd::load(s + i * s_step));
     TERN_UNROLL
     for (index t = 0; t < taps; ++t)
+      if (t <= i) acc[i - t] = simd::fma(x, k[t], acc[i - t]);
+  }
+  TERN_UNROLL
+  for (index i = pixels; i < pixels + taps - 1; ++i) {
+    simd::pack<float> const x = simd::in_register(simd::load(s + i * s_step));
+    TERN_UNROLL
+    for (index t = 1; t < taps; ++t)
       if (0 <= i - t && i - t < pixels) acc[i - t] = simd::fma(x, k[t], acc[i - t]);
   }
 }
