@@ -104,6 +104,27 @@ TEST_CASE("depthwise_conv: rows and images too long for one piece", "[conv]") {
   check<true>(image, r);
 }
 
+TEST_CASE("depthwise_conv: 3 x 3 on columns that are neighbors, of every width, with and without zeros around", "[conv]") {
+  rng r(8);
+  for (index n = 1; n < 5 * simd::lanes; n += n < 2 * simd::lanes ? 1 : 5)
+    for (int zeros = 0; zeros < 16; ++zeros) {
+      depthwise_case<2> c;
+      c.s.batch = 2;
+      c.s.channels = 3;
+      c.s.in[1] = 1 + n % 7;
+      c.s.in[2] = n;
+      c.s.kernel[1] = c.s.kernel[2] = 3;
+      c.s.before[1] = zeros & 1;
+      c.s.before[2] = zeros >> 1 & 1;
+      c.after[1] = zeros >> 2 & 1;
+      c.after[2] = zeros >> 3 & 1;
+      for (int d = 1; d < 3; ++d)
+        if (c.s.in[d] + c.s.before[d] + c.after[d] < 3) c.s.in[d] = 3;
+      c.set_outputs();
+      check<true>(c, r);
+    }
+}
+
 TEST_CASE("depthwise_conv: images so large that neighboring channels are loaded together", "[conv]") {
   rng r(7);
   for (index step : {1, 2}) {

@@ -77,6 +77,33 @@ TEST_CASE("depthwise_conv: a bias comes first, functions and residuals in their 
         "depthwise_conv: the number of functions and residuals is 5, expected at most 4");
 }
 
+TEST_CASE("depthwise_conv: channels first are finished as channels last are", "[conv]") {
+  fixture f;
+  auto const other = f.r.normal(static_cast<index>(f.x.size()));
+  image const residue(const_cast<float*>(other.data()), shape{f.n, f.h, f.v, f.c});
+  depthwise_conv(cpu, f.xs, f.ws, f.ys, same_padding{}, bias{f.b}, act::relu{}, residual{residue});
+  std::vector<float> x(f.x.size()), y(other.size(), NAN), w(f.w.size());
+  image const xs(x.data(), shape{f.n, f.c, f.h, f.v}), ys(y.data(), shape{f.n, f.c, f.h, f.v});
+  kernel const ws(w.data(), shape{f.c, index{3}, index{3}});
+  for (index c = 0; c < f.c; ++c) {
+    for (index h = 0; h < 3; ++h)
+      for (index v = 0; v < 3; ++v) ws(c, h, v) = f.ws(h, v, c);
+    for (index n = 0; n < f.n; ++n)
+      for (index h = 0; h < f.h; ++h)
+        for (index v = 0; v < f.v; ++v) {
+          xs(n, c, h, v) = f.xs(n, h, v, c);
+          ys(n, c, h, v) = residue(n, h, v, c);  // a residual that is y itself
+        }
+  }
+  depthwise_conv(cpu, xs, ws, ys, channels_first{}, same_padding{}, bias{f.b}, act::relu{}, residual{ys});
+  index wrong = 0;
+  for (index n = 0; n < f.n; ++n)
+    for (index c = 0; c < f.c; ++c)
+      for (index h = 0; h < f.h; ++h)
+        for (index v = 0; v < f.v; ++v) wrong += !(std::abs(ys(n, c, h, v) - f.ys(n, h, v, c)) <= 1e-5f);
+  CHECK(wrong == 0);
+}
+
 TEST_CASE("depthwise_conv: per-sample kernels, and a sample does not depend on its batch", "[conv]") {
   fixture f;
   auto const together = f.plain();

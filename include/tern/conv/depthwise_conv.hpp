@@ -32,6 +32,7 @@
 
 #include <tern/conv/conv_options.hpp>
 #include <tern/conv/depthwise_engine.hpp>
+#include <tern/conv/depthwise_planes.hpp>
 #include <tern/conv/own_memory.hpp>
 #include <tern/conv/register_function.hpp>
 #include <tern/core/tensor_view.hpp>
@@ -142,11 +143,13 @@ inline constexpr struct depthwise_conv_fn {
 
   template <tensor_like X, tensor_like W, tensor_like Y, class... Options>
   void operator()(cpu_policy const& policy, X&& x, W&& w, Y&& y, Options const&... options) const {
-    detail::run_depthwise(policy, problem(tern::view(x), tern::view(w), tern::view(y), options...));
+    detail::depthwise_problem const p = problem(tern::view(x), tern::view(w), tern::view(y), options...);
+    detail::has_planes(p) ? detail::run_planes(policy, p) : detail::run_depthwise(policy, p);
   }
   template <tensor_like X, tensor_like W, tensor_like Y, class... Options>
   std::size_t workspace_size(cpu_policy const& policy, X&& x, W&& w, Y&& y, Options const&... options) const {
-    return detail::depthwise_bytes(policy, problem(tern::view(x), tern::view(w), tern::view(y), options...));
+    detail::depthwise_problem const p = problem(tern::view(x), tern::view(w), tern::view(y), options...);
+    return detail::has_planes(p) ? detail::planes_bytes(policy, p) : detail::depthwise_bytes(policy, p);
   }
 
  private:
@@ -219,7 +222,11 @@ inline constexpr struct depthwise_conv_fn {
     p.load_members = &detail::load_members<typename X::value_type>;
     p.load_w = &detail::load_row<typename W::value_type>;
     p.store_y = &detail::store_row<typename Y::value_type>;
-    p.direct = std::is_same_v<typename Y::value_type, float> && p.y.channel == 1 && r.step_count == 0;
+    p.plain_x = std::is_same_v<typename X::value_type, float> && p.x.channel == 1;
+    p.plain_w = std::is_same_v<typename W::value_type, float> && p.w.channel == 1;
+    p.lines = std::is_same_v<typename X::value_type, float> && std::is_same_v<typename W::value_type, float> &&
+              std::is_same_v<typename Y::value_type, float>;
+    p.plain_y = std::is_same_v<typename Y::value_type, float> && p.y.channel == 1;
   }
 
   template <int N, class Y>

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 /// @file conv/depthwise_engine.hpp
-/// Runs a depthwise convolution block by block: its signal and its taps are copied to where lanes are channels and zeros surround the
-/// input, each row of outputs is summed up by depthwise_kernel.hpp, finished, and written. The copies cost one pass for each `kernel`
-/// rows of multiply-adds, and make one loop of all layouts, strides and types.
+/// Runs a depthwise convolution block by block: each row of outputs is summed up by depthwise_kernel.hpp, finished, and written. Signals
+/// and taps are read where they lie or copied to where lanes are channels, which is one pass for each `kernel` rows of multiply-adds and
+/// makes one loop of all layouts, strides and types.
 
 #include <tern/conv/depthwise_problem.hpp>
 #include <tern/core/parallel_for.hpp>
@@ -57,13 +57,14 @@ class depthwise_block {
         signal_(reinterpret_cast<float*>(memory)),
         taps_(reinterpret_cast<float*>(memory + plan.signal_bytes)),
         row_(reinterpret_cast<float*>(memory + plan.signal_bytes + plan.taps_bytes)),
-        added_(row_ + plan.width * simd::lanes),
-        pairs_(reinterpret_cast<depthwise_pair*>(memory + plan.signal_bytes + plan.taps_bytes + plan.out_bytes)) {}
+        added_(row_ + plan.rows * plan.width * simd::lanes),
+        rows_(reinterpret_cast<depthwise_rows*>(memory + plan.signal_bytes + plan.taps_bytes + plan.out_bytes)) {}
 
   void run(index item) {
     place(item);
+    set_steps();
     for (index g = 0; g < members_; ++g) load_taps(g);
-    zero_borders();
+    if (!clipped() && !signal_in_place_) zero_borders();
     for (index d = 0; d < size_[0]; ++d) {
       loaded_ = start_ = 0;
       for (index h = 0; h < size_[1]; ++h) sum_rows(origin_[0] + d, origin_[1] + h);
@@ -73,11 +74,12 @@ class depthwise_block {
  private:
   /// Which part of the problem this is.
   void place(index item) {
-    index const teams = divide_up(plan_.groups, plan_.team);
-    channel_ = item % teams * plan_.team * simd::lanes;  // channels of one place after each other: they are neighbors in memory
-    channels_ = least(plan_.team * simd::lanes, p_.channels - channel_);
+    // Channels of one place after each other: they are neighbors in memory.
+    index const all = p_.channels, together = plan_.signal_in_place ? all - all % simd::lanes : all;
+    channel_ = least(item % plan_.teams * plan_.team * simd::lanes, together);
+    channels_ = channel_ < together ? least(plan_.team * simd::lanes, together - channel_) : all - channel_;
     members_ = divide_up(channels_, simd::lanes);
-    item /= teams;
+    item /= plan_.teams;
     for (int d = 2; d >= 0; --d) {
       origin_[d] = item % plan_.blocks[d] * plan_.out[d];
       size_[d] = least(plan_.out[d], p_.axis[d].out - origin_[d]);
@@ -90,7 +92,25 @@ class depthwise_block {
     end_ = least(columns, a.in - first);
     if (end_ < begin_) end_ = begin_;
     first_ = first + begin_;
+    bool const whole = channels_ % simd::lanes == 0;
+    signal_in_place_ = plan_.signal_in_place && whole;
+    taps_in_place_ = plan_.taps_in_place && whole;
   }
+
+  /// What all sums of the block share.
+  void set_steps() {
+    conv_axis const &height = p_.axis[1], &width = p_.axis[2];
+    sum_.steps.signal_row = signal_in_place_ ? p_.x.at[1] * height.dilation : height.dilation * row_size();
+    sum_.steps.signal = signal_in_place_ ? p_.x.at[2] : simd::lanes;
+    sum_.steps.taps_row = taps_in_place_ ? p_.w.at[1] : width.kernel * simd::lanes;
+    sum_.steps.taps = taps_in_place_ ? p_.w.at[2] : simd::lanes;
+    sum_.rows = rows_;
+    sum_.next_signal = signal_in_place_ ? simd::lanes : signal_size();
+    sum_.next_taps = taps_in_place_ ? simd::lanes : taps_size();
+  }
+
+  /// Whether columns follow each other: those of the border are left out then, and need no place.
+  bool clipped() const { return p_.axis[2].stride == 1 && p_.axis[2].dilation == 1; }
 
   /// The channels of a member.
   index channel_of(index g) const { return channel_ + g * simd::lanes; }
@@ -100,15 +120,18 @@ class depthwise_block {
   index signal_size() const { return p_.axis[0].kernel * plane_size(); }
 
   void load_taps(index g) {
+    float* const bias = taps_ + (g + 1) * taps_size() - simd::lanes;
+    for (index l = 0; l < simd::lanes; ++l)
+      bias[l] = p_.bias != nullptr && l < channels_of(g) ? p_.bias[(channel_of(g) + l) * p_.bias_stride] : 0.f;
+    if (taps_in_place_) return;
     index const kh = p_.axis[1].kernel, kw = p_.axis[2].kernel;
     index const from = batch_ * p_.w.batch + channel_of(g) * p_.w.channel, channels = channels_of(g);
     float* const taps = taps_ + g * taps_size();
     // A kernel that is larger than the image has taps that no output of the block sees.
     conv_axis const& height = p_.axis[1];
     index const top = height.first_tap(origin_[1] + size_[1] - 1), bottom = height.end_tap(origin_[1]);
-    bool const ordered = tables_.tap_place == nullptr && p_.axis[2].dilation == 1;
-    index const left = ordered && begin_ >= size_[2] ? begin_ - size_[2] + 1 : 0, right = ordered ? least(kw, end_) : kw;
-    bool const whole = ordered && left == 0 && right == kw && p_.w.at[1] == kw * p_.w.at[2];
+    index const left = clipped() && begin_ >= size_[2] ? begin_ - size_[2] + 1 : 0, right = clipped() ? least(kw, end_) : kw;
+    bool const whole = clipped() && left == 0 && right == kw && p_.w.at[1] == kw * p_.w.at[2];
     for (index d = 0; d < p_.axis[0].kernel; ++d) {
       index const plane = from + d * p_.w.at[0] + left * p_.w.at[2];
       float* const to = taps + (d * kh * kw + left) * simd::lanes;
@@ -117,9 +140,6 @@ class depthwise_block {
         p_.load_w(p_.w.point(plane + h * p_.w.at[1]), {p_.w.channel, p_.w.at[2], channels, step * (right - left)},
                   to + h * kw * simd::lanes, tables_.tap_place);
     }
-    float* const bias = taps + taps_size() - simd::lanes;
-    for (index l = 0; l < simd::lanes; ++l)
-      bias[l] = p_.bias != nullptr && l < channels ? p_.bias[(channel_of(g) + l) * p_.bias_stride] : 0.f;
   }
 
   /// Floats from a row of the signal to the next, and from a plane to the next.
@@ -131,12 +151,11 @@ class depthwise_block {
     return p_.x.point(batch_ * p_.x.batch + channel_ * p_.x.channel + d * p_.x.at[0] + h * p_.x.at[1] + first_ * p_.x.at[2]);
   }
 
-  /// Row h of plane d of the input, where zeros surround it already.
+  /// Row h of plane d of the input; where columns do not follow each other, zeros surround it already.
   void load_signal(float* to, index d, index h) const {
     channel_row const row{p_.x.channel, p_.x.at[2], channels_, end_ - begin_};
-    bool const ordered = tables_.column_place == nullptr;
-    float* const first = ordered ? to + begin_ * simd::lanes : to;
-    index const* const place = ordered ? nullptr : tables_.column_place + begin_;
+    index const* const place = tables_.column_place == nullptr ? nullptr : tables_.column_place + begin_;
+    float* const first = clipped() || place != nullptr ? to : to + begin_ * simd::lanes;
     if (plan_.team == 1)
       p_.load_x(input_row(d, h), row, first, place);
     else
@@ -155,78 +174,115 @@ class depthwise_block {
     for (index c = begin; c < end; ++c) simd::store(to + c * simd::lanes, simd::pack<float>(0.f));
   }
 
-  /// The outputs (d, h, all columns of the block).
+  /// The outputs (d, h, all columns of the block): where the signal is copied member by member, otherwise in the order of its memory.
   void sum_rows(index d, index h) {
-    index const count = pair_rows(d, h);
-    for (index g = 0; g < members_; ++g) {
-      sum_row(d, h, g, count);
-      for (index i = 0; i < count; ++i) {
-        pairs_[i].signal += signal_size();
-        pairs_[i].taps += taps_size();
-      }
+    sum_.rows_end = rows_ + (signal_in_place_ ? list_rows(d, h) : load_rows(d, h));
+    bool const together = signal_in_place_ && p_.axis[2].kernel <= depthwise_taps_most;
+    index const step = signal_in_place_ ? depthwise_pixels_most : size_[2];
+    sum_.members = together ? members_ : 1;
+    for (index c = 0; c < size_[2]; c += step)
+      for (index g = 0; g < members_; g += sum_.members) sum_row(d, h, g, c, least(step, size_[2] - c));
+  }
+  /// Columns `begin` to begin + columns - 1 of some members.
+  void sum_row(index d, index h, index g, index begin, index columns) {
+    index const v = origin_[2] + begin, to = batch_ * p_.y.batch + channel_of(g) * p_.y.channel + d * p_.y.at[0] + h * p_.y.at[1];
+    index const y = to + v * p_.y.at[2];
+    bool const direct = p_.plain_y && p_.step_count == 0 && channels_of(g) == simd::lanes;
+    sum_.next_out = direct ? simd::lanes : plan_.width * simd::lanes;
+    sum_tiles(g, begin, begin + columns, direct ? static_cast<float*>(p_.y.point(y)) : row_, direct ? p_.y.at[2] : simd::lanes);
+    if (direct) return;
+    for (index m = 0; m < sum_.members; ++m) {
+      float* const row = row_ + m * sum_.next_out;
+      finish(row, d, h, g + m, v, columns);
+      p_.store_y(p_.y.point(y + m * simd::lanes * p_.y.channel), {p_.y.channel, p_.y.at[2], channels_of(g + m), columns}, row);
     }
   }
-  void sum_row(index d, index h, index g, index count) {
-    depthwise_tile t{};
-    t.pairs = pairs_;
-    t.pair_count = count;
-    t.bias = taps_ + (g + 1) * taps_size() - simd::lanes;
-    index const to = batch_ * p_.y.batch + channel_of(g) * p_.y.channel + d * p_.y.at[0] + h * p_.y.at[1] + origin_[2] * p_.y.at[2];
-    bool const direct = p_.direct && channels_of(g) == simd::lanes;
-    t.out = direct ? static_cast<float*>(p_.y.point(to)) : row_;
-    t.out_step = direct ? p_.y.at[2] : simd::lanes;
-    sum_tiles(t);
-    if (direct) return;
-    finish(d, h, g);
-    p_.store_y(p_.y.point(to), {p_.y.channel, p_.y.at[2], channels_of(g), size_[2]}, row_);
-  }
 
-  /// The rows that outputs (d, h) see, loaded, and their taps.
-  index pair_rows(index d, index h) {
+  /// The rows that outputs (d, h) see, where they lie, and their taps.
+  index list_rows(index d, index h) {
+    conv_axis const &depth = p_.axis[0], &height = p_.axis[1];
+    index const first = height.first_tap(h), end = height.end_tap(h);
+    index count = 0;
+    if (first >= end) return count;
+    for (index plane = depth.first_tap(d); plane < depth.end_tap(d); ++plane)
+      rows_[count++] = {static_cast<float const*>(input_row(depth.input(d, plane), height.input(h, first))), taps_row(plane, first),
+                        end - first};
+    return count;
+  }
+  /// The same rows in the ring.
+  index load_rows(index d, index h) {
     conv_axis const &depth = p_.axis[0], &height = p_.axis[1];
     index const all = height.input(h, 0), window = (height.kernel - 1) * height.dilation + 1;
     index const top = all > 0 ? all : 0, from = top > loaded_ ? top : loaded_, to = least(height.in, all + window);
     if (top - start_ >= plan_.ring) start_ = top - top % plan_.ring;
-    index const first = height.first_tap(h), end = height.end_tap(h), taps_row = p_.axis[2].kernel * simd::lanes;
-    index const step = height.dilation * row_size();
+    index const first = height.first_tap(h), end = height.end_tap(h);
     index count = 0;
     for (index plane = depth.first_tap(d); plane < depth.end_tap(d); ++plane) {
       float* const rows = signal_ + plane * plane_size();
       for (index i = from; i < to; ++i) load_signal(rows + slot(i) * row_size(), depth.input(d, plane), i);
       if (first >= end) continue;
-      float const* row = rows + slot(height.input(h, first)) * row_size();
-      float const* taps = taps_ + (plane * height.kernel + first) * taps_row;
-      for (index tap = first; tap < end; ++tap, row += step, taps += taps_row) {
-        if (row >= rows + plane_size()) row -= plane_size();
-        pairs_[count++] = {row, taps};
-      }
+      index const at = slot(height.input(h, first)), before = least(end - first, divide_up(plan_.ring - at, height.dilation));
+      rows_[count++] = {rows + at * row_size(), taps_row(plane, first), before};
+      if (before == end - first) continue;
+      rows_[count++] = {rows + (at + before * height.dilation - plan_.ring) * row_size(), taps_row(plane, first + before),
+                        end - first - before};
     }
     if (to > loaded_) loaded_ = to;
     bool const ahead = p_.x.channel == 1 && plan_.team == 1 && loaded_ < height.in && depth.kernel == 1;
     next_ = ahead ? static_cast<char const*>(input_row(depth.input(d, 0), loaded_)) : nullptr;
     return count;
   }
+  float const* taps_row(index plane, index tap) const {
+    if (!taps_in_place_) return taps_ + (plane * p_.axis[1].kernel + tap) * sum_.steps.taps_row;
+    return static_cast<float const*>(p_.w.point(batch_ * p_.w.batch + channel_ + plane * p_.w.at[0] + tap * p_.w.at[1]));
+  }
 
-  void sum_tiles(depthwise_tile& t) {
-    conv_axis const& a = p_.axis[2];
-    bool const clipped = a.stride == 1 && a.dilation == 1;
-    t.begin = clipped ? begin_ : 0;
-    t.end = clipped ? end_ : plan_.row;
-    for (t.column = 0; t.column < size_[2];) {
-      index const width = depthwise_width(size_[2] - t.column);
-      t.pixels = least(width, size_[2] - t.column);
-      depthwise_run some{0, 0, a.kernel};
-      if (clipped) {  // taps that meet zeros alone are left out
-        index const skipped = begin_ - t.column - t.pixels + 1;
+  void sum_tiles(index g, index begin, index end, float* out, index out_step) {
+    index const taps = p_.axis[2].kernel;
+    for (index column = begin; column < end;) {
+      index const width = depthwise_width(end - column), pixels = least(width, end - column);
+      depthwise_run some{0, 0, taps};
+      if (clipped()) {  // taps that meet zeros alone are left out, but for one
+        index const skipped = least(taps - 1, begin_ - column - pixels + 1);
         some.column = some.tap = skipped > 0 ? skipped : 0;
-        some.count = least(a.kernel, end_ - t.column) - some.tap;
+        index const seen = least(taps, end_ - column) - some.tap;
+        some.count = seen > 1 ? seen : 1;
       }
-      t.runs = clipped ? &some : tables_.runs;
-      t.run_count = clipped ? (some.count > 0 ? 1 : 0) : tables_.run_count;
-      fetch(t.column, t.column + width);
-      depthwise_pixels(t, width);
-      t.out += width * t.out_step;
-      t.column += width;
+      if (!signal_in_place_) fetch(column, column + width);
+      sum_.from = taps_ + (g + 1) * taps_size() - simd::lanes;
+      sum_.from_step = 0;
+      sum_.next_from = taps_size();
+      depthwise_run const* const runs = clipped() ? &some : tables_.runs;
+      index const count = clipped() ? 1 : tables_.run_count;
+      for (index r = 0; r < count; ++r) {
+        bool const last = r == count - 1;
+        sum_run(g, column, width, runs[r], last ? out : sums_, last ? out_step : simd::lanes, last ? pixels : width);
+      }
+      out += width * out_step;
+      column += width;
+    }
+  }
+  /// A few taps of the run after the other: sums wait in memory meanwhile.
+  void sum_run(index g, index column, index width, depthwise_run const& run, float* out, index out_step, index pixels) {
+    constexpr index most = depthwise_taps_most;
+    index const first = clipped() ? begin_ : 0, start = first, stop = clipped() ? end_ : plan_.row;
+    for (index done = 0; done < run.count;) {
+      index const left = run.count - done;
+      index const taps = left <= most ? left : left >= 2 * most ? most : (left + 1) / 2;  // not few at the end
+      index const at = column + run.column + done;
+      sum_.signal_at = g * sum_.next_signal + (at - first) * sum_.steps.signal;
+      sum_.taps_at = g * sum_.next_taps + (run.tap + done) * sum_.steps.taps;
+      sum_.begin = start - at;
+      sum_.end = stop - at;
+      bool const last = taps == left;
+      sum_.out = last ? out : sums_;
+      sum_.out_step = last ? out_step : simd::lanes;
+      sum_.pixels = last ? pixels : width;
+      bool const ends = sum_.begin <= most && sum_.end >= width + taps - 1 - most;
+      depthwise_function_of(width, taps, ends)(sum_);
+      sum_.from = sums_;
+      sum_.from_step = simd::lanes;
+      done += taps;
     }
   }
 
@@ -237,19 +293,19 @@ class depthwise_block {
     for (index c = begin; c < least(end, end_ - begin_); ++c) __builtin_prefetch(next_ + c * step, 0, 3);
   }
 
-  /// What follows the sums, on a row that is not in y yet.
-  void finish(index d, index h, index g) {
+  /// What follows the sums of columns v to v + columns - 1, which are not in y yet.
+  void finish(float* row, index d, index h, index g, index v, index columns) {
     for (int s = 0; s < p_.step_count; ++s) {
       conv_step const& step = p_.steps[s];
-      index const n = size_[2] * simd::lanes;
+      index const n = columns * simd::lanes;
       if (step.apply != nullptr) {
-        step.apply(step.object, row_, n);
+        step.apply(step.object, row, n);
         continue;
       }
       conv_tensor<void const*> const& r = step.added;
-      index const at = batch_ * r.batch + channel_of(g) * r.channel + d * r.at[0] + h * r.at[1] + origin_[2] * r.at[2];
-      step.load(r.point(at), {r.channel, r.at[2], channels_of(g), size_[2]}, added_, nullptr);
-      for (index i = 0; i < n; i += simd::lanes) simd::store(row_ + i, simd::load(row_ + i) + simd::load(added_ + i));
+      index const at = batch_ * r.batch + channel_of(g) * r.channel + d * r.at[0] + h * r.at[1] + v * r.at[2];
+      step.load(r.point(at), {r.channel, r.at[2], channels_of(g), columns}, added_, nullptr);
+      for (index i = 0; i < n; i += simd::lanes) simd::store(row + i, simd::load(row + i) + simd::load(added_ + i));
     }
   }
 
@@ -257,7 +313,10 @@ class depthwise_block {
   depthwise_plan const& plan_;
   depthwise_tables const& tables_;
   float *signal_, *taps_, *row_, *added_;
-  depthwise_pair* pairs_;
+  depthwise_rows* rows_;
+  depthwise_sum sum_{};
+  alignas(64) float sums_[depthwise_pixels_most * simd::lanes];
+  bool signal_in_place_ = false, taps_in_place_ = false;
   index origin_[3] = {}, size_[3] = {};    // of outputs
   index begin_ = 0, end_ = 0, first_ = 0;  // columns of the signal that are not zeros around it; the first one's in the input
   index start_ = 0;                        // a multiple of the ring: see slot()

@@ -2,17 +2,15 @@
 #pragma once
 /// @file conv/depthwise_kernel.hpp
 /// The loop of depthwise convolution. Lanes are channels; a row of neighboring outputs stays in registers while all taps pass by. What
-/// reaches it are rows of registers, zeros included: `signal` (columns, lanes) and `taps` (taps, lanes).
+/// reaches it are rows of registers: `signal` (columns, lanes) and `taps` (taps, lanes), where they lie or copies.
 ///
-///     out[p] = bias + sum over pairs of rows, over t of signal[p + t] taps[t]
+///     out[p] = bias + sum over rows, over t of signal[p + t] taps[t]
 ///
 /// A few taps are held at a time, and each register of the signal serves all of them: (pixels + 2 taps - 1) loads for pixels taps
 /// multiply-adds, where one tap at a time would wait for the loads.
 
 #include <tern/core/rounding.hpp>
 #include <tern/simd/pack.hpp>
-
-#include <cstdint>
 
 namespace tern::detail {
 inline namespace TERN_ABI {
@@ -25,24 +23,16 @@ struct depthwise_run {
   index count;
 };
 
-/// A row of the signal and the taps that it meets.
-struct depthwise_pair {
+/// Rows of the signal and those of taps that they meet, both at even distances.
+struct depthwise_rows {
   float const* signal;
   float const* taps;
+  index count;
 };
 
-/// Neighboring outputs, and what they are the sum of: over runs, over pairs.
-struct depthwise_tile {
-  depthwise_pair const* pairs;
-  index pair_count;
-  depthwise_run const* runs;
-  index run_count;
-  index column;       // where the first output's run starts, beside the run's own column
-  index begin, end;   // columns that are not zeros of the border
-  float const* bias;  // (lanes)
-  float* out;
-  index out_step;  // floats from one pixel to the next
-  index pixels;    // that are stored
+/// Floats from a row to the next, and from a column or a tap to the next.
+struct depthwise_steps {
+  index signal_row, taps_row, signal, taps;
 };
 
 /// The most outputs, and taps beside them, that fit into registers.
@@ -52,18 +42,14 @@ inline constexpr index depthwise_pixels_most = 14, depthwise_taps_most = 7;
 inline constexpr index depthwise_pixels_most = 10, depthwise_taps_most = 4;
 #endif
 
-/// acc[p] += sum over t of s[p + t] w[t], t ascending for each p; rows of s and w lie so many floats apart. Where that is asked for,
-/// rows of s are left out whose bit in `real` is not set: zeros.
-template <index pixels, index taps, bool some = false>
-TERN_INLINE void add_taps(simd::pack<float> (&acc)[pixels], float const* s, index s_step, float const* w, index w_step,
-                          std::uint32_t real = 0) {
+/// acc[p] += sum over t of s[p + t] w[t], t ascending for each p; rows of s and w lie so many floats apart.
+template <index pixels, index taps>
+TERN_INLINE void add_taps(simd::pack<float> (&acc)[pixels], float const* s, index s_step, float const* w, index w_step) {
   simd::pack<float> k[taps];
   TERN_UNROLL
   for (index t = 0; t < taps; ++t) k[t] = simd::in_register(simd::load(w + t * w_step));
   TERN_UNROLL
   for (index i = 0; i < pixels; ++i) {
-    if constexpr (some)
-      if ((real >> i & 1u) == 0) continue;
     simd::pack<float> const x = simd::in_register(simd::load(s + i * s_step));
     TERN_UNROLL
     for (index t = 0; t < taps; ++t)
@@ -71,8 +57,6 @@ TERN_INLINE void add_taps(simd::pack<float> (&acc)[pixels], float const* s, inde
   }
   TERN_UNROLL
   for (index i = pixels; i < pixels + taps - 1; ++i) {
-    if constexpr (some)
-      if ((real >> i & 1u) == 0) continue;
     simd::pack<float> const x = simd::in_register(simd::load(s + i * s_step));
     TERN_UNROLL
     for (index t = 1; t < taps; ++t)
@@ -80,60 +64,73 @@ TERN_INLINE void add_taps(simd::pack<float> (&acc)[pixels], float const* s, inde
   }
 }
 
-/// The same for 1 to depthwise_taps_most taps; if some columns are left out, for no less than half as many.
-template <index pixels, bool some, index most = depthwise_taps_most>
-TERN_INLINE void add_some_taps(simd::pack<float> (&acc)[pixels], float const* s, float const* w, index taps, std::uint32_t real) {
-  if constexpr (most > (some ? (depthwise_taps_most + 1) / 2 : 1))
-    if (taps < most) return add_some_taps<pixels, some, most - 1>(acc, s, w, taps, real);
-  add_taps<pixels, most, some>(acc, s, simd::lanes, w, simd::lanes, real);
-}
+/// Neighboring outputs and a few taps, of registers of channels at even distances: out[p] = from[p] + sum over rows, over t of signal[p +
+/// t] taps[t]. Columns before `begin` and from `end` on, counted from the first, are zeros that are left out.
+struct depthwise_sum {
+  depthwise_rows const* rows;
+  depthwise_rows const* rows_end;
+  depthwise_steps steps;
+  index signal_at, taps_at;  // floats from what `rows` point to to the first column and tap
+  index begin, end;
+  float const* from;
+  index from_step;
+  float* out;
+  index out_step;
+  index pixels;  // that are stored
+  index members;
+  index next_signal, next_taps, next_from, next_out;  // floats from a register of channels to the next
+};
 
-/// Bits begin to end - 1, of the 32 that there are.
-TERN_INLINE std::uint32_t bits_between(index begin, index end) {
-  auto const below = [](index n) { return n <= 0 ? 0u : n >= 32 ? ~0u : (1u << n) - 1; };
-  return below(end) & ~below(begin);
-}
+/// Which columns may be zeros: `taps_most` at either end, or any.
+enum class depthwise_zeros { ends, any };
 
-/// acc[p] += sum over pairs, over the run's taps t of signal[column + p + t] taps[t]
-template <index pixels, bool some>
-TERN_INLINE void add_run(simd::pack<float> (&acc)[pixels], depthwise_tile const& tile, depthwise_run const& run) {
-  constexpr index most = depthwise_taps_most;
-  index const column = tile.column + run.column;
-  for (index i = 0; i < tile.pair_count; ++i) {
-    float const* s = tile.pairs[i].signal + column * simd::lanes;
-    float const* w = tile.pairs[i].taps + run.tap * simd::lanes;
-    index at = column;
-    for (index left = run.count; left > 0;) {
-      index const taps = left <= most ? left : left >= 2 * most ? most : (left + 1) / 2;  // not few at the end
-      add_some_taps<pixels, some>(acc, s, w, taps, some ? bits_between(tile.begin - at, tile.end - at) : 0);
-      s += taps * simd::lanes;
-      w += taps * simd::lanes;
-      at += taps;
-      left -= taps;
+template <index pixels, index taps, depthwise_zeros zeros>
+inline void depthwise_sums(depthwise_sum const& c) noexcept {
+  constexpr index columns = pixels + taps - 1, most = depthwise_taps_most;
+  constexpr bool any = zeros == depthwise_zeros::any;
+  index const begin = c.begin, end = c.end;
+  index signal_at = c.signal_at, taps_at = c.taps_at;
+  float const* from = c.from;
+  float* out = c.out;
+  for (index m = c.members; m > 0; --m) {
+    simd::pack<float> acc[pixels];
+    TERN_UNROLL
+    for (index p = 0; p < pixels; ++p) acc[p] = simd::load(from + p * c.from_step);
+    auto const add_row = [&](float const* s, float const* w) TERN_LAMBDA {
+      simd::pack<float> k[taps];
+      TERN_UNROLL
+      for (index t = 0; t < taps; ++t, w = simd::stepped(w, c.steps.taps)) k[t] = simd::in_register(simd::load(w));
+      auto const add_column = [&](index v) TERN_LAMBDA {
+        float const* const at = s;
+        s = simd::stepped(s, c.steps.signal);
+        if ((any || v < most) && v < begin) return;
+        if ((any || v >= columns - most) && v >= end) return;
+        simd::pack<float> const x = simd::in_register(simd::load(at));
+        TERN_UNROLL
+        for (index t = 0; t < taps; ++t)
+          if (0 <= v - t && v - t < pixels) acc[v - t] = simd::fma(x, k[t], acc[v - t]);
+      };
+      TERN_UNROLL
+      for (index v = 0; v < pixels; ++v) add_column(v);
+      TERN_UNROLL
+      for (index v = pixels; v < columns; ++v) add_column(v);
+    };
+    for (depthwise_rows const* r = c.rows; r != c.rows_end; ++r) {
+      float const *s = r->signal + signal_at, *w = r->taps + taps_at;
+      for (index i = r->count; i > 0; --i, s += c.steps.signal_row, w += c.steps.taps_row) add_row(s, w);
     }
-  }
-}
-
-template <index pixels>
-inline void depthwise_pixels(depthwise_tile const& t) noexcept {
-  simd::pack<float> acc[pixels];
-  TERN_UNROLL
-  for (index p = 0; p < pixels; ++p) acc[p] = simd::load(t.bias);
-  for (index r = 0; r < t.run_count; ++r) {
-    index const from = t.column + t.runs[r].column, count = t.runs[r].count;
-    bool const zeros = from < t.begin || from + count + pixels - 1 > t.end;
-    if (zeros && count > depthwise_taps_most)  // few taps waste less on zeros than it costs to look
-      add_run<pixels, true>(acc, t, t.runs[r]);
-    else
-      add_run<pixels, false>(acc, t, t.runs[r]);
-  }
-  if (t.pixels == pixels) {
-    TERN_UNROLL
-    for (index p = 0; p < pixels; ++p) simd::store(t.out + p * t.out_step, acc[p]);
-  } else {
-    TERN_UNROLL
-    for (index p = 0; p < pixels; ++p)
-      if (p < t.pixels) simd::store(t.out + p * t.out_step, acc[p]);
+    if (c.pixels == pixels) {
+      TERN_UNROLL
+      for (index p = 0; p < pixels; ++p) simd::store(out + p * c.out_step, acc[p]);
+    } else {
+      TERN_UNROLL
+      for (index p = 0; p < pixels; ++p)
+        if (p < c.pixels) simd::store(out + p * c.out_step, acc[p]);
+    }
+    signal_at += c.next_signal;
+    taps_at += c.next_taps;
+    from += c.next_from;
+    out += c.next_out;
   }
 }
 
@@ -145,13 +142,25 @@ TERN_INLINE index depthwise_width(index left) {
   return even > 10 ? depthwise_pixels_most : even > 7 ? 10 : even > 4 ? 7 : even > 1 ? 4 : 1;
 }
 
-inline void depthwise_pixels(depthwise_tile const& t, index width) noexcept {
-  if (width == 1) return depthwise_pixels<1>(t);
-  if (width == 4) return depthwise_pixels<4>(t);
-  if (width == 7) return depthwise_pixels<7>(t);
+using depthwise_function = void (*)(depthwise_sum const&) noexcept;
+template <index pixels, depthwise_zeros zeros, index... taps>
+TERN_INLINE depthwise_function depthwise_function_of(index count, std::integer_sequence<index, taps...>) {
+  static constexpr depthwise_function of[] = {&depthwise_sums<pixels, taps + 1, zeros>...};
+  return of[count - 1];
+}
+template <index pixels>
+TERN_INLINE depthwise_function depthwise_function_of(index count, bool ends) {
+  constexpr std::make_integer_sequence<index, depthwise_taps_most> taps;
+  return ends ? depthwise_function_of<pixels, depthwise_zeros::ends>(count, taps)
+              : depthwise_function_of<pixels, depthwise_zeros::any>(count, taps);
+}
+inline depthwise_function depthwise_function_of(index width, index taps, bool ends) noexcept {
+  if (width == 1) return depthwise_function_of<1>(taps, ends);
+  if (width == 4) return depthwise_function_of<4>(taps, ends);
+  if (width == 7) return depthwise_function_of<7>(taps, ends);
   if constexpr (depthwise_pixels_most > 10)
-    if (width == depthwise_pixels_most) return depthwise_pixels<depthwise_pixels_most>(t);
-  depthwise_pixels<10>(t);
+    if (width == depthwise_pixels_most) return depthwise_function_of<depthwise_pixels_most>(taps, ends);
+  return depthwise_function_of<10>(taps, ends);
 }
 
 }  // namespace TERN_ABI

@@ -57,7 +57,8 @@ struct depthwise_problem {
   load_row_function load_x = nullptr, load_w = nullptr;
   load_members_function load_members = nullptr;
   store_row_function store_y = nullptr;
-  bool direct = false;  // y takes registers as they are
+  bool plain_x = false, plain_w = false, plain_y = false;  // registers of channels lie there as they are
+  bool lines = false;                                      // all elements are floats
   float const* bias = nullptr;
   index bias_stride = 0;
   conv_step steps[most_steps];
@@ -71,17 +72,23 @@ struct depthwise_plan {
   index out[3], blocks[3];
   index groups;  // of channels
   index team;    // of groups
+  index teams;
+  index rows;                           // of outputs that wait for what follows the sums
+  bool signal_in_place, taps_in_place;  // are read where they lie, but for channels that fill no register
   index items;
   index ring;        // rows of a plane that are held
   index phase;       // columns of a signal's row that are `stride` inputs apart lie side by side: so many
   index row, width;  // columns of a signal's row in memory, outputs of a row rounded up
-  index signal_bytes, taps_bytes, out_bytes, pairs_bytes, bytes;
+  index signal_bytes, taps_bytes, out_bytes, list_bytes, bytes;
 };
 
 /// The bytes of signal that a block may have: a part of the second-level cache.
 inline constexpr index depthwise_signal_bytes = 256 * 1024;
 /// Multiply-adds of registers that make up a piece of work, if there are not many pieces anyway.
 inline constexpr index depthwise_grain = 1 << 17;
+
+/// So few outputs of a block make a copy of its taps not worth while.
+inline constexpr index depthwise_few_outputs = 256;
 
 TERN_INLINE index taps_of(depthwise_problem const& p) { return p.axis[0].kernel * p.axis[1].kernel * p.axis[2].kernel; }
 
@@ -96,16 +103,59 @@ TERN_INLINE void size_rows(depthwise_problem const& p, depthwise_plan& plan) {
   plan.signal_bytes = p.axis[0].kernel * plan.ring * plan.row * simd::lanes * index{sizeof(float)};
 }
 
+/// Whether an image does not stay in the second-level cache.
+TERN_INLINE bool large_image(depthwise_problem const& p) {
+  constexpr index cached = 1024 * 1024;
+  return p.axis[1].in * p.axis[2].in * p.channels * p.x.element >= cached;
+}
+/// Whether there is less to do than it costs to fetch a signal.
+TERN_INLINE bool few_taps(depthwise_problem const& p) { return taps_of(p) <= 9; }
+
+/// Whether signals are read where they lie: a copy costs as much as some taps, and what is left in the first-level cache by one row of
+/// outputs serves the next one if columns are not so far apart that they share few places of it.
+TERN_INLINE bool read_in_place(depthwise_problem const& p) {
+  constexpr index line = 64, sets = 64, ways = 8;
+  conv_axis const& width = p.axis[2];
+  if (!p.plain_x || width.stride != 1 || width.dilation != 1 || p.channels < simd::lanes) return false;
+  if (few_taps(p)) return true;
+  index const bytes = p.x.at[2] * p.x.element, apart = bytes & -bytes;  // the largest power of two that divides it
+  index const places = ways * (apart <= line ? sets : apart >= line * sets ? 1 : line * sets / apart);
+  return !large_image(p) && p.axis[0].kernel * p.axis[1].kernel * (depthwise_pixels_most + width.kernel - 1) <= places;
+}
+
+/// Rows are summed for neighboring groups in the order of their memory: those that are read in place, as many as the first-level cache
+/// takes; and those of large images, whose channels are far apart and come one cache line at a time otherwise, which memory is slow at.
+TERN_INLINE index team_size(depthwise_problem const& p, depthwise_plan const& plan) {
+  constexpr index line = 64, first_cache = 32 * 1024, second_cache = 512 * 1024, most_taps = 49;
+  index const taps = taps_of(p), taps_bytes = taps * simd::lanes * index{sizeof(float)};
+  bool const copied = !plan.signal_in_place, large = large_image(p);
+  if (p.x.channel != 1 || p.axis[0].kernel > 1 || taps > most_taps || (copied && !large)) return 1;
+  index const tile = line * (p.axis[1].kernel * (depthwise_pixels_most + p.axis[2].kernel - 1) + depthwise_pixels_most + taps);
+  index const fit = large ? second_cache / (taps_bytes + (copied ? plan.signal_bytes : 0)) : first_cache / tile;
+  return fit < 2 ? 1 : divide_up(plan.groups, divide_up(plan.groups, fit));  // even ones
+}
+
+/// Pieces of work: a team of whole groups, or what is left of the channels, of a block.
+TERN_INLINE index count_items(depthwise_problem const& p, depthwise_plan& plan) {
+  plan.teams = plan.signal_in_place ? divide_up(p.channels / simd::lanes, plan.team) + (p.channels % simd::lanes != 0 ? 1 : 0)
+                                    : divide_up(plan.groups, plan.team);
+  index items = p.batch * plan.teams;
+  for (int d = 0; d < 3; ++d) items *= plan.blocks[d] = divide_up(p.axis[d].out, plan.out[d]);
+  return items;
+}
+
 /// Halves the width until the signal fits, and all of the block until there are pieces for many threads. By shape alone.
 TERN_INLINE void size_blocks(depthwise_problem const& p, depthwise_plan& plan) {
-  constexpr index least_width = 4 * depthwise_pixels_most, least_height = 4;
+  constexpr index least_width = 4 * depthwise_pixels_most, many = 16;
+  // Blocks that are copied see kernel - 1 rows of others.
+  index const least_height = plan.signal_in_place || p.axis[1].kernel < 4 ? 4 : p.axis[1].kernel;
   for (int d = 0; d < 3; ++d) plan.out[d] = p.axis[d].out;
+  if (plan.signal_in_place && !few_taps(p)) plan.out[2] = least(plan.out[2], depthwise_pixels_most);
   auto const halve_width = [&] { plan.out[2] = round_to_multiple(divide_up(plan.out[2], 2), depthwise_pixels_most); };
   for (size_rows(p, plan); plan.signal_bytes > depthwise_signal_bytes && plan.out[2] > least_width; size_rows(p, plan)) halve_width();
-  for (;; size_rows(p, plan)) {
-    index items = p.batch * plan.groups;
-    for (int d = 0; d < 3; ++d) items *= divide_up(p.axis[d].out, plan.out[d]);
-    if (items >= 64 || plan.out[0] * plan.out[1] * plan.out[2] * taps_of(p) <= 2 * depthwise_grain) break;
+  plan.team = team_size(p, plan);
+  for (plan.items = count_items(p, plan); plan.items < many; plan.items = count_items(p, plan)) {
+    if (plan.team * plan.out[0] * plan.out[1] * plan.out[2] * taps_of(p) <= 2 * depthwise_grain) break;
     if (plan.out[0] > 1)
       plan.out[0] = divide_up(plan.out[0], 2);
     else if (plan.out[1] > least_height)
@@ -115,32 +165,23 @@ TERN_INLINE void size_blocks(depthwise_problem const& p, depthwise_plan& plan) {
     else
       break;
   }
-}
-
-/// Channels that are far apart in large images come one cache line at a time, which memory is slow at: rows are then loaded for
-/// neighboring groups in the order of their memory. Large kernels have enough to do meanwhile.
-TERN_INLINE index team_size(depthwise_problem const& p, depthwise_plan const& plan) {
-  constexpr index team_bytes = 512 * 1024, most_taps = 49, large_image = 1024 * 1024;
-  index const image = p.axis[1].in * p.axis[2].in * p.channels * p.x.element, taps = taps_of(p);
-  if (p.x.channel != 1 || p.axis[0].kernel > 1 || taps > most_taps || image < large_image) return 1;
-  index const fit = team_bytes / (plan.signal_bytes + taps * simd::lanes * index{sizeof(float)});
-  return fit < 2 ? 1 : divide_up(plan.groups, divide_up(plan.groups, fit));  // even ones
+  size_rows(p, plan);
 }
 
 TERN_INLINE depthwise_plan plan_depthwise(depthwise_problem const& p) {
   depthwise_plan plan{};
   if (p.batch * p.channels * p.axis[0].out * p.axis[1].out * p.axis[2].out == 0) return plan;
   plan.groups = divide_up(p.channels, simd::lanes);
+  plan.signal_in_place = read_in_place(p);
   size_blocks(p, plan);
-  plan.team = team_size(p, plan);
-  plan.items = p.batch * divide_up(plan.groups, plan.team);
-  for (int d = 0; d < 3; ++d) plan.items *= plan.blocks[d] = divide_up(p.axis[d].out, plan.out[d]);
+  plan.taps_in_place = p.plain_w && p.axis[2].stride == 1 && plan.out[0] * plan.out[1] * plan.out[2] <= depthwise_few_outputs;
   constexpr index line = workspace::alignment, pack_bytes = simd::lanes * index{sizeof(float)};
+  plan.rows = plan.signal_in_place ? plan.team : 1;
   plan.signal_bytes = round_to_multiple(plan.team * plan.signal_bytes, line);
   plan.taps_bytes = round_to_multiple(plan.team * (taps_of(p) + 1) * pack_bytes, line);  // and the bias
-  plan.out_bytes = round_to_multiple((p.adds ? 2 : 1) * plan.width * pack_bytes, line);
-  plan.pairs_bytes = round_to_multiple(p.axis[0].kernel * p.axis[1].kernel * index{sizeof(depthwise_pair)}, line);
-  plan.bytes = plan.signal_bytes + plan.taps_bytes + plan.out_bytes + plan.pairs_bytes;
+  plan.out_bytes = round_to_multiple((plan.rows + (p.adds ? 1 : 0)) * plan.width * pack_bytes, line);
+  plan.list_bytes = round_to_multiple(2 * p.axis[0].kernel * index{sizeof(depthwise_rows)}, line);
+  plan.bytes = plan.signal_bytes + plan.taps_bytes + plan.out_bytes + plan.list_bytes;
   return plan;
 }
 

@@ -89,6 +89,13 @@ TERN_INLINE pack<T> in_register(pack<T> x) {
 #endif
 }
 
+/// p + step, which the compiler then counts on from p to p: gcc keeps a table of the multiples of `step` in memory otherwise.
+TERN_INLINE float const* stepped(float const* p, index step) {
+  p += step;
+  __asm__("" : "+r"(p));
+  return p;
+}
+
 // ---- loads and stores ----------------------------------------------------------------------------------------------
 
 template <class T>
@@ -155,6 +162,27 @@ TERN_INLINE void store_n(T* p, pack<T> x, index n) {
   T lane[pack<T>::size];
   store(lane, x);
   for (index i = 0; i < n; ++i) p[i] = lane[i];
+#endif
+}
+
+/// Lanes `begin` to end - 1.
+struct lane_range {
+#if defined(TERN_SIMD_AVX512)
+  __mmask16 bits = 0;
+  TERN_INLINE lane_range() = default;
+  TERN_INLINE lane_range(index begin, index end) : bits(static_cast<__mmask16>(first_lanes(end) & ~first_lanes(begin))) {}
+#else
+  index begin = 0, end = 0;
+#endif
+};
+/// p[i] in the lanes of `range`, zero in the others, whose memory is not touched.
+TERN_INLINE pack<float> load_range(float const* p, lane_range range) {
+#if defined(TERN_SIMD_AVX512)
+  return pack<float>(_mm512_maskz_loadu_ps(range.bits, p));
+#else
+  float lane[lanes] = {};
+  for (index i = range.begin; i < range.end; ++i) lane[i] = p[i];
+  return load(lane);
 #endif
 }
 

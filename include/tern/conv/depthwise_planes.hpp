@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// @file conv/depthwise_planes.hpp
+/// Kernels of 3 x 3 on images whose columns are neighbors in memory: lanes are columns, so that nothing is turned. Turning costs as much as
+/// nine taps, and takes the time of two thirds of such a call; larger kernels are worth it.
+///
+/// A row of the signal is read once, in three places, and belongs to three rows of outputs, whose sums stay in registers:
+///
+///     above += w[2, t] x[t], middle += w[1, t] x[t], below = bias + w[0, t] x[t]        t < 3
+///
+/// after which `above` is finished, and the others move up.
+
+#include <tern/conv/depthwise_problem.hpp>
+#include <tern/core/parallel_for.hpp>
+
+namespace tern::detail {
+inline namespace TERN_ABI {
+
+/// Registers of outputs side by side whose sums, beside the taps, fit into registers.
+#if defined(TERN_SIMD_AVX512) || defined(TERN_SIMD_NEON)
+inline constexpr index plane_width_most = 4;
+#else
+inline constexpr index plane_width_most = 2;
+#endif
+
+/// All rows of a few columns of outputs of one channel.
+struct depthwise_plane {
+  float const* x;  // where the first output's first tap is, or would be
+  index x_row, x_rows;
+  simd::pack<float> taps[3][3], bias;
+  simd::lane_range seen[2][3];  // columns that are no zeros, of the first and the last register
+  index before;                 // rows of zeros above x
+  float* out;
+  index out_row, out_rows;
+  index stored;  // of the last register's lanes
+};
+
+template <index width>
+inline void sum_plane(depthwise_plane const& p) noexcept {
+  using simd::lanes;
+  constexpr index parts = width == 1 ? 3 : 1;  // a single sum would wait for itself
+  using row_sums = simd::pack<float>[width][parts];
+  simd::pack<float> taps[3][3];
+  TERN_UNROLL
+  for (index n = 0; n < 9; ++n) taps[n / 3][n % 3] = simd::in_register(p.taps[n / 3][n % 3]);
+  simd::pack<float> const bias = simd::in_register(p.bias);
+  simd::lane_range const first[3] = {p.seen[0][0], p.seen[0][1], p.seen[0][2]}, last[3] = {p.seen[1][0], p.seen[1][1], p.seen[1][2]};
+  index const x_row = p.x_row, x_rows = p.x_rows, out_row = p.out_row, out_rows = p.out_rows, stored = p.stored;
+  float const* x = p.x;
+  float* out = p.out;
+  index h = p.before - 2, i = 0;
+  auto const finish = [&](row_sums const& row) TERN_LAMBDA {
+    if (h++ < 0) return;
+    if (h > out_rows) return;
+    TERN_UNROLL
+    for (index c = 0; c < width; ++c) {
+      simd::pack<float> sum = row[c][0];
+      for (index n = 1; n < parts; ++n) sum = sum + row[c][n];
+      if (c < width - 1)
+        simd::store(out + c * lanes, sum);
+      else
+        simd::store_n(out + c * lanes, sum, stored);
+    }
+    out += out_row;
+  };
+  auto const add_row = [&](row_sums& above, row_sums& middle, row_sums& below) TERN_LAMBDA {
+    TERN_UNROLL
+    for (index n = 0; n < 3 * width; ++n) {
+      index const c = n / 3, t = n % 3, part = t % parts;
+      float const* const at = x + c * lanes + t;
+      bool const inner = c > 0 && c < width - 1;
+      simd::pack<float> const v = simd::in_register(inner ? simd::load(at) : simd::load_range(at, c == 0 ? first[t] : last[t]));
+      above[c][part] = simd::fma(v, taps[2][t], above[c][part]);
+      middle[c][part] = simd::fma(v, taps[1][t], middle[c][part]);
+      below[c][part] = t == 0 ? simd::fma(v, taps[0][t], bias) : part > 0 ? v * taps[0][t] : simd::fma(v, taps[0][t], below[c][part]);
+    }
+    finish(above);
+    x += x_row;
+    ++i;
+  };
+  row_sums a, b, c;
+  TERN_UNROLL
+  for (index n = 0; n < width * parts; ++n)
+    a[n / parts][n % parts] = b[n / parts][n % parts] = n % parts == 0 ? bias : simd::pack<float>(0.f);
+  for (;;) {  // the three rows take turns
+    if (i == x_rows) return finish(a), finish(b);
+    add_row(a, b, c);
+    if (i == x_rows) return finish(b), finish(c);
+    add_row(b, c, a);
+    if (i == x_rows) return finish(c), finish(a);
+    add_row(c, a, b);
+  }
+}
+inline void sum_plane(depthwise_plane const& p, index width) noexcept {
+  if (width == 1) return sum_plane<1>(p);
+  if constexpr (plane_width_most > 2) {
+    if (width == 3) return sum_plane<3>(p);
+    if (width == 4) return sum_plane<4>(p);
+  }
+  sum_plane<2>(p);
+}
+
+/// Whether a problem is one of these: up to one zero at each border.
+TERN_INLINE bool has_planes(depthwise_problem const& p) {
+  if (!p.lines || p.x.at[2] != 1 || p.y.at[2] != 1 || p.axis[0].in != 1 || p.axis[0].kernel != 1 || p.axis[0].out != 1) return false;
+  for (conv_axis const* a = p.axis + 1; a < p.axis + 3; ++a)
+    if (a->kernel != 3 || a->stride != 1 || a->dilation != 1 || a->before > 1 || a->out > a->in + a->before - 1) return false;
+  return p.axis[0].before == 0;
+}
+
+/// Floats of a thread's memory: the outputs of a channel, if something follows the sums.
+TERN_INLINE index plane_pitch(depthwise_problem const& p) { return round_to_multiple(p.axis[2].out, simd::lanes); }
+TERN_INLINE index plane_floats(depthwise_problem const& p) {
+  return p.step_count > 0 ? round_to_multiple(p.axis[1].out * plane_pitch(p), static_cast<index>(workspace::alignment)) : 0;
+}
+
+/// Channel `channel` of sample `batch`.
+class depthwise_channel {
+ public:
+  depthwise_channel(depthwise_problem const& p, index batch, index channel, float* memory)
+      : p_(p), batch_(batch), channel_(channel), memory_(memory) {}
+
+  void run() {
+    index const to = batch_ * p_.y.batch + channel_ * p_.y.channel;
+    float* const y = static_cast<float*>(p_.y.point(to));
+    bool const direct = p_.step_count == 0;
+    sum(direct ? y : memory_, direct ? p_.y.at[1] : plane_pitch(p_));
+    if (direct) return;
+    for (index h = 0; h < p_.axis[1].out; ++h) finish(h, memory_ + h * plane_pitch(p_), y + h * p_.y.at[1]);
+  }
+
+ private:
+  void sum(float* out, index out_row) const {
+    using simd::lanes;
+    conv_axis const &height = p_.axis[1], &width = p_.axis[2];
+    depthwise_plane t;
+    set_taps(t);
+    t.x_row = p_.x.at[1];
+    t.x_rows = height.in;
+    t.before = height.before;
+    t.out_row = out_row;
+    t.out_rows = height.out;
+    float const* const x = static_cast<float const*>(p_.x.point(batch_ * p_.x.batch + channel_ * p_.x.channel));
+    for (index o = 0; o < width.out;) {
+      index const left = divide_up(width.out - o, lanes), registers = least(left, plane_width_most), last = o + (registers - 1) * lanes;
+      index const edge[] = {o - width.before, last - width.before};
+      for (int e = 0; e < 2; ++e)
+        for (index tap = 0; tap < 3; ++tap) t.seen[e][tap] = columns_seen(edge[e] + tap);
+      t.x = x + edge[0];
+      t.out = out + o;
+      t.stored = least(lanes, width.out - last);
+      sum_plane(t, registers);
+      o += registers * lanes;
+    }
+  }
+  /// The lanes from `column` on that are in x.
+  simd::lane_range columns_seen(index column) const {
+    index const begin = column < 0 ? -column : 0, end = least(simd::lanes, p_.axis[2].in - column);
+    return {begin, end > begin ? end : begin};
+  }
+
+  void set_taps(depthwise_plane& t) const {
+    float const* const w = static_cast<float const*>(p_.w.point(batch_ * p_.w.batch + channel_ * p_.w.channel));
+    for (index u = 0; u < 3; ++u)
+      for (index v = 0; v < 3; ++v) t.taps[u][v] = simd::pack<float>(w[u * p_.w.at[1] + v * p_.w.at[2]]);
+    t.bias = simd::pack<float>(p_.bias != nullptr ? p_.bias[channel_ * p_.bias_stride] : 0.f);
+  }
+
+  /// What follows the sums of row h.
+  void finish(index h, float* row, float* y) const {
+    index const n = p_.axis[2].out;
+    for (int s = 0; s < p_.step_count; ++s) {
+      conv_step const& step = p_.steps[s];
+      if (step.apply != nullptr) {
+        step.apply(step.object, row, plane_pitch(p_));
+        continue;
+      }
+      conv_tensor<void const*> const& r = step.added;
+      float const* const from = static_cast<float const*>(r.point(batch_ * r.batch + channel_ * r.channel + h * r.at[1]));
+      for (index i = 0; i < n; ++i) row[i] += from[i * r.at[2]];
+    }
+    for (index i = 0; i < n; i += simd::lanes) simd::store_n(y + i, simd::load(row + i), least(simd::lanes, n - i));
+  }
+
+  depthwise_problem const& p_;
+  index batch_, channel_;
+  float* memory_;
+};
+
+/// Channels that make up a piece of work, by shape alone.
+TERN_INLINE index plane_share(depthwise_problem const& p) {
+  constexpr index outputs = 4096;
+  return divide_up(outputs, p.axis[1].out * p.axis[2].out + 1);
+}
+TERN_INLINE index plane_items(depthwise_problem const& p) {
+  return p.axis[1].out * p.axis[2].out > 0 ? p.batch * divide_up(p.channels, plane_share(p)) : 0;
+}
+
+inline std::size_t planes_bytes(cpu_policy const& policy, depthwise_problem const& p) {
+  return static_cast<std::size_t>(slots_for(policy, plane_items(p)) * plane_floats(p)) * sizeof(float);
+}
+
+inline void run_planes(cpu_policy const& policy, depthwise_problem const& p) {
+  if (plane_items(p) == 0) return;
+  workspace::lease const memory(policy.scratch(), planes_bytes(policy, p));
+  index const share = plane_share(p), pieces = divide_up(p.channels, share);
+  parallel_for(policy, plane_items(p), [&](index item, index slot) TERN_LAMBDA {
+    index const begin = item % pieces * share, end = least(begin + share, p.channels);
+    float* const mine = reinterpret_cast<float*>(memory.data()) + slot * plane_floats(p);
+    for (index c = begin; c < end; ++c) depthwise_channel(p, item / pieces, c, mine).run();
+  });
+}
+
+}  // namespace TERN_ABI
+}  // namespace tern::detail
