@@ -218,6 +218,8 @@ TEST_CASE("evad: the keyframe's tokens, and those that it attends to", "[tokens]
   CHECK(kept.row(0) == order);
   evad(cpu, view(q), view(k), l, keys, 1, 4.f, s, kept.view);
   CHECK(kept.view.count(0) == tokens);
+  evad(cpu, view(q), view(k), l, keys, 0.1, 4.f, s, kept.view);
+  CHECK(kept.row(0) == ids{0, 1, 2, 3, 4, 5});
   CHECK(message_of([&] { evad(cpu, view(q), view(k), l, keys, 0.5, 0.f, s, kept.view); }) ==
         "evad: the sign of weight is 0, expected that of a positive number");
 }

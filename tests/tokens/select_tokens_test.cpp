@@ -199,6 +199,8 @@ TEST_CASE("schedules: shares and tokens of each layer", "[tokens]") {
   CHECK((step.tokens(2, 196) == 196 && step.tokens(3, 196) == 138 && step.tokens(6, 196) == 97 && step.tokens(11, 100) == 35));
   std::vector<float> const list{1.f, 0.5f};
   CHECK((listed_schedule{tern::view(list)}.tokens(0, 9) == 9 && listed_schedule{tern::view(list)}.tokens(1, 9) == 5));
+  std::vector<float> const above{0.1f, 0.7f};  // more than one tenth, less than seven
+  CHECK((listed_schedule{tern::view(above)}.tokens(0, 10) == 1 && listed_schedule{tern::view(above)}.tokens(1, 10) == 7));
   CHECK(message_of([&] { listed_schedule{tern::view(list)}.tokens(2, 9); }) == "listed_schedule: layer is 2, expected a layer of the list");
   CHECK(message_of([&] { ramp_schedule{0, 4, 1, 2}.tokens(2, 9); }) == "ramp_schedule: a ratio in percent is 200, expected 0 to 100");
   CHECK(message_of([&] { step_schedule{0, 0.5}.tokens(2, 9); }) == "step_schedule: every is 0, expected at least 1");
@@ -217,6 +219,8 @@ TEST_CASE("choosers: wrong calls are refused by name", "[tokens]") {
         "select_tokens: an index of a list is 0, expected one below the limit, after the one before");
   CHECK(message_of([&] { select_tokens_for_share(cpu, s.view, 2, protect{}, kept.view); }) ==
         "select_tokens_for_share: share in percent is 200, expected 0 to 100");
+  CHECK(message_of([&] { select_tokens_for_share(cpu, s.view, std::nan(""), protect{}, kept.view); }) ==
+        "select_tokens_for_share: share in percent is 9223372036854775807, expected 0 to 100");
   CHECK(message_of([&] { select_tokens_in_windows(cpu, s.view, shape<2>{{3, 5}}, shape<2>{{2, 2}}, 1, kept.view); }) ==
         "select_tokens_in_windows: scores.extent(1) is 12, expected the tokens of the grid = 15");
   CHECK(message_of([&] { select_tokens_in_windows(cpu, s.view, shape<2>{{3, 4}}, shape<2>{{2, 0}}, 1, kept.view); }) ==

@@ -37,7 +37,7 @@ TERN_INLINE void select_tokens_together(tensor_view<float, 2> const& scores, ind
   constexpr char const* op = "select_tokens_together";
   index const heads = scores.extent(0), keys = scores.extent(1);
   detail::expect(budget >= 0, op, "budget", budget, "at least 0");
-  detail::expect(share >= 0.f && share <= 1.f, op, "share in percent", static_cast<index>(share * 100), "0 to 100");
+  detail::expect_share(op, "share in percent", static_cast<double>(share));
   detail::expect(scores.is_contiguous(), op, "scores.stride(0)", scores.stride(0), "scores.extent(1) (rows without gaps)");
   detail::check_room(op, heads, kept);
   detail::expect(kept.most() >= keys, op, "the room of kept", kept.most(), "a place for each key");

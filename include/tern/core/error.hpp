@@ -107,6 +107,11 @@ TERN_INLINE void expect_at_least(char const* op, char const* argument, index was
   if (was < value) [[unlikely]]
     fail_equal(op, argument, was, other, value);
 }
+/// Fails unless a share is within 0 and 1. It is said in percent; what is no integer then, as the largest one.
+TERN_INLINE void expect_share(char const* op, char const* argument, double share) {
+  if (!(share >= 0 && share <= 1)) [[unlikely]]
+    fail_argument(op, argument, share > -1e15 && share < 1e15 ? static_cast<index>(share * 100) : index{0x7fffffffffffffff}, "0 to 100");
+}
 
 }  // namespace TERN_ABI
 }  // namespace detail

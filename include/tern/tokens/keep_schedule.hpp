@@ -20,12 +20,9 @@
 namespace tern {
 namespace detail {
 
-/// ceil(share n), where a share that was rounded up by an ulp does not count one more.
-TERN_INLINE index share_of(double share, index n) {
-  return static_cast<index>(__builtin_ceil(share * static_cast<double>(n) * (1 - 0x1p-40)));
-}
-TERN_INLINE void expect_ratio(char const* op, double ratio) {
-  expect(ratio >= 0 && ratio <= 1, op, "a ratio in percent", static_cast<index>(ratio * 100), "0 to 100");
+/// ceil(share n), where a share that was rounded up by `rounding` of itself does not count one more; n where it is 1.
+TERN_INLINE index share_of(double share, index n, double rounding = 0x1p-40) {
+  return share < 1 ? static_cast<index>(__builtin_ceil(share * static_cast<double>(n) * (1 - rounding))) : n;
 }
 
 }  // namespace detail
@@ -35,8 +32,8 @@ struct ramp_schedule {
   index first, last;
   double from = 1, to = 0;
   TERN_INLINE double share(index layer) const {
-    detail::expect_ratio("ramp_schedule", from);
-    detail::expect_ratio("ramp_schedule", to);
+    detail::expect_share("ramp_schedule", "a ratio in percent", from);
+    detail::expect_share("ramp_schedule", "a ratio in percent", to);
     if (layer <= first) return from;
     return layer >= last ? to : from + (to - from) * static_cast<double>(layer - first) / static_cast<double>(last - first);
   }
@@ -49,7 +46,7 @@ struct step_schedule {
   double ratio;
   TERN_INLINE double share(index layer) const {
     detail::expect(every >= 1, "step_schedule", "every", every, "at least 1");
-    detail::expect_ratio("step_schedule", ratio);
+    detail::expect_share("step_schedule", "a ratio in percent", ratio);
     double left = 1;
     for (index l = every; l <= layer; l += every) left *= ratio;
     return left;
@@ -62,10 +59,10 @@ struct listed_schedule {
   tensor_view<float const, 1> ratios;
   TERN_INLINE double share(index layer) const {
     detail::expect(layer >= 0 && layer < ratios.extent(0), "listed_schedule", "layer", layer, "a layer of the list");
-    detail::expect_ratio("listed_schedule", static_cast<double>(ratios[layer]));
+    detail::expect_share("listed_schedule", "a ratio in percent", static_cast<double>(ratios[layer]));
     return static_cast<double>(ratios[layer]);
   }
-  TERN_INLINE index tokens(index layer, index n) const { return detail::share_of(share(layer), n); }
+  TERN_INLINE index tokens(index layer, index n) const { return detail::share_of(share(layer), n, 0x1p-24); }
 };
 
 }  // namespace tern

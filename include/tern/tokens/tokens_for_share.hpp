@@ -20,7 +20,7 @@ inline namespace TERN_ABI {
 
 /// The least p for which the p largest of the scores have `share` of their sum: see the top of this file.
 inline index tokens_for_share(tensor_view<float const, 1> const& scores, double share) {
-  detail::expect(share >= 0 && share <= 1, "tokens_for_share", "share in percent", static_cast<index>(share * 100), "0 to 100");
+  detail::expect_share("tokens_for_share", "share in percent", share);
   index const n = scores.extent(0);
   double sum = 0;
   for (index j = 0; j < n; ++j) sum += scores[j] > 0 || scores[j] != scores[j] ? static_cast<double>(scores[j]) : 0;
@@ -57,7 +57,7 @@ inline constexpr struct select_tokens_for_share_fn {
   void operator()(cpu_policy const& policy, tensor_view<float const, 2> const& scores, double share, protect const& always,
                   index_lists const& kept) const {
     constexpr char const* op = "select_tokens_for_share";
-    detail::expect(share >= 0 && share <= 1, op, "share in percent", static_cast<index>(share * 100), "0 to 100");
+    detail::expect_share(op, "share in percent", share);
     detail::check_room(op, scores.extent(0), kept);
     detail::check_protect(op, always);
     detail::for_rows(policy, scores.extent(0), 4 * scores.extent(1), [&](index b) TERN_LAMBDA {

@@ -28,7 +28,7 @@ inline constexpr struct adakv_fn {
                   pooling const& pool = {}, float floor = 0.2f) const {
     index const heads = cache.shape().kv_heads, window = tern::view(q).extent(1);
     detail::expect(budget >= 0, "adakv", "budget", budget, "at least 0");
-    detail::expect(floor >= 0.f && floor <= 1.f, "adakv", "floor in percent", static_cast<index>(floor * 100), "0 to 100");
+    detail::expect_share("adakv", "floor in percent", static_cast<double>(floor));
     token_scores const scores(policy, heads, cache.longest(s, layer));
     snapkv_scores(policy, cache, s, layer, q, scores, pool);
     index const each = budget > window ? budget - window : 0, always = budget < window ? budget : window;

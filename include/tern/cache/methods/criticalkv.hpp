@@ -32,8 +32,7 @@ inline constexpr struct criticalkv_fn {
   void operator()(cpu_policy const& policy, kv_cache<K, V>& cache, std::int32_t s, index layer, Q&& q, W&& w, index budget,
                   criticalkv_options const& options = {}) const {
     index const heads = cache.shape().kv_heads, window = tern::view(q).extent(1), b = budget > window ? budget - window : 0;
-    detail::expect(options.share >= 0.f && options.share <= 1.f, "criticalkv", "options.share in percent",
-                   static_cast<index>(options.share * 100), "0 to 100");
+    detail::expect_share("criticalkv", "options.share in percent", static_cast<double>(options.share));
     token_scores const scores(policy, heads, cache.longest(s, layer));
     snapkv_scores(policy, cache, s, layer, q, scores, options.pool);
     output_norms(policy, cache, s, layer, w, scores.first);

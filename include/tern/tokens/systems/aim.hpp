@@ -123,7 +123,7 @@ inline constexpr struct aim_prune_fn {
                   index_lists const& kept) const {
     constexpr char const* op = "aim_prune";
     index const samples = importance.extent(0), tokens = importance.extent(1);
-    detail::expect(share >= 0 && share <= 1, op, "share in percent", static_cast<index>(share * 100), "0 to 100");
+    detail::expect_share(op, "share in percent", share);
     text.check(op, samples, tokens);
     workspace::lease const memory(policy.scratch(), static_cast<std::size_t>(samples) * sizeof(std::int32_t));
     auto const budget = tern::view(reinterpret_cast<std::int32_t*>(memory.data()), samples);

@@ -6,7 +6,7 @@
 ///     evad(policy, q, k, lse, key_tokens, keep, weight, scores, kept)
 ///
 ///     score_j = mean over heads and all queries i of w_i softmax(q k^T / sqrt(dim))_ij,   w_i = `weight` for the keyframe's queries, or 1
-///     kept: the first `key_tokens` tokens, and of the others the largest scores, ceil(keep tokens) in all
+///     kept: the first `key_tokens` tokens, and of the others the largest scores, up to ceil(keep tokens) in all
 ///
 /// Shapes    q, k (samples, heads, tokens, dim), the keyframe's tokens first; lse (samples, heads, tokens) as the attention call wrote it;
 ///           scores (samples, tokens) f32; kept index_lists. gather_tokens moves tokens and their numbers in the video.
@@ -31,8 +31,9 @@ inline constexpr struct evad_fn {
     constexpr char const* op = "evad";
     tensor_view<float const, 3> const l = tern::view(lse);
     index const samples = l.extent(0), heads = l.extent(1), tokens = l.extent(2);
-    detail::expect_ratio(op, keep);
+    detail::expect_share(op, "keep in percent", keep);
     detail::expect(key_tokens >= 0 && key_tokens <= tokens, op, "key_tokens", key_tokens, "0 to the number of tokens");
+    detail::expect(kept.most() >= key_tokens, op, "the room of kept", kept.most(), "a place for each of the keyframe's tokens");
     detail::expect(weight > 0, op, "the sign of weight", weight < 0 ? -1 : 0, "that of a positive number");
     workspace::lease const memory(policy.scratch(), static_cast<std::size_t>(samples * heads * tokens) * sizeof(float));
     auto const shifted = tern::view(reinterpret_cast<float*>(memory.data()), samples, heads, tokens);
@@ -41,7 +42,8 @@ inline constexpr struct evad_fn {
       for (index h = 0; h < heads; ++h)
         for (index i = 0; i < tokens; ++i) shifted(b, h, i) = l(b, h, i) - (i < key_tokens ? logarithm : 0.f);
     attention_received(policy, q, k, shifted, {0, tokens}, scores);
-    select_tokens(policy, scores, detail::share_of(keep, tokens), protect{key_tokens, 0}, kept);
+    index const wanted = detail::share_of(keep, tokens);
+    select_tokens(policy, scores, wanted > key_tokens ? wanted : key_tokens, protect{key_tokens, 0}, kept);
   }
 } evad{};
 
