@@ -270,11 +270,19 @@ TEST_CASE("systems on matching: wrong calls are refused by name", "[tokens]") {
   CHECK(message_of([&] { aim_merge(cpu, x.view, 0, map.view, y.view); }) == "aim_merge: target is 0, expected 1 to the number of tokens");
   CHECK(message_of([&] { aim_merge(cpu, x.view, 4, map.view, y.view); }) == "aim_merge: y.extent(1) is 8, expected target = 4");
   CHECK(message_of([&] { turbo(cpu, x.view, tern::view(numbers.data(), 1, 7), 1.f, 2, {}, map.view, {}, {}, moved{x.view, y.view}); }) ==
-        "bipartite_matching: penalty.extent(1) is 7, expected the tokens = 8");
+        "turbo: received.extent(1) is 7, expected metric.extent(1) = 8");
   std::vector<float> const four(4), three(3);
   pyra_weights const weights{tern::view(four), tern::view(three), tern::view(four), tern::view(four)};
   CHECK(message_of([&] { pyra(cpu, x.view, weights, {}, map.view, {}, {}, x.view, y.view); }) ==
         "pyra: v, gain or bias.extent(0) is 3, expected x.extent(2) = 4");
+  token_tensor<float> const longer(r, 1, 9, 4);
+  CHECK(message_of([&] { pyra(cpu, longer.view, weights, {}, map.view, {}, {}, x.view, y.view); }) ==
+        "pyra: metric.extent(1) is 9, expected x.extent(1) = 8");
+  own_map small(1, 7);
+  CHECK(message_of([&] { diffrate(cpu, x.view, a, 5, 3, small.view, {}, {}, y.view); }) ==
+        "diffrate: the tokens of the map is 7, expected x.extent(1) = 8");
+  CHECK(message_of([&] { diffrate(cpu, x.view, a, 5, 3, map.view, tern::view(numbers.data(), 1, 7), {}, y.view); }) ==
+        "diffrate: sizes.extent(1) is 7, expected x.extent(1) = 8");
 }
 
 }  // namespace tern::test

@@ -254,6 +254,8 @@ TEST_CASE("moves and maps: wrong calls are refused by name", "[tokens]") {
         "gather_tokens: the tokens of the shorter tensor is 1, expected at least a count of kept = 2");
   CHECK(message_of([&] { gather_tokens(cpu, two.view, moved{from, to}); }) ==
         "gather_tokens: the rows of a list of indices is 2, expected the rows that are needed = 1");
+  CHECK(message_of([&] { gather_tokens(cpu, fine.view, moved{from, from}); }) ==
+        "gather_tokens: a tensor that is written overlaps the one that is read, expected memory of its own");
   own_map map(1, 4);
   CHECK(message_of([&] { map_kept(behind.view, map.view); }) ==
         "map_kept: an index of kept is 4, expected one below the limit, after the one before");
@@ -264,6 +266,9 @@ TEST_CASE("moves and maps: wrong calls are refused by name", "[tokens]") {
   map.memory = {0, 1, 1, -1};
   CHECK(message_of([&] { average_tokens(cpu, map.view, tern::view(x.data(), 1, 3), {}, moved{from, to}); }) ==
         "average_tokens: sizes is 3, expected at least the tokens of the map = 4");
+  auto const sizes = tern::view(x.data(), 1, 4);
+  CHECK(message_of([&] { average_tokens(cpu, map.view, sizes, sizes); }) ==
+        "average_tokens: merged_sizes overlaps sizes, expected memory of its own");
   CHECK(message_of([&] { add_tokens(cpu, map.view, moved{tern::view(x.data(), 1, 1, 3), to}); }) ==
         "add_tokens: the tokens of a tensor that is read is 1, expected at least those that the map leaves = 2");
   own_pairs pairs(1, 2);
@@ -274,6 +279,8 @@ TEST_CASE("moves and maps: wrong calls are refused by name", "[tokens]") {
   pairs.from = {0, 1};
   CHECK(message_of([&] { map_merged(pairs.view, map.view); }) ==
         "map_merged: a token to merge into is 1, expected one of the sample that is not merged");
+  pairs.numbers = {3};
+  CHECK(message_of([&] { map_merged(pairs.view, map.view); }) == "map_merged: a count of pairs is 3, expected 0 to what there is room for");
 }
 
 }  // namespace tern::test

@@ -123,6 +123,13 @@ TEST_CASE("toc3d: all tokens slow changes no bit; wrong calls are refused by nam
         "toc3d_compress: count is 11, expected 0 to the number of tokens");
   CHECK(message_of([&] { toc3d_compress(cpu, x.view, s, 4, kept.view, map.view, slow.view); }) ==
         "toc3d_compress: slow.extent(1) is 10, expected the slow tokens = 5");
+  own_map small(1, 9), more({ids(10, 10)});
+  small.memory.assign(9, -1);
+  small.numbers = {0};
+  CHECK(message_of([&] { toc3d_restore(cpu, kept.view, small.view, slow.view, slow.view, x.view); }) ==
+        "toc3d_restore: the tokens of the map is 9, expected x.extent(1) = 10");
+  CHECK(message_of([&] { toc3d_restore(cpu, kept.view, more.view, slow.view, slow.view, x.view); }) ==
+        "toc3d_restore: a count of the map is 11, expected at most the slow tokens");
 }
 
 TEST_CASE("showui: a share of each region of one color, spread evenly", "[tokens]") {

@@ -117,6 +117,7 @@ inline constexpr struct average_tokens_fn {
     map.check(op);
     check_sizes("sizes", sizes, map.samples(), map.tokens());
     check_sizes("merged_sizes", tensor_view<float const, 2>(merged_sizes), map.samples(), map.most());
+    if (detail::overlap(sizes, merged_sizes)) detail::fail("average_tokens: merged_sizes overlaps sizes, expected memory of its own");
     (check(map, detail::rows_of_tokens(tensors.from), detail::rows_of_tokens(tensors.to)), ...);
     workspace::lease const memory(policy.scratch(), detail::token_sources::bytes(map));
     detail::token_sources const sources(map, memory.data());

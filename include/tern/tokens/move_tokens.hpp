@@ -13,9 +13,10 @@
 ///           overlap what is read.
 /// Types     both of a pair the same, of any kind: bits are copied. add_tokens: f32, f16 or bf16.
 /// Ragged    each sample has as many tokens as its list or map says; what is behind them in y stays as it is.
-/// Errors    lists that do not ascend, indices that a tensor does not have, channels that differ.
+/// Errors    lists that do not ascend, indices that a tensor does not have, channels that differ, memory that both of a pair share.
 /// Cost      reads and writes each token once.
 
+#include <tern/core/overlap.hpp>
 #include <tern/core/rounding.hpp>
 #include <tern/pointwise/rows.hpp>
 #include <tern/tokens/token_map.hpp>
@@ -73,6 +74,8 @@ TERN_INLINE void check_moved(char const* op, From const& from, To const& to, ind
   expect_equal(op, "the samples of a tensor that is written", to.samples(), "those of the list or map", samples);
   expect_equal(op, "the heads of a tensor that is written", to.heads(), "those of the one that is read", from.heads());
   expect_equal(op, "the channels of a tensor that is written", to.channels(), "those of the one that is read", from.channels());
+  if (overlap(from.v, to.v)) [[unlikely]]
+    (message() << op << ": a tensor that is written overlaps the one that is read, expected memory of its own").fail();
 }
 
 template <class T>

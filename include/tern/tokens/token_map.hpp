@@ -66,6 +66,12 @@ struct token_pairs {
     detail::expect_equal(op, "pairs.to.extent(1)", to.extent(1), "pairs.from.extent(1)", most());
     detail::expect_equal(op, "pairs.similarity.extent(1)", similarity.extent(1), "pairs.from.extent(1)", most());
   }
+  /// Fails unless there are pairs of `wanted` samples, as many as is said.
+  TERN_INLINE void check(char const* op, index wanted) const {
+    check_shape(op, wanted);
+    for (index b = 0; b < wanted; ++b)
+      detail::expect(count(b) >= 0 && count(b) <= most(), op, "a count of pairs", count(b), "0 to what there is room for");
+  }
 };
 
 /// What becomes of tokens that a list does not keep.
@@ -112,7 +118,7 @@ TERN_INLINE void map_merged(token_pairs const& pairs, token_map const& map, tens
   constexpr char const* op = "map_merged";
   index const samples = map.samples(), tokens = map.tokens();
   map.check_shape(op, samples);
-  pairs.check_shape(op, samples);
+  pairs.check(op, samples);
   detail::check_lengths(op, lengths, samples, tokens);
   for (index b = 0; b < samples; ++b) {
     index const length = detail::length_of(lengths, b, tokens);

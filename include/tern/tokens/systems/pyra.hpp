@@ -13,6 +13,7 @@
 /// v = 0     is ToMe to the bit.
 /// Composition  bipartite_matching, layer_norm, two matmuls, average_tokens.
 /// Memory    from the policy: a copy of x, r channels floats, and what these take.
+/// Cost      what tome takes, a copy of x, and 4 r channels flop.
 /// Source    Xiong et al. 2024, arXiv:2403.09192, by its authors' code.
 
 #include <tern/pointwise/layer_norm.hpp>
@@ -60,7 +61,7 @@ inline constexpr struct pyra_fn {
     auto const m = tern::view(metric);
     using element = typename view_of<X>::value_type;
     index const samples = from.extent(0), tokens = from.extent(1), channels = from.extent(2), r = weights.u.extent(0);
-    check(from, weights);
+    check(from, m, weights);
     index const most = detail::least(r, bipartite_sources(m.extent(1), options.always));
     detail::leased_pairs const own(policy, samples, most);
     bipartite_matching(policy, m, r, own.pairs, options);
@@ -106,10 +107,11 @@ inline constexpr struct pyra_fn {
       });
     }
   }
-  template <class V>
-  static void check(V const& x, pyra_weights const& weights) {
+  template <class V, class M>
+  static void check(V const& x, M const& metric, pyra_weights const& weights) {
     constexpr char const* op = "pyra";
     detail::expect_rows(op, "x", x);
+    for (int d = 0; d < 2; ++d) detail::expect_extent(op, "metric", metric, d, "x", x, d);
     for (auto const* w : {&weights.v, &weights.gain, &weights.bias}) {
       detail::expect_rows(op, "v, gain or bias", *w);
       detail::expect_extent(op, "v, gain or bias", *w, 0, "x", x, 2);

@@ -18,6 +18,7 @@
 /// Composition  three matmuls; select_tokens, map_kept with others::together, average_tokens with scores as weights; scatter_tokens,
 ///           add_tokens. Rotary positions of slow tokens are those of kept.
 /// Memory    from the policy: d, M and 2 numbers a token of a sample; in restore, channels numbers a sample and a map.
+/// Cost      2 tokens (channels d + d M + 2 M) flop for scores; compress and restore read and write each token once.
 /// Source    Zhang et al. 2024, arXiv:2409.00633; toc3d_utils.py of its authors (NaiveQueryGuidedTokenSelector, merge_tokens), where slow
 ///           tokens stand in the order of their scores.
 
@@ -105,8 +106,9 @@ inline constexpr struct toc3d_restore_fn {
     auto const to = tern::view(x);
     using element = typename view_of<X>::value_type;
     index const samples = to.extent(0), tokens = to.extent(1), channels = to.extent(2);
-    map.check(op);
+    check(kept, map, to);
     detail::expect_like(op, "done", after, "slow", before);
+    detail::expect(map.most() <= after.extent(1), op, "a count of the map", map.most(), "at most the slow tokens");
     scatter_tokens(policy, kept, moved{after, to});
     // What the representative became, for the tokens that it stands for alone.
     workspace::lease const memory(policy.scratch(), workspace::rounded(static_cast<std::size_t>(samples * channels) * sizeof(element)) +
@@ -125,6 +127,17 @@ inline constexpr struct toc3d_restore_fn {
             any ? static_cast<element>(static_cast<float>(after(b, others, c)) - static_cast<float>(before(b, others, c))) : element(0.f);
     }
     add_tokens(policy, rest, moved{delta, to});
+  }
+
+ private:
+  /// The map is that of the lists: their tokens, and one more for the others.
+  template <class V>
+  static void check(index_lists const& kept, token_map const& map, V const& x) {
+    constexpr char const* op = "toc3d_restore";
+    map.check(op);
+    map.check_shape(op, x.extent(0));
+    detail::expect_equal(op, "the tokens of the map", map.tokens(), "x.extent(1)", x.extent(1));
+    kept.check(op, x.extent(0), x.extent(1));
   }
 } toc3d_restore{};
 

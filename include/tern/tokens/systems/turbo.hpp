@@ -12,6 +12,7 @@
 /// weight = 0   is ToMe to the bit.
 /// Composition  tome with a penalty.
 /// Memory    from the policy: a number a token, and what tome takes.
+/// Cost      what tome takes, and a pass over received.
 /// Source    Ju et al. 2024, arXiv:2407.11717, by its authors' code, where what is left of every other token stands before the rest.
 
 #include <tern/tokens/systems/tome.hpp>
@@ -26,6 +27,7 @@ inline constexpr struct turbo_fn {
                   matching_options const& options, token_map const& map, tensor_view<float const, 2> const& sizes,
                   tensor_view<float, 2> const& merged_sizes, moved<From, To> const&... tensors) const {
     index const samples = received.extent(0), tokens = received.extent(1);
+    for (int d = 0; d < 2; ++d) detail::expect_extent("turbo", "received", received, d, "metric", tern::view(metric), d);
     workspace::lease const memory(policy.scratch(), static_cast<std::size_t>(samples * tokens) * sizeof(float));
     auto const penalty = tern::view(reinterpret_cast<float*>(memory.data()), samples, tokens);
     for (index b = 0; b < samples; ++b)
