@@ -18,9 +18,8 @@
 ///           once more, and nothing else; lse is what the fused call hands on.
 /// Weighted  where queries count differently, w_i times, lse_i - log(w_i) takes the place of lse_i.
 /// Memory    from the policy: samples heads keys numbers, and what attention_key_weights takes.
-/// Cost      2 heads keys dim flop a query: 1 / (2 tokens) of the attention call's. Up to 32 queries that share keys are streamed; more,
-/// and
-///           all, go through the engine once more, which takes nearly as long as the call with values did.
+/// Cost      2 heads keys dim flop a query: 1 / (2 tokens) of the attention call's. Up to 32 queries that share keys are streamed; more
+///           go through the engine once more, which takes nearly as long as the call with values did.
 /// Error     as attention_key_weights says, and 2^-24 heads relative to the mean of absolute values.
 
 #include <tern/attention/key_weights.hpp>

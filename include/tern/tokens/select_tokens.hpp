@@ -3,7 +3,7 @@
 /// @file tokens/select_tokens.hpp
 /// Which tokens of each sample stay: those with the largest scores, and some that always do.
 ///
-///     select_tokens(policy, scores, budget, protect{4, 32}, kept)         `budget` tokens of each sample, 36 at its ends among them
+///     select_tokens(policy, scores, budget, protect{4, 32}, kept)         `budget` tokens of each sample, first 4 and last 32 among them
 ///     select_tokens(policy, scores, budget, always, kept)                 those of a list for each sample among them
 ///     select_tokens_above(policy, scores, threshold, protect{1}, kept)    as many as are above the threshold
 ///
@@ -11,8 +11,8 @@
 ///           sample, whose room is the most that it keeps, also of a larger budget.
 /// Protected tokens count as larger than any score. Where the budget has no room for the first and the last, the last stay; where it has
 ///           none for a list, its first.
-/// Ragged    where a sample has fewer tokens than the longest, its scores end with -inf: such are never kept, and "last" means before
-///           them.
+/// Ragged    where a sample has fewer tokens than the longest, its scores end with -inf: such are kept only where a list says so, and
+///           "last" means before them.
 /// Ties      go to the earlier token. The result follows from the scores alone.
 /// Memory    none; with a list, a copy of the scores from the policy.
 /// Cost      as select_top (pointwise/select_top.hpp).

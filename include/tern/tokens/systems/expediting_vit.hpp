@@ -14,15 +14,13 @@
 /// Shapes    x (samples, H W, channels), s, refined (samples, h w, channels), y (samples, H W, channels) f32, rows contiguous; s of the
 ///           clustering, and what the layers between made of it. Token (r, c)'s own cluster is (r h / H, c w / W).
 /// Composition  |x - s|^2 = |x|^2 - 2 x . s + |s|^2, whose parts of one row cancel in its softmax: an iteration is an attention call
-/// without
-///           values for the log-sum-exp of each token, and one in which clusters ask tokens with scores 2 temperature x . s - lse.
+///           without values for the log-sum-exp of each token, and one in which clusters ask tokens with scores 2 temperature x . s - lse.
 ///           Reconstruction: top_keys of an attention call, softmax, mix_tokens.
 /// Memory    from the policy: for one sample a byte for each pair of a token and a cluster, 2 numbers a token, channels + 1 a cluster, and
 ///           2 nearest a token.
 /// Cost      4 H W h w channels flop an iteration, less what the reach hides, and 2 H W h w channels for the reconstruction.
-/// Source    Liang et al. 2022, arXiv:2210.01035 (section 3). Its authors' hourglass_image_encoder.py of Expedit-SAM is followed but for
-/// the
-///           weights of the reconstruction, which sum up to one in the paper and have a sum of squares of one there.
+/// Source    Liang et al. 2022, arXiv:2210.01035 (section 3). Its authors' hourglass_image_encoder.py of Expedit-SAM is followed but
+///           for the weights of the reconstruction, which sum up to one in the paper and have a sum of squares of one there.
 
 #include <tern/attention/additive_mask.hpp>
 #include <tern/attention/attention.hpp>

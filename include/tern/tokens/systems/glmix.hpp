@@ -7,8 +7,8 @@
 ///     glmix_gather(policy, x, seeds, scale, slots)
 ///     glmix_dispatch(policy, x, seeds, scale, slots, y)          once the slots have attended to each other
 ///
-///     L_ji = scale seed_j . x_i / (|seed_j| |x_i|);   slots_j = sum_i softmax over i of L_ji x_i;   y_i = sum_j softmax over j of L_ji
-///     slots_j
+///     L_ji = scale seed_j . x_i / (|seed_j| |x_i|)
+///     slots_j = sum_i (softmax over i of L_ji) x_i;     y_i = sum_j (softmax over j of L_ji) slots_j
 ///
 /// Shapes    x (samples, tokens, channels) f32, f16 or bf16; seeds, slots (samples, slots, channels), y (samples, tokens, channels) f32.
 /// Composition  two attention calls with cosine: in the first seeds ask tokens, in the second tokens ask seeds. The convolutions beside it

@@ -8,11 +8,11 @@
 ///     score_i = mean over heads of sigmoid(q_hi . k_h);    kept: the tokens whose score is above the threshold, and the protected ones
 ///
 /// Shapes    q (samples, heads, tokens, dim) of the patches' features, k (samples, heads, dim) of the policy token, after their
-/// projections,
-///           f32; scores (samples, tokens) f32; kept index_lists, whose rows have different lengths.
+///           projections, f32; scores (samples, tokens) f32; kept index_lists, whose rows have different lengths.
 /// threshold = 0   keeps all. The paper's is 0.5. gather_tokens and layouts such as varlen (attention/varlen.hpp) do the rest.
 /// Composition  a matmul with a sigmoid for each head of each sample, select_tokens_above.
 /// Memory    from the policy: a number a token, and what the matmul takes.
+/// Cost      2 heads tokens dim flop a sample.
 /// Source    Pan et al. 2021, arXiv:2106.12620 (section 3); from its description, as its authors published no code for this part.
 
 #include <tern/matmul/matmul.hpp>

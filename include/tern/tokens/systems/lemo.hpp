@@ -7,8 +7,7 @@
 ///     lemo_attention(policy, q, k, v, out, kept, options...)     kept tokens attend to kept tokens; other rows of out are not written
 ///
 /// Shapes    x (tokens, k), y (tokens, n); q, k, v, out as in attention, one text; kept int32 (count), ascending. Options are those of
-/// matmul
-///           (residual and bias rows go by the kept tokens) and of attention; masks and positions count among the kept tokens.
+///           matmul (residual and bias rows go by the kept tokens) and of attention; masks and positions count among the kept tokens.
 /// All kept  gives attention's and matmul's results.
 /// Composition  matmul with gather and scatter; attention with a layout of one group. Which tokens are kept, a select_tokens says.
 /// Cost      that of as many tokens as are kept.

@@ -11,6 +11,7 @@
 /// Composition  a mean over heads, tome. The soft temporal merging of videos is attention over frames: x_pool
 ///           (attention/systems/x_pool.hpp).
 /// Memory    from the policy: dim numbers a token, and what tome takes.
+/// Cost      reads the keys once, and what tome takes.
 /// Source    Jian et al. 2023, arXiv:2310.03291 (SimVLG, later EVLGen), by its description; the matching as in ToMe.
 
 #include <tern/tokens/systems/tome.hpp>

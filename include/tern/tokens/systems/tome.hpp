@@ -11,6 +11,7 @@
 /// r = 0     changes no bit. Attention takes proportional{log sizes} (tokens/proportional.hpp) wherever sizes are not one.
 /// Composition  bipartite_matching, map_merged, average_tokens.
 /// Memory    from the policy: 12 bytes a pair, and what these take.
+/// Cost      tokens^2 dim / 2 flop for the matching, and reads and writes each tensor once.
 /// Source    Bolya et al. 2023, arXiv:2210.09461; its code, tome/merge.py, where what is left of every other token stands before the rest,
 ///           while here tokens keep their order.
 
