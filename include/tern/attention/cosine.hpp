@@ -31,11 +31,7 @@ struct cosine {
 
  private:
   TERN_INLINE static void shorten(float* row, index dim, float divisor) {
-    float const squares = detail::sum_packs(dim, [&](index i, auto part) TERN_LAMBDA {
-      floats const x = detail::load(row + i, part);
-      return x * x;
-    });
-    float const length = __builtin_sqrtf(squares);
+    float const length = __builtin_sqrtf(detail::sum_squares(row, dim));
     detail::widen_row(row, dim, 1 / ((length < 1e-12f ? 1e-12f : length) * divisor), row);
   }
 };

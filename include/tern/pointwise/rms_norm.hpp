@@ -34,10 +34,7 @@ TERN_COLD inline double mean_square_f64(X const* x, index n) noexcept {
 
 template <class X, class W, class Y>
 inline void rms_norm_row(X const* x, W const* weight, Y* y, index n, float eps) noexcept {
-  float const sum = sum_packs(n, [&](index i, auto part) TERN_LAMBDA {
-    auto const e = load(x + i, part);
-    return e * e;
-  });
+  float const sum = sum_squares(x, n);
   float scale = 1.f / __builtin_sqrtf(sum * (1.f / static_cast<float>(n)) + eps);
   constexpr float largest = std::numeric_limits<float>::max();
   if (!(sum <= largest)) [[unlikely]]

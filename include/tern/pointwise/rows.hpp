@@ -169,6 +169,14 @@ TERN_INLINE float sum_packs(index n, Term&& term) {
   if (i < n) b += term(i, part_pack{rest_of(n)});
   return simd::reduce_add((a + b) + (c + d));
 }
+/// The sum of the squares of n elements.
+template <class T>
+TERN_INLINE float sum_squares(T const* x, index n) {
+  return sum_packs(n, [&](index i, auto part) TERN_LAMBDA {
+    simd::pack<float> const e = load(x + i, part);
+    return e * e;
+  });
+}
 /// The relative error of `sum_packs` over n terms of one sign, whatever the lane count (it is largest for the narrowest).
 constexpr double sum_error(index n) { return 0x1p-24 * (static_cast<double>(n) / 8 + 8); }
 

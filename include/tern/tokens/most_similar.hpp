@@ -47,10 +47,7 @@ struct token_list {
 /// 1 / |x|, and 0 for zeros.
 template <class T>
 TERN_INLINE float inverse_length(T const* x, index n) {
-  float const squares = sum_packs(n, [&](index i, auto part) TERN_LAMBDA {
-    simd::pack<float> const v = load(x + i, part);
-    return v * v;
-  });
+  float const squares = sum_squares(x, n);
   return squares > 0 ? 1.f / __builtin_sqrtf(squares) : squares == 0 ? 0.f : squares;
 }
 

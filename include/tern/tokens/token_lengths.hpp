@@ -27,10 +27,7 @@ inline constexpr struct token_lengths_fn {
     index const tokens = v.extent(1), channels = v.extent(2);
     detail::for_rows(policy, v.extent(0) * tokens, channels, [&](index r) TERN_LAMBDA {
       auto const* const row = v.data() + r / tokens * v.stride(0) + r % tokens * v.stride(1);
-      scores(r / tokens, r % tokens) = __builtin_sqrtf(detail::sum_packs(channels, [&](index i, auto part) TERN_LAMBDA {
-        simd::pack<float> const e = detail::load(row + i, part);
-        return e * e;
-      }));
+      scores(r / tokens, r % tokens) = __builtin_sqrtf(detail::sum_squares(row, channels));
     });
   }
 

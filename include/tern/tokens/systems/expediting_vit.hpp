@@ -18,7 +18,7 @@
 ///           Reconstruction: top_keys of an attention call, softmax, mix_tokens.
 /// Memory    from the policy: for one sample a byte for each pair of a token and a cluster, 2 numbers a token, channels + 1 a cluster, and
 ///           2 nearest a token.
-/// Cost      4 H W h w channels flop an iteration, less what the reach hides, and 2 H W h w channels for the reconstruction.
+/// Cost      6 H W h w channels flop an iteration, less what the reach hides, and 2 H W h w channels for the reconstruction.
 /// Source    Liang et al. 2022, arXiv:2210.01035 (section 3). Its authors' hourglass_image_encoder.py of Expedit-SAM is followed but
 ///           for the weights of the reconstruction, which sum up to one in the paper and have a sum of squares of one there.
 
@@ -48,13 +48,8 @@ TERN_INLINE additive_mask<2> for_all_queries(float const* numbers, index queries
 }
 /// to_i = factor |x_i|^2
 TERN_INLINE void scaled_squares(cpu_policy const& policy, tensor_view<float const, 2> const& x, float factor, float* to) {
-  for_rows(policy, x.extent(0), x.extent(1), [&](index i) TERN_LAMBDA {
-    float const* const row = x.data() + i * x.stride(0);
-    to[i] = factor * sum_packs(x.extent(1), [&](index c, auto part) TERN_LAMBDA {
-              simd::pack<float> const e = load(row + c, part);
-              return e * e;
-            });
-  });
+  for_rows(policy, x.extent(0), x.extent(1),
+           [&](index i) TERN_LAMBDA { to[i] = factor * sum_squares(x.data() + i * x.stride(0), x.extent(1)); });
 }
 /// No values, for `rows` keys or queries.
 TERN_INLINE tensor_view<float, 2> no_columns(index rows) { return {nullptr, shape<2>{{rows, 0}}, shape<2>{{0, 1}}}; }
