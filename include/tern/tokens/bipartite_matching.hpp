@@ -16,7 +16,7 @@
 ///           ones. Fewer than r where there are not as many sources, or where similarities are -inf or NaN.
 /// Protected tokens at both ends (class and distillation tokens) neither merge nor are merged into.
 /// Composition  most_similar, select_top, a sort of the chosen; map_merged (token_map.hpp) and average_tokens do the rest.
-/// Memory    from the policy: 16 bytes a token of all samples, and what most_similar takes.
+/// Memory    from the policy: 8 bytes a token of all samples, and what most_similar takes.
 /// Cost      tokens^2 dim / 2 flop; the rest passes over tokens / 2 numbers.
 /// Source    Bolya et al. 2023, Token Merging: Your ViT But Faster, arXiv:2210.09461 (section 3) and its code, tome/merge.py. There what
 ///           is left of A stands before B; here tokens keep their order (token_map.hpp).

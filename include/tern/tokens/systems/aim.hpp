@@ -15,11 +15,12 @@
 /// Shapes    x (samples, tokens, channels), y (samples, target, channels) f32, f16 or bf16; map as in token_map.hpp, of x's tokens; q, k
 ///           (samples, heads, tokens, dim) of one prompt, importance (samples, tokens) f32; text, kept index_lists.
 /// target = tokens   changes no bit.
+/// Errors    tokens of NaN or infinity, which merge into none, where that leaves more than `target`.
 /// Composition  bipartite_matching, average_tokens, chain_maps; attention without values for log-sum-exps, attention_key_weights with
 ///           lse - log(pi) for each step of the PageRank; select_tokens, ramp_schedule (keep_schedule.hpp). kept tokens' keys and values
 ///           go through gather_tokens, or cache.keep.
 /// Memory    from the policy: two copies of x and a map; 3 numbers for each head's token.
-/// Cost      tokens^2 channels flop for the merge; 10 heads tokens^2 dim flop for an importance: two and a half calls of attention.
+/// Cost      tokens^2 channels flop for the merge; 12 heads tokens^2 dim flop for an importance: three calls of attention.
 /// Source    Zhong et al. 2024, arXiv:2412.03248; token_merge.py and modeling_qwen2.py of its authors, where what is left of every other
 ///           token stands before the rest, while here tokens keep their order, which a language model's positions go by.
 

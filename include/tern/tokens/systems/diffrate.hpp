@@ -12,6 +12,7 @@
 /// Shapes    x (samples, tokens, channels) f32, f16 or bf16, behind the attention's residual; received (samples, tokens) as
 ///           attention_received writes it for the class token; map, sizes, merged_sizes and y as in average_tokens.hpp. The learned
 ///           numbers of each layer are 2 <= merged <= pruned <= tokens. merged = tokens changes no bit.
+/// Sizes     fall where a token goes to one with a negative cosine, and are none any more below 0 (log_sizes makes NaN of these).
 /// Composition  select_tokens twice, most_similar, average_tokens twice: with cosines in the sizes, and without weights.
 /// Memory    from the policy: 24 bytes a token, and what these take.
 /// Cost      2 merged (pruned - merged) channels flop, passes over the scores, and reads and writes each token once.

@@ -9,7 +9,7 @@
 ///
 /// Shapes    h (samples, frames, channels) f32, f16 or bf16, alpha (samples, frames) f32, none negative; y (samples, most, channels) f32;
 ///           counts (samples) int32: how many tokens each sample has, at most as many as there is room for. What is left at the end, less
-///           than one, makes none.
+///           than one, makes none, but may be in the row of y behind the last.
 /// Sums      are f32, in the order of the frames; a weight of 1 a frame gives the frames to the bit.
 /// Cost      reads each frame once. A sample is a thread's.
 /// Source    Gao et al. 2022, arXiv:2206.08317 (section 3.2); Dong and Xu 2020, arXiv:1905.11235.
