@@ -105,9 +105,9 @@ TEST_CASE("gradients of a long convolution have the same bits on any threads, an
          [&](cpu_policy const& p) { long_conv_grad_filter(p, dy.view, u.view, lent_dk.view, gate); });
     for (index c = 0; c < channels; ++c) CHECK(dk.row(0, c) == lent_dk.row(0, c));
     long_conv_grad_input(cpu.on(serial), dy.view, k.view[0], du.view, gate);
-    auto const same = [&] {
-      for (index b = 0; b < batch; ++b)
-        for (index c = 0; c < channels; ++c) CHECK(du.row(b, c) == lent_du.row(b, c));
+    auto const same = [&, samples = batch, rows = channels] {
+      for (index b = 0; b < samples; ++b)
+        for (index c = 0; c < rows; ++c) CHECK(du.row(b, c) == lent_du.row(b, c));
     };
     with(workspace_size(long_conv_grad_input, policy, dy.view, k.view[0], du.view, gate),
          [&](cpu_policy const& p) { long_conv_grad_input(p, dy.view, k.view[0], lent_du.view, gate); });

@@ -71,7 +71,7 @@ class tower_ahead {
   lines later_[most_rows];
 };
 /// For spectra that are near.
-struct nothing_ahead {
+struct no_rows_ahead {
   TERN_INLINE void reach(float const*) {}
   template <int Lines>
   TERN_INLINE void ask() {}
@@ -277,7 +277,7 @@ enum class tower_rows { complex, real, gated };
 
 template <class In>
 inline void split_first_by(tower_plan const& t, In in, packed_rows<float> out, index count) noexcept {
-  nothing_ahead none;
+  no_rows_ahead none;
   float const* const table = t.tables + t.table_at[0];
   switch (t.radix[0]) {
     case 8:
@@ -296,7 +296,7 @@ inline void split_first_by(tower_plan const& t, In in, packed_rows<float> out, i
 }
 inline void split_first(tower_plan const& t, tower_rows rows, row_places<float const> const& in, packed_rows<float> out,
                         index count) noexcept {
-  nothing_ahead none;
+  no_rows_ahead none;
   if (rows == tower_rows::gated) return split_by_8(gated_rows<float const>{in}, out, 1, count, t.tables + t.table_at[0], none);
   if (rows == tower_rows::real) return split_first_by(t, real_rows<float const>{in}, out, count);
   split_first_by(t, sample_rows<float const>{in}, out, count);
@@ -304,7 +304,7 @@ inline void split_first(tower_plan const& t, tower_rows rows, row_places<float c
 /// The last pass, to results. past: real ones go past the caches, by eight.
 template <class Out>
 inline void join_last_by(tower_plan const& t, packed_rows<float> in, Out out, index count) noexcept {
-  nothing_ahead none;
+  no_rows_ahead none;
   float const* const table = t.tables + t.table_at[0];
   switch (t.radix[0]) {
     case 8:
@@ -323,7 +323,7 @@ inline void join_last_by(tower_plan const& t, packed_rows<float> in, Out out, in
 }
 inline void join_last(tower_plan const& t, tower_rows rows, packed_rows<float> in, row_places<float> const& out, index count,
                       bool past) noexcept {
-  nothing_ahead none;
+  no_rows_ahead none;
   float const* const table = t.tables + t.table_at[0];
   if (rows == tower_rows::complex) return join_last_by(t, in, sample_rows<float>{out}, count);
   if (past && rows == tower_rows::gated) return join_by_8(in, gated_rows<float, true>{out}, 1, count, table, none);

@@ -158,7 +158,7 @@ struct tower_job {
       tower_ahead ahead(h + first * plan.width(pass) * complex_pack, far ? tower_window : 0, later, count * plan.width(pass) / simd::lanes);
       return descend(pass, first, count, ahead);
     }
-    nothing_ahead ahead;
+    no_rows_ahead ahead;
     descend(pass, first, count, ahead);
   }
 

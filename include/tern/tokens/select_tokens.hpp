@@ -34,7 +34,7 @@ struct token_budget {
 
   TERN_INLINE token_budget(index n) : count(n) {}
   TERN_INLINE token_budget(tensor_view<std::int32_t const, 1> const& counts) : each(counts) {}
-  TERN_INLINE index operator()(index sample) const { return each.data() != nullptr ? index{each[sample]} : count; }
+  TERN_INLINE index operator()(index b) const { return each.data() != nullptr ? index{each[b]} : count; }
   TERN_INLINE void check(char const* op, index samples) const {
     if (each.data() != nullptr) detail::expect_equal(op, "budget.extent(0)", each.extent(0), "the samples", samples);
     for (index b = 0; b < (each.data() != nullptr ? samples : 1); ++b)

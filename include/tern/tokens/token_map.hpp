@@ -27,7 +27,7 @@ struct token_map {
 
   TERN_INLINE index samples() const { return to.extent(0); }
   TERN_INLINE index tokens() const { return to.extent(1); }
-  TERN_INLINE index count(index sample) const { return static_cast<index>(counts[sample]); }
+  TERN_INLINE index count(index b) const { return static_cast<index>(counts[b]); }
   /// The most tokens that a sample's result has.
   TERN_INLINE index most() const {
     index most = 0;
@@ -57,7 +57,7 @@ struct token_pairs {
 
   TERN_INLINE index samples() const { return counts.extent(0); }
   TERN_INLINE index most() const { return from.extent(1); }
-  TERN_INLINE index count(index sample) const { return static_cast<index>(counts[sample]); }
+  TERN_INLINE index count(index b) const { return static_cast<index>(counts[b]); }
   TERN_INLINE void check_shape(char const* op, index wanted) const {
     detail::expect_equal(op, "pairs.counts.extent(0)", samples(), "the samples", wanted);
     detail::expect_equal(op, "pairs.from.extent(0)", from.extent(0), "the samples", wanted);
