@@ -118,6 +118,24 @@ TEST_CASE("depthwise_conv: per-sample kernels, and a sample does not depend on i
   CHECK(std::equal(f.y.begin() + half, f.y.end(), apart.begin()));
 }
 
+TEST_CASE("depthwise_conv: where a small batch is cut into narrower blocks its bits stay", "[conv]") {
+  rng r(17);
+  index const n = 16, c = simd::lanes, h = 24, k = 15;
+  for (index v : {126, 127, 128}) {
+    auto const x = r.normal(n * c * h * v), w = r.normal(c * h * k);
+    std::vector<float> all(x.size()), one(static_cast<std::size_t>(c * h * v));
+    kernel const ws(const_cast<float*>(w.data()), shape{c, h, k});
+    auto const run = [&](index batch, std::vector<float>& y) {
+      image const xs(const_cast<float*>(x.data()), shape{batch, c, h, v}), ys(y.data(), shape{batch, c, h, v});
+      depthwise_conv(cpu, xs, ws, ys, channels_first{}, same_padding{});
+    };
+    run(n, all);
+    run(1, one);
+    INFO("width " << v);
+    CHECK(std::equal(one.begin(), one.end(), all.begin()));
+  }
+}
+
 TEST_CASE("depthwise_conv: any strides give the same bits", "[conv]") {
   fixture f;
   auto const want = f.plain();

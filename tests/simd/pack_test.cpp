@@ -250,8 +250,28 @@ TEST_CASE("reduce: the largest of integers", "[simd]") {
   }
 }
 
+TEST_CASE("pack: load_range touches the lanes of a range alone", "[simd]") {
+  CHECK(lanes_of(simd::load_range(nullptr, simd::lane_range())) == lanes_of(pack<float>(0.f)));
+  for (size begin = 0; begin <= lanes; ++begin)
+    for (size end = begin; end <= lanes; ++end) {
+      INFO("lanes " << begin << " to " << end);
+      auto const want = lanes_of(make_pack<float>([&](size i) { return i >= begin && i < end ? i + 1 : 0; }));
+      at_page_end<float> memory(end);  // what is behind the range faults
+      for (size i = begin; i < end; ++i) memory.data()[i] = static_cast<float>(i + 1);
+      CHECK(lanes_of(simd::load_range(memory.data(), {begin, end})) == want);
+      float* const first = memory.begin_of_page();  // and so does what is before it
+      for (size i = begin; i < end; ++i) first[i - begin] = static_cast<float>(i + 1);
+      CHECK(lanes_of(simd::load_range(first - begin, {begin, end})) == want);
+    }
+}
+
 TEST_CASE("in_register: the same lanes", "[simd]") {
   CHECK(lanes_of(simd::in_register(simd::iota<float>())) == lanes_of(simd::iota<float>()));
+}
+
+TEST_CASE("stepped: so many elements on, or back", "[simd]") {
+  float const memory[8] = {};
+  for (size step = -4; step < 4; ++step) CHECK(simd::stepped(memory + 4, step) == memory + 4 + step);
 }
 
 TEST_CASE("reduce: several packs at once", "[simd]") {

@@ -23,10 +23,12 @@
 /// Errors   extents that do not fit; strides and dilations below 1, paddings below 0; options for another number of dimensions; y that
 ///          overlaps x or w.
 /// Special  taps on the zeros around the input are left out or are 0 w: weights have to be finite.
-/// Memory   scratch from the policy: up to 0.6 MiB a thread, more for large kernels, and in proportion to strides and dilations.
+/// Memory   scratch from the policy: up to 0.6 MiB a thread, more for large kernels, and in proportion to strides and dilations; for 3 x 3
+///          channels first (see Cost) none, or a thread the outputs of a channel where functions or residuals follow.
 /// Bits     do not depend on the number of threads, nor on what else is in the batch.
 /// Cost     one multiply-add for each tap and output, and a pass over x and y: channels first, or strides that are not 1, are turned
-///          on the way. Fewer channels than lanes leave lanes idle.
+///          on the way. Fewer channels than lanes leave lanes idle. Not so f32 images whose columns are neighbors with 3 x 3 taps, and
+///          strides, dilations and paddings of up to 1: their lanes are columns (conv/depthwise_planes.hpp).
 /// Error    |y - exact| <= accuracy(taps) 2^-24 (|bias| + sum of |w x|), functions and residuals apart: additions in a row, half the
 ///          square root of their number and more, as their roundings do not conspire; where they all do, taps + 1 bounds it.
 

@@ -241,40 +241,43 @@ class depthwise_block {
     index const taps = p_.axis[2].kernel;
     for (index column = begin; column < end;) {
       index const width = depthwise_width(end - column), pixels = least(width, end - column);
-      depthwise_run some{0, 0, taps};
+      index first = 0, stop = taps;
       if (clipped()) {  // taps that meet zeros alone are left out, but for one
-        index const skipped = least(taps - 1, begin_ - column - pixels + 1);
-        some.column = some.tap = skipped > 0 ? skipped : 0;
-        index const seen = least(taps, end_ - column) - some.tap;
-        some.count = seen > 1 ? seen : 1;
+        index const skipped = least(taps - 1, begin_ - column - pixels + 1), seen = least(taps, end_ - column);
+        first = skipped > 0 ? skipped : 0;
+        stop = seen > first ? seen : first + 1;
       }
       if (!signal_in_place_) fetch(column, column + width);
       sum_.from = taps_ + (g + 1) * taps_size() - simd::lanes;
       sum_.from_step = 0;
       sum_.next_from = taps_size();
-      depthwise_run const* const runs = clipped() ? &some : tables_.runs;
-      index const count = clipped() ? 1 : tables_.run_count;
-      for (index r = 0; r < count; ++r) {
-        bool const last = r == count - 1;
-        sum_run(g, column, width, runs[r], last ? out : sums_, last ? out_step : simd::lanes, last ? pixels : width);
+      for (index r = 0; r < tables_.run_count; ++r) {
+        depthwise_run const& run = tables_.runs[r];
+        bool const last = r == tables_.run_count - 1;
+        sum_run(g, column, width, run, first, least(stop, run.count), last ? out : sums_, last ? out_step : simd::lanes,
+                last ? pixels : width);
       }
       out += width * out_step;
       column += width;
     }
   }
-  /// A few taps of the run after the other: sums wait in memory meanwhile.
-  void sum_run(index g, index column, index width, depthwise_run const& run, float* out, index out_step, index pixels) {
+  /// Taps [from, to) of the run, a few after the other: sums wait in memory meanwhile. Which ones go together does not depend on `from` and
+  /// `to`, so that outputs are the same wherever a block ends.
+  void sum_run(index g, index column, index width, depthwise_run const& run, index from, index to, float* out, index out_step,
+               index pixels) {
     constexpr index most = depthwise_taps_most;
-    index const first = clipped() ? begin_ : 0, start = first, stop = clipped() ? end_ : plan_.row;
-    for (index done = 0; done < run.count;) {
-      index const left = run.count - done;
-      index const taps = left <= most ? left : left >= 2 * most ? most : (left + 1) / 2;  // not few at the end
-      index const at = column + run.column + done;
+    index const first = clipped() ? begin_ : 0, stop = clipped() ? end_ : plan_.row;
+    for (index done = 0; done < to;) {
+      index const left = run.count - done, few = left <= most ? left : left >= 2 * most ? most : (left + 1) / 2;  // not few at the end
+      index const tap = done < from ? from : done, taps = least(done + few, to) - tap;
+      done += few;
+      if (taps <= 0) continue;
+      index const at = column + run.column + tap;
       sum_.signal_at = g * sum_.next_signal + (at - first) * sum_.steps.signal;
-      sum_.taps_at = g * sum_.next_taps + (run.tap + done) * sum_.steps.taps;
-      sum_.begin = start - at;
+      sum_.taps_at = g * sum_.next_taps + (run.tap + tap) * sum_.steps.taps;
+      sum_.begin = first - at;
       sum_.end = stop - at;
-      bool const last = taps == left;
+      bool const last = tap + taps == to;
       sum_.out = last ? out : sums_;
       sum_.out_step = last ? out_step : simd::lanes;
       sum_.pixels = last ? pixels : width;
@@ -282,7 +285,6 @@ class depthwise_block {
       depthwise_function_of(width, taps, ends)(sum_);
       sum_.from = sums_;
       sum_.from_step = simd::lanes;
-      done += taps;
     }
   }
 

@@ -123,14 +123,14 @@ class depthwise_channel {
   void run() {
     index const to = batch_ * p_.y.batch + channel_ * p_.y.channel;
     float* const y = static_cast<float*>(p_.y.point(to));
-    bool const direct = p_.step_count == 0;
-    sum(direct ? y : memory_, direct ? p_.y.at[1] : plane_pitch(p_));
-    if (direct) return;
+    if (p_.step_count == 0) return sum(y, p_.y.at[1], p_.axis[2].out);
+    sum(memory_, plane_pitch(p_), plane_pitch(p_));
     for (index h = 0; h < p_.axis[1].out; ++h) finish(h, memory_ + h * plane_pitch(p_), y + h * p_.y.at[1]);
   }
 
  private:
-  void sum(float* out, index out_row) const {
+  /// Rows of outputs `out_row` floats apart, of which `columns` floats are written: what follows the sums takes whole registers.
+  void sum(float* out, index out_row, index columns) const {
     using simd::lanes;
     conv_axis const &height = p_.axis[1], &width = p_.axis[2];
     depthwise_plane t;
@@ -148,7 +148,7 @@ class depthwise_channel {
         for (index tap = 0; tap < 3; ++tap) t.seen[e][tap] = columns_seen(edge[e] + tap);
       t.x = x + edge[0];
       t.out = out + o;
-      t.stored = least(lanes, width.out - last);
+      t.stored = least(lanes, columns - last);
       sum_plane(t, registers);
       o += registers * lanes;
     }

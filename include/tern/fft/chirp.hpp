@@ -34,7 +34,7 @@ inline void run_chirp(chirp_plan const& t, float* samples, tower_op op, float* s
   auto const none = [](void const*, index, index, float*, index) {};
   auto const all = [](void const*, index, index, float const*, index) {};
   float const scale = 1.f / static_cast<float>(t.tower.points());
-  run_tower({t.tower, scratch + tower_buffer, t.spectrum, op, scale}, {nullptr, none, end, samples, end},
+  run_tower({t.tower, scratch + tower_buffer, t.spectrum, op, scale}, {nullptr, none, end, samples, 0, end},
             {nullptr, all, 0, end, samples, 0, end}, scratch);
 }
 

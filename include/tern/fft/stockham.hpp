@@ -29,7 +29,7 @@ struct stockham_plan {
   float const* tables = nullptr;
 };
 
-/// The factor of the next pass: 8 as long as neither 2 nor 4 is left alone by it.
+/// The factor of the next pass: 8, but of 16, which would leave a 2.
 constexpr int radix_of(index n) {
   if (n % 8 == 0 && n != 16) return 8;
   constexpr int radices[] = {4, 2, 3, 5, 7, 11, 13};
