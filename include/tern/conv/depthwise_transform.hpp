@@ -58,15 +58,25 @@ inline double depthwise_products(depthwise_problem const& p) {
   return products;
 }
 
-/// Whether a transform of so many points takes the place of so many products, in the units of block_cost(). Measured at 16 lanes, one image
-/// of f32, times of direct sums over times of transforms, channels first / last:
+/// Whether a transform of so many points takes the place of so many products. Measured at 16 lanes on one image of f32, the time of direct
+/// sums over that of a transform, channels first and last, beside products / (points * operations for one):
 ///
-///     n x n, kernel      14, 51    28, 25      28, 51      40, 21      56, 17      56, 21      56, 25      56, 31      56, 51      112, 31
-///     products / cost    3.5       11.6        12.7        12.5        10.5        14.5        18.6        24.7        41          34
-///     64 channels 0.4/0.3   1.09/1.04   1.31/1.28   1.39/1.27   1.29/1.05   1.38/1.19   1.88/1.63   2.68/2.25   3.40/3.34   3.02/2.58 384
-///     channels       0.4/0.4   1.08/1.05   1.28/1.30   1.37/1.21   1.23/1.05   1.37/1.20   1.79/1.42   2.53/1.94   3.46/2.41   2.82/2.00
+///     n x n      kernel            64 channels     384 channels
+///     14         51        3.5     0.37  0.30      0.42  0.41
+///     28         25       11.6     1.09  1.04      1.08  1.05
+///     28         51       12.7     1.31  1.28      1.28  1.30
+///     56         17       10.5     1.29  1.05      1.23  1.05
+///     56         21       14.5     1.38  1.19      1.37  1.20
+///     40         25       15.5     1.52  1.38      1.47  1.36
+///     112        21       17.8     1.47  1.38
+///     224        21       18.4     1.57  1.18
+///     56         25       18.6     1.88  1.63      1.79  1.42
+///     56         31       24.7     2.68  2.25      2.53  1.94
+///     112        31       34.1     3.02  2.58      2.82  2.00
+///     56         51       41.2     3.40  3.34      3.46  2.41
+///     224        51       89.2     6.02  4.66
 ///
-/// A batch that shares its kernels gains more, up to 4.9 in place of 3.4 with four images; but what is taken may not depend on it.
+/// A batch that shares its kernels gains more (56, 51, four images: 4.93, 3.84); but what is taken may not depend on it.
 constexpr bool transform_wins(double products, index points) {
   constexpr double operation = 15;               // products; a result that is not like the direct sums has to be worth it
   constexpr index most_points = index{1} << 16;  // 224 x 224; a register of channels is in memory at once
