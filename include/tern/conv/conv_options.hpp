@@ -9,6 +9,7 @@
 ///     padding{{2, 0}, {1, 1}}            zeros {before, after} it: {(kernel - 1) dilation, 0} is causal
 ///     same_padding{}                     so many that there are ceil(input / stride) outputs; an odd one lies after
 ///     channels_first{}                   x (batch, channels, ...) and w (channels, ...); the channels come last otherwise
+///     direct_sums{}                      every output as the sum over its own taps, also where transforms are faster
 ///
 /// One number stands for all dimensions. Outputs: floor((input + before + after - dilation (kernel - 1) - 1) / stride) + 1.
 
@@ -56,6 +57,8 @@ struct padding {
 struct same_padding {};
 /// Channels come before the dimensions of space, in x, w, y and a residual.
 struct channels_first {};
+/// Sums over taps, never by transforms.
+struct direct_sums {};
 
 }  // namespace TERN_ABI
 }  // namespace tern

@@ -22,19 +22,27 @@
 ///
 /// Errors   extents that do not fit; strides and dilations below 1, paddings below 0; options for another number of dimensions; y that
 ///          overlaps x or w.
+/// Large    kernels on large images, such as 31 x 31 on 56 x 56, stride and dilation 1, are multiplied by transforms where they are faster
+///          (conv/depthwise_transform.hpp, transform_wins: by extents alone). Then errors are relative to norms, as below, and one infinity
+///          or NaN may spread over the outputs of its image and channel. `direct_sums{}` keeps to sums over taps.
 /// Special  taps on the zeros around the input are left out or are 0 w: weights have to be finite.
 /// Memory   scratch from the policy: up to 0.6 MiB a thread, more for large kernels, and in proportion to strides and dilations; for 3 x 3
-///          channels first (see Cost) none, or a thread the outputs of a channel where functions or residuals follow.
+///          channels first (see Cost) none, or a thread the outputs of a channel where functions or residuals follow. For transforms about
+///          11 bytes a thread for each lane and position of an image with zeros around it: with 16 lanes and 31 x 31 taps 0.9 MiB for
+///          56 x 56, and 10.3 MiB for 224 x 224, beyond which images are not transformed.
 /// Bits     do not depend on the number of threads, nor on what else is in the batch.
-/// Cost     one multiply-add for each tap and output, and a pass over x and y: channels first, or strides that are not 1, are turned
-///          on the way. Fewer channels than lanes leave lanes idle. Not so f32 images whose columns are neighbors with 3 x 3 taps, and
-///          strides, dilations and paddings of up to 1: their lanes are columns (conv/depthwise_planes.hpp).
+/// Cost     one multiply-add for each tap and output, where no transform is faster, and a pass over x and y: channels first, or strides
+///          that are not 1, are turned on the way. Fewer channels than lanes leave lanes idle. Not so f32 images whose columns are neighbors
+///          with 3 x 3 taps, and strides, dilations and paddings of up to 1: their lanes are columns (conv/depthwise_planes.hpp).
 /// Error    |y - exact| <= accuracy(taps) 2^-24 (|bias| + sum of |w x|), functions and residuals apart: additions in a row, half the
-///          square root of their number and more, as their roundings do not conspire; where they all do, taps + 1 bounds it.
+///          square root of their number and more, as their roundings do not conspire; where they all do, taps + 1 bounds it. With
+///          transforms it is at most transform_error(x, w, y, options...) |x|_2 |w|_2, |.|_2 the root of the sum of squares of a channel,
+///          and 2^-24 |bias|.
 
 #include <tern/conv/conv_options.hpp>
 #include <tern/conv/depthwise_engine.hpp>
 #include <tern/conv/depthwise_planes.hpp>
+#include <tern/conv/depthwise_transform.hpp>
 #include <tern/conv/own_memory.hpp>
 #include <tern/conv/register_function.hpp>
 #include <tern/core/tensor_view.hpp>
@@ -67,7 +75,7 @@ struct depthwise_request {
   tern::stride stride{1};
   tern::dilation dilation{1};
   tern::padding padding{0};
-  bool same = false, first = false, has_bias = false;
+  bool same = false, first = false, has_bias = false, sums = false;
   tensor_view<float const, 1> bias;
   struct step {
     void const* function;
@@ -82,6 +90,7 @@ struct depthwise_request {
   TERN_INLINE void set(tern::padding const& p) { padding = p; }
   TERN_INLINE void set(same_padding) { same = true; }
   TERN_INLINE void set(channels_first) { first = true; }
+  TERN_INLINE void set(direct_sums) { sums = true; }
   TERN_INLINE void set(tern::bias const& b) {
     bias = b.values;
     has_bias = true;
@@ -146,12 +155,20 @@ inline constexpr struct depthwise_conv_fn {
   template <tensor_like X, tensor_like W, tensor_like Y, class... Options>
   void operator()(cpu_policy const& policy, X&& x, W&& w, Y&& y, Options const&... options) const {
     detail::depthwise_problem const p = problem(tern::view(x), tern::view(w), tern::view(y), options...);
-    detail::has_planes(p) ? detail::run_planes(policy, p) : detail::run_depthwise(policy, p);
+    if (detail::has_planes(p)) return detail::run_planes(policy, p);
+    detail::has_transform(p) ? detail::run_transform(policy, p) : detail::run_depthwise(policy, p);
   }
   template <tensor_like X, tensor_like W, tensor_like Y, class... Options>
   std::size_t workspace_size(cpu_policy const& policy, X&& x, W&& w, Y&& y, Options const&... options) const {
     detail::depthwise_problem const p = problem(tern::view(x), tern::view(w), tern::view(y), options...);
-    return detail::has_planes(p) ? detail::planes_bytes(policy, p) : detail::depthwise_bytes(policy, p);
+    if (detail::has_planes(p)) return detail::planes_bytes(policy, p);
+    return detail::has_transform(p) ? detail::transform_bytes(policy, p) : detail::depthwise_bytes(policy, p);
+  }
+  /// Where the same call takes a transform: |y - exact| <= this * |x|_2 |w|_2, norms of a channel of a sample. 0: it does not.
+  template <tensor_like X, tensor_like W, tensor_like Y, class... Options>
+  double transform_error(X&& x, W&& w, Y&& y, Options const&... options) const {
+    detail::depthwise_problem const p = problem(tern::view(x), tern::view(w), tern::view(y), options...);
+    return detail::has_planes(p) || !detail::has_transform(p) ? 0 : detail::depthwise_sequences(p).error();
   }
 
  private:
@@ -164,15 +181,17 @@ inline constexpr struct depthwise_conv_fn {
     static_assert(float_storage<typename X::value_type> && float_storage<typename W::value_type> && float_storage<typename Y::value_type>,
                   "tern: elements are float, tern::f16 or tern::bf16");
     static_assert(!std::is_const_v<typename Y::element_type>, "tern: depthwise_conv writes y, which is not const");
-    static_assert((detail::depthwise_option<Options, n> && ...),
-                  "tern: an option of depthwise_conv is stride, dilation, padding, same_padding, channels_first, bias, a function of "
-                  "registers (act::*, each), or a residual with as many dimensions as y");
+    static_assert(
+        (detail::depthwise_option<Options, n> && ...),
+        "tern: an option of depthwise_conv is stride, dilation, padding, same_padding, channels_first, direct_sums, bias, a function "
+        "of registers (act::*, each), or a residual with as many dimensions as y");
     static_assert(!((std::is_same_v<Options, same_padding> || ...) && (std::is_same_v<Options, padding> || ...)),
                   "tern: depthwise_conv takes padding or same_padding, not both");
     detail::depthwise_request<n> r;
     (r.set(options), ...);
     detail::check_window(r.stride, r.dilation, r.padding, n);
     detail::depthwise_problem p;
+    p.sums = r.sums;
     set_extents(p, r, x, w, y);
     set_tensors(p, r, x, w, y);
     set_finish(p, r, y);

@@ -193,7 +193,7 @@ class depthwise_block {
     if (direct) return;
     for (index m = 0; m < sum_.members; ++m) {
       float* const row = row_ + m * sum_.next_out;
-      finish(row, d, h, g + m, v, columns);
+      finish_row(p_, {batch_, channel_of(g + m), {d, h, v}, channels_of(g + m), columns}, row, added_);
       p_.store_y(p_.y.point(y + m * simd::lanes * p_.y.channel), {p_.y.channel, p_.y.at[2], channels_of(g + m), columns}, row);
     }
   }
@@ -293,22 +293,6 @@ class depthwise_block {
     if (next_ == nullptr) return;
     index const step = p_.x.at[2] * p_.x.element;
     for (index c = begin; c < least(end, end_ - begin_); ++c) __builtin_prefetch(next_ + c * step, 0, 3);
-  }
-
-  /// What follows the sums of columns v to v + columns - 1, which are not in y yet.
-  void finish(float* row, index d, index h, index g, index v, index columns) {
-    for (int s = 0; s < p_.step_count; ++s) {
-      conv_step const& step = p_.steps[s];
-      index const n = columns * simd::lanes;
-      if (step.apply != nullptr) {
-        step.apply(step.object, row, n);
-        continue;
-      }
-      conv_tensor<void const*> const& r = step.added;
-      index const at = batch_ * r.batch + channel_of(g) * r.channel + d * r.at[0] + h * r.at[1] + v * r.at[2];
-      step.load(r.point(at), {r.channel, r.at[2], channels_of(g), columns}, added_, nullptr);
-      for (index i = 0; i < n; i += simd::lanes) simd::store(row + i, simd::load(row + i) + simd::load(added_ + i));
-    }
   }
 
   depthwise_problem const& p_;

@@ -64,7 +64,31 @@ struct depthwise_problem {
   conv_step steps[most_steps];
   int step_count = 0;
   bool adds = false;
+  bool sums = false;  // by no transform
 };
+
+/// Outputs side by side of up to `lanes` channels: from the first one on.
+struct conv_row {
+  index batch, channel, at[3];
+  index channels, columns;
+};
+
+/// What follows the sums of a row (columns, lanes) of outputs, which are not in y yet. added: memory like the row's.
+inline void finish_row(depthwise_problem const& p, conv_row const& o, float* row, float* added) {
+  for (int s = 0; s < p.step_count; ++s) {
+    conv_step const& step = p.steps[s];
+    index const n = o.columns * simd::lanes;
+    if (step.apply != nullptr) {
+      step.apply(step.object, row, n);
+      continue;
+    }
+    conv_tensor<void const*> const& r = step.added;
+    index at = o.batch * r.batch + o.channel * r.channel;
+    for (int d = 0; d < 3; ++d) at += o.at[d] * r.at[d];
+    step.load(r.point(at), {r.channel, r.at[2], o.channels, o.columns}, added, nullptr);
+    for (index i = 0; i < n; i += simd::lanes) simd::store(row + i, simd::load(row + i) + simd::load(added + i));
+  }
+}
 
 /// How a problem is cut: blocks of `out` outputs of `team` groups of `lanes` channels. A thread's memory holds the rows of the signal that
 /// one row of outputs sees, each in the place of one that is no longer seen, and the taps.
