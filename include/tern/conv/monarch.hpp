@@ -319,6 +319,15 @@ TERN_INLINE void expect_direction(char const* op, monarch_plan const& plan, fft_
                << (wanted == fft_direction::forward ? "an inverse one, expected a forward one" : "a forward one, expected an inverse one"))
         .fail();
 }
+/// The rows of z, which the plan makes of x, or x of them.
+template <class X, class Z>
+TERN_INLINE auto transformed_rows(char const* op, monarch_plan const& plan, fft_direction wanted, tensor_view<X, 2> const& x, Z const& z) {
+  expect_direction(op, plan, wanted);
+  expect_equal(op, "x.extent(1)", x.extent(1), "plan.size()", plan.size());
+  auto const rows = rows_of(op, "z", z, 2);
+  expect_complex(op, "z.extent(0)", "z.extent(1)", "z.stride(1)", rows, "x.extent(0)", x.extent(0), plan.size());
+  return rows;
+}
 
 }  // namespace TERN_ABI
 }  // namespace detail
@@ -330,12 +339,8 @@ inline constexpr struct monarch_fn {
   template <tensor_like Z>
   void operator()(cpu_policy const& policy, monarch_plan const& plan, tensor_view<float const, 2> const& x, Z&& z,
                   compute mode = compute::f32) const {
-    constexpr char const* op = "monarch";
     static_assert(detail::complex_storage<typename view_of<Z>::element_type>, "tern: monarch writes complex numbers");
-    detail::expect_direction(op, plan, fft_direction::forward);
-    detail::expect_equal(op, "x.extent(1)", x.extent(1), "plan.size()", plan.size());
-    auto const to = detail::rows_of(op, "z", tern::view(z), 2);
-    detail::expect_complex(op, "z.extent(0)", "z.extent(1)", "z.stride(1)", to, "x.extent(0)", x.extent(0), plan.size());
+    auto const to = detail::transformed_rows("monarch", plan, fft_direction::forward, x, tern::view(z));
     detail::monarch_stage const& last = plan.stage(plan.factors() - 1);
     detail::each_monarch_rows(policy, plan, mode, 0, x.extent(0),
                               [&](cpu_policy const& one, index first, index end, float* a, float* b) TERN_LAMBDA {
@@ -355,12 +360,8 @@ inline constexpr struct monarch_inverse_fn {
   template <tensor_like Z>
   void operator()(cpu_policy const& policy, monarch_plan const& plan, Z const& z, tensor_view<float, 2> const& x,
                   compute mode = compute::f32) const {
-    constexpr char const* op = "monarch_inverse";
     static_assert(detail::complex_storage<typename view_of<Z const>::element_type>, "tern: monarch_inverse reads complex numbers");
-    detail::expect_direction(op, plan, fft_direction::inverse);
-    detail::expect_equal(op, "x.extent(1)", x.extent(1), "plan.size()", plan.size());
-    auto const from = detail::rows_of(op, "z", tern::view(z), 2);
-    detail::expect_complex(op, "z.extent(0)", "z.extent(1)", "z.stride(1)", from, "x.extent(0)", x.extent(0), plan.size());
+    auto const from = detail::transformed_rows("monarch_inverse", plan, fft_direction::inverse, x, tern::view(z));
     detail::monarch_stage const& last = plan.stage(plan.factors() - 1);
     detail::each_monarch_rows(policy, plan, mode, 0, x.extent(0),
                               [&](cpu_policy const& one, index first, index end, float* a, float* b) TERN_LAMBDA {

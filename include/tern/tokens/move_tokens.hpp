@@ -124,8 +124,12 @@ inline void unmerge_one(cpu_policy const& policy, token_map const& map, From con
       });
 }
 
-template <class From, class To>
-TERN_INLINE void check_listed(char const* op, index_lists const& kept, From const& whole, To const& part) {
+/// Fails unless the listed tokens of `whole` and the first ones of `part`, one of which is read and the other written, fit together.
+template <class From, class To, class Whole, class Part>
+TERN_INLINE void check_listed(char const* op, index_lists const& kept, From const& from, To const& to, Whole const& whole,
+                              Part const& part) {
+  kept.check_shape(op, from.samples());
+  check_moved(op, from, to, from.samples());
   for (index b = 0; b < whole.samples(); ++b) {
     expect_ascending(op, "an index of kept", kept.row(b), kept.count(b), whole.tokens());
     expect_at_least(op, "the tokens of the shorter tensor", part.tokens(), "at least a count of kept", kept.count(b));
@@ -141,19 +145,10 @@ inline namespace TERN_ABI {
 inline constexpr struct gather_tokens_fn {
   template <class... From, class... To>
   void operator()(cpu_policy const& policy, index_lists const& kept, moved<From, To> const&... tensors) const {
-    (check(kept, tensors), ...);
+    auto const check = [&](auto const& from, auto const& to)
+                           TERN_LAMBDA { detail::check_listed("gather_tokens", kept, from, to, from, to); };
+    (check(detail::rows_of_tokens(tensors.from), detail::rows_of_tokens(tensors.to)), ...);
     (detail::gather_one(policy, kept, detail::rows_of_tokens(tensors.from), detail::rows_of_tokens(tensors.to)), ...);
-  }
-
- private:
-  template <class From, class To>
-  static void check(index_lists const& kept, moved<From, To> const& m) {
-    constexpr char const* op = "gather_tokens";
-    auto const from = detail::rows_of_tokens(m.from);
-    auto const to = detail::rows_of_tokens(m.to);
-    kept.check_shape(op, from.samples());
-    detail::check_moved(op, from, to, from.samples());
-    detail::check_listed(op, kept, from, to);
   }
 } gather_tokens{};
 
@@ -161,19 +156,10 @@ inline constexpr struct gather_tokens_fn {
 inline constexpr struct scatter_tokens_fn {
   template <class... From, class... To>
   void operator()(cpu_policy const& policy, index_lists const& kept, moved<From, To> const&... tensors) const {
-    (check(kept, tensors), ...);
+    auto const check = [&](auto const& from, auto const& to)
+                           TERN_LAMBDA { detail::check_listed("scatter_tokens", kept, from, to, to, from); };
+    (check(detail::rows_of_tokens(tensors.from), detail::rows_of_tokens(tensors.to)), ...);
     (detail::scatter_one(policy, kept, detail::rows_of_tokens(tensors.from), detail::rows_of_tokens(tensors.to)), ...);
-  }
-
- private:
-  template <class From, class To>
-  static void check(index_lists const& kept, moved<From, To> const& m) {
-    constexpr char const* op = "scatter_tokens";
-    auto const from = detail::rows_of_tokens(m.from);
-    auto const to = detail::rows_of_tokens(m.to);
-    kept.check_shape(op, from.samples());
-    detail::check_moved(op, from, to, from.samples());
-    detail::check_listed(op, kept, to, from);
   }
 } scatter_tokens{};
 

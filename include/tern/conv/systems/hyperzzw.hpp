@@ -12,15 +12,14 @@
 ///                                                    taps; same_padding; other options of depthwise_conv, which correlates: taps
 ///                                                    are not turned around, as in all convolutions of neural networks
 ///
-/// An image is convolved as one sequence, its rows one after the other with zeros between them, half a row each. W comes from a network of
-/// positions, such as implicit_filter (conv/long_implicit.hpp).
+/// An image is convolved by depthwise_conv, with a kernel of its own that is turned around: by transforms where they are faster. W comes
+/// from a network of positions, such as implicit_filter (conv/long_implicit.hpp).
 ///
 /// Shapes  z, y (batch, channels, n) or (batch, channels, height, width), w (channels, n) or (channels, height, width); hyperzzw_local: w
 ///         (channels, taps) or (channels, rows, columns). f32, any strides.
 /// Errors  extents that do not fit; y that is z.
 /// Error   of long_conv, matmul and depthwise_conv, for kernels w .* z that are rounded once.
-/// Memory  scratch from the policy: the kernels of sequences, as much as z; of images about five times a sample, and several small ones at
-///         a time; else a channel's kernel, or the local ones.
+/// Memory  scratch from the policy: the kernels, as much as z, or the local ones; of hyperzzw_product a channel's.
 /// Source  Zhang 2024, "HyperZ.Z.W Operator Connects Slow-Fast Networks for Full Context Interaction", arXiv:2401.17948, for the operator;
 ///         github.com/hyperevolnet/Terminator, models/modules/hyperzzw.py, whose global one is hyperzzw_product, and magnet.py (MAGNet_L),
 ///         where local kernels see z as its average by taps. There the average is over the batch too, and passes through layers; and
@@ -33,48 +32,6 @@
 namespace tern {
 namespace detail {
 inline namespace TERN_ABI {
-
-/// Images (height, width) as sequences: rows a pitch apart, so that what a row's products reach beyond it meets nothing that is kept. Zeros
-/// before the kernel bring its tap ((height - 1) / 2, (width - 1) / 2) to the middle.
-struct zzw_plane {
-  index height, width, pitch, length, lead, taps;
-
-  TERN_INLINE zzw_plane(index h, index w) : height(h), width(w), pitch(w + w / 2) {
-    length = (h - 1) * pitch + w;
-    lead = length - 1 - 2 * ((h - 1) / 2 * pitch + (w - 1) / 2);
-    taps = lead + length;
-  }
-  /// Floats of an image, its kernel and its result.
-  TERN_INLINE index floats() const { return 2 * length + taps; }
-  /// Numbers (i, j) in their places, zeros between rows.
-  template <class F>
-  TERN_INLINE void spread(float* to, F const& number) const {
-    for (index i = 0; i < length; ++i) to[i] = 0;
-    for (index i = 0; i < height; ++i)
-      for (index j = 0; j < width; ++j) to[i * pitch + j] = number(i, j);
-  }
-};
-
-/// A convolution of images, in memory of plane.floats() for each.
-inline void zzw_images(cpu_policy const& policy, zzw_plane const& plane, tensor_view<float const, 4> const& z,
-                       tensor_view<float const, 3> const& w, tensor_view<float, 4> const& y, float* memory) {
-  index const samples = z.extent(0), channels = z.extent(1), rows = samples * channels, n = plane.length;
-  auto const images = tern::view(memory, samples, channels, n), results = tern::view(memory + rows * n, samples, channels, n);
-  auto const kernels = tern::view(memory + 2 * rows * n, samples, channels, plane.taps);
-  parallel_for(policy, rows, [&](index row, index) TERN_LAMBDA {
-    index const b = row / channels, c = row % channels;
-    float* const kernel = &kernels(b, c, 0);
-    for (index i = 0; i < plane.lead; ++i) kernel[i] = 0;
-    plane.spread(kernel + plane.lead, [&](index i, index j) TERN_LAMBDA { return w(c, i, j) * z(b, c, i, j); });
-    plane.spread(&images(b, c, 0), [&](index i, index j) TERN_LAMBDA { return z(b, c, i, j); });
-  });
-  long_conv(policy, images, kernels, results, long_mode::same);
-  parallel_for(policy, rows, [&](index row, index) TERN_LAMBDA {
-    index const b = row / channels, c = row % channels;
-    for (index i = 0; i < plane.height; ++i)
-      for (index j = 0; j < plane.width; ++j) y(b, c, i, j) = results(b, c, i * plane.pitch + j);
-  });
-}
 
 /// The mean of z over part (i, j) of (rows, columns): of whole positions, parts may share their borders.
 inline float zzw_mean(tensor_view<float const, 2> const& z, index rows, index columns, index i, index j) {
@@ -132,18 +89,16 @@ inline constexpr struct hyperzzw_fn {
                   tensor_view<float, 4> const& y) const {
     detail::check_zzw("hyperzzw", z, w, y);
     if (z.size() == 0) return;
-    detail::zzw_plane const plane(z.extent(2), z.extent(3));
-    index const sample = z.extent(1) * plane.floats(), batch = z.extent(0);
-    index const together = detail::least(batch, sample < most_floats ? most_floats / sample : 1);
-    workspace::lease const memory(policy.scratch(), static_cast<std::size_t>(together * sample) * sizeof(float));
-    for (index first = 0; first < batch; first += together) {
-      index const end = detail::least(batch, first + together);
-      detail::zzw_images(policy, plane, z.slice(0, first, end), w, y.slice(0, first, end), reinterpret_cast<float*>(memory.data()));
-    }
+    index const batch = z.extent(0), channels = z.extent(1), rows = z.extent(2), columns = z.extent(3);
+    workspace::lease const memory(policy.scratch(), static_cast<std::size_t>(z.size()) * sizeof(float));
+    auto const turned = tern::view(reinterpret_cast<float*>(memory.data()), batch, channels, rows, columns);
+    detail::parallel_for(policy, batch * channels, [&](index row, index) TERN_LAMBDA {
+      index const b = row / channels, c = row % channels;
+      for (index i = 0; i < rows; ++i)
+        for (index j = 0; j < columns; ++j) turned(b, c, rows - 1 - i, columns - 1 - j) = w(c, i, j) * z(b, c, i, j);
+    });
+    depthwise_conv(policy, z, turned, y, channels_first{}, padding{{rows / 2, (rows - 1) / 2}, {columns / 2, (columns - 1) / 2}});
   }
-
- private:
-  static constexpr index most_floats = index{1} << 20;  // of several samples: enough for all threads
 } hyperzzw{};
 
 /// hyperzzw_product(policy, z, w, y): see the top of this file.
