@@ -32,8 +32,8 @@
 ///          56 x 56, and 10.3 MiB for 224 x 224, beyond which images are not transformed.
 /// Bits     do not depend on the number of threads, nor on what else is in the batch.
 /// Cost     one multiply-add for each tap and output, where no transform is faster, and a pass over x and y: channels first, or strides
-///          that are not 1, are turned on the way. Fewer channels than lanes leave lanes idle. Not so f32 images whose columns are neighbors
-///          with 3 x 3 taps, and strides, dilations and paddings of up to 1: their lanes are columns (conv/depthwise_planes.hpp).
+///          that are not 1, are turned on the way. Fewer channels than lanes leave lanes idle. Not so f32 images whose columns are
+///          neighbors with 3 x 3 taps, and strides, dilations and paddings of up to 1: their lanes are columns (conv/depthwise_planes.hpp).
 /// Error    |y - exact| <= accuracy(taps) 2^-24 (|bias| + sum of |w x|), functions and residuals apart: additions in a row, half the
 ///          square root of their number and more, as their roundings do not conspire; where they all do, taps + 1 bounds it. With
 ///          transforms it is at most transform_error(x, w, y, options...) |x|_2 |w|_2, |.|_2 the root of the sum of squares of a channel,

@@ -16,7 +16,9 @@
 /// Source  Gu et al., "On the Parameterization and Initialization of Diagonal State Space Models", 2022 (from knowledge).
 
 #include <tern/core/parallel_for.hpp>
+#include <tern/core/rounding.hpp>
 #include <tern/fft/complex.hpp>
+#include <tern/fft/unit.hpp>
 
 namespace tern {
 namespace detail {

@@ -13,21 +13,12 @@
 /// all elements of a node share its roots, and all lanes of a tile a factor.
 
 #include <tern/core/rounding.hpp>
+#include <tern/fft/unit.hpp>
 #include <tern/simd/register.hpp>
 
 namespace tern::detail {
 inline namespace TERN_ABI {
 
-struct unit {
-  double re, im;
-};
-TERN_INLINE unit operator*(unit a, unit b) { return {a.re * b.re - a.im * b.im, a.re * b.im + a.im * b.re}; }
-/// e^(2 pi i x)
-TERN_INLINE unit turn(double x) {
-  x -= __builtin_floor(x + 0.5);
-  double const angle = 6.283185307179586476925 * x;
-  return {__builtin_cos(angle), __builtin_sin(angle)};
-}
 TERN_INLINE float* put(float* p, unit w) {
   p[0] = static_cast<float>(w.re);
   p[1] = static_cast<float>(w.im);
