@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "sample.hpp"
+#include "column_sums.hpp"
 
 #include <tern/attention/alibi.hpp>
 #include <tern/attention/key_weights.hpp>
@@ -9,30 +9,6 @@
 namespace tern::test {
 namespace {
 
-struct columns {
-  std::vector<double> sum, magnitude;  // (heads, keys)
-};
-
-/// sum_i e^(s_ij - lse_i) from the formula alone; magnitudes as attention/key_weights.hpp states the error.
-columns column_sums(sample const& s, sample::score_fn const& score, double roundings = 0) {
-  using a = attention_accuracy;
-  wanted const w = s.softmax(score);
-  columns c{std::vector<double>(static_cast<std::size_t>(s.n.heads * s.n.keys), 0), {}};
-  c.magnitude = c.sum;
-  for (index h = 0; h < s.n.heads; ++h)
-    for (index i = 0; i < s.n.tokens; ++i) {
-      double const lse = w.lse[static_cast<std::size_t>(h * s.n.tokens + i)];
-      double const units =
-          s.allowed(s.growth(score, h, i, 0), roundings) + 2 * std::abs(lse) + a::b2 * std::sqrt(static_cast<double>(s.n.tokens));
-      for (index j = 0; j < s.n.keys && lse != hidden; ++j) {
-        double const weight = std::exp(score(h, i, j) - lse);
-        c.sum[static_cast<std::size_t>(h * s.n.keys + j)] += weight;
-        // lse itself, which attention wrote, is off by as much again.
-        c.magnitude[static_cast<std::size_t>(h * s.n.keys + j)] += 2 * weight * units;
-      }
-    }
-  return c;
-}
 columns grouped(columns const& c, sample_of const& n) {
   columns g{std::vector<double>(static_cast<std::size_t>(n.k_heads * n.keys), 0), {}};
   g.magnitude = g.sum;
@@ -59,6 +35,10 @@ void check(sample& s, sample::score_fn const& score, double roundings, Options c
   CHECK(compare(few.span(), by_key_head.sum, by_key_head.magnitude, 0x1p-24));
   CHECK(out.intact());
   CHECK(few.intact());
+  guarded<float> within(s.n.heads * s.n.keys, 1);
+  attention(cpu, s.q.view(), s.k.view(), s.v.view(), s.out_view(), key_weights{view(within.data(), s.n.heads, s.n.keys)}, options...);
+  CHECK(compare(within.span(), want.sum, want.magnitude, 0x1p-24));
+  CHECK(within.intact());
 }
 
 TEST_CASE("key weights: column sums of the softmax, windows that end anywhere, with and without queries that see nothing") {

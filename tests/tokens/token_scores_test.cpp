@@ -80,6 +80,25 @@ TEST_CASE("attention_received: the mean of weights over heads and queries", "[to
   }
 }
 
+TEST_CASE("attention_received: from all queries, as the attention call saw them", "[tokens]") {
+  rng r(45);
+  for (index tokens : {5, 70}) {
+    attended a(r, 2, 3, tokens, 16);
+    std::vector<float> sums(static_cast<std::size_t>(2 * 3 * tokens));
+    auto const weights = tern::view(sums.data(), 2, 3, tokens);
+    attention(cpu, a.view(a.q), a.view(a.k), a.view(a.v), a.view(a.out), key_weights{weights});
+    guarded<float> scores(2 * tokens, 1);
+    attention_received(cpu, weights, tokens, tern::view(scores.data(), 2, tokens));
+    for (index b = 0; b < 2; ++b) {
+      auto const want = a.received(b, {0, tokens});
+      CHECK(compare(scores.data() + b * tokens, want.data(), want.data(), tokens, a.tolerance()));
+    }
+    CHECK(scores.intact());
+    CHECK(message_of([&] { attention_received(cpu, weights, 0, tern::view(scores.data(), 2, tokens)); }) ==
+          "attention_received: the number of queries is 0, expected at least 1");
+  }
+}
+
 TEST_CASE("proportional: a token counts as often as its size says", "[tokens]") {
   rng r(42);
   index const tokens = 37, dim = 8;

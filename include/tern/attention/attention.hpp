@@ -77,6 +77,17 @@ TERN_INLINE row_output row_output_of(Option const& option, char const* name, int
 }
 
 template <class Option>
+TERN_INLINE void set_key_weights(attention_returns& to, Option const& weights, int rank, attention_extents const& n) {
+  if constexpr (is_given<Option>) {
+    expect_equal("attention", "the rank of key_weights", decltype(weights.out)::rank, "the rank of q - 1", rank - 1);
+    to.key_weights = with_batch_lse(weights.out);
+    index const extents[3] = {n.batch, n.heads, n.keys};
+    constexpr char const* of[3] = {"that of q", "that of q", "that of k"};
+    for (int d = 0; d < 3; ++d) expect_equal("attention", "an extent of key_weights", to.key_weights.extent(d), of[d], extents[d]);
+  }
+}
+
+template <class Option>
 TERN_INLINE void set_top(attention_returns& to, Option const& top, int rank, attention_extents const& n) {
   if constexpr (is_given<Option>) {
     expect_equal("attention", "the rank of top_keys", decltype(top.ids)::rank, "the rank of q", rank);
@@ -140,8 +151,10 @@ TERN_INLINE auto attention_with(Q const& q, K const& k, V const& v, O const& out
       return differs_by_head<std::remove_const_t<decltype(mask)>>;
   }();
   constexpr bool top = is_given<decltype(find_top_keys(options...))>;
+  constexpr bool columns = is_given<decltype(find_key_weights(options...))>;
   using spec = attention_spec<layout_type, std::remove_const_t<decltype(mask)>, std::remove_const_t<decltype(chain)>, normalizer_type,
-                              std::remove_const_t<decltype(transform)>, top>;
+                              std::remove_const_t<decltype(transform)>, top, columns>;
+  static_assert(!columns || (spec::softmax && !is_given<layout_type>), "tern: key_weights belongs to softmax, without layouts");
   static_assert(spec::softmax || !is_given<decltype(find_log_sum_exp(options...))>, "tern: log_sum_exp belongs to softmax");
   static_assert(!spec::elementwise || !is_given<decltype(find_row_max(options...))>, "tern: row_max belongs to softmax and hard");
   static_assert(spec::elementwise || !is_given<decltype(find_weight_sum(options...))>,
@@ -157,6 +170,7 @@ TERN_INLINE auto attention_with(Q const& q, K const& k, V const& v, O const& out
   returns.max = row_output_of(find_row_max(options...), "the rank or an extent of row_max", rank, n);
   returns.sum = row_output_of(find_weight_sum(options...), "the rank or an extent of weight_sum", rank, n);
   set_top(returns, find_top_keys(options...), rank, n);
+  set_key_weights(returns, find_key_weights(options...), rank, n);
   float factor = 0;
   if constexpr (is_given<decltype(scaling)>)
     factor = scaling.value;

@@ -102,16 +102,6 @@ TERN_INLINE float merge_parts_row(A const* a, index part_stride, float const* ls
   return top == negative_infinity ? top : top + __builtin_log2f(lane[0]) * ln_2;
 }
 
-template <class T, int rank>
-TERN_INLINE tensor_view<T, 3> with_batch_lse(tensor_view<T, rank> const& x) {
-  if constexpr (rank == 1)
-    return x.expanded().expanded();
-  else if constexpr (rank == 2)
-    return x.expanded();
-  else
-    return x;
-}
-
 template <class X, class Y>
 TERN_INLINE void check_merge_extents(char const* name, X const& x, Y const& out, int dims) {
   for (int d = 0; d < dims; ++d) expect_equal("merge", name, x.extent(d), "the same extent of out", out.extent(d));

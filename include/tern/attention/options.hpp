@@ -14,6 +14,7 @@
 ///     row_max{m}             also writes each query's largest score
 ///     weight_sum{w}          also writes the sum of each query's weights, of a normalizer that does not divide by it
 ///     top_keys{ids, scores}  also writes the keys with the largest scores of each query
+///     key_weights{w}         also writes how much weight each key receives: the column sums of the softmax
 
 #include <tern/attention/layout.hpp>
 #include <tern/attention/normalizer.hpp>
@@ -70,6 +71,19 @@ struct top_keys {
 template <tensor_like I, tensor_like S>
 top_keys(I&&, S&&) -> top_keys<view_of<I>::rank>;
 
+/// Where to write the weight that each key receives from the queries of a head, sum_i e^(s_ij - lse_i): (keys), (heads, keys) or
+/// (batch, heads, keys), as q has its rank. 0 for keys that nobody sees; a query that sees nothing gives nothing. Softmax only, without
+/// layouts. Weights are kept until the sum of their row is known, 1 MiB a thread; of afterwards, from log_sum_exp, for some queries or few
+/// of them, `attention_key_weights` makes them. Splitting the keys of one query over threads is given up.
+template <int Rank>
+struct key_weights {
+  tensor_view<float, Rank> out;
+  template <tensor_like X>
+  TERN_INLINE constexpr explicit key_weights(X&& x) : out(tern::view(x)) {}
+};
+template <tensor_like X>
+key_weights(X&&) -> key_weights<view_of<X>::rank>;
+
 /// Which row a transform is given.
 struct row_at {
   index batch, head;      ///< of q for queries, of k for keys
@@ -114,6 +128,10 @@ template <class T>
 inline constexpr bool is_top_keys = false;
 template <int R>
 inline constexpr bool is_top_keys<top_keys<R>> = true;
+template <class T>
+inline constexpr bool is_key_weights = false;
+template <int R>
+inline constexpr bool is_key_weights<key_weights<R>> = true;
 
 template <class T>
 inline constexpr bool is_layout = attention_layout<T> || layout_over_shape<T>;
@@ -121,7 +139,7 @@ inline constexpr bool is_layout = attention_layout<T> || layout_over_shape<T>;
 template <class T>
 concept attention_option =
     attention_mask<T> || is_layout<T> || score_modifier<T> || attention_normalizer<T> || row_transform<T> || std::same_as<T, scale> ||
-    is_products<T> || is_log_sum_exp<T> || is_row_max<T> || is_weight_sum<T> || is_top_keys<T>;
+    is_products<T> || is_log_sum_exp<T> || is_row_max<T> || is_weight_sum<T> || is_top_keys<T> || is_key_weights<T>;
 
 struct no_option {};
 template <class T>
@@ -152,6 +170,7 @@ TERN_FIND_OPTION(find_log_sum_exp, is_log_sum_exp);
 TERN_FIND_OPTION(find_row_max, is_row_max);
 TERN_FIND_OPTION(find_weight_sum, is_weight_sum);
 TERN_FIND_OPTION(find_top_keys, is_top_keys);
+TERN_FIND_OPTION(find_key_weights, is_key_weights);
 #undef TERN_FIND_OPTION
 
 /// The layout of a call with these extents.

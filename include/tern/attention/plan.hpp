@@ -17,6 +17,7 @@ struct attention_item {
   index row, rows;
   index first, last, ranges;
   index partial;  // where the result goes among the partial results, in floats, if it is that of one of several ranges
+  index columns;  // where the weights of keys go among those of all items, in floats, if they are asked for
   bool few;       // whether the group's rows are few
 
   TERN_INLINE bool whole() const { return last - first == ranges; }
@@ -37,7 +38,8 @@ inline constexpr index most_partial_floats = index{1} << 24;
 template <class Problem, class Tile>
 struct attention_plan {
   Problem const& p;
-  index items = 0, partial_floats = 0;
+  static constexpr bool has_columns = Problem::spec_type::wants_key_weights;
+  index items = 0, partial_floats = 0, column_floats = 0;
   index many_rows = 0, few_rows = 0;  // of the largest items
   bool in_turn = false;               // whether an item takes several ranges
   double products = 0;
@@ -46,6 +48,7 @@ struct attention_plan {
     cut([&](attention_item const& item) TERN_LAMBDA {
       ++items;
       if (!item.whole()) partial_floats = item.partial + sums_size(item);
+      if (has_columns) column_floats = item.columns + columns_size();
       if (item.last - item.first > 1) in_turn = true;
       index& most = item.few ? few_rows : many_rows;
       if (item.rows > most) most = item.rows;
@@ -54,14 +57,17 @@ struct attention_plan {
   TERN_INLINE static index room(index rows, bool few) { return few ? rows : round_to_multiple(rows, Tile::rows); }
   TERN_INLINE index sums_size(attention_item const& item) const { return range_sums::size(p.n.dim_v, room(item.rows, item.few)); }
   TERN_INLINE range_sums sums(attention_item const& item, float* at) const { return {p.n.dim_v, room(item.rows, item.few), at}; }
+  /// Weights of keys: (unit_heads, columns_stride) an item.
+  TERN_INLINE index columns_stride() const { return round_to_multiple(p.n.keys, key_block); }
+  TERN_INLINE index columns_size() const { return p.n.unit_heads * columns_stride(); }
   TERN_INLINE static index range_length(index rows, index keys) {
-    if (Problem::spec_type::wants_top || rows > most_range_rows) return keys;
+    if (Problem::spec_type::wants_top || has_columns || rows > most_range_rows) return keys;
     return rows > query_stream_rows ? range_for_many(keys) : range_for_few(keys);
   }
   /// Calls f(item) for each item.
   template <class F>
   TERN_INLINE void cut(F&& f) {
-    index partial = 0;
+    index partial = 0, columns = 0;
     products = 0;
     for (index b = 0; b < p.n.batch; ++b)
       for (index unit = 0; unit < p.n.units(); ++unit) {
@@ -71,13 +77,14 @@ struct attention_plan {
           index const rows = group.queries * p.n.unit_heads;
           products += static_cast<double>(rows) * static_cast<double>(group.keys) * static_cast<double>(p.n.dim + p.n.dim_v);
           if (rows > 0)
-            cut_group(attention_item{b, unit, g, 0, rows, 0, 0, 0, 0, rows <= query_stream_rows}, groups, group.keys, partial, f);
+            cut_group(attention_item{b, unit, g, 0, rows, 0, 0, 0, 0, 0, !has_columns && rows <= query_stream_rows}, groups, group.keys,
+                      partial, columns, f);
         }
       }
   }
   /// `whole`: all rows of a group.
   template <class F>
-  TERN_INLINE void cut_group(attention_item const& whole, index groups, index keys, index& partial, F&& f) const {
+  TERN_INLINE void cut_group(attention_item const& whole, index groups, index keys, index& partial, index& columns, F&& f) const {
     attention_item item = whole;
     item.ranges = keys > 0 ? divide_up(keys, range_length(whole.rows, keys)) : 1;
     bool const side_by_side = item.ranges > 1 && partial + item.ranges * sums_size(whole) <= most_partial_floats;
@@ -90,14 +97,17 @@ struct attention_plan {
       for (item.first = 0; item.first < item.ranges; item.first += taken) {
         item.last = item.first + taken;
         item.partial = partial;
+        item.columns = columns;
         f(item);
         if (side_by_side) partial += sums_size(item);
+        if (has_columns) columns += columns_size();
       }
     }
   }
 
   TERN_INLINE std::size_t table_bytes() const { return workspace::rounded(static_cast<std::size_t>(items) * sizeof(attention_item)); }
   TERN_INLINE std::size_t partial_bytes() const { return workspace::rounded(static_cast<std::size_t>(partial_floats) * sizeof(float)); }
+  TERN_INLINE std::size_t column_bytes() const { return workspace::rounded(static_cast<std::size_t>(column_floats) * sizeof(float)); }
   /// Scratch of one thread.
   TERN_INLINE std::size_t item_bytes() const {
     index const results = in_turn ? 2 : 1;
@@ -113,60 +123,55 @@ struct attention_plan {
   }
   TERN_INLINE cpu_policy threads_of(cpu_policy const& policy) const { return threads_for(policy, products); }
   TERN_INLINE std::size_t bytes(cpu_policy const& policy) const {
-    return table_bytes() + partial_bytes() + item_bytes() * static_cast<std::size_t>(slots_for(threads_of(policy), items));
+    return table_bytes() + partial_bytes() + column_bytes() + item_bytes() * static_cast<std::size_t>(slots_for(threads_of(policy), items));
   }
+};
+
+/// The partial results of a call: those of ranges of keys, and what keys weigh, by item.
+struct attention_partials {
+  float* ranges;
+  float* columns;
 };
 
 /// One range of an item's keys.
 template <class Problem, class Tile, class Rows>
 inline void run_range(attention_plan<Problem, Tile> const& plan, Rows const& of, attention_item const& item, index range,
-                      range_sums const& sum, std::byte* scratch) {
+                      range_sums const& sum, float* columns, std::byte* scratch) {
   index const keys = of.group.keys, length = plan.range_length(of.rows(), keys), from = range * length;
   index const to = from + length < keys ? from + length : keys;
   if (item.few)
     stream_item(of, from, to, sum, scratch);
   else
-    prompt_item<Tile>(of, item.row, item.rows, from, to, sum, scratch);
+    prompt_item<Tile>(of, item.row, item.rows, from, to, sum, {columns, plan.columns_stride()}, scratch);
 }
 
 template <class Tile, class Problem>
-inline void run_item(attention_plan<Problem, Tile> const& plan, attention_item const& item, float* partials, std::byte* memory) {
+inline void run_item(attention_plan<Problem, Tile> const& plan, attention_item const& item, attention_partials const& partials,
+                     std::byte* memory) {
   Problem const& p = plan.p;
   auto const group = p.group(item.batch, item.unit, item.group);
   unit_group<Problem, std::remove_const_t<decltype(group)>> const of(p, group, item.batch, item.unit);
   index const bytes = plan.result_bytes(plan.room(item.rows, item.few));
-  if (!item.whole()) return run_range(plan, of, item, item.first, plan.sums(item, partials + item.partial), memory);
+  if (!item.whole()) return run_range(plan, of, item, item.first, plan.sums(item, partials.ranges + item.partial), nullptr, memory);
   range_sums const sum = plan.sums(item, reinterpret_cast<float*>(memory));
   range_sums const next = plan.sums(item, reinterpret_cast<float*>(memory + bytes));
   std::byte* const scratch = memory + (plan.in_turn ? 2 : 1) * bytes;
-  run_range(plan, of, item, 0, sum, scratch);
+  float* const columns = partials.columns + item.columns;
+  if (plan.has_columns)
+    for (index j = 0; j < plan.columns_size(); ++j) columns[j] = 0;
+  run_range(plan, of, item, 0, sum, columns, scratch);
   for (index range = 1; range < item.ranges; ++range) {
-    run_range(plan, of, item, range, next, scratch);
+    run_range(plan, of, item, range, next, columns, scratch);
     merge_ranges<typename Problem::spec_type>(sum, next, item.rows);
   }
   finish_rows(of, item.row, item.rows, sum);
 }
 
+/// Writes the results of groups whose keys were cut into ranges that were worked on side by side.
 template <class Tile, class Problem>
-inline void attention_run(cpu_policy const& callers, Problem const& p) {
-  attention_plan<Problem, Tile> plan(p);
-  if (plan.items == 0) return;
-  cpu_policy const policy = plan.threads_of(callers);
-  workspace::lease const scratch(policy.scratch(), plan.bytes(policy));
-  auto* const table = reinterpret_cast<attention_item*>(scratch.data());
-  float* const partials = reinterpret_cast<float*>(scratch.data() + plan.table_bytes());
-  std::byte* const slots = scratch.data() + plan.table_bytes() + plan.partial_bytes();
-  std::size_t const item_bytes = plan.item_bytes();
-  index count = 0, split = 0;
-  plan.cut([&](attention_item const& item) TERN_LAMBDA {
-    table[count++] = item;
-    split += !item.whole() && item.first == 0;
-  });
-  parallel_for(policy, count, [&](index i, index slot) TERN_LAMBDA {
-    run_item(plan, table[i], partials, slots + static_cast<std::size_t>(slot) * item_bytes);
-  });
-  if (split == 0) return;
-  parallel_for(split < 4 ? policy.on(serial) : policy, count, [&](index i, index) TERN_LAMBDA {
+inline void merge_items(cpu_policy const& policy, attention_plan<Problem, Tile> const& plan, attention_item const* table, float* partials) {
+  Problem const& p = plan.p;
+  parallel_for(policy, plan.items, [&](index i, index) TERN_LAMBDA {
     attention_item const& item = table[i];
     if (item.whole() || item.first != 0) return;
     auto const group = p.group(item.batch, item.unit, item.group);
@@ -176,6 +181,41 @@ inline void attention_run(cpu_policy const& callers, Problem const& p) {
       merge_ranges<typename Problem::spec_type>(sum, plan.sums(item, partials + item.partial + range * plan.sums_size(item)), item.rows);
     finish_rows(of, item.row, item.rows, sum);
   });
+}
+
+/// Adds up what items found that keys weigh, in the items' order.
+template <class Tile, class Problem>
+inline void write_key_weights(attention_plan<Problem, Tile> const& plan, attention_item const* table, float const* columns) {
+  auto const& out = plan.p.returns.key_weights;  // (batch, heads, keys)
+  for (index b = 0; b < out.extent(0); ++b)
+    for (index h = 0; h < out.extent(1); ++h)
+      for (index j = 0; j < out.extent(2); ++j) out(b, h, j) = 0;
+  for (index i = 0; i < plan.items; ++i)
+    for (index h = 0; h < plan.p.n.unit_heads; ++h)
+      for (index j = 0; j < out.extent(2); ++j)
+        out(table[i].batch, table[i].unit * plan.p.n.unit_heads + h, j) += columns[table[i].columns + h * plan.columns_stride() + j];
+}
+
+template <class Tile, class Problem>
+inline void attention_run(cpu_policy const& callers, Problem const& p) {
+  attention_plan<Problem, Tile> plan(p);
+  cpu_policy const policy = plan.threads_of(callers);
+  workspace::lease const scratch(policy.scratch(), plan.bytes(policy));
+  auto* const table = reinterpret_cast<attention_item*>(scratch.data());
+  attention_partials const partials{reinterpret_cast<float*>(scratch.data() + plan.table_bytes()),
+                                    reinterpret_cast<float*>(scratch.data() + plan.table_bytes() + plan.partial_bytes())};
+  std::byte* const slots = scratch.data() + plan.table_bytes() + plan.partial_bytes() + plan.column_bytes();
+  std::size_t const item_bytes = plan.item_bytes();
+  index count = 0, split = 0;
+  plan.cut([&](attention_item const& item) TERN_LAMBDA {
+    table[count++] = item;
+    split += !item.whole() && item.first == 0;
+  });
+  parallel_for(policy, count, [&](index i, index slot) TERN_LAMBDA {
+    run_item(plan, table[i], partials, slots + static_cast<std::size_t>(slot) * item_bytes);
+  });
+  if (split > 0) merge_items(split < 4 ? policy.on(serial) : policy, plan, table, partials.ranges);
+  if constexpr (attention_plan<Problem, Tile>::has_columns) write_key_weights(plan, table, partials.columns);
 }
 
 }  // namespace TERN_ABI

@@ -29,15 +29,17 @@ struct attention_returns {
   row_output lse, max, sum;
   tensor_view<std::int32_t, 4> top_ids;  // (batch, heads, tokens, count)
   tensor_view<float, 4> top_scores;
+  tensor_view<float, 3> key_weights;  // (batch, heads, keys)
 };
 
 /// What the options of a call say.
-template <class Layout, class Mask, class Chain, class Normalizer, class Transforms, bool top>
+template <class Layout, class Mask, class Chain, class Normalizer, class Transforms, bool top, bool columns>
 struct attention_spec {
   static constexpr bool elementwise = elementwise_normalizer<Normalizer>;
   static constexpr bool hardest = std::same_as<Normalizer, hard>;
   static constexpr bool softmax = !elementwise && !hardest;
   static constexpr bool wants_top = top;
+  static constexpr bool wants_key_weights = columns;
   static constexpr bool transforms = !Transforms::empty;
   /// Whether scores come out of the product as exponents of two: log2 e is in the query.
   static constexpr bool log2_scores = softmax && Chain::empty;

@@ -254,6 +254,16 @@ TERN_INLINE constexpr tensor_view<T, 4> with_batch(tensor_view<T, R> const& x) {
   else
     return x;
 }
+/// The same for what has one number of a row.
+template <class T, int R>
+TERN_INLINE constexpr tensor_view<T, 3> with_batch_lse(tensor_view<T, R> const& x) {
+  if constexpr (R == 1)
+    return x.expanded().expanded();
+  else if constexpr (R == 2)
+    return x.expanded();
+  else
+    return x;
+}
 
 }  // namespace detail
 }  // namespace tern

@@ -187,9 +187,10 @@ TERN_INLINE void stream_weigh(Rows const& of, Mask const& mask, block_keys const
   auto at_row = [&](index r) TERN_LAMBDA { return score_of_row(of, r0 + r); };
   std::byte* const weights = reinterpret_cast<std::byte*>(s);
   if (plain)
-    weigh_tile<stream_weights>(p.spec, s, rows, 0, panels, at_row, keys, hide_nothing{}, state, top, weights);
+    weigh_tile<stream_weights, false>(p.spec, s, rows, 0, panels, at_row, keys, hide_nothing{}, state, top, weights);
   else
-    weigh_tile<stream_weights>(p.spec, s, rows, 0, panels, at_row, keys, hide_by_mask{mask, query_of, keys.first}, state, top, weights);
+    weigh_tile<stream_weights, false>(p.spec, s, rows, 0, panels, at_row, keys, hide_by_mask{mask, query_of, keys.first}, state, top,
+                                      weights);
 }
 
 /// Scores, weights and values of keys [first, first + count) for all rows of a group; `next` keys follow.

@@ -27,9 +27,10 @@ inline constexpr float negative_infinity = -__builtin_inff();
 
 /// The running state of some rows: the maximum m and the sum l of weights relative to it, 2^(s - m), so far.
 struct softmax_rows {
-  float* m;      // (rows)
-  float* l;      // (rows)
-  float* alpha;  // (rows): by what earlier sums are to be multiplied
+  float* m;               // (rows)
+  float* l;               // (rows)
+  float* alpha;           // (rows): by what earlier sums are to be multiplied
+  float* base = nullptr;  // (rows) or null: what weights are relative to
 };
 
 }  // namespace TERN_ABI

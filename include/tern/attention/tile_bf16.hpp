@@ -23,6 +23,7 @@ struct bf16_tile {
   static constexpr index row_step = simd::tiles::exist ? simd::tiles::rows : query_tile_rows;
   static constexpr int exp2_degree = 4;
   static constexpr bool relative_to_block = false;
+  static constexpr bool weights_like_scores = false;
 
   /// Of a row's dims; zeros fill what matrix registers take at once.
   TERN_INLINE static index pairs(index dim) { return simd::tiles::exist ? round_to_multiple(dim, 32) / 2 : (dim + 1) / 2; }

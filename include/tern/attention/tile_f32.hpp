@@ -17,6 +17,7 @@ struct f32_tile {
   static constexpr index rows = query_tile_rows, row_step = rows;
   static constexpr int exp2_degree = 6;
   static constexpr bool relative_to_block = false;
+  static constexpr bool weights_like_scores = true;  // in memory
 
   TERN_INLINE static index query_bytes(index dim) { return round_to_multiple(4 * rows * dim, 64); }
   TERN_INLINE static index key_bytes(index dim) { return 4 * key_block * dim; }

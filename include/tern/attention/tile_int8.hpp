@@ -61,6 +61,7 @@ struct int8_tile {
   static constexpr index rows = query_tile_rows, row_step = rows;
   static constexpr int exp2_degree = 3;
   static constexpr bool relative_to_block = true;
+  static constexpr bool weights_like_scores = false;
 
   TERN_INLINE static index blocks(index dim) { return (dim + 31) / 32; }
   TERN_INLINE static index query_bytes(index dim) { return round_to_multiple(36 * rows * blocks(dim), 64); }

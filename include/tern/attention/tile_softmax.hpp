@@ -47,9 +47,10 @@ TERN_INLINE simd::pack<float> add(simd::pack<float> a, simd::pack<float> b) {
 TERN_INLINE float finite_base(float m) { return m == negative_infinity ? 0.f : m; }
 
 /// Scores of key panels [first, last) of `count` rows, the largest of each of which is `highest`, to weights at p, by Tile::weight_row.
-/// l and m of `state` are updated, alpha is set. Not inlined: all calls of a program share it.
-template <class Tile>
-[[gnu::noinline]] inline void softmax_weights(float const* s,  // (count, key_block)
+/// l and m of `state` are updated, alpha and base are set. Not inlined: all calls of a program share it.
+/// `keep`: weights take the place of the scores as well.
+template <class Tile, bool keep = false>
+[[gnu::noinline]] inline void softmax_weights(float* s,  // (count, key_block)
                                               index count, index first, index last, float const* highest, softmax_rows const& state,
                                               std::byte* p) {
   using packf = simd::pack<float>;
@@ -59,14 +60,20 @@ template <class Tile>
   packf sum[rows];
   for (index r = count; r < rows; ++r) sum[r] = packf(0.f);
   for (index r = 0; r < count; ++r) {
-    float const* const row = s + r * key_block;
-    packf const minus(-finite_base(!Tile::relative_to_block && state.m[r] > highest[r] ? state.m[r] : highest[r]));
+    float* const row = s + r * key_block;
+    float const base = finite_base(!Tile::relative_to_block && state.m[r] > highest[r] ? state.m[r] : highest[r]);
+    if (state.base != nullptr) state.base[r] = base;
+    packf const minus(-base);
     typename Tile::weight_row weights(p, r);
     packf total(0.f);
     for (index n = first; n < last; ++n) {
       packf const a = exp2_for_weights<Tile::exp2_degree>(add<few>(simd::load(row + n * panel_width), minus));
       packf const b = exp2_for_weights<Tile::exp2_degree>(add<few>(simd::load(row + n * panel_width + W), minus));
       weights.put(n, a, b);
+      if constexpr (keep) {
+        simd::store(row + n * panel_width, a);
+        simd::store(row + n * panel_width + W, b);
+      }
       total = add<few>(total, add<few>(a, b));
     }
     sum[r] = total;

@@ -145,8 +145,8 @@ TERN_INLINE void take_largest(float* row, index first, index last, float highest
 }
 
 /// Turns scores into weights, for key panels [first, last) of `rows` rows; they go to p, by Tile::weight_row, which may be where the
-/// scores are. `at_row(r)` says where row r stands, `hide` says what row r does not see.
-template <class Tile, class Spec, class AtRow, class Hide>
+/// scores are. `at_row(r)` says where row r stands, `hide` says what row r does not see. `keep` as in softmax_weights.
+template <class Tile, bool keep, class Spec, class AtRow, class Hide>
 TERN_INLINE void weigh_tile(Spec const& spec, float* s,  // (rows, key_block)
                             index rows, index first, index last, AtRow const& at_row, block_keys const& keys, Hide const& hide,
                             softmax_rows const& state, top_rows const& top, std::byte* p) {
@@ -159,7 +159,7 @@ TERN_INLINE void weigh_tile(Spec const& spec, float* s,  // (rows, key_block)
     if constexpr (Spec::wants_top)
       collect_top(row, keys, 2 * first, 2 * last, top.score + r * top.count, top.id + r * top.count, top.count);
   }
-  if constexpr (Spec::softmax) return softmax_weights<Tile>(s, rows, first, last, highest, state, p);
+  if constexpr (Spec::softmax) return softmax_weights<Tile, keep>(s, rows, first, last, highest, state, p);
   for (index r = 0; r < rows; ++r) {
     float* const row = s + r * key_block;
     if constexpr (Spec::hardest) {

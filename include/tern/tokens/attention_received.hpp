@@ -5,21 +5,24 @@
 ///
 ///     attention(policy, q, k, v, out, log_sum_exp{lse})
 ///     attention_received(policy, q, k, lse, {0, 1}, scores)            from query 0
-///     attention_received(policy, q, k, lse, {0, tokens}, scores, options...)    from all
-///     attention_received(policy, q, k, lse, {0, tokens, tokens / 32}, scores)    from 32 of them, an estimate of that
+///     attention_received(policy, q, k, lse, {0, tokens, tokens / 32}, scores)    from 32 of them, an estimate of that from all
+///
+///     attention(policy, q, k, v, out, key_weights{weights})
+///     attention_received(policy, weights, tokens, scores)              from all `tokens` queries, as the call itself has seen it
 ///
 ///     scores(b, j) = mean over the heads h and the queries i of the range of e^(s_bhij - lse_bhi)
 ///
 /// Shapes    q (samples, heads, tokens, dim), k (samples, k_heads, keys, dim), lse (samples, heads, tokens) as the attention call wrote it,
-///           scores (samples, keys) f32.
+///           scores (samples, keys) f32, weights (samples, heads, keys).
 /// Options   those of the attention call that decide on scores and look at keys alone: scale, proportional. None that goes by a query's
 ///           place: the queries of the range are all that is seen here.
 /// Composition  attention_key_weights (attention/key_weights.hpp): a query that attention has just seen costs its products with the keys
-///           once more, and nothing else; lse is what the fused call hands on.
+///           once more, and nothing else; lse is what the fused call hands on. From all queries, the call keeps its weights until it
+///           knows their sums (attention/kept_weights.hpp).
 /// Weighted  where queries count differently, w_i times, lse_i - log(w_i) takes the place of lse_i.
-/// Memory    from the policy: samples heads keys numbers, and what attention_key_weights takes.
+/// Memory    from the policy: samples heads keys numbers, and what attention_key_weights takes. From weights, none.
 /// Cost      2 heads keys dim flop a query: 1 / (2 tokens) of the attention call's. Up to 32 queries that share keys are streamed; more
-///           go through the engine once more, which takes nearly as long as the call with values did.
+///           go through the engine once more, which takes nearly as long as the call with values did: key_weights is for all of them.
 /// Error     as attention_key_weights says, and 2^-24 heads relative to the mean of absolute values.
 
 #include <tern/attention/key_weights.hpp>
@@ -71,7 +74,18 @@ inline constexpr struct attention_received_fn {
     workspace::lease const memory(policy.scratch(), static_cast<std::size_t>(samples * heads * keys) * sizeof(float));
     auto const weights = tern::view(reinterpret_cast<float*>(memory.data()), samples, heads, keys);
     attention_key_weights(policy, detail::of_range(qs, 2, queries), ks, detail::of_range(l, 2, queries), weights, options...);
-    float const share = 1.f / static_cast<float>(heads * count);
+    (*this)(policy, weights, count, scores);
+  }
+
+  /// From the sums over `queries` queries: weights (samples, heads, keys).
+  void operator()(cpu_policy const& policy, tensor_view<float const, 3> const& weights, index queries,
+                  tensor_view<float, 2> const& scores) const {
+    constexpr char const* op = "attention_received";
+    index const samples = weights.extent(0), heads = weights.extent(1), keys = weights.extent(2);
+    detail::expect(queries >= 1, op, "the number of queries", queries, "at least 1");
+    detail::expect_equal(op, "scores.extent(0)", scores.extent(0), "the samples", samples);
+    detail::expect_equal(op, "scores.extent(1)", scores.extent(1), "the keys", keys);
+    float const share = 1.f / static_cast<float>(heads * queries);
     detail::for_rows(policy, samples, heads * keys, [&](index b) TERN_LAMBDA {
       for (index j = 0; j < keys; ++j) {
         float sum = 0;
