@@ -11,7 +11,7 @@
 ///           has. out overlaps no input, but may be q itself: the same elements at the same places.
 /// Heads     k_heads and v_heads divide heads; head h uses key head h / (heads / k_heads) and value head h / (heads / v_heads).
 /// Options   masks (mask.hpp), layouts (layout.hpp), score modifiers (score.hpp), normalizers (normalizer.hpp), row transforms,
-///           scale, products, log_sum_exp, row_max, weight_sum, top_keys (options.hpp), in any order.
+///           scale, products, log_sum_exp, row_max, weight_sum, top_keys, key_weights (options.hpp), in any order.
 /// Order     row transforms of q and k, scale, score modifiers as written, masks, sinks. A hidden key has weight zero whatever its
 ///           score or value; it may be NaN.
 /// Alignment query i of a group (all queries, where no layout is given) stands at key i + keys - queries (bottom-right) unless a

@@ -5,7 +5,9 @@
 ///
 ///     w_j += sum_r p_rj 2^(b_r - m_r) / l_r      p_rj = 2^(s_rj - b_r), b_r what the second product's weights were relative to
 ///
-/// Cost    of 4 dim flop and more that a weight has taken, 2; and its way to the second-level cache and back.
+/// Cost    2 flop a weight, which has taken 2 (dim + dim_v), and its way to the second-level cache and back. Rows are worked on so many
+///         at a time that their weights have room there; keys and values, packed once, come from further away each time. Measured with
+///         16 lanes, of the call: 2 to 4 % up to 512 keys, 9 % with 1024, 12 % with 2048, 20 % with 4096.
 
 #include <tern/attention/problem.hpp>
 #include <tern/attention/tile_softmax.hpp>

@@ -73,8 +73,8 @@ top_keys(I&&, S&&) -> top_keys<view_of<I>::rank>;
 
 /// Where to write the weight that each key receives from the queries of a head, sum_i e^(s_ij - lse_i): (keys), (heads, keys) or
 /// (batch, heads, keys), as q has its rank. 0 for keys that nobody sees; a query that sees nothing gives nothing. Softmax only, without
-/// layouts. Weights are kept until the sum of their row is known, 1 MiB a thread; of afterwards, from log_sum_exp, for some queries or few
-/// of them, `attention_key_weights` makes them. Splitting the keys of one query over threads is given up.
+/// layouts. Weights are kept until the sum of their row is known, in 1 MiB a thread and more from some ten thousand keys on; splitting the
+/// keys of one query over threads is given up. `attention_key_weights` does the same after the call, for some of its queries.
 template <int Rank>
 struct key_weights {
   tensor_view<float, Rank> out;
