@@ -20,7 +20,7 @@ inline constexpr index most_kept_floats = index{1} << 18;
 
 /// How many rows of an item are worked on at a time.
 template <class Tile>
-TERN_INLINE index kept_rows(index rows, index keys) {
+TERN_INLINE index rows_at_a_time(index rows, index keys) {
   index const some = most_kept_floats / round_to_multiple(keys > 0 ? keys : 1, key_block) / Tile::rows * Tile::rows;
   index const most = some > 2 * Tile::rows ? some : 2 * Tile::rows;
   return rows < most ? rows : most;
@@ -34,7 +34,7 @@ struct key_columns {
 
 /// The weights of tiles of rows against blocks of keys. Where none are kept, all tiles share the memory of one.
 template <class Tile, bool keeps>
-struct kept_weights {
+struct kept_tiles {
   struct span {
     index first, last;  // key panels of a block that have weights
   };
@@ -43,10 +43,10 @@ struct kept_weights {
   span* seen;   // (blocks, tiles)
   index blocks, tiles;
 
-  TERN_INLINE static kept_weights lay_out(arena& a, index rows, index keys) {
+  TERN_INLINE static kept_tiles lay_out(arena& a, index rows, index keys) {
     index const blocks = keeps ? divide_up(keys, key_block) : 1;
-    index const tiles = keeps ? divide_up(kept_rows<Tile>(rows, keys), Tile::rows) : 1, all = blocks * tiles;
-    kept_weights k{a.take<float>(all * Tile::rows * key_block), nullptr, nullptr, blocks, tiles};
+    index const tiles = keeps ? divide_up(rows_at_a_time<Tile>(rows, keys), Tile::rows) : 1, all = blocks * tiles;
+    kept_tiles k{a.take<float>(all * Tile::rows * key_block), nullptr, nullptr, blocks, tiles};
     if constexpr (keeps) {
       k.base = a.take<float>(all * Tile::rows);
       k.seen = a.take<span>(all);
@@ -99,7 +99,7 @@ TERN_INLINE void final_factors(float const* base, float const* m, float const* l
 
 /// Adds the columns of rows [row0, row0 + live), whose m and l are final.
 template <class Tile, class Rows>
-inline void add_key_weights(Rows const& of, kept_weights<Tile, true> const& kept, index row0, index live, float const* m, float const* l,
+inline void add_key_weights(Rows const& of, kept_tiles<Tile, true> const& kept, index row0, index live, float const* m, float const* l,
                             key_columns const& to) noexcept {
   index const heads = of.p.n.unit_heads;
   float factor[round_to_multiple(Tile::rows, simd::lanes)];

@@ -54,12 +54,12 @@ template <class Problem, class Tile>
 struct prompt_scratch {
   static constexpr bool top = Problem::spec_type::wants_top;
   static constexpr bool columns = Problem::spec_type::wants_key_weights;
-  std::byte* q;                      // tiles of packed queries
-  std::byte* p;                      // packed weights of a tile
-  kept_weights<Tile, columns> kept;  // scores, and then weights
-  float* alpha;                      // (Tile::rows)
-  float* row;                        // (Tile::rows, dim or dim_v): rows widened
-  float* finite;                     // (key_block, dim_v to whole packs): values without what is not finite
+  std::byte* q;                    // tiles of packed queries
+  std::byte* p;                    // packed weights of a tile
+  kept_tiles<Tile, columns> kept;  // scores, and then weights
+  float* alpha;                    // (Tile::rows)
+  float* row;                      // (Tile::rows, dim or dim_v): rows widened
+  float* finite;                   // (key_block, dim_v to whole packs): values without what is not finite
   top_rows largest;
   packed_blocks packed;
   block_memory<Problem, false> block;
@@ -72,7 +72,7 @@ struct prompt_scratch {
     prompt_scratch s;
     s.q = a.take<std::byte>(tiles * Tile::query_bytes(p.n.dim));
     s.p = a.take<std::byte>(Tile::weight_bytes(p.n.dim_v));
-    s.kept = kept_weights<Tile, columns>::lay_out(a, rows, p.n.keys);
+    s.kept = kept_tiles<Tile, columns>::lay_out(a, rows, p.n.keys);
     s.alpha = a.take<float>(Tile::rows);
     s.row = a.take<float>(Tile::rows * widest);
     s.finite = a.take<float>(key_block * padded);
