@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model.hpp"
 
+#include <tern/formats/check_finite.hpp>
+
 #include <algorithm>
 
 namespace llm {
@@ -39,8 +41,14 @@ tern::gguf_tensor const& tensor_of_shape(tern::gguf_file const& file, std::strin
                       std::to_string(rows) + " x " + std::to_string(columns));
   return t;
 }
-tern::block_matrix matrix(tern::gguf_file const& file, std::string const& name, index rows, index columns) {
-  return tern::block_matrix(tensor_of_shape(file, name, rows, columns));
+tern::block_matrix matrix(tern::cpu_policy const& policy, tern::gguf_file const& file, std::string const& name, index rows, index columns) {
+  tern::block_matrix const w(tensor_of_shape(file, name, rows, columns));
+  try {
+    tern::check_finite(policy, w);
+  } catch (tern::error const& e) {
+    throw tern::error("model: " + name + ": " + e.what());
+  }
+  return w;
 }
 tern::tensor_view<float const, 1> vector(tern::gguf_file const& file, std::string const& name, index width) {
   return tern::view(tensor_of_shape(file, name, 1, width).elements<float>(tern::gguf_type::f32), width);
@@ -75,8 +83,8 @@ model::model(tern::gguf_file const& file, tern::cpu_policy const& policy, tern::
   context_ = context > 0 ? std::min(context, trained) : trained;
 
   auto const vocabulary = file.tensor("token_embd.weight").rows();
-  embedding_ = matrix(file, "token_embd.weight", vocabulary, width_);
-  output_ = file.find_tensor("output.weight") != nullptr ? matrix(file, "output.weight", vocabulary, width_) : embedding_;
+  embedding_ = matrix(policy_, file, "token_embd.weight", vocabulary, width_);
+  output_ = file.find_tensor("output.weight") != nullptr ? matrix(policy_, file, "output.weight", vocabulary, width_) : embedding_;
   output_norm_ = vector(file, "output_norm.weight", width_);
   auto const count = positive(file, "llama.block_count", 1 << 10);
   for (index i = 0; i < count; ++i) layers_.push_back(load_layer(file, "blk." + std::to_string(i) + "."));
@@ -114,14 +122,14 @@ void model::repack() {
 model::layer model::load_layer(tern::gguf_file const& file, std::string const& prefix) const {
   layer l;
   l.attention_norm = vector(file, prefix + "attn_norm.weight", width_);
-  l.weights.query = matrix(file, prefix + "attn_q.weight", heads_ * dim_, width_);
-  l.weights.key = matrix(file, prefix + "attn_k.weight", kv_heads_ * dim_, width_);
-  l.weights.value = matrix(file, prefix + "attn_v.weight", kv_heads_ * dim_, width_);
-  l.weights.out = matrix(file, prefix + "attn_output.weight", width_, heads_ * dim_);
+  l.weights.query = matrix(policy_, file, prefix + "attn_q.weight", heads_ * dim_, width_);
+  l.weights.key = matrix(policy_, file, prefix + "attn_k.weight", kv_heads_ * dim_, width_);
+  l.weights.value = matrix(policy_, file, prefix + "attn_v.weight", kv_heads_ * dim_, width_);
+  l.weights.out = matrix(policy_, file, prefix + "attn_output.weight", width_, heads_ * dim_);
   l.feed_forward_norm = vector(file, prefix + "ffn_norm.weight", width_);
-  l.weights.gate = matrix(file, prefix + "ffn_gate.weight", hidden_, width_);
-  l.weights.up = matrix(file, prefix + "ffn_up.weight", hidden_, width_);
-  l.weights.down = matrix(file, prefix + "ffn_down.weight", width_, hidden_);
+  l.weights.gate = matrix(policy_, file, prefix + "ffn_gate.weight", hidden_, width_);
+  l.weights.up = matrix(policy_, file, prefix + "ffn_up.weight", hidden_, width_);
+  l.weights.down = matrix(policy_, file, prefix + "ffn_down.weight", width_, hidden_);
   return l;
 }
 

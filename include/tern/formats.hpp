@@ -10,6 +10,7 @@
 #include <tern/formats/block_array.hpp>
 #include <tern/formats/block_formats.hpp>
 #include <tern/formats/block_matrix.hpp>
+#include <tern/formats/check_finite.hpp>
 #include <tern/formats/decode.hpp>
 #include <tern/formats/dgq.hpp>
 #include <tern/formats/e8p.hpp>
