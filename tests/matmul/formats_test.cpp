@@ -56,7 +56,7 @@ TEST_CASE("products with weights of small floats, codebooks and powers of two") 
   auto const rows = r.normal(n, 0.1), blocks = r.normal(n * k / 64, 0.1), wide_blocks = r.normal(n * k / 16, 0.1);
   auto const codes = [&](int bits) { return random_bytes(r, n * k / 8 * bits); };
   auto const bytes = [&](std::vector<std::uint8_t> const& b) { return view(b.data(), n, static_cast<index>(b.size()) / n); };
-  auto const c1 = codes(1), c3 = codes(3), c4 = codes(4), c5 = codes(5), c6 = codes(6), c7 = codes(7);
+  auto const c1 = codes(1), c2 = codes(2), c3 = codes(3), c4 = codes(4), c5 = codes(5), c6 = codes(6), c7 = codes(7);
   auto c8 = codes(8);
 
   check_products("e2m1", exmy_weights<e2m1>(bytes(c4), view(blocks.data(), n, k / 64)));
@@ -66,9 +66,19 @@ TEST_CASE("products with weights of small floats, codebooks and powers of two") 
   check_products("e3m2", exmy_weights<e3m2>(bytes(c6), view(rows.data(), n, 1)));
   for (auto& c : c8) c = (c & 0x7f) == 0x7f ? 0 : c;  // no NaN
   check_products("e4m3", exmy_weights<fp8_e4m3>(bytes(c8), view(rows.data(), n, 1)));
+  for (auto& c : c8) c = (c & 0x7c) == 0x7c ? 0 : c;  // nor infinity
+  check_products("e5m2", exmy_weights<fp8_e5m2>(bytes(c8), view(rows.data(), n, 1)));
   check_products("nf4", codebook_weights<nf4>(bytes(c4), view(blocks.data(), n, k / 64)));
+  std::vector<float> table(256);
+  dynamic_map(table.data());
+  auto const scale_codes = random_bytes(r, n * k / 64);
+  check_products("nf4, doubly quantized",
+                 codebook_weights<nf4>(bytes(c4), nested_absmax{bytes(scale_codes), view(rows).slice(0, 0, 1), table.data(), 0.5f}));
   check_products("fp4", codebook_weights<fp4>(bytes(c4), view(blocks.data(), n, k / 64)));
-  check_products("quantiles", gaussian_quantile_weights<3>(bytes(c3), view(rows), view(rows)));
+  check_products("quantiles 1", gaussian_quantile_weights<1>(bytes(c1), view(rows).slice(0, 0, 1), view(rows).slice(0, 0, 1)));
+  check_products("quantiles 2", gaussian_quantile_weights<2>(bytes(c2), view(rows), view(rows)));
+  check_products("quantiles 3", gaussian_quantile_weights<3>(bytes(c3), view(rows), view(rows)));
+  check_products("quantiles 4", gaussian_quantile_weights<4>(bytes(c4), view(rows).slice(0, 0, 1), view(rows).slice(0, 0, 1)));
   check_products("mid-rise 3", mid_rise_weights<3>(bytes(c3), view(rows)));
   check_products("mid-rise 7", mid_rise_weights<7>(bytes(c7), view(rows)));
   check_products("mid-rise 8", mid_rise_weights<8>(bytes(c8), view(rows)));
@@ -80,6 +90,11 @@ TEST_CASE("products with weights of small floats, codebooks and powers of two") 
   auto const books = r.normal(2 * 256 * 8);
   check_products("additive", additive_codebook_weights<std::uint8_t>(view(std::as_const(c8).data(), n, k / 8, 2).slice(0, 0, 9),
                                                                      view(books.data(), 2, 256, 8), view(rows.data(), 9)));
+  std::vector<std::uint16_t> wide_codes(n * k / 8);
+  for (auto& c : wide_codes) c = static_cast<std::uint16_t>(r.bits());
+  auto const wide_book = r.normal(65536 * 8);
+  check_products("additive 1x16", additive_codebook_weights<std::uint16_t>(view(std::as_const(wide_codes).data(), n, k / 8, 1),
+                                                                           view(wide_book.data(), 1, 65536, 8), view(rows)));
 }
 
 }  // namespace tern::test::float_formats
