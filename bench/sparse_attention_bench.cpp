@@ -7,6 +7,7 @@
 #include <tern/attention.hpp>
 #include <tern/attention/block_list.hpp>
 #include <tern/attention/estimators/centroids.hpp>
+#include <tern/attention/estimators/k_means.hpp>
 #include <tern/attention/estimators/last_queries.hpp>
 #include <tern/attention/estimators/page_bounds.hpp>
 #include <tern/attention/estimators/pooled_blocks.hpp>
@@ -93,6 +94,74 @@ void add_lists(Data const& data, index step) {
   });
 }
 
+constexpr index logical = 16;
+
+/// Smallest and largest elements of every 16 keys, held against those of a few.
+template <class Data>
+void add_page_bounds(Data const& data) {
+  workload const w{.op = "sparse_attention",
+                   .name = "page_bounds_h8_n4096_d128",
+                   .bytes = 4.0 * heads * (tokens + 2 * tokens / logical) * dim,
+                   .peak = unit::f32};
+  w.add("tern", [data](run& r) {
+    tensors& t = data();
+    std::vector<float> low(heads * tokens / logical * dim), high(low);
+    auto const least = view(low.data(), heads, tokens / logical, dim), most = view(high.data(), heads, tokens / logical, dim);
+    auto const k = t.of(t.k);
+    auto const call = [&](index) { page_bounds(r.policy(), k, logical, least, most); };
+    bool const is_right = r.check([&] {
+      call(0);
+      for (index h : sample(heads, 3))
+        for (index p : sample(tokens / logical, 7))
+          for (index d = 0; d < dim; ++d) {
+            float x = k(h, p * logical, d), y = x;
+            for (index j = p * logical; j < (p + 1) * logical; ++j) {
+              x = std::min(x, k(h, j, d));
+              y = std::max(y, k(h, j, d));
+            }
+            if (least(h, p, d) != x || most(h, p, d) != y) return false;
+          }
+      return true;
+    });
+    if (is_right) r.time(call);
+  });
+}
+
+/// One round of Lloyd's algorithm: which seed is nearest to each key, held against that of a few; and the means of those.
+template <class Data>
+void add_k_means(Data const& data) {
+  constexpr index clusters = 204;
+  workload const w{
+      .op = "sparse_attention", .name = "k_means_round_c204_n4096_d128", .flops = 2.0 * tokens * clusters * dim, .peak = unit::f32};
+  w.add("tern", [data](run& r) {
+    tensors& t = data();
+    std::vector<float> centroids(clusters * dim), counts(clusters);
+    std::vector<std::int32_t> labels(tokens);
+    auto const k = t.of(t.k)[0];
+    auto const call = [&](index) { k_means(r.policy(), k, view(centroids.data(), clusters, dim), view(labels), view(counts), 1); };
+    auto const cosine = [&](index i, index j) {
+      double ij = 0, ii = 0, jj = 0;
+      for (index d = 0; d < dim; ++d) {
+        double const a = static_cast<double>(k(i, d)), b = static_cast<double>(k(j, d));
+        ij += a * b;
+        ii += a * a;
+        jj += b * b;
+      }
+      return ij / std::sqrt(ii * jj);
+    };
+    bool const is_right = r.check([&] {
+      call(0);
+      for (index j : sample(tokens, 31)) {
+        double nearest = -1;
+        for (index c = 0; c < clusters; ++c) nearest = std::max(nearest, cosine(j, c * tokens / clusters));
+        if (!(cosine(j, labels[static_cast<std::size_t>(j)] * tokens / clusters) > nearest - 1e-5)) return false;
+      }
+      return true;
+    });
+    if (is_right) r.time(call);
+  });
+}
+
 /// The last 64 queries' columns and diagonals: 1000 of each, for 8 heads.
 template <class Data>
 void add_estimators(Data const& data) {
@@ -148,6 +217,8 @@ void register_benchmarks() {
   auto const data = lazy([] { return tensors(); });
   for (index step : {1, 2, 4, 8, 16}) add_lists(data, step);
   add_estimators(data);
+  add_page_bounds(data);
+  add_k_means(data);
 }
 
 }  // namespace tern::bench
