@@ -9,6 +9,7 @@
 #include <tern/quantize/calibration.hpp>
 #include <tern/quantize/feedback.hpp>
 #include <tern/quantize/gptq.hpp>
+#include <tern/quantize/halo.hpp>
 #include <tern/quantize/layer_error.hpp>
 #include <tern/quantize/learned_rounding.hpp>
 #include <tern/quantize/round_to_nearest.hpp>
