@@ -126,6 +126,44 @@ void add_swiglu(index rows) {
 #endif
 }
 
+/// What a Kolmogorov-Arnold layer multiplies: eight splines of each of 576 inputs, and silu.
+void add_kan_features(index rows) {
+  static constexpr index n = 576, width = 9 * n;
+  struct features {
+    buffer<float> x, f;
+    explicit features(index r) : x(fast_normal(r * n)), f(r * width) {}
+  };
+  auto data = lazy([=] { return features(rows); });
+  workload const w{.op = "kan_features",
+                   .name = "n576_splines8_rows" + std::to_string(rows),
+                   .flops = 15.0 * static_cast<double>(rows * width),
+                   .bytes = 4.0 * static_cast<double>(rows * (n + width))};
+  w.add("tern", [=](run& r) {
+    features& p = data();
+    cubic_splines const basis;
+    auto const call = [&](index) {
+      kan_features(r.policy(), tern::view(std::as_const(p.x).data(), rows, n), basis, tern::view(p.f.data(), rows, width));
+    };
+    bool const right = r.check([&] {
+      call(0);
+      for (index row : sample(rows, 5))
+        for (index i : sample(n, 7)) {
+          double const u = 2.5 * (static_cast<double>(p.x[row * n + i]) + 1);  // in cells
+          for (index b = 0; b < 8; ++b) {
+            double want = 0;  // the truncated powers of the spline
+            for (int j = 0; j <= 4; ++j) {
+              double const v = std::max(u + 3 - static_cast<double>(b) - j, 0.);
+              want += (j % 2 == 0 ? 1. : -1.) * (j == 2 ? 6. : j % 4 == 0 ? 1. : 4.) * v * v * v / 6;
+            }
+            if (!(std::abs(static_cast<double>(p.f[row * width + (1 + b) * n + i]) - want) < 1e-5)) return false;
+          }
+        }
+      return true;
+    });
+    if (right) r.time(call);
+  });
+}
+
 void add_softmax(index rows, index n) {
   auto data = lazy([=] { return problem(rows, n, 3); });
   workload const w{.op = "softmax",
@@ -231,6 +269,7 @@ void register_benchmarks() {
   for (index rows : {1, 512}) {
     add_rms_norm(rows);
     add_swiglu(rows);
+    add_kan_features(rows);
     add_rope(rows);
   }
   add_softmax(512, 576);

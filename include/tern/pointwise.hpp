@@ -7,6 +7,7 @@
 #include <tern/pointwise/convert.hpp>
 #include <tern/pointwise/embedding.hpp>
 #include <tern/pointwise/hadamard.hpp>
+#include <tern/pointwise/kan_features.hpp>
 #include <tern/pointwise/layer_norm.hpp>
 #include <tern/pointwise/rms_norm.hpp>
 #include <tern/pointwise/rope.hpp>

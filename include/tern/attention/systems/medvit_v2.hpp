@@ -11,7 +11,7 @@
 ///
 /// Shapes  as in attention, tokens of the image row-major; bias (heads, (2 kernel - 1)^2), f32, offsets counted in dilations, query
 ///         minus key as in relative_table.hpp: NATTEN's table, which counts key minus query, with both axes reversed.
-/// Notes   the model's Kolmogorov-Arnold layers are no attention and are not here.
+/// Notes   the model's Kolmogorov-Arnold layers are no attention: pointwise/kan_features.hpp, and a product.
 /// Source  Manzari et al. 2025, arXiv:2502.13693; DiNA: Hassani and Shi 2022, arXiv:2209.15001.
 
 #include <tern/attention/attention.hpp>
