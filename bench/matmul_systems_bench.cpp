@@ -2,155 +2,12 @@
 // The published systems whose operators are products with weights: a format, what is fused into the product, or both. Names:
 // matmul_systems/<system>_m<rows of w>_k<columns>_rows<rows of x>. Each is checked against its formula in f64 on a sample of y. Data is
 // reused from call to call.
-#include "matmul_problem.hpp"
+#include "matmul_systems.hpp"
 
-#include <tern/formats.hpp>
 #include <tern/matmul.hpp>
-
-#include <memory>
 
 namespace tern::bench {
 namespace {
-
-constexpr index m = 1536, k = 1536;
-std::size_t at(index i) { return static_cast<std::size_t>(i); }
-
-/// Normal weights (m, k) with deviation 1 / sqrt(k), and activations.
-std::vector<float> normal_weights(index rows = m, index columns = k, std::uint64_t seed = 1) {
-  return fast_normal(rows * columns, 1 / std::sqrt(static_cast<double>(columns)), seed);
-}
-
-// What holds the bytes of each format: made from weights (m, k), shown as a view.
-struct int8_bytes {
-  std::vector<std::int8_t> q;
-  std::vector<float> scales;
-  explicit int8_bytes(std::vector<float> const& w) : q(w.size()), scales(w.size() / at(k)) {
-    int8_rows::encode(cpu, tern::view(w.data(), m, k), tern::view(q.data(), m, k), tern::view(scales));
-  }
-  int8_rows view() const { return {tern::view(q.data(), m, k), tern::view(scales)}; }
-};
-template <index group>
-struct group_bytes {
-  std::vector<std::uint8_t> codes = std::vector<std::uint8_t>(at(m * k / 2));
-  std::vector<f16> scales = std::vector<f16>(at(m * k / group));
-  explicit group_bytes(std::vector<float> const& w) {
-    group_int4::encode(cpu, tern::view(w.data(), m, k), tern::view(codes.data(), m, k / 2), tern::view(scales.data(), m, k / group));
-  }
-  group_int4 view() const { return {tern::view(codes.data(), m, k / 2), tern::view(scales.data(), m, k / group)}; }
-};
-struct dgq_bytes {
-  static constexpr index group = 128;
-  std::vector<std::uint8_t> codes = std::vector<std::uint8_t>(at(m * k / 2)), zeros = std::vector<std::uint8_t>(at(m * k / group)),
-                            steps = zeros;
-  std::vector<float> scales = std::vector<float>(at(m));
-  explicit dgq_bytes(std::vector<float> const& w) {
-    dgq_weights::encode(cpu, tern::view(w.data(), m, k), tern::view(codes.data(), m, k / 2), tern::view(zeros.data(), m, k / group),
-                        tern::view(steps.data(), m, k / group), tern::view(scales));
-  }
-  dgq_weights view() const {
-    return {tern::view(codes.data(), m, k / 2), tern::view(zeros.data(), m, k / group), tern::view(steps.data(), m, k / group),
-            tern::view(scales)};
-  }
-};
-/// Random codes: their values do not matter to the time.
-struct gptq_bytes {
-  static constexpr index group = 128;
-  std::vector<std::int32_t> q = std::vector<std::int32_t>(at(m * k / 8)), zeros = std::vector<std::int32_t>(at(m / 8 * k / group));
-  std::vector<f16> scales = std::vector<f16>(at(m * k / group), f16(0.005f));
-  explicit gptq_bytes(std::vector<float> const&) {
-    test::rng r(7);
-    for (auto* v : {&q, &zeros})
-      for (auto& e : *v) e = static_cast<std::int32_t>(static_cast<std::uint32_t>(r.bits()));
-  }
-  gptq_weights view() const {
-    return {tern::view(q.data(), k / 8, m), tern::view(zeros.data(), k / group, m / 8), tern::view(scales.data(), k / group, m),
-            gptq_version::v1};
-  }
-};
-template <class Float>
-struct float_bytes {
-  std::vector<std::uint8_t> codes = std::vector<std::uint8_t>(at(m * k));
-  std::vector<float> scales = std::vector<float>(at(m));
-  explicit float_bytes(std::vector<float> const& w) {
-    formats::encode_exmy<Float>(tern::view(w.data(), m, k), tern::view(codes.data(), m, k), tern::view(scales.data(), m, 1));
-  }
-  formats::exmy_weights<Float> view() const { return {tern::view(codes.data(), m, k), tern::view(scales.data(), m, 1)}; }
-};
-struct nf4_bytes {
-  std::vector<std::uint8_t> packed = std::vector<std::uint8_t>(at(m * k / 2));
-  std::vector<float> absmax = std::vector<float>(at(m * k / 64));
-  explicit nf4_bytes(std::vector<float> const& w) {
-    formats::encode_codebook<formats::nf4>(tern::view(w.data(), m, k), tern::view(packed.data(), m, k / 2),
-                                           tern::view(absmax.data(), m, k / 64));
-  }
-  formats::codebook_weights<formats::nf4> view() const {
-    return {tern::view(packed.data(), m, k / 2), tern::view(absmax.data(), m, k / 64)};
-  }
-};
-struct mid_rise_bytes {
-  std::vector<std::uint8_t> codes = std::vector<std::uint8_t>(at(m * k / 4));
-  std::vector<float> scales = std::vector<float>(at(m));
-  explicit mid_rise_bytes(std::vector<float> const& w) {
-    formats::encode_mid_rise<2>(tern::view(w.data(), m, k), tern::view(codes.data(), m, k / 4), tern::view(scales));
-  }
-  formats::mid_rise_weights<2> view() const { return {tern::view(codes.data(), m, k / 4), tern::view(scales)}; }
-};
-struct shift_bytes {
-  std::vector<std::uint8_t> codes = std::vector<std::uint8_t>(at(m * k / 2));
-  std::vector<float> scales = std::vector<float>(at(m));
-  explicit shift_bytes(std::vector<float> const& w) {
-    formats::encode_power_of_two<4>(tern::view(w.data(), m, k), tern::view(codes.data(), m, k / 2), tern::view(scales.data(), m, 1));
-  }
-  formats::power_of_two_weights<4, float> view() const { return {tern::view(codes.data(), m, k / 2), tern::view(scales.data(), m, 1)}; }
-};
-struct binary_bytes {
-  std::vector<std::uint64_t> words = std::vector<std::uint64_t>(at(m * k / 64));
-  std::vector<float> scales = std::vector<float>(at(m));
-  explicit binary_bytes(std::vector<float> const& w) {
-    formats::encode_binary(tern::view(w.data(), m, k), tern::view(words.data(), m, k / 64), tern::view(scales));
-  }
-  formats::binary_weights view() const { return {tern::view(words.data(), m, k / 64), k, tern::view(scales)}; }
-};
-/// Random codes and codebooks of 2x8.
-struct codebook_bytes {
-  std::vector<std::uint8_t> codes = std::vector<std::uint8_t>(at(m * k / 8 * 2));
-  std::vector<float> books = fast_normal(2 * 256 * 8, 1, 9), scales = std::vector<float>(at(m), 0.02f);
-  explicit codebook_bytes(std::vector<float> const&) {
-    test::rng r(8);
-    for (auto& c : codes) c = static_cast<std::uint8_t>(r.bits());
-  }
-  formats::additive_codebook_weights<std::uint8_t, float, float> view() const {
-    return {tern::view(codes.data(), m, k / 8, 2), tern::view(books.data(), 2, 256, 8), tern::view(scales)};
-  }
-};
-struct plane_bytes {
-  index n;
-  int planes;
-  std::vector<std::uint64_t> words;
-  std::vector<float> scales;
-  plane_bytes(std::vector<float> const& w, index rows, int bits)
-      : n(rows), planes(bits), words(at(bits * rows * k / 64)), scales(at(rows)) {
-    bit_planes<bit_code::bipolar>::encode(cpu, tern::view(w.data(), n, k), tern::view(words.data(), index{planes}, n, k / 64),
-                                          tern::view(scales));
-  }
-  bit_planes<bit_code::bipolar> view() const { return {tern::view(words.data(), index{planes}, n, k / 64), k, tern::view(scales)}; }
-};
-
-/// A system's weights as matmul_problem takes them.
-template <class Bytes>
-struct shown {
-  std::shared_ptr<Bytes> bytes = std::make_shared<Bytes>(normal_weights());
-  auto operator[](index) const { return bytes->view(); }
-  void decode(index i, float* out) const { tern::decode(bytes->view(), i, out); }
-};
-struct q4_0_bytes {
-  block_array blocks;
-  explicit q4_0_bytes(std::vector<float> const& w) : blocks(weight_type::q4_0, m, k) {
-    auto const bytes = encode(weight_type::q4_0, w);
-    std::memcpy(blocks.row(0), bytes.data(), bytes.size());
-  }
-  block_matrix view() const { return blocks; }
-};
 
 workload make(std::string const& system, index rows, double bits, unit peak) {
   return {.op = "matmul_systems",
@@ -252,6 +109,89 @@ void add_fusions() {
         double const g = product * (1 + std::erf(product / std::sqrt(2.))) / 2;
         return {g * product, bound * (std::abs(g) + 1.2 * std::abs(product) + 1.2 * bound)};
       });
+}
+
+/// An adapter of one bit a weight beside a product in four bits.
+void add_one_bit_adapters() {
+  using adapter = formats::gaussian_quantile_weights<1>;
+  static constexpr index rank = 32;
+  struct half {
+    index rows, columns;
+    std::vector<std::uint8_t> codes;
+    std::vector<float> mean = {0}, deviation = {0};
+    half(index n, index width, std::uint64_t seed) : rows(n), columns(width), codes(at(n * width / 8)) {
+      auto const w = normal_weights(n, width, seed);
+      formats::encode_gaussian_quantile<1>(tern::view(w.data(), n, width), tern::view(codes.data(), n, width / 8), tern::view(mean),
+                                           tern::view(deviation));
+    }
+    adapter view() const { return {tern::view(codes.data(), rows, columns / 8), tern::view(mean), tern::view(deviation)}; }
+    std::vector<double> decoded() const {
+      std::vector<float> row(at(columns));
+      std::vector<double> all;
+      for (index i = 0; i < rows; ++i) {
+        decode(view(), i, row.data());
+        all.insert(all.end(), row.begin(), row.end());
+      }
+      return all;
+    }
+  };
+  static half const down(rank, k, 6), up(m, rank, 7);
+  static auto const a = down.decoded(), b = up.decoded();
+  add_fused<q4_0_bytes>(
+      "one_bit_adapters", 4.5, unit::int8, factors::int8_blocks,
+      [](cpu_policy const& policy, auto x, auto const& w, auto y) {
+        matmul(policy, x, w, y, compute::int8, low_rank{down.view(), up.view(), 0.5f});
+      },
+      [](index r, index i, double product, double bound, auto& p) -> expected {
+        double size = 0;
+        for (index j = 0; j < rank; ++j) {
+          double t = 0;
+          for (index c = 0; c < k; ++c) t += static_cast<double>(p.x[r * k + c]) * a[at(j * k + c)];
+          product += 0.5 * t * b[at(i * rank + j)];
+          size += std::abs(t * b[at(i * rank + j)]);
+        }
+        return {product, bound + 1e-5 * size};
+      });
+}
+
+/// Activations that are kept for a backward pass.
+struct activations {
+  static constexpr index batch = 4, heads = 12, tokens = 197, dim = 64, count = batch * heads * tokens * dim;
+  std::vector<float> x = fast_normal(count, 1, 12), scale = std::vector<float>(heads), zero = scale, back = x;
+  std::vector<std::uint8_t> codes = std::vector<std::uint8_t>(count);
+  template <class T>
+  static tensor_view<T, 4> of(std::vector<T>& v) {
+    return tern::view(v.data(), batch, heads, tokens, dim);
+  }
+};
+/// Mesa: activations kept for a backward pass, (4, 12 heads, 197 tokens, 64).
+void add_mesa() {
+  auto const data = lazy([] {
+    activations p;
+    formats::update_head_ranges(activations::of(p.x), tern::view(p.scale), tern::view(p.zero));
+    return p;
+  });
+  workload w{.op = "matmul_systems", .name = "mesa_encode_b4_h12_n197_d64", .bytes = 5.0 * activations::count, .peak = unit::f32};
+  w.add("tern", [=](run& r) {
+    auto& p = data();
+    auto const call = [&](index i) {
+      formats::encode_stochastic_int8(activations::of(p.x), static_cast<std::uint64_t>(i), activations::of(p.codes), tern::view(p.scale),
+                                      tern::view(p.zero));
+    };
+    bool const right = r.check([&] {
+      call(0);
+      formats::decode_stochastic_int8(activations::of(p.codes), tern::view(p.scale), tern::view(p.zero), activations::of(p.back));
+      double sum = 0;  // of errors in steps, which are uniform within one and have a mean of zero
+      for (index i = 0; i < activations::count; ++i) {
+        double const step = static_cast<double>(p.scale[at(i / (activations::tokens * activations::dim) % activations::heads)]);
+        double const e = (static_cast<double>(p.back[at(i)]) - static_cast<double>(p.x[at(i)])) / step;
+        if (!(std::abs(e) < 1.0001)) return false;
+        sum += e;
+      }
+      return std::abs(sum) < 6 * std::sqrt(activations::count / 6.);
+    });
+    if (right) r.time(call);
+  });
 }
 
 /// HALO: x and w turned, both in eight bits.
@@ -356,14 +296,20 @@ void register_benchmarks() {
   add_format<group_bytes<128>>("finequant", 4.125, int8, factors::int8_blocks);
   add_format<group_bytes<k>>("glm_130b", 4, int8, factors::int8_blocks);
   add_format<gptq_bytes>("gptq", 4.16, int8, factors::int8_blocks);
+  add_format<awq_bytes>("awq", 4.16, int8, factors::int8_blocks);
   add_format<float_bytes<formats::fp8_e4m3>>("fp8_e4m3", 8, f32, factors::exact);
   add_format<float_bytes<formats::fp8_e5m2>>("fp8_e5m2", 8, f32, factors::exact);
+  add_format<float_bytes<formats::e2m3>>("fp6_e2m3", 6, f32, factors::exact);
+  add_format<float_bytes<formats::e2m1>>("fp4_e2m1", 4, f32, factors::exact);
   add_format<nf4_bytes>("nf4", 4.5, f32, factors::exact);
+  add_format<nested_nf4_bytes>("nf4_double_quantized", 4.127, f32, factors::exact);
   add_format<codebook_bytes>("pv_tuning_2x8", 2, f32, factors::exact);
   add_format<mid_rise_bytes>("ofq_statsq", 2, int8_tokens, factors::int8_whole);
   add_format<shift_bytes>("shiftadd_shift", 4, int8, factors::int8_blocks);
   add_format<binary_bytes>("shiftadd_add", 1, int8_tokens, factors::int8_whole);
   add_fusions();
+  add_one_bit_adapters();
+  add_mesa();
   add_halo();
   add_hawq();
   add_bipolar();
