@@ -95,6 +95,32 @@ TEST_CASE("matmul of GPTQ's words: groups of 128, more rows than lanes, columns 
   }
 }
 
+TEST_CASE("matmul of AWQ's words: groups of 128, more rows than lanes, columns apart") {
+  rng r(125);
+  constexpr index rows = 56, columns = 1152, group = 128;
+  auto const random_words = [&](index count) {
+    std::vector<std::int32_t> words(static_cast<std::size_t>(count));
+    for (auto& e : words) e = static_cast<std::int32_t>(static_cast<std::uint32_t>(r.bits()));
+    return words;
+  };
+  std::vector<f16> scales;
+  for (index i = 0; i < columns / group * rows; ++i) scales.push_back(f16(static_cast<float>(r.normal())));
+  auto const zeros = random_words(columns / group * rows / 8), words = random_words(2 * columns * rows / 8);
+  for (index step : {1, 2}) {
+    tensor_view<std::int32_t const, 2> const w(words.data(), {columns, rows / 8}, {step * rows / 8, step});
+    awq_weights const weights(w, view(zeros.data(), columns / group, rows / 8), view(std::as_const(scales).data(), columns / group, rows));
+    std::vector<float> elements;
+    for (index n = 0; n < rows; ++n)
+      for (index c = 0; c < columns; ++c) {
+        int const place[] = {0, 4, 1, 5, 2, 6, 3, 7};
+        auto const four_bits = [&](std::int32_t of) { return static_cast<int>(static_cast<std::uint32_t>(of) >> 4 * place[n % 8] & 15); };
+        int const q = four_bits(w(c, n / 8)) - four_bits(zeros[static_cast<std::size_t>(c / group * (rows / 8) + n / 8)]);
+        elements.push_back(static_cast<float>(q) * static_cast<float>(scales[static_cast<std::size_t>(c / group * rows + n)]));
+      }
+    check_products(weights, elements);
+  }
+}
+
 TEST_CASE("matmul of four bits in groups") {
   rng r(122);
   auto const x = r.normal(n * k);
