@@ -53,6 +53,48 @@ TEST_CASE("dlgsanet: channels attend to channels, similarities below zero do not
     }
 }
 
+TEST_CASE("dlgsanet_local: each pixel has a kernel of its own, which a head's channels share") {
+  rng r(47);
+  for (index kernel : {1, 3, 7})
+    for (auto [height, width] : {std::pair<index, index>{11, 19}, {5, 3}, {1, 1}}) {
+      index const heads = 3, channels = 5, pixels = height * width, reach = kernel / 2;
+      call<float> c(r, {heads, heads, pixels, pixels, 1, channels});
+      auto const w = r.normal(heads * pixels * kernel * kernel);
+      auto const weights = view(w.data(), heads, pixels, kernel * kernel);
+      dlgsanet_local(cpu.on(several_threads()), weights, c.v.view, c.out.view, shape<2>{{height, width}}, kernel);
+      std::vector<double> want, magnitude;
+      for (index h = 0; h < heads; ++h)
+        for (index p = 0; p < pixels; ++p)
+          for (index d = 0; d < channels; ++d) {
+            double sum = 0, size = 0;
+            for (index y = -reach; y <= reach; ++y)
+              for (index x = -reach; x <= reach; ++x) {
+                index const row = p / width + y, column = p % width + x;
+                if (row < 0 || row >= height || column < 0 || column >= width) continue;
+                double const term = static_cast<double>(weights(h, p, (y + reach) * kernel + x + reach)) *
+                                    static_cast<double>(c.v.view(h, row * width + column, d));
+                sum += term;
+                size += std::abs(term);
+              }
+            want.push_back(sum);
+            magnitude.push_back(size);
+          }
+      INFO("kernel " << kernel << ", " << height << " x " << width);
+      CHECK(compare(c.out.view, want, magnitude, 0x1p-24 * static_cast<double>(kernel * kernel + 2)));
+      CHECK(c.out.memory.untouched_outside(c.out.view));
+    }
+  call<float> c(r, {1, 1, 6, 6, 1, 4});
+  std::vector<float> w(6 * 9);
+  auto const call_with = [&](index kernel, index pixels, index width) {
+    dlgsanet_local(cpu, view(w.data(), 1, pixels, 9), c.v.view, c.out.view, shape<2>{{2, width}}, kernel);
+  };
+  CHECK_NOTHROW(call_with(3, 6, 3));
+  CHECK_THROWS_WITH(call_with(2, 6, 3), "attention: the kernel of dlgsanet_local is 2, expected an odd number");
+  CHECK_THROWS_WITH(call_with(5, 6, 3), "attention: the last extent of dlgsanet_local's weights is 9, expected kernel^2 = 25");
+  CHECK_THROWS_WITH(call_with(3, 5, 3), "attention: the pixels of dlgsanet_local's weights is 5, expected the pixels of v = 6");
+  CHECK_THROWS_AS(call_with(3, 6, 4), error);
+}
+
 TEST_CASE("kmax_deeplab: pixels go to clusters, and clusters sum them up") {
   rng r(42);
   for (index clusters : {1, 3, 40})
