@@ -51,6 +51,30 @@ void add_dlgsanet() {
               [](cpu_policy const& on, problem& x) { dlgsanet(on, x.q, x.k, x.v, x.out, divisors); });
 }
 
+/// Six heads of 30 channels of 64 x 64 pixels, a kernel of 7 x 7 for each pixel of a head.
+void add_dlgsanet_local() {
+  static constexpr index side = 64, heads = 6, pixels = side * side, kernel = 7, reach = kernel / 2;
+  static std::vector<float> const values = fast_normal(heads * pixels * kernel * kernel, 1, 12);
+  static auto const weights = view(values.data(), heads, pixels, kernel * kernel);
+  add(
+      "dlgsanet_local", inputs({.heads = heads, .tokens = pixels, .dim = 1, .dim_v = 30}), 2. * heads * pixels * 30 * kernel * kernel,
+      [](problem const& x) {
+        for (index h : sample(heads, 3))
+          for (index p : sample(pixels, 13))
+            for (index d : sample(index{30}, 4)) {
+              double sum = 0;
+              for (index o = 0; o < kernel * kernel; ++o) {
+                index const row = p / side + o / kernel - reach, column = p % side + o % kernel - reach;
+                if (row >= 0 && row < side && column >= 0 && column < side)
+                  sum += wide(weights(h, p, o)) * wide(x.v(h, row * side + column, d));
+              }
+              if (!(std::abs(wide(x.out(h, p, d)) - sum) < 1e-4)) return false;
+            }
+        return true;
+      },
+      [](cpu_policy const& on, problem& x) { dlgsanet_local(on, weights, x.v, x.out, shape{side, side}, kernel); });
+}
+
 void add_efficientformer() {
   static constexpr index side = 16, heads = 8, entries = (2 * side - 1) * (2 * side - 1);
   static std::vector<float> const bias = fast_normal(heads * side * side, 1, 11);
@@ -192,6 +216,7 @@ void add_x_pool() {
 
 void register_benchmarks() {
   add_dlgsanet();
+  add_dlgsanet_local();
   add_efficientformer();
   add_efficientvit();
   add_kmax_deeplab();
