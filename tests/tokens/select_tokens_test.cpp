@@ -217,6 +217,12 @@ TEST_CASE("choosers: wrong calls are refused by name", "[tokens]") {
         "select_tokens: the rows of kept is 2, expected scores.extent(0) = 3");
   CHECK(message_of([&] { select_tokens(cpu, s.view, 1, always.view, kept.view); }) ==
         "select_tokens: an index of a list is 0, expected one below the limit, after the one before");
+  token_lists same({{0, 1}, {2}, {}}, 12);
+  CHECK(message_of([&] { select_tokens(cpu, s.view, 3, same.view, same.view); }) ==
+        "select_tokens: kept overlaps the list of those that always stay, expected memory of its own");
+  same.numbers = {3, 3, 3};
+  CHECK(message_of([&] { select_tokens(cpu, s.view, tensor_view<std::int32_t const, 1>(same.view.counts), protect{}, same.view); }) ==
+        "select_tokens: kept overlaps budget, expected memory of its own");
   CHECK(message_of([&] { select_tokens_for_share(cpu, s.view, 2, protect{}, kept.view); }) ==
         "select_tokens_for_share: share in percent is 200, expected 0 to 100");
   CHECK(message_of([&] { select_tokens_for_share(cpu, s.view, std::nan(""), protect{}, kept.view); }) ==

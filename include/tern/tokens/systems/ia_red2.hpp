@@ -15,6 +15,7 @@
 /// Cost      2 heads tokens dim flop a sample.
 /// Source    Pan et al. 2021, arXiv:2106.12620 (section 3); from its description, as its authors published no code for this part.
 
+#include <tern/core/steps.hpp>
 #include <tern/matmul/matmul.hpp>
 #include <tern/tokens/select_tokens.hpp>
 
@@ -26,23 +27,39 @@ inline constexpr struct ia_red2_fn {
   void operator()(cpu_policy const& policy, tensor_view<float const, 4> const& q, tensor_view<float const, 3> const& k, float threshold,
                   protect const& always, tensor_view<float, 2> const& scores, index_lists const& kept) const {
     constexpr char const* op = "ia_red2";
-    index const samples = q.extent(0), heads = q.extent(1), tokens = q.extent(2);
     detail::expect_rows(op, "q", q);
     detail::expect_rows(op, "k", k);
     for (int d = 0; d < 3; ++d) detail::expect_extent(op, "k", k, d, "q", q, d < 2 ? d : 3);
     detail::expect_extent(op, "scores", scores, 0, "q", q, 0);
     detail::expect_extent(op, "scores", scores, 1, "q", q, 2);
-    workspace::lease const memory(policy.scratch(), static_cast<std::size_t>(tokens) * sizeof(float));
-    auto const one = tern::view(reinterpret_cast<float*>(memory.data()), tokens, 1);
+    detail::run_steps steps(policy);
+    score(steps, q, k, scores);
+    select_tokens_above(policy, scores, threshold, always, kept);
+  }
+  /// For tern::workspace_size: bytes of scratch of the same call.
+  std::size_t workspace_size(cpu_policy const& policy, tensor_view<float const, 4> const& q, tensor_view<float const, 3> const& k, float,
+                             protect const&, tensor_view<float, 2> const& scores, index_lists const&) const {
+    detail::count_steps steps(policy);
+    score(steps, q, k, scores);
+    return steps.bytes();
+  }
+
+ private:
+  template <class Steps>
+  static void score(Steps& steps, tensor_view<float const, 4> const& q, tensor_view<float const, 3> const& k,
+                    tensor_view<float, 2> const& scores) {
+    index const samples = q.extent(0), heads = q.extent(1), tokens = q.extent(2);
+    auto const one = detail::borrow<float>(steps, tokens, index{1});
     float const share = 1.f / static_cast<float>(heads);
-    for (index b = 0; b < samples; ++b) {
-      for (index i = 0; i < tokens; ++i) scores(b, i) = 0;
-      for (index h = 0; h < heads; ++h) {
-        matmul(policy, q[b][h], k[b][h].expanded(), one, act::sigmoid{});
-        for (index i = 0; i < tokens; ++i) scores(b, i) += one(i, 0) * share;
+    for (index b = 0; b < (Steps::runs ? samples : 1); ++b) {
+      if constexpr (Steps::runs)
+        for (index i = 0; i < tokens; ++i) scores(b, i) = 0;
+      for (index h = 0; h < (Steps::runs ? heads : 1); ++h) {
+        steps(matmul, q[b][h], k[b][h].expanded(), one.view, act::sigmoid{});
+        if constexpr (Steps::runs)
+          for (index i = 0; i < tokens; ++i) scores(b, i) += one.view(i, 0) * share;
       }
     }
-    select_tokens_above(policy, scores, threshold, always, kept);
   }
 } ia_red2{};
 

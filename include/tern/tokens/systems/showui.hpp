@@ -32,7 +32,7 @@ inline constexpr struct showui_fn {
     detail::check_room(op, 1, kept);
     index const n = labels.extent(0), regions = grid_components(patches, grid, delta, labels);
     detail::expect(kept.most() >= n, op, "the room of kept", kept.most(), "a place for each patch");
-    workspace::lease const memory(policy.scratch(), static_cast<std::size_t>(3 * regions) * sizeof(std::int32_t));
+    workspace::lease const memory(policy.scratch(), workspace_size(policy, patches, grid, delta, skip, labels, kept));
     auto* const size = reinterpret_cast<std::int32_t*>(memory.data());  // of each region, how many were seen, and how many of these stay
     std::int32_t *const seen = size + regions, *const stay = seen + regions;
     for (index r = 0; r < 3 * regions; ++r) size[r] = 0;
@@ -47,6 +47,11 @@ inline constexpr struct showui_fn {
       kept.row(0)[count++] = static_cast<std::int32_t>(i);
     }
     kept.counts[0] = count;
+  }
+  /// For tern::workspace_size: bytes of scratch of the same call.
+  std::size_t workspace_size(cpu_policy const&, tensor_view<float const, 2> const&, shape<2> const&, float, double,
+                             tensor_view<std::int32_t, 1> const& labels, index_lists const&) const {
+    return static_cast<std::size_t>(3 * labels.extent(0)) * sizeof(std::int32_t);
   }
 
  private:

@@ -25,10 +25,32 @@ inline constexpr struct simvlg_fn {
   void operator()(cpu_policy const& policy, tensor_view<float const, 4> const& keys, index r, token_map const& map,
                   tensor_view<float const, 2> const& sizes, tensor_view<float, 2> const& merged_sizes,
                   moved<From, To> const&... tensors) const {
-    index const samples = keys.extent(0), heads = keys.extent(1), tokens = keys.extent(2), dim = keys.extent(3);
     detail::expect_rows("simvlg", "keys", keys);
-    workspace::lease const memory(policy.scratch(), static_cast<std::size_t>(samples * tokens * dim) * sizeof(float));
-    auto const metric = tern::view(reinterpret_cast<float*>(memory.data()), samples, tokens, dim);
+    detail::run_steps steps(policy);
+    merge(steps, keys, r, map, sizes, merged_sizes, tensors...);
+  }
+  /// For tern::workspace_size: bytes of scratch of the same call.
+  template <class... From, class... To>
+  std::size_t workspace_size(cpu_policy const& policy, tensor_view<float const, 4> const& keys, index r, token_map const& map,
+                             tensor_view<float const, 2> const& sizes, tensor_view<float, 2> const& merged_sizes,
+                             moved<From, To> const&... tensors) const {
+    detail::count_steps steps(policy);
+    merge(steps, keys, r, map, sizes, merged_sizes, tensors...);
+    return steps.bytes();
+  }
+
+ private:
+  template <class Steps, class... From, class... To>
+  static void merge(Steps& steps, tensor_view<float const, 4> const& keys, index r, token_map const& map,
+                    tensor_view<float const, 2> const& sizes, tensor_view<float, 2> const& merged_sizes,
+                    moved<From, To> const&... tensors) {
+    index const samples = keys.extent(0), tokens = keys.extent(2), dim = keys.extent(3);
+    auto const metric = detail::borrow<float>(steps, samples, tokens, dim);
+    if constexpr (Steps::runs) average_heads(steps.policy, keys, metric.view);
+    steps(tome, metric.view, r, matching_options{}, map, sizes, merged_sizes, tensors...);
+  }
+  static void average_heads(cpu_policy const& policy, tensor_view<float const, 4> const& keys, tensor_view<float, 3> const& metric) {
+    index const samples = keys.extent(0), heads = keys.extent(1), tokens = keys.extent(2), dim = keys.extent(3);
     float const share = 1.f / static_cast<float>(heads);
     detail::for_rows(policy, samples * tokens, dim * heads, [&](index row) TERN_LAMBDA {
       index const b = row / tokens, i = row % tokens;
@@ -38,7 +60,6 @@ inline constexpr struct simvlg_fn {
         detail::store(&metric(b, i, 0) + d, sum * simd::pack<float>(share), part);
       });
     });
-    tome(policy, metric, r, {}, map, sizes, merged_sizes, tensors...);
   }
 } simvlg{};
 
