@@ -22,22 +22,19 @@ constexpr std::int32_t lengths[] = {12, 13, 36, 23, 25, 39, 35, 12, 18, 72, 25, 
                                     27, 38, 29, 19, 28, 21, 38, 13, 46, 24, 15, 17, 24, 17, 12, 16};
 constexpr index texts = std::size(lengths), channels = 384, hidden = 1536, heads = 12, dim = channels / heads;
 
-/// Weights (n, k) as the layer's products take them: rows of f32, or panels made ahead.
+/// Weights (n, k): rows of f32, and bf16 panels made ahead.
 struct matrix {
   index n, k;
-  std::vector<float> rows;
-  std::vector<bf16> halves;
-  std::vector<float> bias;
+  std::vector<float> rows, bias;
+  std::vector<bf16> panels;
   interleaved_matrix fast;
-  matrix(index n_, index k_, compute mode, std::uint64_t seed)
-      : n(n_), k(k_), rows(fast_normal(n * k, 0.05, seed)), halves(rows.begin(), rows.end()), bias(fast_normal(n, 0.1, seed + 1)) {
-    auto const numbers =
-        mode == compute::bf16 ? block_matrix(tern::view(halves.data(), n, k)) : block_matrix(tern::view(rows.data(), n, k));
-    fast = interleave(cpu, numbers, memory.data());
-  }
-
- private:
-  std::vector<float> memory = std::vector<float>(static_cast<std::size_t>(n * k));
+  matrix(index n_, index k_, std::uint64_t seed)
+      : n(n_),
+        k(k_),
+        rows(fast_normal(n * k, 0.05, seed)),
+        bias(fast_normal(n, 0.1, seed + 1)),
+        panels(rows.begin(), rows.end()),
+        fast(interleave(cpu, block_matrix(tern::view(panels.data(), n, k)), panels.data())) {}
 };
 
 /// Tokens of all texts as rows, and a layer that they pass through.
@@ -53,12 +50,12 @@ struct batch {
       : mode(m),
         padded(with_padding),
         counts(std::begin(lengths), std::end(lengths)),
-        query(channels, channels, m, 1),
-        key(channels, channels, m, 3),
-        value(channels, channels, m, 5),
-        out(channels, channels, m, 7),
-        up(hidden, channels, m, 9),
-        down(channels, hidden, m, 11) {
+        query(channels, channels, 1),
+        key(channels, channels, 3),
+        value(channels, channels, 5),
+        out(channels, channels, 7),
+        up(hidden, channels, 9),
+        down(channels, hidden, 11) {
     std::int32_t const longest = *std::max_element(counts.begin(), counts.end());
     for (std::int32_t n : counts) begins.push_back(begins.back() + (padded ? longest : n));
     for (auto* const memory : {&x, &q, &k, &v, &h, &y}) *memory = buffer<float>(rows() * channels);
@@ -135,9 +132,8 @@ void add(compute mode) {
     });
   };
   register_one("tern", false, false);
-  register_one("tern_interleaved", false, true);
   register_one("padded", true, false);
-  register_one("padded_interleaved", true, true);
+  if (is_bf16) register_one("tern_interleaved", false, true);
 }
 
 }  // namespace

@@ -48,15 +48,14 @@ TEST_CASE("an interleaved matrix gives the same products, to the bit") {
   }
 }
 
-template <class T>
 void check_numbers(rng& r, index n, index k) {
-  auto const w = r.normal<T>(n * k);
+  auto const w = r.normal<bf16>(n * k);
   block_matrix const plain(view(w.data(), n, k));
   auto memory = w;
   interleaved_matrix const fast = interleave(cpu, block_matrix(view(memory.data(), n, k)), memory.data());
   auto const x = r.normal(45 * k);
   for (compute mode : {compute::f32, compute::bf16, compute::int8}) {
-    INFO(info(plain.type).name << " n " << n << " mode " << static_cast<int>(mode));
+    INFO("n " << n << " mode " << static_cast<int>(mode));
     auto const many = product(x, 45, fast, mode);
     CHECK(same_bits(many, product(x, 45, plain, mode)));
     // However few rows there are, they are added up as many are.
@@ -70,13 +69,10 @@ void check_numbers(rng& r, index n, index k) {
   }
 }
 
-TEST_CASE("interleaved numbers give the products of many rows, to the bit") {
+TEST_CASE("interleaved bf16 gives the products of many rows, to the bit") {
   rng r(185);
   for (index n : {index{1}, 2 * simd::lanes, 2 * simd::lanes * 3 + 5})
-    for (index k : {32, 544}) {
-      check_numbers<float>(r, n, k);
-      check_numbers<bf16>(r, n, k);
-    }
+    for (index k : {32, 544}) check_numbers(r, n, k);
   // What is rounded off line is what is rounded in the call.
   index const n = 4 * simd::lanes, k = 96;
   auto const w = r.normal(n * k), x = r.normal(3 * k);
@@ -153,9 +149,9 @@ TEST_CASE("interleaving in place, as a gate, and what it refuses") {
 
 #if TERN_EXCEPTIONS
   float numbers[32] = {};
-  CHECK(message_of([&] { interleave(cpu, block_matrix(numbers, weight_type::f16, 1, 32), numbers); }).find("holds f16") !=
+  CHECK(message_of([&] { interleave(cpu, block_matrix(numbers, weight_type::f32, 1, 32), numbers); }).find("holds f32") !=
         std::string::npos);
-  CHECK(message_of([&] { interleave(cpu, block_matrix(numbers, weight_type::f32, 1, 4), numbers); }).find("a multiple of 32") !=
+  CHECK(message_of([&] { interleave(cpu, block_matrix(numbers, weight_type::bf16, 1, 4), numbers); }).find("a multiple of 32") !=
         std::string::npos);
   CHECK(message_of([&] { interleave(cpu, w, nullptr); }).find("to") != std::string::npos);
   CHECK(message_of([&] { interleave(cpu, block_matrix(nullptr, w.type, n, k), apart.data()); }).find("w.data") != std::string::npos);

@@ -2,8 +2,8 @@
 #pragma once
 /// @file formats/interleaved.hpp
 /// A block_matrix repacked for products: as many neighboring rows as a register has lanes lie side by side, so that one load takes four
-/// bytes of each. Same bytes in number, same values; a product with one row of x then keeps up with memory. Numbers, f32 and bf16, lie as
-/// products of their own compute type take them, which other weights are packed to in each call: so products of many rows gain.
+/// bytes of each. Same bytes in number, same values; a product with one row of x then keeps up with memory. bf16 lies as bf16 products take
+/// it, which other weights are packed to in each call: products of many rows gain a tenth to a half.
 ///
 ///     interleaved_matrix fast = interleave(policy, w, memory);    // w.rows * (bytes of a row) of them; may be where w lies
 ///     matmul(policy, x, fast, y, compute::int8);
@@ -11,10 +11,11 @@
 ///     a tile of `lanes` rows:   words  [blocks][bytes of a block / 4][lanes][4]
 ///                               rest   [blocks][lanes][what is left, 0 to 2 bytes: the scale that blocks of these formats begin or end
 ///                               with]
-///     numbers, 2 lanes rows:    words  [bytes of a row / 4][2 lanes][4]
+///     bf16, 2 lanes rows:       words  [columns / 2][2 lanes][4]
 ///     the last rows, fewer than that, lie as before
 ///
-/// Numbers come in multiples of 32 columns. Their products add up in one order, that of many rows of x, however few there are.
+/// bf16 comes in multiples of 32 columns. Its products add up in one order, that of many rows of x, however few there are. f32 and f16 gain
+/// nothing.
 ///
 /// A matrix that is repacked where it lies is no block_matrix any more: only the interleaved_matrix may be used then.
 ///
@@ -39,14 +40,12 @@ struct interleaved_matrix {
 namespace detail {
 inline namespace TERN_ABI {
 
-/// Whether elements are numbers that products take as they are.
-TERN_INLINE constexpr bool holds_numbers(weight_type type) { return type == weight_type::f32 || type == weight_type::bf16; }
 /// Columns come in multiples of these; 0 for types that are not interleaved.
 TERN_INLINE constexpr index interleaved_columns(weight_type type) {
-  return holds_numbers(type) ? 32 : info(type).elements > 1 ? info(type).elements : 0;
+  return type == weight_type::bf16 ? 32 : info(type).elements > 1 ? info(type).elements : 0;
 }
 /// Rows that lie side by side.
-TERN_INLINE constexpr index rows_side_by_side(weight_type type) { return holds_numbers(type) ? 2 * simd::lanes : simd::lanes; }
+TERN_INLINE constexpr index rows_side_by_side(weight_type type) { return type == weight_type::bf16 ? 2 * simd::lanes : simd::lanes; }
 
 /// Fails unless m is what `interleave` returned to code with as many lanes.
 inline void expect_interleaved(char const* op, interleaved_matrix const& m) {
@@ -105,30 +104,20 @@ TERN_INLINE void gather_block(interleaved_matrix const& m, interleaved_layout co
   else
     __builtin_memcpy(out, tile + (row - first) * layout.row_bytes() + block * layout.bytes, static_cast<std::size_t>(layout.bytes));
 }
-/// Word w of a row of numbers.
-struct interleaved_words {
-  interleaved_matrix const& m;
-  index words = m.columns * info(m.type).bytes / 4;  // of a row
-  TERN_INLINE std::uint8_t const* at(index row, index w) const {
-    index const side = rows_side_by_side(m.type), first = row / side * side;
-    auto const* const panel = static_cast<std::uint8_t const*>(m.data) + 4 * first * words;
-    return panel + 4 * (first + side <= m.rows ? w * side + row - first : (row - first) * words + w);
-  }
-};
-/// Columns [k0, k1), each from an even one on, of a row of numbers, as they are.
-template <class T>
-inline void gather_numbers(interleaved_matrix const& m, index row, index k0, index k1, T* out) noexcept {
-  constexpr index each = 4 / sizeof(T);
-  interleaved_words const words{m};
-  for (index k = k0; k < k1; k += each) __builtin_memcpy(static_cast<void*>(out + (k - k0)), words.at(row, k / each), 4);
+/// Columns [k0, k1) of a row of bf16, both even, as they are.
+inline void gather_pairs(interleaved_matrix const& m, index row, index k0, index k1, bf16* out) noexcept {
+  index const side = rows_side_by_side(m.type), first = row / side * side, within = row - first;
+  bool const whole = first + side <= m.rows;
+  bf16 const* const panel = static_cast<bf16 const*>(m.data) + first * m.columns;
+  for (index k = k0; k < k1; k += 2)
+    __builtin_memcpy(static_cast<void*>(out + (k - k0)), panel + (whole ? k * side + 2 * within : within * m.columns + k), 4);
 }
-/// Columns [k0, k1), whole blocks or an even number of numbers, of a row.
+/// Columns [k0, k1), whole blocks or pairs of bf16, of a row.
 inline void decode_interleaved(interleaved_matrix const& m, index row, index k0, index k1, float* out) noexcept {
-  if (m.type == weight_type::f32) return gather_numbers(m, row, k0, k1, out);
   if (m.type == weight_type::bf16) {
     for (index k = k0; k < k1; k += 2) {
       bf16 pair[2];
-      gather_numbers(m, row, k, k + 2, pair);
+      gather_pairs(m, row, k, k + 2, pair);
       for (index i = 0; i < 2; ++i) out[k - k0 + i] = static_cast<float>(pair[i]);
     }
     return;
@@ -148,12 +137,12 @@ inline void decode_interleaved(interleaved_matrix const& m, index row, index k0,
 
 inline namespace TERN_ABI {
 
-/// `tern::interleave(policy, w, to)`: see the top of formats/interleaved.hpp. Fails if w holds f16 (products take none), if its columns are
-/// no multiple of 32, if `to` is null, or where w lies with gaps between its rows.
+/// `tern::interleave(policy, w, to)`: see the top of formats/interleaved.hpp. Fails if w holds f32 or f16, or bf16 whose columns are no
+/// multiple of 32, if `to` is null, or where w lies with gaps between its rows.
 inline constexpr struct interleave_fn {
   interleaved_matrix operator()(cpu_policy const& policy, block_matrix const& w, void* to) const {
     index const wanted = detail::interleaved_columns(w.type), side = detail::rows_side_by_side(w.type);
-    if (wanted == 0) detail::fail("interleave: w holds f16, expected f32, bf16 or a format of blocks");
+    if (wanted == 0) detail::fail("interleave: w holds f32 or f16, expected bf16 or a format of blocks");
     detail::expect(w.columns % wanted == 0, "interleave", "w.columns", w.columns, "a multiple of 32");
     detail::interleaved_layout const layout(w.type, w.columns);
     index const row = layout.row_bytes(), tile = side * row;
@@ -173,7 +162,7 @@ inline constexpr struct interleave_fn {
         __builtin_memcpy(out + n * row, rows, static_cast<std::size_t>(count * row));
         return;
       }
-      if (detail::holds_numbers(w.type)) {
+      if (w.type == weight_type::bf16) {
         for (index word = 0; word < row / 4; ++word)
           for (index i = 0; i < side; ++i) __builtin_memcpy(out + n * row + 4 * (word * side + i), rows + i * row + 4 * word, 4);
         return;

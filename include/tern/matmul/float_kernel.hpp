@@ -21,7 +21,6 @@ struct f32_products {
     fill_floats(w, n0, n1, k0, k1, panel);
     return panel.floats;
   }
-  TERN_INLINE static float const* ready(any_weights const& w) { return w.floats; }
   using operand = simd::pack<float>;
   TERN_INLINE static operand load(float const* p) { return simd::load(p); }
   TERN_INLINE static operand broadcast(float const* p) { return operand(*p); }
@@ -31,10 +30,10 @@ struct bf16_products {
   using element = bf16;
   static constexpr index step = 2;
   TERN_INLINE static bf16 const* fill(any_weights const& w, index n0, index n1, index k0, index k1, matmul_panel& panel) {
+    if (w.panels != nullptr && n1 - n0 == panel_rows) return w.panels + n0 * w.columns + k0 * panel_rows;
     fill_halves(w, n0, n1, k0, k1, panel);
     return panel.halves;
   }
-  TERN_INLINE static bf16 const* ready(any_weights const& w) { return w.halves; }
   using operand = simd::pack<bf16>;
   TERN_INLINE static operand load(bf16 const* p) { return simd::load_narrow(p); }
   TERN_INLINE static operand broadcast(bf16 const* p) { return simd::splat2(p); }
@@ -133,9 +132,7 @@ inline void multiply_chunk(any_weights const& w, index n, index width, index k0,
                            index x_stride, index rows, matmul_panel& panel, piece_rows const& sums) noexcept {
   if constexpr (std::is_same_v<Products, f32_products>)
     if (w.codes.granule > 0 && rows <= most_decoded_rows) return multiply_few(w, n, width, k0, k1, x, x_stride, rows, panel.codes, sums);
-  auto const* const ready = Products::ready(w);
-  auto const* const weights =
-      ready != nullptr && width == panel_rows ? ready + n * w.columns + k0 * panel_rows : Products::fill(w, n, n + width, k0, k1, panel);
+  auto const* const weights = Products::fill(w, n, n + width, k0, k1, panel);
   if constexpr (std::is_same_v<Products, bf16_products>)
     if (simd::tiles::ready()) return multiply_halves(weights, divide_up(k1 - k0, 32), x, x_stride, rows, sums, panel.floats);
   index const steps = divide_up(k1 - k0, Products::step);

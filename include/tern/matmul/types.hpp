@@ -70,8 +70,7 @@ struct any_weights {
   bool bf16 = false;                   // numbers that bf16 products take as they lie
   bool row_scale = false;              // codes with one scale a row
   bool data = true;                    // there is memory behind it
-  float const* floats = nullptr;       // numbers that lie in panels already (matmul/float_panel.hpp), of all whole panels
-  tern::bf16 const* halves = nullptr;  // the same for bf16
+  tern::bf16 const* panels = nullptr;  // whole panels (matmul/float_panel.hpp) that lie ready
 };
 
 /// One weight matrix and where its product goes.
