@@ -188,6 +188,9 @@ TEST_CASE("grid_components: as by flooding", "[tokens]") {
     ids labels(static_cast<std::size_t>(h * w));
     CHECK(grid_components(tern::view(x.data(), h * w, channels), shape<2>{{h, w}}, 1.2f, tern::view(labels)) == count);
     CHECK(labels == want);
+    std::vector<f16> const halves(x.begin(), x.end());  // small integers: the same numbers
+    CHECK(grid_components(tern::view(halves.data(), h * w, channels), shape<2>{{h, w}}, 1.2f, tern::view(labels)) == count);
+    CHECK(labels == want);
   }
 }
 

@@ -183,9 +183,8 @@ void check_other_systems() {
   check("lemo_attention", lemo_attention, q[0], q[0], q[0], in.out_by_head()[0], list);
   check("lemo_matmul", lemo_matmul, in.x.view[0], list, in.learned(channels, channels), in.numbers(tokens)[0]);
   check("ia_red2", ia_red2, q, tern::view(in.metric.data(), samples, heads, dim), 0.5f, protect{1}, merged, in.kept.view);
-  std::vector<std::int32_t> labels(tokens), counts(samples);
-  token_lists one(1, tokens);
-  check("showui", showui, x[0], grid, 9.f, 0.5, tern::view(labels), one.view);
+  std::vector<std::int32_t> labels(samples * tokens), counts(samples);
+  check("showui", showui, in.x.view, grid, 9.f, 0.5, tern::view(labels.data(), samples, tokens), in.kept.view);
   toc3d_weights const learned{in.learned(d, channels), in.learned(d), in.learned(2, 4), in.learned(2)};
   check("toc3d_scores", toc3d_scores, in.x.view, learned, tern::view(in.metric.data(), samples, 4, d), merged);
   check("toc3d_compress", toc3d_compress, in.x.view, scores, few, in.kept.view, in.map.view, in.part(few + 1));

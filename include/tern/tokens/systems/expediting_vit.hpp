@@ -11,8 +11,8 @@
 ///         s_p = sum_i A_ip x_i / sum_i A_ip
 ///     y_i = sum_p softmax over p of -temperature |x_i - s_p|^2 refined_p, over the `nearest` clusters p of token i
 ///
-/// Shapes    x (samples, H W, channels), s, refined (samples, h w, channels), y (samples, H W, channels) f32, rows contiguous; s of the
-///           clustering, and what the layers between made of it. Token (r, c)'s own cluster is (r h / H, c w / W).
+/// Shapes    x (samples, H W, channels) f32, f16 or bf16, s, refined (samples, h w, channels), y (samples, H W, channels) f32, rows
+///           contiguous; s of the clustering, and what the layers between made of it. Token (r, c)'s own cluster is (r h / H, c w / W).
 /// Composition  |x - s|^2 = |x|^2 - 2 x . s + |s|^2, whose parts of one row cancel in its softmax: an iteration is an attention call
 ///           without values for the log-sum-exp of each token, and one in which clusters ask tokens with scores 2 temperature x . s - lse.
 ///           Reconstruction: top_keys of an attention call, softmax, mix_tokens.
@@ -62,26 +62,29 @@ inline namespace TERN_ABI {
 
 /// expediting_cluster(policy, x, grid, options, s, small): see the top of this file.
 inline constexpr struct expediting_cluster_fn {
-  void operator()(cpu_policy const& policy, tensor_view<float const, 3> const& x, shape<2> const& grid, expediting_options const& how,
-                  tensor_view<float, 3> const& s, shape<2> const& small) const {
+  template <tensor_like X>
+  void operator()(cpu_policy const& policy, X&& x, shape<2> const& grid, expediting_options const& how, tensor_view<float, 3> const& s,
+                  shape<2> const& small) const {
+    static_assert(view_of<X>::rank == 3, "tern: expediting_cluster takes x (samples, tokens, channels)");
     detail::expect(how.iterations >= 0, "expediting_cluster", "iterations", how.iterations, "at least 0");
     detail::expect(how.reach >= 0, "expediting_cluster", "reach", how.reach, "at least 0");
     pool_grid(policy, x, grid, s, small);
     detail::run_steps steps(policy);
-    cluster(steps, x, grid, how, s, small);
+    cluster(steps, tern::view(x), grid, how, s, small);
   }
   /// For tern::workspace_size: bytes of scratch of the same call.
-  std::size_t workspace_size(cpu_policy const& policy, tensor_view<float const, 3> const& x, shape<2> const& grid,
-                             expediting_options const& how, tensor_view<float, 3> const& s, shape<2> const& small) const {
+  template <tensor_like X>
+  std::size_t workspace_size(cpu_policy const& policy, X&& x, shape<2> const& grid, expediting_options const& how,
+                             tensor_view<float, 3> const& s, shape<2> const& small) const {
     detail::count_steps steps(policy);
-    cluster(steps, x, grid, how, s, small);
+    cluster(steps, tern::view(x), grid, how, s, small);
     return steps.bytes();
   }
 
  private:
-  template <class Steps>
-  static void cluster(Steps& steps, tensor_view<float const, 3> const& x, shape<2> const& grid, expediting_options const& how,
-                      tensor_view<float, 3> const& s, shape<2> const& small) {
+  template <class Steps, class X>
+  static void cluster(Steps& steps, X const& x, shape<2> const& grid, expediting_options const& how, tensor_view<float, 3> const& s,
+                      shape<2> const& small) {
     index const samples = x.extent(0), tokens = x.extent(1), clusters = s.extent(1), channels = x.extent(2);
     auto const near = detail::borrow<unsigned char>(steps, tokens, clusters);
     auto const squares = detail::borrow<float>(steps, clusters);
@@ -115,9 +118,12 @@ inline constexpr struct expediting_cluster_fn {
 
 /// expediting_reconstruct(policy, x, s, refined, options, y): see the top of this file.
 inline constexpr struct expediting_reconstruct_fn {
-  void operator()(cpu_policy const& policy, tensor_view<float const, 3> const& x, tensor_view<float const, 3> const& s,
-                  tensor_view<float const, 3> const& refined, expediting_options const& how, tensor_view<float, 3> const& y) const {
+  template <tensor_like X>
+  void operator()(cpu_policy const& policy, X&& tokens, tensor_view<float const, 3> const& s, tensor_view<float const, 3> const& refined,
+                  expediting_options const& how, tensor_view<float, 3> const& y) const {
+    static_assert(view_of<X>::rank == 3, "tern: expediting_reconstruct takes x (samples, tokens, channels)");
     constexpr char const* op = "expediting_reconstruct";
+    auto const x = tern::view(tokens);
     detail::expect(how.nearest >= 1 && how.nearest <= s.extent(1), op, "nearest", how.nearest, "1 to the number of clusters");
     detail::expect_extent(op, "s", s, 0, "x", x, 0);
     detail::expect_extent(op, "s", s, 2, "x", x, 2);
@@ -126,18 +132,19 @@ inline constexpr struct expediting_reconstruct_fn {
     reconstruct(steps, x, s, refined, how, y);
   }
   /// For tern::workspace_size: bytes of scratch of the same call.
-  std::size_t workspace_size(cpu_policy const& policy, tensor_view<float const, 3> const& x, tensor_view<float const, 3> const& s,
+  template <tensor_like X>
+  std::size_t workspace_size(cpu_policy const& policy, X&& x, tensor_view<float const, 3> const& s,
                              tensor_view<float const, 3> const& refined, expediting_options const& how,
                              tensor_view<float, 3> const& y) const {
     detail::count_steps steps(policy);
-    reconstruct(steps, x, s, refined, how, y);
+    reconstruct(steps, tern::view(x), s, refined, how, y);
     return steps.bytes();
   }
 
  private:
-  template <class Steps>
-  static void reconstruct(Steps& steps, tensor_view<float const, 3> const& x, tensor_view<float const, 3> const& s,
-                          tensor_view<float const, 3> const& refined, expediting_options const& how, tensor_view<float, 3> const& y) {
+  template <class Steps, class X>
+  static void reconstruct(Steps& steps, X const& x, tensor_view<float const, 3> const& s, tensor_view<float const, 3> const& refined,
+                          expediting_options const& how, tensor_view<float, 3> const& y) {
     index const samples = x.extent(0), tokens = x.extent(1), clusters = s.extent(1), k = how.nearest;
     auto const squares = detail::borrow<float>(steps, clusters);
     auto const scores = detail::borrow<float>(steps, samples, tokens, k);
