@@ -6,6 +6,7 @@
 #include <tern/tokens/select_windows.hpp>
 #include <tern/tokens/systems/aim.hpp>
 #include <tern/tokens/systems/diffrate.hpp>
+#include <tern/tokens/systems/evad.hpp>
 #include <tern/tokens/systems/expediting_vit.hpp>
 #include <tern/tokens/systems/glmix.hpp>
 #include <tern/tokens/systems/ia_red2.hpp>
@@ -181,6 +182,15 @@ void check_other_systems() {
   check("stvit_recover", stvit_recover, q, short_q, short_q, in.out_by_head());
   auto const list = tern::view(static_cast<std::int32_t const*>(in.kept.view.row(0)), in.kept.view.count(0));
   check("lemo_attention", lemo_attention, q[0], q[0], q[0], in.out_by_head()[0], list);
+  std::vector<float> const lse(samples * heads * tokens, 6.f);
+  auto const sums = tern::view(lse.data(), samples, heads, tokens);
+  check("attention_received", attention_received, q, q, sums, query_range{0, tokens}, merged);
+  check("attention_received of few", attention_received, q, q, sums, query_range{0, 8, 2}, merged);
+  check("attention_received of weights", attention_received, sums, tokens, merged);
+  check("evad", evad, q, q, sums, index{12}, 0.5, 2.f, merged, in.kept.view);
+  check("aim_importance", aim_importance, q, q, merged);
+  select_tokens(scores, few, protect{}, in.kept.view);
+  map_kept(in.kept.view, in.map.view, others::together);
   check("lemo_matmul", lemo_matmul, in.x.view[0], list, in.learned(channels, channels), in.numbers(tokens)[0]);
   check("ia_red2", ia_red2, q, tern::view(in.metric.data(), samples, heads, dim), 0.5f, protect{1}, merged, in.kept.view);
   std::vector<std::int32_t> labels(samples * tokens), counts(samples);
