@@ -96,7 +96,7 @@ void add_block_format(weight_type type, shape s) {
   auto const data = problem_of(f, s, [type](index m, index k) { return block_weights(type, m, k); });
   for (index rows : {1, 4, 32, 512}) {
     workload const w = add_matmul(f, s, rows, data);
-    if (integers) add_interleaved(w, f, rows, data);
+    if (integers || is_bf16) add_interleaved(w, f, rows, data);
     add_block_peers(w, type, s.m, s.k, rows, data);
   }
 }

@@ -20,8 +20,10 @@
 #include <tern/tokens/systems/sit.hpp>
 #include <tern/tokens/systems/stvit.hpp>
 #include <tern/tokens/systems/toc3d.hpp>
+#include <tern/tokens/systems/tome.hpp>
 #include <tern/tokens/systems/turbo.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 
@@ -31,7 +33,7 @@ namespace {
 constexpr index tokens = 1024, channels = 768, heads = 12, dim = 64, quarter = tokens / 4, half = tokens / 2, side = 32;
 
 struct problem {
-  buffer<float> x, y, z, q, k, v, o, metric, lse, sizes, merged, scores, small, weights;
+  buffer<float> x, y, z, q, k, v, o, metric, lse, sizes, merged, scores, alpha, small, weights;
   buffer<std::int32_t> to, count, ids, kept_count;
   problem()
       : x(fast_normal(tokens * channels)),
@@ -46,6 +48,7 @@ struct problem {
         sizes(tokens),
         merged(tokens),
         scores(fast_normal(tokens)),
+        alpha(tokens),
         small(tokens * channels),
         weights(fast_normal(channels * channels, 0.05)),
         to(tokens),
@@ -54,6 +57,7 @@ struct problem {
         kept_count(1) {
     for (float& s : sizes) s = 1;
     for (float& s : scores) s = std::abs(s) + 0.01f;
+    for (index i = 0; i < tokens; ++i) alpha[i] = std::min(0.9f * scores[i], 0.6f);  // a token of about three frames
     attention(cpu, heads_of(q), heads_of(k), heads_of(v), heads_of(o), log_sum_exp{lse_view()});
   }
   tensor_view<float, 3> view(buffer<float>& of, index n = tokens, index c = channels) { return tern::view(of.data(), 1, n, c); }
@@ -227,9 +231,15 @@ void add_score_systems() {
   add(
       "showui", 0, tokens * token_bytes,
       [](cpu_policy const& policy, problem& p) {
-        showui(policy, p.view(p.x)[0], shape<2>{{side, side}}, 38.f, 0.5, tern::view(p.to.data(), tokens), p.kept());
+        showui(policy, p.view(p.x), shape<2>{{side, side}}, 38.f, 0.5, tern::view(p.to.data(), 1, tokens), p.kept());
       },
       [](problem& p) { return p.kept_count[0] > 1 && p.kept_count[0] <= tokens; });
+  add(
+      "paraformer", 0, 1.5 * tokens * token_bytes,
+      [](cpu_policy const& policy, problem& p) {
+        integrate_and_fire(policy, p.view(p.x), p.row(p.alpha), p.view(p.y, half), tern::view(p.count.data(), 1));
+      },
+      [](problem& p) { return p.count[0] > quarter && p.count[0] <= half && problem::sane(p.y.data(), quarter * channels); });
 }
 
 }  // namespace

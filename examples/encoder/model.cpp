@@ -27,8 +27,14 @@ constexpr index bin_tokens = 1024;
 model::model(weights const& w, tern::cpu_policy const& policy, tern::compute compute)
     : weights_(w),
       policy_(policy),
-      compute_(compute),
-      gain_(static_cast<std::size_t>(w.width), static_cast<float>(1 / std::sqrt(static_cast<double>(w.width)))) {}
+      compute_(compute != tern::compute::fastest ? compute
+               : tern::simd::tiles::ready()      ? tern::compute::bf16
+                                                 : tern::compute::f32),
+      gain_(static_cast<std::size_t>(w.width), static_cast<float>(1 / std::sqrt(static_cast<double>(w.width)))) {
+  auto const prepare = [&](weights::linear const& from) { return linear(from, policy, compute_); };
+  for (weights::layer const& l : w.layers)
+    layers_.push_back({prepare(l.query), prepare(l.key), prepare(l.value), prepare(l.out), prepare(l.up), prepare(l.down)});
+}
 
 void model::check(std::span<text const> texts) const {
   index const longest = weights_.positions.extent(0);
@@ -76,10 +82,9 @@ void model::forward(reduction* fewer) {
   counts_sizes_ = false;
   look_up();
   for (index i = 0; i < layers(); ++i) {
-    weights::layer const& l = weights_.layers[static_cast<std::size_t>(i)];
-    attend(l);
+    attend(i);
     if (fewer != nullptr) reduce(i, *fewer);
-    feed_forward(l);
+    feed_forward(i);
   }
 }
 
@@ -95,12 +100,14 @@ void model::look_up() {
 }
 
 /// x = layer_norm(x + attention(x Wq^T + bq, x Wk^T + bk, x Wv^T + bv) Wo^T + bo)
-void model::attend(weights::layer const& l) {
+void model::attend(index i) {
+  layer const& l = layers_[static_cast<std::size_t>(i)];
+  weights::norm const& norm = weights_.layers[static_cast<std::size_t>(i)].attention_norm;
   rows const x = rows_of(x_), h = rows_of(h_), q = rows_of(query_), k = rows_of(key_), v = rows_of(value_), sum = rows_of(value_);
   index const heads = weights_.heads;
-  tern::matmul(policy_, x, l.query.weight, q, compute_, tern::bias{l.query.bias});
-  tern::matmul(policy_, x, l.key.weight, k, compute_, tern::bias{l.key.bias});
-  tern::matmul(policy_, x, l.value.weight, v, compute_, tern::bias{l.value.bias});
+  multiply(x, l.query, q);
+  multiply(x, l.key, k);
+  multiply(x, l.value, v);
   if (batch_.padded) {
     auto const split = [&](rows t) { return by_head(by_text(t, batch_.texts()), heads); };
     tern::attention(policy_, split(q), split(k), split(v), split(h), tern::key_lengths(batch_.lengths));
@@ -114,16 +121,18 @@ void model::attend(weights::layer const& l) {
     else
       packed();
   }
-  tern::matmul(policy_, h, l.out.weight, sum, compute_, tern::bias{l.out.bias}, tern::residual{x});
-  tern::layer_norm(policy_, sum, l.attention_norm.weight, l.attention_norm.bias, x, weights_.epsilon);
+  multiply(h, l.out, sum, tern::residual{x});
+  tern::layer_norm(policy_, sum, norm.weight, norm.bias, x, weights_.epsilon);
 }
 
 /// x = layer_norm(x + gelu(x Wu^T + bu) Wd^T + bd)
-void model::feed_forward(weights::layer const& l) {
+void model::feed_forward(index i) {
+  layer const& l = layers_[static_cast<std::size_t>(i)];
+  weights::norm const& norm = weights_.layers[static_cast<std::size_t>(i)].feed_forward_norm;
   rows const x = rows_of(x_), h = rows_of(h_), hidden = rows_of(hidden_, weights_.hidden);
-  tern::matmul(policy_, x, l.up.weight, hidden, compute_, tern::bias{l.up.bias}, tern::act::gelu{});
-  tern::matmul(policy_, hidden, l.down.weight, h, compute_, tern::bias{l.down.bias}, tern::residual{x});
-  tern::layer_norm(policy_, h, l.feed_forward_norm.weight, l.feed_forward_norm.bias, x, weights_.epsilon);
+  multiply(x, l.up, hidden, tern::act::gelu{});
+  multiply(hidden, l.down, h, tern::residual{x});
+  tern::layer_norm(policy_, h, norm.weight, norm.bias, x, weights_.epsilon);
 }
 
 /// The embedding of the batch's i-th text: the direction of the sum of its rows.

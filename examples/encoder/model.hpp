@@ -17,6 +17,7 @@
 /// is then the sum of x times the number of tokens that each stands for.
 
 #include "batch.hpp"
+#include "linear.hpp"
 #include "reduction.hpp"
 #include "weights.hpp"
 
@@ -46,19 +47,29 @@ class model {
   void check(std::span<text const> texts) const;
   void forward(reduction* fewer);
   void look_up();
-  void attend(weights::layer const& l);
-  void feed_forward(weights::layer const& l);
+  void attend(tern::index layer);
+  void feed_forward(tern::index layer);
   void reduce(tern::index layer, reduction& fewer);
   /// Of texts [first, end), which have one length: their tokens go to the rows from `to` on.
   void reduce_texts(reduction& fewer, tern::index first, tern::index end, tern::index to, tern::index tokens_after);
   void weigh_tokens(tern::index first, tern::index end);
   void pool(tern::index i, tern::tensor_view<float, 1> out);
 
+  /// y = x w^T + bias, and what the options say.
+  template <class... Options>
+  void multiply(rows x, linear const& w, rows y, Options const&... options) const {
+    tern::matmul(policy_, x, w.weight(), y, compute_, tern::bias{w.bias}, options...);
+  }
   /// One row for each of the batch's.
   rows rows_of(std::vector<float>& memory, tern::index width) const { return tern::view(memory.data(), batch_.rows(), width); }
   rows rows_of(std::vector<float>& memory) const { return rows_of(memory, weights_.width); }
 
+  struct layer {
+    linear query, key, value, out, up, down;
+  };
+
   weights const& weights_;
+  std::vector<layer> layers_;
   tern::cpu_policy policy_;
   tern::compute compute_;
   std::vector<float> gain_;  // 1 / sqrt(width), with which rms_norm gives rows of length 1

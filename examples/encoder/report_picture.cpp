@@ -9,9 +9,14 @@
 namespace encoder {
 
 void draw_report(std::vector<report_point> points, std::string const& path) {
+  double slowest = 0.95, fastest = 2;
+  for (report_point const& p : points) {
+    slowest = std::min(slowest, p.speed - 0.05);
+    fastest = std::max(fastest, p.speed + 0.05);
+  }
   constexpr char const* colors[] = {"#06c", "#c60", "#093", "#a0a", "#777", "#c03", "#0aa", "#850", "#000", "#7a0"};
   common::svg_chart chart(
-      path, {0.95, 2, {{1, "1"}, {1.25, "1.25"}, {1.5, "1.5"}, {1.75, "1.75"}, {2, "2"}}, "speed, times that of the full model"},
+      path, {slowest, fastest, {{1, "1"}, {1.25, "1.25"}, {1.5, "1.5"}, {1.75, "1.75"}, {2, "2"}}, "speed, times that of the full model"},
       {2e-3,
        0.5,
        {{0.005, "0.005"}, {0.01, "0.01"}, {0.05, "0.05"}, {0.1, "0.1"}, {0.5, "0.5"}},

@@ -1,26 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
+#include "allocations.hpp"
 #include "call.hpp"
 #include "message.hpp"
 
-#include <cstdlib>
-#include <new>
 #include <string>
-
-namespace {
-tern::index allocations = 0;
-void* counted(std::size_t bytes, std::size_t alignment) {
-  __atomic_fetch_add(&allocations, 1, __ATOMIC_RELAXED);
-  void* const p = std::aligned_alloc(alignment, (bytes + alignment) / alignment * alignment);
-  return p != nullptr ? p : throw std::bad_alloc();
-}
-}  // namespace
-void* operator new(std::size_t bytes) { return counted(bytes, 16); }
-void* operator new(std::size_t bytes, std::nothrow_t const&) noexcept { return counted(bytes, 16); }
-void* operator new(std::size_t bytes, std::align_val_t alignment) { return counted(bytes, static_cast<std::size_t>(alignment)); }
-void operator delete(void* p) noexcept { std::free(p); }
-void operator delete(void* p, std::size_t) noexcept { std::free(p); }
-void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }
-void operator delete(void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
 
 namespace tern::test {
 namespace {
@@ -312,9 +295,9 @@ TEST_CASE("attention: scratch is as announced, and a second call allocates nothi
       c(cpu.on(several_threads()).with(exact));
       CHECK(fixed.intact());
       auto const want = c.results();
-      index const before = allocations;
+      index const before = allocations();
       c(policy);
-      CHECK(allocations == before);
+      CHECK(allocations() == before);
       CHECK(same_bits(c.results(), want));
     }
 }
@@ -363,9 +346,9 @@ TEST_CASE("attention: scratch is as announced with options too") {
       run(attention, several.with(exact));
       CHECK(fixed.intact());
       auto const want = c.results();
-      index const before = allocations;
+      index const before = allocations();
       run(attention, several.with(own));
-      CHECK(allocations == before);
+      CHECK(allocations() == before);
       CHECK(same_bits(c.results(), want));
       CHECK(run(size, cpu.on(serial)) <= bytes);
     }

@@ -22,6 +22,14 @@ void* operator new(std::size_t bytes, std::align_val_t alignment) {
   if (p == nullptr) throw std::bad_alloc();
   return p;
 }
+// As the standard has it, but not sanitizers.
+void* operator new(std::size_t bytes, std::align_val_t alignment, std::nothrow_t const&) noexcept {
+  try {
+    return ::operator new(bytes, alignment);
+  } catch (std::bad_alloc const&) {
+    return nullptr;
+  }
+}
 void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }
 void operator delete(void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
 

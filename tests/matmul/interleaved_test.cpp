@@ -48,6 +48,39 @@ TEST_CASE("an interleaved matrix gives the same products, to the bit") {
   }
 }
 
+void check_numbers(rng& r, index n, index k) {
+  auto const w = r.normal<bf16>(n * k);
+  block_matrix const plain(view(w.data(), n, k));
+  auto memory = w;
+  interleaved_matrix const fast = interleave(cpu, block_matrix(view(memory.data(), n, k)), memory.data());
+  auto const x = r.normal(45 * k);
+  for (compute mode : {compute::f32, compute::bf16, compute::int8}) {
+    INFO("n " << n << " mode " << static_cast<int>(mode));
+    auto const many = product(x, 45, fast, mode);
+    CHECK(same_bits(many, product(x, 45, plain, mode)));
+    // However few rows there are, they are added up as many are.
+    for (index rows : {1, 4, 17}) CHECK(same_bits(product(x, rows, fast, mode), std::vector<float>(many.begin(), many.begin() + rows * n)));
+  }
+  std::vector<float> row(static_cast<std::size_t>(k)), same(row);
+  for (index i = 0; i < n; ++i) {
+    decode(fast, i, row.data());
+    decode(plain, i, same.data());
+    REQUIRE(same_bits(row, same));
+  }
+}
+
+TEST_CASE("interleaved bf16 gives the products of many rows, to the bit") {
+  rng r(185);
+  for (index n : {index{1}, 2 * simd::lanes, 2 * simd::lanes * 3 + 5})
+    for (index k : {32, 544}) check_numbers(r, n, k);
+  // What is rounded off line is what is rounded in the call.
+  index const n = 4 * simd::lanes, k = 96;
+  auto const w = r.normal(n * k), x = r.normal(3 * k);
+  std::vector<bf16> halves(w.begin(), w.end());
+  interleaved_matrix const fast = interleave(cpu, block_matrix(view(halves.data(), n, k)), halves.data());
+  CHECK(same_bits(product(x, 3, fast, compute::bf16), product(x, 3, block_matrix(view(w.data(), n, k)), compute::bf16)));
+}
+
 TEST_CASE("interleaved matrices of few rows, of none, and by several threads") {
   rng r(183);
   constexpr index k = 256;
@@ -115,15 +148,17 @@ TEST_CASE("interleaving in place, as a gate, and what it refuses") {
   CHECK(same_bits(yw, ya));
 
 #if TERN_EXCEPTIONS
-  float numbers[4] = {};
-  CHECK(message_of([&] { interleave(cpu, block_matrix(numbers, weight_type::f32, 1, 4), numbers); }).find("holds numbers") !=
+  float numbers[32] = {};
+  CHECK(message_of([&] { interleave(cpu, block_matrix(numbers, weight_type::f32, 1, 32), numbers); }).find("holds f32") !=
+        std::string::npos);
+  CHECK(message_of([&] { interleave(cpu, block_matrix(numbers, weight_type::bf16, 1, 4), numbers); }).find("a multiple of 32") !=
         std::string::npos);
   CHECK(message_of([&] { interleave(cpu, w, nullptr); }).find("to") != std::string::npos);
   CHECK(message_of([&] { interleave(cpu, block_matrix(nullptr, w.type, n, k), apart.data()); }).find("w.data") != std::string::npos);
   block_matrix const there(same.data(), w.type, n - 1, k);
   CHECK(message_of([&] { interleave(cpu, there, same.data() + w.row_bytes); }).find("overlaps") != std::string::npos);
   interleaved_matrix other = a;
-  other.type = weight_type::f32;
+  other.type = weight_type::f16;
   CHECK(message_of([&] { product(x, 4, other, compute::int8); }).find("type") != std::string::npos);
   other = a;
   other.columns = 100;

@@ -113,10 +113,10 @@ TEST_CASE("stvit: semantic tokens ask themselves and the image, the image asks t
   }
 }
 
-TEST_CASE("expediting_vit: clusters by definition, and the image put together again", "[tokens]") {
+TEMPLATE_TEST_CASE("expediting_vit: clusters by definition, and the image put together again", "[tokens]", float, bf16) {
   rng r(64);
   index const samples = 2, height = 8, width = 12, channels = 10, h = 2, w = 3, clusters = h * w;
-  token_tensor<float> const x(r, samples, height * width, channels);
+  token_tensor<TestType> const x(r, samples, height * width, channels);
   token_tensor<float> s(samples, clusters, channels), y(samples, height * width, channels);
   token_tensor<float> const refined(r, samples, clusters, channels);
   expediting_options const how{.temperature = 0.1f, .iterations = 3, .reach = 1, .nearest = 4};

@@ -148,19 +148,6 @@ TEST_CASE("bipartite_matching: threads change no bit, memory of the caller's is 
   CHECK((one.from == many.from && one.to == many.to && one.similarity == many.similarity && one.numbers == many.numbers));
 }
 
-TEST_CASE("bipartite_matching: nothing is allocated in steady state", "[tokens]") {
-  rng r(34);
-  token_tensor<float> const m(r, 2, 120, 32);
-  own_pairs pairs(2, 30);
-  workspace memory;
-  auto const call = [&] { bipartite_matching(cpu.on(serial).with(memory), m.view, 30, pairs.view); };
-  call();
-  call();
-  std::size_t const settled = memory.capacity();
-  call();
-  CHECK(memory.capacity() == settled);
-}
-
 TEST_CASE("bipartite_matching, most_similar: wrong calls are refused by name", "[tokens]") {
   rng r(35);
   token_tensor<float> const m(r, 2, 10, 4);

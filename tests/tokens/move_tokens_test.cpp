@@ -279,6 +279,17 @@ TEST_CASE("moves and maps: wrong calls are refused by name", "[tokens]") {
   pairs.from = {0, 1};
   CHECK(message_of([&] { map_merged(pairs.view, map.view); }) ==
         "map_merged: a token to merge into is 1, expected one of the sample that is not merged");
+  CHECK(message_of([&] { map_merged(pairs.view, {tern::view(pairs.to.data(), 1, 2), map.view.counts}); }) ==
+        "map_merged: the map overlaps the pairs, expected memory of its own");
+  CHECK(message_of([&] { map_kept(fine.view, {fine.view.ids, map.view.counts}); }) ==
+        "map_kept: the map overlaps kept, expected memory of its own");
+  own_map first({{0, 1, 1, 0}}), second({{0, 0}});
+  CHECK(message_of([&] { chain_maps(first.view, second.view, {first.view.to, second.view.counts}); }) ==
+        "chain_maps: both overlaps second, expected memory of its own");
+  map.memory = {0, 1, 5, 1};
+  map.numbers = {6};
+  CHECK(message_of([&] { average_tokens(cpu, map.view, {}, {}, moved{from, to}); }) ==
+        "average_tokens: a count of the map is 6, expected at most its tokens");
   pairs.numbers = {3};
   CHECK(message_of([&] { map_merged(pairs.view, map.view); }) == "map_merged: a count of pairs is 3, expected 0 to what there is room for");
 }

@@ -15,10 +15,10 @@ std::size_t at(index i) { return static_cast<std::size_t>(i); }
 
 }  // namespace
 
-TEST_CASE("ia_red2: patches that the policy token finds informative", "[tokens]") {
+TEMPLATE_TEST_CASE("ia_red2: patches that the policy token finds informative", "[tokens]", float, f16, bf16) {
   rng r(71);
   index const samples = 3, heads = 2, tokens = 40, dim = 6;
-  auto const q = r.normal(samples * heads * tokens * dim), k = r.normal(samples * heads * dim);
+  auto const q = r.normal<TestType>(samples * heads * tokens * dim), k = r.normal<TestType>(samples * heads * dim);
   auto const qs = tern::view(q.data(), samples, heads, tokens, dim);
   auto const ks = tern::view(k.data(), samples, heads, dim);
   std::vector<float> scores(at(samples * tokens));
@@ -138,7 +138,7 @@ TEST_CASE("showui: a share of each region of one color, spread evenly", "[tokens
   ids labels(12);
   token_lists kept(1, 12);
   auto const call = [&](double skip) {
-    showui(cpu, tern::view(patches.data(), 12, 1), shape<2>{{3, 4}}, 1.f, skip, tern::view(labels), kept.view);
+    showui(cpu, tern::view(patches.data(), 1, 12, 1), shape<2>{{3, 4}}, 1.f, skip, tern::view(labels.data(), 1, 12), kept.view);
     return kept.row(0);
   };
   ids all(12);
@@ -149,8 +149,29 @@ TEST_CASE("showui: a share of each region of one color, spread evenly", "[tokens
   CHECK(call(0.5) == ids{0, 2, 4, 5, 8, 10, 11});
   CHECK(call(1) == ids{0, 5, 11});
   token_lists small(1, 5);
-  CHECK(message_of([&] { showui(cpu, tern::view(patches.data(), 12, 1), shape<2>{{3, 4}}, 1.f, 0, tern::view(labels), small.view); }) ==
-        "showui: the room of kept is 5, expected a place for each patch");
+  auto const wrong = [&](index channels, token_lists const& to) {
+    return message_of([&] {
+      showui(cpu, tern::view(patches.data(), 1, 12 / channels, channels), shape<2>{{3, 4}}, 1.f, 0, tern::view(labels.data(), 1, 12),
+             to.view);
+    });
+  };
+  CHECK(wrong(1, small) == "showui: the room of kept is 5, expected a place for each patch");
+  CHECK(wrong(2, kept) == "showui: patches.extent(1) is 6, expected the tokens of the grid = 12");
+}
+
+TEST_CASE("showui: images of a batch do not see each other", "[tokens]") {
+  rng r(75);
+  index const samples = 5, n = 42, channels = 3;
+  token_tensor<bf16> const x(r, samples, n, channels);
+  ids labels(at(samples * n)), own(at(n));
+  token_lists kept(samples, n), one(1, n);
+  shape<2> const grid{{6, 7}};
+  showui(cpu.on(several_threads()), x.view, grid, 1.5f, 0.5, tern::view(labels.data(), samples, n), kept.view);
+  for (index b = 0; b < samples; ++b) {
+    showui(cpu.on(serial), x.view.slice(0, b, b + 1), grid, 1.5f, 0.5, tern::view(own.data(), 1, n), one.view);
+    CHECK(kept.row(b) == one.row(0));
+    CHECK(own == ids(labels.begin() + b * n, labels.begin() + (b + 1) * n));
+  }
 }
 
 TEST_CASE("paraformer: frames are summed until their weights reach one", "[tokens]") {
@@ -188,16 +209,18 @@ TEST_CASE("paraformer: frames are summed until their weights reach one", "[token
         "integrate_and_fire: alpha.extent(1) is 49, expected h.extent(1) = 50");
 }
 
-TEST_CASE("simvlg: ToMe on the mean of keys", "[tokens]") {
+TEMPLATE_TEST_CASE("simvlg: ToMe on the mean of keys", "[tokens]", float, f16) {
   rng r(74);
   index const samples = 2, heads = 3, tokens = 16, dim = 8;
-  auto const keys = r.normal(samples * heads * tokens * dim);
+  auto const keys = r.normal<TestType>(samples * heads * tokens * dim);
   auto const k = tern::view(keys.data(), samples, heads, tokens, dim);
+  auto const number = [](TestType e) { return static_cast<float>(e); };
   token_tensor<float> const x(r, samples, tokens, 5);
   token_tensor<float> mean(samples, tokens, dim), y(samples, tokens, 5), z(samples, tokens, 5);
   for (index b = 0; b < samples; ++b)
     for (index i = 0; i < tokens; ++i)
-      for (index d = 0; d < dim; ++d) mean.view(b, i, d) = (k(b, 0, i, d) + k(b, 1, i, d) + k(b, 2, i, d)) * (1.f / 3);
+      for (index d = 0; d < dim; ++d)
+        mean.view(b, i, d) = (number(k(b, 0, i, d)) + number(k(b, 1, i, d)) + number(k(b, 2, i, d))) * (1.f / 3);
   own_map map(samples, tokens), plain(samples, tokens);
   simvlg(cpu, k, 4, map.view, {}, {}, moved{x.view, y.view});
   tome(cpu, mean.view, 4, {}, plain.view, {}, {}, moved{x.view, z.view});

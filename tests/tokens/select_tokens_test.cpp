@@ -188,6 +188,9 @@ TEST_CASE("grid_components: as by flooding", "[tokens]") {
     ids labels(static_cast<std::size_t>(h * w));
     CHECK(grid_components(tern::view(x.data(), h * w, channels), shape<2>{{h, w}}, 1.2f, tern::view(labels)) == count);
     CHECK(labels == want);
+    std::vector<f16> const halves(x.begin(), x.end());  // small integers: the same numbers
+    CHECK(grid_components(tern::view(halves.data(), h * w, channels), shape<2>{{h, w}}, 1.2f, tern::view(labels)) == count);
+    CHECK(labels == want);
   }
 }
 
@@ -217,6 +220,12 @@ TEST_CASE("choosers: wrong calls are refused by name", "[tokens]") {
         "select_tokens: the rows of kept is 2, expected scores.extent(0) = 3");
   CHECK(message_of([&] { select_tokens(cpu, s.view, 1, always.view, kept.view); }) ==
         "select_tokens: an index of a list is 0, expected one below the limit, after the one before");
+  token_lists same({{0, 1}, {2}, {}}, 12);
+  CHECK(message_of([&] { select_tokens(cpu, s.view, 3, same.view, same.view); }) ==
+        "select_tokens: kept overlaps the list of those that always stay, expected memory of its own");
+  same.numbers = {3, 3, 3};
+  CHECK(message_of([&] { select_tokens(cpu, s.view, tensor_view<std::int32_t const, 1>(same.view.counts), protect{}, same.view); }) ==
+        "select_tokens: kept overlaps budget, expected memory of its own");
   CHECK(message_of([&] { select_tokens_for_share(cpu, s.view, 2, protect{}, kept.view); }) ==
         "select_tokens_for_share: share in percent is 200, expected 0 to 100");
   CHECK(message_of([&] { select_tokens_for_share(cpu, s.view, std::nan(""), protect{}, kept.view); }) ==

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <tern/tokens/attention_received.hpp>
 #include <tern/tokens/proportional.hpp>
-#include <tern/tokens/token_lengths.hpp>
+#include <tern/tokens/token_norms.hpp>
 
 #include "samples.hpp"
 
@@ -130,17 +130,17 @@ TEST_CASE("proportional: a token counts as often as its size says", "[tokens]") 
   }
 }
 
-TEST_CASE("token_lengths: of every token", "[tokens]") {
+TEST_CASE("token_norms: of every token", "[tokens]") {
   rng r(44);
   for (index channels : {1, 16, 50}) {
     token_tensor<bf16> const x(r, 2, 9, channels);
     std::vector<float> scores(18);
-    token_lengths(cpu.on(several_threads()), x.view, tern::view(scores.data(), 2, 9));
+    token_norms(cpu.on(several_threads()), x.view, tern::view(scores.data(), 2, 9));
     for (index i = 0; i < 18; ++i) {
       double sum = 0;
       for (index c = 0; c < channels; ++c) sum += x(i / 9, i % 9, c) * x(i / 9, i % 9, c);
       double const want = std::sqrt(sum);
-      CHECK(compare(&scores[static_cast<std::size_t>(i)], &want, &want, 1, token_lengths.error(channels)));
+      CHECK(compare(&scores[static_cast<std::size_t>(i)], &want, &want, 1, token_norms.error(channels)));
     }
   }
 }
@@ -164,8 +164,8 @@ TEST_CASE("scores: wrong calls are refused by name", "[tokens]") {
   CHECK(message_of([&] { log_sizes(cpu, s, tern::view(scores.data(), 2, 5)); }) ==
         "log_sizes: logarithms.extent(1) is 5, expected sizes.extent(1) = 6");
   token_tensor<float> const x(r, 2, 6, 3);
-  CHECK(message_of([&] { token_lengths(cpu, x.view, tern::view(scores.data(), 2, 5)); }) ==
-        "token_lengths: scores.extent(1) is 5, expected x.extent(1) = 6");
+  CHECK(message_of([&] { token_norms(cpu, x.view, tern::view(scores.data(), 2, 5)); }) ==
+        "token_norms: scores.extent(1) is 5, expected x.extent(1) = 6");
 }
 
 }  // namespace tern::test

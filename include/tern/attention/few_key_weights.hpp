@@ -67,26 +67,40 @@ inline void weigh_keys(Rows const& of, index from, index to, key_weight_sums con
   }
 }
 
+/// How a problem whose groups have few rows is split, and the memory that it takes.
+template <class Problem>
+struct few_key_split {
+  index length, ranges, items;
+  cpu_policy policy;
+  std::size_t each;  // bytes of a slot
+
+  few_key_split(cpu_policy const& callers, Problem const& p)
+      : length(range_for_few(p.n.keys)),
+        ranges(divide_up(p.n.keys, length)),
+        items(p.n.batch * p.n.k_heads * ranges),
+        policy(threads_for(callers, static_cast<double>(p.n.batch * p.n.heads * p.n.tokens) * static_cast<double>(p.n.keys * p.n.dim))),
+        each(workspace::rounded(
+            static_cast<std::size_t>(stream_scratch<Problem>::lay_out(p, p.n.tokens * p.n.unit_heads, nullptr, nullptr)))) {}
+  std::size_t bytes() const { return each * static_cast<std::size_t>(slots_for(policy, items)); }
+};
+
 /// The sums of all keys of a problem whose groups have few rows. A key's bits follow from the queries that see it alone.
 template <class Problem>
 inline void few_key_weights(cpu_policy const& callers, Problem const& p, key_weight_sums const& sums) {
   static_assert(Problem::spec_type::softmax, "tern: attention_key_weights takes no normalizer but sinks");
-  index const rows = p.n.tokens * p.n.unit_heads, length = range_for_few(p.n.keys), ranges = divide_up(p.n.keys, length);
-  index const items = p.n.batch * p.n.k_heads * ranges, units = p.n.units() / p.n.k_heads;
-  double const products = static_cast<double>(p.n.batch * p.n.heads * p.n.tokens) * static_cast<double>(p.n.keys * p.n.dim);
-  cpu_policy const policy = threads_for(callers, products);
-  std::size_t const bytes = workspace::rounded(static_cast<std::size_t>(stream_scratch<Problem>::lay_out(p, rows, nullptr, nullptr)));
-  workspace::lease const scratch(policy.scratch(), bytes * static_cast<std::size_t>(slots_for(policy, items)));
-  parallel_for(policy, items, [&](index item, index slot) TERN_LAMBDA {
-    index const range = item % ranges, k_head = item / ranges % p.n.k_heads, b = item / ranges / p.n.k_heads;
-    index const from = range * length, end = from + length < p.n.keys ? from + length : p.n.keys;
+  few_key_split<Problem> const split(callers, p);
+  index const units = p.n.units() / p.n.k_heads;
+  workspace::lease const scratch(split.policy.scratch(), split.bytes());
+  parallel_for(split.policy, split.items, [&](index item, index slot) TERN_LAMBDA {
+    index const range = item % split.ranges, k_head = item / split.ranges % p.n.k_heads, b = item / split.ranges / p.n.k_heads;
+    index const from = range * split.length, end = from + split.length < p.n.keys ? from + split.length : p.n.keys;
     index const own = sums.out.extent(1) / p.n.k_heads;  // rows of out
     for (index h = k_head * own; h < (k_head + 1) * own; ++h)
       for (index j = from; j < end; ++j) sums.out(b, h, j) = 0;
     for (index unit = k_head * units; unit < (k_head + 1) * units; ++unit) {
       auto const group = p.group(b, unit, 0);
       unit_group<Problem, std::remove_const_t<decltype(group)>> const of(p, group, b, unit);
-      weigh_keys(of, from, end < group.keys ? end : group.keys, sums, scratch.data() + static_cast<std::size_t>(slot) * bytes);
+      weigh_keys(of, from, end < group.keys ? end : group.keys, sums, scratch.data() + static_cast<std::size_t>(slot) * split.each);
     }
   });
 }

@@ -193,12 +193,31 @@ inline constexpr bool same_rank = true;
 template <tensor_like K, int rank>
 inline constexpr bool same_rank<K, rank> = view_of<K>::rank == rank;
 
+/// What becomes of a swapped call: it runs, or says how much memory it takes, the most of several.
+struct run_swapped {
+  static constexpr bool runs = true;
+  cpu_policy const& policy;
+  template <class P, class Tile>
+  TERN_INLINE void operator()(P const& problem, Tile) const {
+    attention_run<Tile>(policy, problem);
+  }
+};
+struct size_of_swapped {
+  static constexpr bool runs = false;
+  cpu_policy const& policy;
+  std::size_t& most;
+  template <class P, class Tile>
+  TERN_INLINE void operator()(P const& problem, Tile) const {
+    std::size_t const bytes = attention_plan<P, Tile>(problem).bytes(policy);
+    if (bytes > most) most = bytes;
+  }
+};
+
 /// Key heads [first, first + count) of one text, which have `keys` keys each: q (heads, tokens, dim), lse (heads, tokens), out (heads,
 /// keys).
-template <class Q, class K, class... Options>
-inline void swapped_key_weights(cpu_policy const& policy, tensor_view<Q const, 3> const& q, K const& k,
-                                tensor_view<float const, 2> const& lse, tensor_view<float, 2> const& out, swapped_heads heads, index count,
-                                index keys, Options const&... options) {
+template <class Run, class Q, class K, class... Options>
+inline void swapped_key_weights(Run const& run, tensor_view<Q const, 3> const& q, K const& k, tensor_view<float const, 2> const& lse,
+                                tensor_view<float, 2> const& out, swapped_heads heads, index count, index keys, Options const&... options) {
   index const tokens = q.extent(1), dim = q.extent(2), first = heads.first * heads.group;
   auto const mask = find_mask(options...);
   auto const chain = find_modifiers(options...);
@@ -215,7 +234,6 @@ inline void swapped_key_weights(cpu_policy const& policy, tensor_view<Q const, 3
   tensor_view<float, 4> const nothing(nullptr, shape<4>{{count, heads.group, keys, 0}}, shape<4>{{0, 0, 0, 1}});
   tensor_view<float, 3> const sums(out.data() + first * out.stride(0), shape<3>{{count, heads.group, keys}},
                                    shape<3>{{heads.group * out.stride(0), out.stride(0), out.stride(1)}});
-  auto const run = [&]<class P, class Tile>(P const& problem, Tile) { attention_run<Tile>(policy, problem); };
   auto const multiply = [&] {
     if constexpr (is_given<decltype(find_products(options...))>)
       return find_products(options...);
@@ -236,16 +254,17 @@ inline void swapped_key_weights(cpu_policy const& policy, tensor_view<Q const, 3
 
 /// One text: q (heads, tokens, dim), k a source of `k_heads` heads whose longest has as many keys as out, lse (heads, tokens), out (heads,
 /// keys). Heads of different lengths are calls of their own.
-template <class Q, class K, class... Options>
-inline void key_weights_of_text(cpu_policy const& policy, tensor_view<Q const, 3> const& q, K const& k, index k_heads,
+template <class Run, class Q, class K, class... Options>
+inline void key_weights_of_text(Run const& run, tensor_view<Q const, 3> const& q, K const& k, index k_heads,
                                 tensor_view<float const, 2> const& lse, tensor_view<float, 2> const& out, index batch,
                                 Options const&... options) {
   index const count = ragged_source<K> ? 1 : k_heads, group = q.extent(0) / k_heads;
   for (index first = 0; first < k_heads; first += count) {
     index const keys = keys_of_head(k, batch, first, out.extent(1));
-    swapped_key_weights(policy, q, k, lse, out, {batch, first, group, 0}, count, keys, options...);
-    for (index h = first * group; h < (first + count) * group; ++h)
-      for (index j = keys; j < out.extent(1); ++j) out(h, j) = 0;
+    swapped_key_weights(run, q, k, lse, out, {batch, first, group, 0}, count, keys, options...);
+    if constexpr (Run::runs)
+      for (index h = first * group; h < (first + count) * group; ++h)
+        for (index j = keys; j < out.extent(1); ++j) out(h, j) = 0;
   }
 }
 
@@ -272,25 +291,47 @@ inline constexpr struct attention_key_weights_fn {
     index const k_heads = of_k.extent[1], keys = of_k.extent[2], group = heads / (k_heads > 0 ? k_heads : 1);
     check(qs, of_k, sums.lse, sums.out);
     (detail::check_option(options, {batch, heads, k_heads, k_heads, tokens, keys, dim, 0, 1}), ...);
-    if (tokens * group <= detail::query_stream_rows) return few(policy, qs, source, of_k, sums, options...);
+    if (tokens * group <= detail::query_stream_rows)
+      return few(qs, source, of_k, [&]<class P, class Tile>(P const& p, Tile) { detail::few_key_weights(policy, p, sums); }, options...);
     bool const per_head = sums.out.extent(1) == heads;
     workspace::lease const scratch(policy.scratch(), per_head ? 0 : static_cast<std::size_t>(heads * keys) * sizeof(float));
     tensor_view<float, 2> const own(reinterpret_cast<float*>(scratch.data()), shape<2>{{heads, keys}});
     for (index b = 0; b < batch; ++b) {
-      detail::key_weights_of_text(policy, qs[b], detail::rows_of(source), k_heads, sums.lse[b], per_head ? sums.out[b] : own, b,
-                                  options...);
+      detail::key_weights_of_text(detail::run_swapped{policy}, qs[b], detail::rows_of(source), k_heads, sums.lse[b],
+                                  per_head ? sums.out[b] : own, b, options...);
       if (!per_head) sum_heads(own, group, sums.out[b]);
     }
   }
+  /// For tern::workspace_size: bytes of scratch of the same call.
+  template <tensor_like Q, detail::key_source K, tensor_like L, tensor_like O, detail::attention_option... Options>
+  std::size_t workspace_size(cpu_policy const& policy, Q&& q, K&& k, L&& lse, O&& out, Options const&... options) const {
+    constexpr int rank = view_of<Q>::rank;
+    using query = typename view_of<Q>::value_type;
+    auto const qs = detail::with_batch(tensor_view<query const, rank>(tern::view(q)));
+    auto const source = detail::source_of(k);
+    auto const sums = detail::with_batch_lse(tensor_view<float, rank - 1>(tern::view(out)));
+    auto const lses = detail::with_batch_lse(tensor_view<float const, rank - 1>(tern::view(lse)));
+    index const batch = qs.extent(0), heads = qs.extent(1);
+    detail::argument const of_k = detail::argument_of(1, source, batch);
+    index const k_heads = of_k.extent[1], keys = of_k.extent[2], group = heads / (k_heads > 0 ? k_heads : 1);
+    std::size_t most = 0;
+    if (qs.extent(2) * group <= detail::query_stream_rows) {
+      few(qs, source, of_k, [&]<class P, class Tile>(P const& p, Tile) { most = detail::few_key_split<P>(policy, p).bytes(); }, options...);
+      return most;
+    }
+    tensor_view<float, 2> const own(sums.data(), shape<2>{{heads, keys}});
+    for (index b = 0; b < batch; ++b)
+      detail::key_weights_of_text(detail::size_of_swapped{policy, most}, qs[b], detail::rows_of(source), k_heads, lses[b], own, b,
+                                  options...);
+    return most + (sums.extent(1) == heads ? 0 : workspace::rounded(static_cast<std::size_t>(heads * keys) * sizeof(float)));
+  }
 
  private:
-  template <class Q, class K, class... Options>
-  TERN_INLINE static void few(cpu_policy const& policy, Q const& q, K const& k, detail::argument const& of_k,
-                              detail::key_weight_sums const& sums, Options const&... options) {
+  template <class Q, class K, class Run, class... Options>
+  TERN_INLINE static void few(Q const& q, K const& k, detail::argument const& of_k, Run const& run, Options const&... options) {
     tensor_view<float const, 4> const values(nullptr, shape<4>{{q.extent(0), of_k.extent[1], of_k.extent[2], 0}}, shape<4>{{0, 0, 0, 1}});
     tensor_view<float, 4> const nothing(nullptr, shape<4>{{q.extent(0), q.extent(1), q.extent(2), 0}}, shape<4>{{0, 0, 0, 1}});
-    detail::attention_with(
-        q, k, values, nothing, [&]<class P, class Tile>(P const& p, Tile) { detail::few_key_weights(policy, p, sums); }, options...);
+    detail::attention_with(q, k, values, nothing, run, options...);
   }
   template <class Q, class L, class O>
   TERN_INLINE static void check(Q const& q, detail::argument const& k, L const& lse, O const& out) {

@@ -11,7 +11,7 @@
 /// Cost      2 flop an element; reads each once. Memory: a row of floats for each thread.
 
 #include <tern/cache/kv_cache.hpp>
-#include <tern/pointwise/rows.hpp>
+#include <tern/tokens/token_norms.hpp>
 
 namespace tern {
 namespace detail {
@@ -53,7 +53,7 @@ TERN_INLINE void row_norms(char const* op, cpu_policy const& policy, Cache const
   score_tokens(op, policy, cache, s, layer, norms, [&](index h, index t, index slot) TERN_LAMBDA {
     float* const x = rows.of(slot);
     read(h, t, x);
-    return factor * __builtin_sqrtf(dot_row(x, x, dim));
+    return factor * row_norm(x, dim);
   });
 }
 

@@ -72,6 +72,13 @@ template <class T, class U, int A, int B>
 inline bool overlap(tensor_view<T, A> const& a, tensor_view<U, B> const& b) {
   return overlap(place_of(a), place_of(b));
 }
+/// Fails if one of two views that are written shares elements with one of two that are read.
+template <class W, int WA, int WB, class R, int RA, int RB>
+TERN_INLINE void expect_apart(char const* op, char const* written, char const* read, tensor_view<W, WA> const& to,
+                              tensor_view<W, WB> const& and_to, tensor_view<R, RA> const& from, tensor_view<R, RB> const& and_from) {
+  if (overlap(to, from) || overlap(to, and_from) || overlap(and_to, from) || overlap(and_to, and_from)) [[unlikely]]
+    (message() << op << ": " << written << " overlaps " << read << ", expected memory of its own").fail();
+}
 
 }  // namespace TERN_ABI
 }  // namespace tern::detail

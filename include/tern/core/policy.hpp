@@ -99,7 +99,7 @@ concept execution_policy = requires { typename P::backend; };
 template <class Op, execution_policy P, class... Args>
 TERN_INLINE std::size_t workspace_size(Op const& op, P const& policy, Args const&... args) {
   std::size_t const bytes = op.workspace_size(policy, args...);
-  return bytes > 0 ? bytes + workspace::alignment - 1 : 0;
+  return bytes > 0 ? workspace::rounded(bytes) + workspace::alignment - 1 : 0;
 }
 
 }  // namespace TERN_ABI

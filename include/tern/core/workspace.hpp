@@ -2,7 +2,7 @@
 #pragma once
 /// @file core/workspace.hpp
 /// Scratch memory that kernels borrow and give back, last in, first out. A workspace either grows on demand, so that a
-/// repeated call allocates nothing, or is a fixed piece of the caller's memory, which is never exceeded.
+/// second call of the same kind allocates nothing, or is a fixed piece of the caller's memory, which is never exceeded.
 /// One workspace serves one calling thread at a time; the worker threads of a kernel share what the caller's thread borrowed.
 
 #include <tern/core/error.hpp>
@@ -89,6 +89,13 @@ class workspace {
       used_in_base_ -= taken;
     else if (taken != 0)
       ::operator delete(piece, std::align_val_t{alignment});
+    if (used_ == 0 && !fixed_ && peak_ > capacity_) settle();
+  }
+  /// Room for the most that was ever used, if the system has it: the next call is as this one was.
+  TERN_INLINE void settle() {
+    release_all();
+    base_ = static_cast<std::byte*>(::operator new(rounded(peak_), std::align_val_t{alignment}, std::nothrow));
+    if (base_ != nullptr) capacity_ = rounded(peak_);
   }
   TERN_INLINE void grow(std::size_t bytes) {
     release_all();

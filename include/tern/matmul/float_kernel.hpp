@@ -30,6 +30,7 @@ struct bf16_products {
   using element = bf16;
   static constexpr index step = 2;
   TERN_INLINE static bf16 const* fill(any_weights const& w, index n0, index n1, index k0, index k1, matmul_panel& panel) {
+    if (w.panels != nullptr && n1 - n0 == panel_rows) return w.panels + n0 * w.columns + k0 * panel_rows;
     fill_halves(w, n0, n1, k0, k1, panel);
     return panel.halves;
   }

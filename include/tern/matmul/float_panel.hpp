@@ -62,11 +62,9 @@ inline void pack_floats(Weights const& w, index n0, index n1, index k0, index k1
   for (index first = 0; first < panel_rows; first += simd::lanes)
     pack_rows(decode, n0 + first, n1, k0, k1, panel.rows, panel.floats + first);
 }
-/// The same for weights that are bf16, into a panel of bf16.
-inline void pack_halves(block_matrix const& w, index n0, index n1, index k0, index k1, matmul_panel& panel) noexcept {
-  auto const copy = [&](index n, index from, index to, bf16* out) TERN_LAMBDA {
-    __builtin_memcpy(static_cast<void*>(out), w.row(n) + 2 * from, static_cast<std::size_t>(2 * (to - from)));
-  };
+/// The same for weights that are bf16, which copy(row, k0, k1, out) copies, into a panel of bf16.
+template <class Copy>
+TERN_INLINE void pack_halves(Copy const& copy, index n0, index n1, index k0, index k1, matmul_panel& panel) {
   for (index first = 0; first < panel_rows; first += simd::lanes)
     pack_rows(copy, n0 + first, n1, k0, k1, panel.half_rows, panel.halves + 2 * first);
 }

@@ -99,8 +99,32 @@ struct interleaved_operations {
   }
   static constexpr weight_operations table{&decode, nullptr, nullptr, &pack_codes, nullptr, &stream_codes, nullptr, nullptr};
 };
+
+/// bf16: whole panels are taken where they lie, the last rows are packed as ever.
+struct interleaved_pair_operations {
+  static interleaved_matrix const& of(void const* w) { return *static_cast<interleaved_matrix const*>(w); }
+  static void pack_floats(void const* w, index n0, index n1, index k0, index k1, matmul_panel& panel) noexcept {
+    auto const decode = [&](index n, index from, index to, float* out) TERN_LAMBDA { decode_interleaved(of(w), n, from, to, out); };
+    for (index first = 0; first < panel_rows; first += simd::lanes)
+      pack_rows(decode, n0 + first, n1, k0, k1, panel.rows, panel.floats + first);
+  }
+  static void pack_halves(void const* w, index n0, index n1, index k0, index k1, matmul_panel& panel) noexcept {
+    auto const copy = [&](index n, index from, index to, bf16* out) TERN_LAMBDA { gather_pairs(of(w), n, from, to, out); };
+    detail::pack_halves(copy, n0, n1, k0, k1, panel);
+  }
+  static constexpr weight_operations table{
+      &interleaved_operations::decode, &pack_floats, &pack_halves, nullptr, nullptr, nullptr, nullptr, nullptr};
+};
+
 TERN_INLINE any_weights weights_of(interleaved_matrix const& w) {
   expect_interleaved("matmul", w);
+  if (w.type == weight_type::bf16) {
+    any_weights numbers{&w, &interleaved_pair_operations::table, w.rows, w.columns};
+    numbers.bf16 = true;
+    numbers.data = w.data != nullptr;
+    numbers.panels = static_cast<bf16 const*>(w.data);
+    return numbers;
+  }
   return {&w,
           &interleaved_operations::table,
           w.rows,

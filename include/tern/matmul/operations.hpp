@@ -54,7 +54,10 @@ struct block_operations {
     with_plain_weights(of(w), [&](auto const& weights) TERN_LAMBDA { detail::pack_floats(weights, n0, n1, k0, k1, panel); });
   }
   static void pack_halves(void const* w, index n0, index n1, index k0, index k1, matmul_panel& panel) noexcept {
-    detail::pack_halves(of(w), n0, n1, k0, k1, panel);
+    auto const copy = [&](index n, index from, index to, bf16* out) TERN_LAMBDA {
+      __builtin_memcpy(static_cast<void*>(out), of(w).row(n) + 2 * from, static_cast<std::size_t>(2 * (to - from)));
+    };
+    detail::pack_halves(copy, n0, n1, k0, k1, panel);
   }
   static void pack_codes(void const* w, index n0, index n1, index g0, index g1, code_panel& panel) noexcept {
     block_matrix const& m = of(w);

@@ -71,7 +71,8 @@ inline void multiply_as_f32(cpu_policy const& policy, matmul_job* jobs, index co
 }
 inline void multiply_as_bf16(cpu_policy const& policy, matmul_job* jobs, index count, matmul_input const& in, bf16 const* x, index stride,
                              bool add, matmul_memory const& memory) {
-  index const streamed = in.rows <= most_bf16_stream_rows ? partition_jobs(jobs, count, [](any_weights const& w) { return w.bf16; }) : 0;
+  index const streamed =
+      in.rows <= most_bf16_stream_rows ? partition_jobs(jobs, count, [](any_weights const& w) { return w.bf16 && w.streamed; }) : 0;
   if (streamed > 0) stream_float(policy, jobs, streamed, x, stride, in.rows, add, memory.panels());
   multiply_float<bf16_products>(policy, jobs + streamed, count - streamed, x, stride, in.rows, in.columns, add, memory.panels());
 }

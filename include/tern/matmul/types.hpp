@@ -63,13 +63,14 @@ inline constexpr code_kind code_kind_of{W::granule, W::offset, W::has_min};
 struct any_weights {
   void const* object = nullptr;  // the caller's, alive for the call
   weight_operations const* operations = nullptr;
-  index rows = 0, columns = 0;  // (n, k)
-  index block = 32;             // columns that are decoded together
-  code_kind codes{};            // what compute::int8 multiplies
-  bool streamed = false;        // numbers that a few rows of x meet one after the other
-  bool bf16 = false;            // numbers that bf16 products take as they lie
-  bool row_scale = false;       // codes with one scale a row
-  bool data = true;             // there is memory behind it
+  index rows = 0, columns = 0;         // (n, k)
+  index block = 32;                    // columns that are decoded together
+  code_kind codes{};                   // what compute::int8 multiplies
+  bool streamed = false;               // numbers that a few rows of x meet one after the other
+  bool bf16 = false;                   // numbers that bf16 products take as they lie
+  bool row_scale = false;              // codes with one scale a row
+  bool data = true;                    // there is memory behind it
+  tern::bf16 const* panels = nullptr;  // whole panels (matmul/float_panel.hpp) that lie ready
 };
 
 /// One weight matrix and where its product goes.

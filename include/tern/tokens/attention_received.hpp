@@ -77,6 +77,17 @@ inline constexpr struct attention_received_fn {
     (*this)(policy, weights, count, scores);
   }
 
+  /// For tern::workspace_size: bytes of scratch of the same call.
+  template <tensor_like Q, tensor_like K, tensor_like L, class... Options>
+  std::size_t workspace_size(cpu_policy const& policy, Q&& q, K&& k, L&& lse, query_range const& queries,
+                             tensor_view<float, 2> const& scores, Options const&... options) const {
+    auto const qs = tern::view(q);
+    tensor_view<float, 3> const weights(nullptr, shape<3>{{qs.extent(0), qs.extent(1), scores.extent(1)}});
+    return workspace::rounded(static_cast<std::size_t>(weights.size()) * sizeof(float)) +
+           attention_key_weights.workspace_size(policy, detail::of_range(qs, 2, queries), k, detail::of_range(tern::view(lse), 2, queries),
+                                                weights, options...);
+  }
+
   /// From the sums over `queries` queries: weights (samples, heads, keys).
   void operator()(cpu_policy const& policy, tensor_view<float const, 3> const& weights, index queries,
                   tensor_view<float, 2> const& scores) const {

@@ -11,6 +11,7 @@
 ///           nothing where nobody wants it; tensors as in move_tokens.hpp, f32, f16 or bf16.
 /// Exact     a token that alone goes to j keeps its bits. Sums are f32, in the order of the tokens. Weights need not be sizes: what
 ///           sums up to zero gives NaN, but for a token that is alone.
+/// Errors    a map whose result has more tokens than there were.
 /// Memory    from the policy: 8 bytes a token of all samples.
 /// Cost      reads and writes each token once.
 /// Error     |y - y*| <= 2^-24 (n + 2) (sum of |s_i x_i|) / |sum of s_i| for n tokens that become one and sizes above 0, and the rounding
@@ -26,15 +27,15 @@ inline namespace TERN_ABI {
 /// The tokens that go to each token of the result: those of token j of sample b are list[starts[j]], ... before starts[j + 1].
 struct token_sources {
   std::int32_t* memory;
-  index tokens, most;  // of a sample, and of its result
+  index tokens, most;  // of a sample, and of its result, which has no more
 
   TERN_INLINE static std::size_t bytes(token_map const& map) {
-    return static_cast<std::size_t>(map.samples() * (map.tokens() + map.most() + 1)) * sizeof(std::int32_t);
+    return static_cast<std::size_t>(map.samples() * (2 * map.tokens() + 1)) * sizeof(std::int32_t);
   }
   TERN_INLINE token_sources(token_map const& map, std::byte* bytes)
       : memory(reinterpret_cast<std::int32_t*>(bytes)), tokens(map.tokens()), most(map.most()) {}
-  TERN_INLINE std::int32_t* starts(index b) const { return memory + b * (tokens + most + 1); }
-  TERN_INLINE std::int32_t* list(index b) const { return starts(b) + most + 1; }
+  TERN_INLINE std::int32_t* starts(index b) const { return memory + b * (2 * tokens + 1); }
+  TERN_INLINE std::int32_t* list(index b) const { return starts(b) + tokens + 1; }
 
   /// By counting.
   void fill(token_map const& map, index b) const noexcept {
@@ -115,6 +116,7 @@ inline constexpr struct average_tokens_fn {
   void operator()(cpu_policy const& policy, token_map const& map, tensor_view<float const, 2> const& sizes,
                   tensor_view<float, 2> const& merged_sizes, moved<From, To> const&... tensors) const {
     map.check(op);
+    detail::expect(map.most() <= map.tokens(), op, "a count of the map", map.most(), "at most its tokens");
     check_sizes("sizes", sizes, map.samples(), map.tokens());
     check_sizes("merged_sizes", tensor_view<float const, 2>(merged_sizes), map.samples(), map.most());
     if (detail::overlap(sizes, merged_sizes)) detail::fail("average_tokens: merged_sizes overlaps sizes, expected memory of its own");
@@ -132,6 +134,12 @@ inline constexpr struct average_tokens_fn {
       }
     });
     (detail::average_one(policy, map, sources, weight, detail::rows_of_tokens(tensors.from), detail::rows_of_tokens(tensors.to)), ...);
+  }
+  /// For tern::workspace_size: bytes of scratch of the same call.
+  template <class... From, class... To>
+  std::size_t workspace_size(cpu_policy const&, token_map const& map, tensor_view<float const, 2> const&, tensor_view<float, 2> const&,
+                             moved<From, To> const&...) const {
+    return detail::token_sources::bytes(map);
   }
 
  private:

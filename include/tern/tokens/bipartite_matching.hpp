@@ -22,6 +22,7 @@
 ///           is left of A stands before B; here tokens keep their order (token_map.hpp).
 
 #include <tern/core/heap_sort.hpp>
+#include <tern/tokens/borrowed.hpp>
 #include <tern/tokens/most_similar.hpp>
 #include <tern/tokens/select_tokens.hpp>
 
@@ -49,27 +50,38 @@ inline constexpr struct bipartite_matching_fn {
                   compute mode = compute::f32) const {
     static_assert(view_of<M>::rank == 3, "tern: bipartite_matching takes a metric (samples, tokens, dim)");
     auto const m = tern::view(metric);
-    index const samples = m.extent(0), tokens = m.extent(1);
     check(m, r, pairs, options);
-    // Two lists of half the tokens for each sample, and what is found for the sources.
-    index const half = tokens / 2 + 1;
-    workspace::lease const memory(policy.scratch(), static_cast<std::size_t>(samples * (4 * half + 2)) * 4);
-    auto* const ids = reinterpret_cast<std::int32_t*>(memory.data());
-    index_lists const sources{tern::view(ids, samples, half), tern::view(ids + 4 * samples * half, samples)};
-    index_lists const targets{tern::view(ids + samples * half, samples, half), tern::view(ids + 4 * samples * half + samples, samples)};
-    auto const best = tern::view(ids + 2 * samples * half, samples, half);
-    auto const similarity = tern::view(reinterpret_cast<float*>(ids + 3 * samples * half), samples, half);
-    for (index b = 0; b < samples; ++b) {
-      index const end = detail::length_of(options.lengths, b, tokens) - options.always.last;
-      list(sources, b, (options.always.first + 1) / 2 * 2, end);
-      list(targets, b, options.always.first / 2 * 2 + 1, end);
-    }
-    most_similar(policy, m, sources, targets, best, similarity, mode);
-    detail::for_rows(policy, samples, 4 * tokens,
-                     [&](index b) TERN_LAMBDA { choose(b, r, sources, targets, best[b], similarity[b], pairs, options); });
+    detail::run_steps steps(policy);
+    match(steps, m, r, pairs, options, mode);
+  }
+  /// For tern::workspace_size: bytes of scratch of the same call.
+  template <tensor_like M>
+  std::size_t workspace_size(cpu_policy const& policy, M&& metric, index r, token_pairs const& pairs, matching_options const& options = {},
+                             compute mode = compute::f32) const {
+    detail::count_steps steps(policy);
+    match(steps, tern::view(metric), r, pairs, options, mode);
+    return steps.bytes();
   }
 
  private:
+  template <class Steps, class V>
+  static void match(Steps& steps, V const& m, index r, token_pairs const& pairs, matching_options const& options, compute mode) {
+    index const samples = m.extent(0), tokens = m.extent(1), half = tokens / 2 + 1;
+    detail::borrowed_lists<Steps> const from(steps, samples, half), into(steps, samples, half);
+    auto const best = detail::borrow<std::int32_t>(steps, samples, half);
+    auto const similarity = detail::borrow<float>(steps, samples, half);
+    index_lists const &sources = from.view, &targets = into.view;
+    if constexpr (Steps::runs)
+      for (index b = 0; b < samples; ++b) {
+        index const end = detail::length_of(options.lengths, b, tokens) - options.always.last;
+        list(sources, b, (options.always.first + 1) / 2 * 2, end);
+        list(targets, b, options.always.first / 2 * 2 + 1, end);
+      }
+    steps(most_similar, m, sources, targets, best.view, similarity.view, mode);
+    if constexpr (Steps::runs)
+      detail::for_rows(steps.policy, samples, 4 * tokens,
+                       [&](index b) TERN_LAMBDA { choose(b, r, sources, targets, best.view[b], similarity.view[b], pairs, options); });
+  }
   /// Every other token.
   TERN_INLINE static void list(index_lists const& to, index b, index first, index end) {
     std::int32_t count = 0;

@@ -6,7 +6,8 @@
 ///
 ///     index const regions = grid_components(features, {h, w}, delta, labels)      |f_i - f_j| < delta joins; returns how many there are
 ///
-/// Shapes    features (h w, channels) f32, rows contiguous; labels (h w) int32. Components are numbered from 0 in the order of their first
+/// Shapes    features (h w, channels) f32, f16 or bf16, rows contiguous; labels (h w) int32. Components are numbered from 0 in the order of
+/// their first
 ///           token, row by row. A NaN joins nothing.
 /// Cost      2 h w channels multiply-adds, and a union-find with halved paths, of next to linear time. No memory: the labels are the
 ///           forest.
@@ -36,7 +37,8 @@ TERN_INLINE void join(tensor_view<std::int32_t, 1> const& parent, std::int32_t a
   if (a < b) parent[b] = a;
   if (b < a) parent[a] = b;
 }
-TERN_INLINE bool nearer_than(float const* a, float const* b, index channels, float delta) {
+template <class T>
+TERN_INLINE bool nearer_than(T const* a, T const* b, index channels, float delta) {
   float const squares = sum_packs(channels, [&](index i, auto part) TERN_LAMBDA {
     simd::pack<float> const d = load(a + i, part) - load(b + i, part);
     return d * d;
@@ -51,16 +53,18 @@ inline namespace TERN_ABI {
 
 /// grid_components(features, grid, delta, labels): see the top of this file.
 inline constexpr struct grid_components_fn {
-  index operator()(tensor_view<float const, 2> const& features, shape<2> const& grid, float delta,
-                   tensor_view<std::int32_t, 1> const& labels) const {
+  template <tensor_like X>
+  index operator()(X&& tokens, shape<2> const& grid, float delta, tensor_view<std::int32_t, 1> const& labels) const {
+    static_assert(view_of<X>::rank == 2, "tern: grid_components takes features (tokens, channels)");
     constexpr char const* op = "grid_components";
+    auto const features = tern::view(tokens);
     index const height = grid.extents[0], width = grid.extents[1], n = height * width;
     detail::expect_equal(op, "features.extent(0)", features.extent(0), "the tokens of the grid", n);
     detail::expect_equal(op, "labels.extent(0)", labels.extent(0), "the tokens of the grid", n);
     detail::expect_rows(op, "features", features);
     for (index i = 0; i < n; ++i) labels[i] = static_cast<std::int32_t>(i);
     auto const visit = [&](index i, index j) TERN_LAMBDA {
-      float const* const a = features.data() + i * features.stride(0);
+      auto const* const a = features.data() + i * features.stride(0);
       if (detail::nearer_than(a, features.data() + j * features.stride(0), features.extent(1), delta))
         detail::join(labels, static_cast<std::int32_t>(i), static_cast<std::int32_t>(j));
     };

@@ -15,7 +15,8 @@
 /// Composition  dot products are a matmul of up to 512 sources with all targets; scaled by 1 / |m_t| while they are in cache, where the
 ///           maximum is taken.
 /// Threads   samples side by side, or one sample's product on all. The same bits whatever their number.
-/// Memory    from the policy, for each sample at a time: a number a token, 512 a target, and what the matmul takes.
+/// Memory    from the policy, for each sample at a time: a number a token, 512 a target, and what the matmul takes; workspace_size goes by
+///           what the lists have room for.
 /// Cost      2 sources targets dim flop.
 /// Error     |similarity - cos| <= 2^-24 (matmul.accuracy(dim) + 2 sqrt(dim) + 6) with f32, while squares of features are in its range.
 
@@ -127,17 +128,35 @@ inline constexpr struct most_similar_fn {
     }
     check_result(op, "best", best, samples, most_sources);
     check_result(op, "similarity", similarity, samples, most_sources);
-    cpu_policy const inner = samples > 1 ? policy.on(serial) : policy;
     detail::similarity_search const search{tokens, most_sources, most_targets, dim, mode};
-    std::size_t const each = workspace::rounded(search.template bytes<element>(inner));
-    workspace::lease const memory(policy.scratch(), static_cast<std::size_t>(detail::slots_for(policy, samples)) * each);
+    std::size_t const all = bytes<element>(policy, search, samples),
+                      each = all / static_cast<std::size_t>(detail::slots_for(policy, samples));
+    workspace::lease const memory(policy.scratch(), all);
     detail::parallel_for(policy, samples, [&](index b, index slot) {
-      search.run(inner, tensor_view<element const, 2>(m[b]), {sources.row(b), sources.count(b)}, {targets.row(b), targets.count(b)},
-                 memory.data() + static_cast<std::size_t>(slot) * each, each, &best(b, 0), &similarity(b, 0));
+      search.run(inner(policy, samples), tensor_view<element const, 2>(m[b]), {sources.row(b), sources.count(b)},
+                 {targets.row(b), targets.count(b)}, memory.data() + static_cast<std::size_t>(slot) * each, each, &best(b, 0),
+                 &similarity(b, 0));
     });
+  }
+  /// For tern::workspace_size: bytes of scratch of the same call.
+  template <tensor_like M>
+  std::size_t workspace_size(cpu_policy const& policy, M&& metric, index_lists const& sources, index_lists const& targets,
+                             tensor_view<std::int32_t, 2> const&, tensor_view<float, 2> const&, compute mode = compute::f32) const {
+    auto const m = tern::view(metric);
+    index const tokens = m.extent(1);
+    detail::similarity_search const search{tokens, detail::least(sources.most(), tokens), detail::least(targets.most(), tokens),
+                                           m.extent(2), mode};
+    return bytes<typename view_of<M>::value_type>(policy, search, m.extent(0));
   }
 
  private:
+  /// A sample's product is all threads' where there is no other sample.
+  TERN_INLINE static cpu_policy inner(cpu_policy const& policy, index samples) { return samples > 1 ? policy.on(serial) : policy; }
+  template <class T>
+  static std::size_t bytes(cpu_policy const& policy, detail::similarity_search const& search, index samples) {
+    return static_cast<std::size_t>(detail::slots_for(policy, samples)) *
+           workspace::rounded(search.template bytes<T>(inner(policy, samples)));
+  }
   template <class T>
   static void check_result(char const* op, char const* name, tensor_view<T, 2> const& v, index samples, index most) {
     detail::expect_equal(op, name, v.extent(0), "the samples", samples);

@@ -14,10 +14,12 @@
 /// Ragged    where a sample has fewer tokens than the longest, its scores end with -inf: such are kept only where a list says so, and
 ///           "last" means before them.
 /// Ties      go to the earlier token. The result follows from the scores alone.
+/// Errors    a budget below 0, rows of kept that are missing, a list that does not ascend, kept where the budget or a list lies.
 /// Memory    none; with a list, a copy of the scores from the policy.
 /// Cost      as select_top (pointwise/select_top.hpp).
 
 #include <tern/attention/index_lists.hpp>
+#include <tern/core/overlap.hpp>
 #include <tern/pointwise/rows.hpp>
 
 namespace tern {
@@ -117,12 +119,22 @@ inline constexpr struct select_tokens_fn {
     check(scores, budget, kept);
     index const samples = scores.extent(0), n = scores.extent(1);
     always.check(op, samples, n);
-    workspace::lease const copies(policy.scratch(), static_cast<std::size_t>(samples * n) * sizeof(float));
+    detail::expect_apart(op, "kept", "the list of those that always stay", kept.ids, kept.counts, always.ids, always.counts);
+    workspace::lease const copies(policy.scratch(), workspace_size(policy, scores, budget, always, kept));
     auto* const copy = reinterpret_cast<float*>(copies.data());  // (samples, n)
     detail::for_rows(policy, samples, n, [&](index b) TERN_LAMBDA {
       kept.counts[b] = static_cast<std::int32_t>(
           detail::select_with_list(scores[b], budget(b), always.row(b), always.count(b), copy + b * n, kept.room(b)));
     });
+  }
+  /// For tern::workspace_size: bytes of scratch of the same call.
+  std::size_t workspace_size(cpu_policy const&, tensor_view<float const, 2> const&, token_budget const&, protect const&,
+                             index_lists const&) const {
+    return 0;
+  }
+  std::size_t workspace_size(cpu_policy const&, tensor_view<float const, 2> const& scores, token_budget const&, index_lists const&,
+                             index_lists const&) const {
+    return static_cast<std::size_t>(scores.size()) * sizeof(float);
   }
   /// On the calling thread.
   void operator()(tensor_view<float const, 2> const& scores, index budget, protect const& always, index_lists const& kept) const {
@@ -134,6 +146,7 @@ inline constexpr struct select_tokens_fn {
   TERN_INLINE static void check(tensor_view<float const, 2> const& scores, token_budget const& budget, index_lists const& kept) {
     budget.check(op, scores.extent(0));
     detail::check_room(op, scores.extent(0), kept);
+    detail::expect_apart(op, "kept", "budget", kept.ids, kept.counts, budget.each, budget.each);
   }
 } select_tokens{};
 

@@ -47,14 +47,12 @@ inline constexpr struct select_tokens_in_windows_fn {
     detail::expect_equal(op, "scores.extent(1)", n, "the tokens of the grid", height * width);
     detail::expect(count >= 0, op, "count", count, "at least 0");
     for (index e : window.extents) detail::expect(e >= 1, op, "an extent of the window", e, "at least 1");
-    shape<2> const extent{{detail::least(window.extents[0], height), detail::least(window.extents[1], width)}};
+    shape<2> const extent = within(window, grid);
     index const rows = detail::divide_up(height, window.extents[0]), columns = detail::divide_up(width, window.extents[1]);
     detail::expect(n == 0 || kept.most() >= detail::least(n, rows * columns * detail::least(count, extent.extents[0] * extent.extents[1])),
                    op, "the room of kept", kept.most(), "count for each window");
-    index const area = extent.extents[0] * extent.extents[1];
-    std::size_t const each = workspace::rounded(static_cast<std::size_t>(2 * area) * sizeof(float));
-    std::size_t const all = workspace::rounded(static_cast<std::size_t>(samples * n) * sizeof(std::int32_t));
-    workspace::lease const memory(policy.scratch(), all + static_cast<std::size_t>(detail::slots_for(policy, samples)) * each);
+    std::size_t const all = bytes_of_marks(scores), each = bytes_of_window(extent);
+    workspace::lease const memory(policy.scratch(), workspace_size(policy, scores, grid, window, count, kept));
     auto* const marks = reinterpret_cast<std::int32_t*>(memory.data());  // (samples, n)
     detail::parallel_for(policy, samples, [&](index b, index slot) TERN_LAMBDA {
       std::int32_t* const mark = marks + b * n;
@@ -67,6 +65,24 @@ inline constexpr struct select_tokens_in_windows_fn {
         if (mark[i] != 0) kept.row(b)[some++] = static_cast<std::int32_t>(i);
       kept.counts[b] = static_cast<std::int32_t>(some);
     });
+  }
+  /// For tern::workspace_size: bytes of scratch of the same call.
+  std::size_t workspace_size(cpu_policy const& policy, tensor_view<float const, 2> const& scores, shape<2> const& grid,
+                             shape<2> const& window, index, index_lists const&) const {
+    return bytes_of_marks(scores) +
+           static_cast<std::size_t>(detail::slots_for(policy, scores.extent(0))) * bytes_of_window(within(window, grid));
+  }
+
+ private:
+  TERN_INLINE static shape<2> within(shape<2> const& window, shape<2> const& grid) {
+    return {{detail::least(window.extents[0], grid.extents[0]), detail::least(window.extents[1], grid.extents[1])}};
+  }
+  TERN_INLINE static std::size_t bytes_of_marks(tensor_view<float const, 2> const& scores) {
+    return workspace::rounded(static_cast<std::size_t>(scores.size()) * sizeof(std::int32_t));
+  }
+  /// The scores of a window, and what is chosen of them.
+  TERN_INLINE static std::size_t bytes_of_window(shape<2> const& extent) {
+    return workspace::rounded(static_cast<std::size_t>(2 * extent.extents[0] * extent.extents[1]) * sizeof(float));
   }
 } select_tokens_in_windows{};
 

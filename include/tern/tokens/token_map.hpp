@@ -13,10 +13,12 @@
 /// Shapes    kept index_lists with a row for each sample; pairs token_pairs of as many samples. The tokens of the result stand in the order
 ///           of those that they stem from.
 /// Ragged    lengths (samples) int32, as a last argument of the first three: tokens from there on are none, and go nowhere.
-/// Errors    lists that do not ascend or leave the sample; pairs that merge a token twice, or into one that is merged itself.
+/// Errors    lists that do not ascend or leave the sample; pairs that merge a token twice, or into one that is merged itself; a map that is
+///           written where something lies that is read.
 /// Cost      a pass over the map.
 
 #include <tern/attention/index_lists.hpp>
+#include <tern/core/overlap.hpp>
 
 namespace tern {
 
@@ -100,6 +102,7 @@ TERN_INLINE void map_kept(index_lists const& kept, token_map const& map, others 
   map.check_shape(op, samples);
   kept.check_shape(op, samples);
   detail::check_lengths(op, lengths, samples, tokens);
+  detail::expect_apart(op, "the map", "kept", map.to, map.counts, kept.ids, kept.counts);
   for (index b = 0; b < samples; ++b) {
     index const length = detail::length_of(lengths, b, tokens);
     detail::expect_ascending(op, "an index of kept", kept.row(b), kept.count(b), length);
@@ -120,6 +123,8 @@ TERN_INLINE void map_merged(token_pairs const& pairs, token_map const& map, tens
   map.check_shape(op, samples);
   pairs.check(op, samples);
   detail::check_lengths(op, lengths, samples, tokens);
+  detail::expect_apart(op, "the map", "the pairs", map.to, map.counts, pairs.from, pairs.counts);
+  detail::expect_apart(op, "the map", "the pairs", map.to, map.counts, pairs.to, pairs.counts);
   for (index b = 0; b < samples; ++b) {
     index const length = detail::length_of(lengths, b, tokens);
     for (index i = 0; i < tokens; ++i) map.to(b, i) = i < length ? 0 : -1;
@@ -147,6 +152,7 @@ TERN_INLINE void chain_maps(token_map const& first, token_map const& second, tok
   both.check_shape(op, first.samples());
   first.check(op);
   detail::expect_equal(op, "the tokens of both", both.tokens(), "the tokens of first", first.tokens());
+  detail::expect_apart(op, "both", "second", both.to, both.counts, second.to, second.counts);
   for (index b = 0; b < first.samples(); ++b) {
     detail::expect(first.count(b) <= second.tokens(), op, "a count of first", first.count(b), "at most the tokens of second");
     for (index i = 0; i < first.tokens(); ++i) both.to(b, i) = first.to(b, i) < 0 ? -1 : second.to(b, first.to(b, i));

@@ -20,6 +20,7 @@
 ///           importance, while here they keep theirs.
 
 #include <tern/tokens/average_tokens.hpp>
+#include <tern/tokens/borrowed.hpp>
 #include <tern/tokens/most_similar.hpp>
 #include <tern/tokens/select_tokens.hpp>
 
@@ -32,35 +33,49 @@ inline constexpr struct diffrate_fn {
   void operator()(cpu_policy const& policy, X&& x, tensor_view<float const, 2> const& received, index pruned, index merged,
                   token_map const& map, tensor_view<float const, 2> const& sizes, tensor_view<float, 2> const& merged_sizes, Y&& y) const {
     auto const from = tern::view(x);
-    index const samples = from.extent(0), tokens = from.extent(1), all = samples * tokens;
     check(from, received, pruned, merged, map, sizes);
-    workspace::lease const memory(policy.scratch(), static_cast<std::size_t>(6 * all + 3 * samples) * 4);
-    auto* const at = reinterpret_cast<std::int32_t*>(memory.data());
-    auto const lists = [&](index n) {
-      return index_lists{tern::view(at + n * all, samples, tokens), tern::view(at + 6 * all + n * samples, samples)};
-    };
-    index_lists const stay = lists(0), targets = lists(1), sources = lists(2);
-    auto const best = tern::view(at + 3 * all, samples, tokens);
-    auto const similarity = tern::view(reinterpret_cast<float*>(at + 4 * all), samples, tokens);
-    auto const weights = tern::view(reinterpret_cast<float*>(at + 5 * all), samples, tokens);
-    select_tokens(policy, received, pruned, protect{1}, sources);
-    select_tokens(policy, received, merged, protect{1}, stay);
-    for (index b = 0; b < samples; ++b) split(b, stay, targets, sources);
-    most_similar(policy, from, sources, targets, best, similarity);
-    map_kept(stay, map);
-    for (index b = 0; b < samples; ++b) {
-      for (index i = 0; i < tokens; ++i) weights(b, i) = sizes.data() != nullptr ? sizes(b, i) : 1.f;
-      for (index e = 0; e < sources.count(b); ++e) {
-        index const i = sources.row(b)[e];
-        map.to(b, i) = map.to(b, best(b, e));
-        weights(b, i) *= similarity(b, e);
-      }
-    }
-    average_tokens(policy, map, weights, merged_sizes);
-    average_tokens(policy, map, {}, {}, moved{from, y});
+    detail::run_steps steps(policy);
+    reduce(steps, from, received, pruned, merged, map, sizes, merged_sizes, tern::view(y));
+  }
+  /// For tern::workspace_size: bytes of scratch of the same call.
+  template <tensor_like X, tensor_like Y>
+  std::size_t workspace_size(cpu_policy const& policy, X&& x, tensor_view<float const, 2> const& received, index pruned, index merged,
+                             token_map const& map, tensor_view<float const, 2> const& sizes, tensor_view<float, 2> const& merged_sizes,
+                             Y&& y) const {
+    detail::count_steps steps(policy);
+    reduce(steps, tern::view(x), received, pruned, merged, map, sizes, merged_sizes, tern::view(y));
+    return steps.bytes();
   }
 
  private:
+  template <class Steps, class X, class Y>
+  static void reduce(Steps& steps, X const& x, tensor_view<float const, 2> const& received, index pruned, index merged,
+                     token_map const& map, tensor_view<float const, 2> const& sizes, tensor_view<float, 2> const& merged_sizes,
+                     Y const& y) {
+    index const samples = x.extent(0), tokens = x.extent(1);
+    detail::borrowed_lists<Steps> const stay(steps, samples, merged), targets(steps, samples, merged), sources(steps, samples, pruned);
+    auto const best = detail::borrow<std::int32_t>(steps, samples, pruned);
+    auto const similarity = detail::borrow<float>(steps, samples, pruned);
+    auto const weights = detail::borrow<float>(steps, samples, tokens);
+    steps(select_tokens, received, pruned, protect{1}, sources.view);
+    steps(select_tokens, received, merged, protect{1}, stay.view);
+    if constexpr (Steps::runs)
+      for (index b = 0; b < samples; ++b) split(b, stay.view, targets.view, sources.view);
+    steps(most_similar, x, sources.view, targets.view, best.view, similarity.view);
+    if constexpr (Steps::runs) {
+      map_kept(stay.view, map);
+      for (index b = 0; b < samples; ++b) {
+        for (index i = 0; i < tokens; ++i) weights.view(b, i) = sizes.data() != nullptr ? sizes(b, i) : 1.f;
+        for (index e = 0; e < sources.view.count(b); ++e) {
+          index const i = sources.view.row(b)[e];
+          map.to(b, i) = map.to(b, best.view(b, e));
+          weights.view(b, i) *= similarity.view(b, e);
+        }
+      }
+    }
+    steps(average_tokens, map, weights.view, merged_sizes);
+    steps(average_tokens, map, tensor_view<float const, 2>(), tensor_view<float, 2>(), moved{x, y});
+  }
   /// What stays, without the class token, and what survives without what stays.
   TERN_INLINE static void split(index b, index_lists const& stay, index_lists const& targets, index_lists const& sources) {
     std::int32_t count = 0, next = 0;

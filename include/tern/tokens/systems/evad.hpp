@@ -16,6 +16,7 @@
 /// Cost      2 heads tokens^2 dim flop: half of an attention call.
 /// Source    Chen et al. 2023, arXiv:2304.08451; projects/evad/models/vit_model.py of its authors.
 
+#include <tern/core/steps.hpp>
 #include <tern/tokens/attention_received.hpp>
 #include <tern/tokens/keep_schedule.hpp>
 #include <tern/tokens/select_tokens.hpp>
@@ -30,20 +31,38 @@ inline constexpr struct evad_fn {
                   tensor_view<float, 2> const& scores, index_lists const& kept) const {
     constexpr char const* op = "evad";
     tensor_view<float const, 3> const l = tern::view(lse);
-    index const samples = l.extent(0), heads = l.extent(1), tokens = l.extent(2);
+    index const tokens = l.extent(2);
     detail::expect_share(op, "keep in percent", keep);
     detail::expect(key_tokens >= 0 && key_tokens <= tokens, op, "key_tokens", key_tokens, "0 to the number of tokens");
     detail::expect(kept.most() >= key_tokens, op, "the room of kept", kept.most(), "a place for each of the keyframe's tokens");
     detail::expect(weight > 0, op, "the sign of weight", weight < 0 ? -1 : 0, "that of a positive number");
-    workspace::lease const memory(policy.scratch(), static_cast<std::size_t>(samples * heads * tokens) * sizeof(float));
-    auto const shifted = tern::view(reinterpret_cast<float*>(memory.data()), samples, heads, tokens);
-    float const logarithm = simd::reduce_max(simd::log(floats(weight)));
-    for (index b = 0; b < samples; ++b)
-      for (index h = 0; h < heads; ++h)
-        for (index i = 0; i < tokens; ++i) shifted(b, h, i) = l(b, h, i) - (i < key_tokens ? logarithm : 0.f);
-    attention_received(policy, q, k, shifted, {0, tokens}, scores);
+    detail::run_steps steps(policy);
+    score(steps, tern::view(q), tern::view(k), l, key_tokens, weight, scores);
     index const wanted = detail::share_of(keep, tokens);
     select_tokens(policy, scores, wanted > key_tokens ? wanted : key_tokens, protect{key_tokens, 0}, kept);
+  }
+  /// For tern::workspace_size: bytes of scratch of the same call.
+  template <tensor_like Q, tensor_like K, tensor_like L>
+  std::size_t workspace_size(cpu_policy const& policy, Q&& q, K&& k, L&& lse, index key_tokens, double, float weight,
+                             tensor_view<float, 2> const& scores, index_lists const&) const {
+    detail::count_steps steps(policy);
+    score(steps, tern::view(q), tern::view(k), tern::view(lse), key_tokens, weight, scores);
+    return steps.bytes();
+  }
+
+ private:
+  template <class Steps, class Q, class K>
+  static void score(Steps& steps, Q const& q, K const& k, tensor_view<float const, 3> const& lse, index key_tokens, float weight,
+                    tensor_view<float, 2> const& scores) {
+    index const samples = lse.extent(0), heads = lse.extent(1), tokens = lse.extent(2);
+    auto const shifted = detail::borrow<float>(steps, samples, heads, tokens);
+    if constexpr (Steps::runs) {
+      float const logarithm = simd::reduce_max(simd::log(floats(weight)));
+      for (index b = 0; b < samples; ++b)
+        for (index h = 0; h < heads; ++h)
+          for (index i = 0; i < tokens; ++i) shifted.view(b, h, i) = lse(b, h, i) - (i < key_tokens ? logarithm : 0.f);
+    }
+    steps(attention_received, q, k, shifted.view, query_range{0, tokens}, scores);
   }
 } evad{};
 

@@ -11,8 +11,8 @@
 ///         s_p = sum_i A_ip x_i / sum_i A_ip
 ///     y_i = sum_p softmax over p of -temperature |x_i - s_p|^2 refined_p, over the `nearest` clusters p of token i
 ///
-/// Shapes    x (samples, H W, channels), s, refined (samples, h w, channels), y (samples, H W, channels) f32, rows contiguous; s of the
-///           clustering, and what the layers between made of it. Token (r, c)'s own cluster is (r h / H, c w / W).
+/// Shapes    x (samples, H W, channels) f32, f16 or bf16, s, refined (samples, h w, channels), y (samples, H W, channels) f32, rows
+///           contiguous; s of the clustering, and what the layers between made of it. Token (r, c)'s own cluster is (r h / H, c w / W).
 /// Composition  |x - s|^2 = |x|^2 - 2 x . s + |s|^2, whose parts of one row cancel in its softmax: an iteration is an attention call
 ///           without values for the log-sum-exp of each token, and one in which clusters ask tokens with scores 2 temperature x . s - lse.
 ///           Reconstruction: top_keys of an attention call, softmax, mix_tokens.
@@ -25,6 +25,7 @@
 #include <tern/attention/additive_mask.hpp>
 #include <tern/attention/attention.hpp>
 #include <tern/attention/dense_mask.hpp>
+#include <tern/core/steps.hpp>
 #include <tern/pointwise/softmax.hpp>
 #include <tern/tokens/mix_tokens.hpp>
 #include <tern/tokens/pool_grid.hpp>
@@ -61,34 +62,49 @@ inline namespace TERN_ABI {
 
 /// expediting_cluster(policy, x, grid, options, s, small): see the top of this file.
 inline constexpr struct expediting_cluster_fn {
-  void operator()(cpu_policy const& policy, tensor_view<float const, 3> const& x, shape<2> const& grid, expediting_options const& how,
-                  tensor_view<float, 3> const& s, shape<2> const& small) const {
-    index const samples = x.extent(0), tokens = x.extent(1), clusters = s.extent(1), channels = x.extent(2);
+  template <tensor_like X>
+  void operator()(cpu_policy const& policy, X&& x, shape<2> const& grid, expediting_options const& how, tensor_view<float, 3> const& s,
+                  shape<2> const& small) const {
+    static_assert(view_of<X>::rank == 3, "tern: expediting_cluster takes x (samples, tokens, channels)");
     detail::expect(how.iterations >= 0, "expediting_cluster", "iterations", how.iterations, "at least 0");
     detail::expect(how.reach >= 0, "expediting_cluster", "reach", how.reach, "at least 0");
     pool_grid(policy, x, grid, s, small);
-    std::size_t const pairs = workspace::rounded(static_cast<std::size_t>(tokens * clusters));
-    workspace::lease const memory(policy.scratch(),
-                                  pairs + static_cast<std::size_t>(clusters * (channels + 1) + 2 * tokens) * sizeof(float));
-    auto const near = tern::view(reinterpret_cast<unsigned char*>(memory.data()), tokens, clusters);
-    auto* const squares = reinterpret_cast<float*>(memory.data() + pairs);  // (clusters)
-    auto const lse = tern::view(squares + clusters, tokens), minus = tern::view(lse.data() + tokens, tokens);
-    auto const next = tern::view(minus.data() + tokens, clusters, channels);
-    mark(grid, small, how.reach, near);
-    for (index b = 0; b < samples; ++b)
-      for (index n = 0; n < how.iterations; ++n) {
-        tensor_view<float const, 2> const centers = s[b];
-        detail::scaled_squares(policy, centers, -how.temperature, squares);
-        attention(policy, x[b], centers, detail::no_columns(clusters), detail::no_columns(tokens), scale{2 * how.temperature},
-                  detail::for_all_queries(squares, tokens, clusters), dense_mask(near), log_sum_exp{lse});
-        for (index i = 0; i < tokens; ++i) minus[i] = -lse[i];
-        attention(policy, centers, x[b], x[b], next, scale{2 * how.temperature}, detail::for_all_queries(minus.data(), clusters, tokens),
-                  dense_mask(near.transposed(0, 1)));
-        for (index p = 0; p < clusters; ++p) detail::convert_row(&next(p, 0), &s(b, p, 0), channels);
-      }
+    detail::run_steps steps(policy);
+    cluster(steps, tern::view(x), grid, how, s, small);
+  }
+  /// For tern::workspace_size: bytes of scratch of the same call.
+  template <tensor_like X>
+  std::size_t workspace_size(cpu_policy const& policy, X&& x, shape<2> const& grid, expediting_options const& how,
+                             tensor_view<float, 3> const& s, shape<2> const& small) const {
+    detail::count_steps steps(policy);
+    cluster(steps, tern::view(x), grid, how, s, small);
+    return steps.bytes();
   }
 
  private:
+  template <class Steps, class X>
+  static void cluster(Steps& steps, X const& x, shape<2> const& grid, expediting_options const& how, tensor_view<float, 3> const& s,
+                      shape<2> const& small) {
+    index const samples = x.extent(0), tokens = x.extent(1), clusters = s.extent(1), channels = x.extent(2);
+    auto const near = detail::borrow<unsigned char>(steps, tokens, clusters);
+    auto const squares = detail::borrow<float>(steps, clusters);
+    auto const lse = detail::borrow<float>(steps, tokens), minus = detail::borrow<float>(steps, tokens);
+    auto const next = detail::borrow<float>(steps, clusters, channels);
+    if constexpr (Steps::runs) mark(grid, small, how.reach, near.view);
+    for (index b = 0; b < (Steps::runs ? samples : 1); ++b)
+      for (index n = 0; n < (Steps::runs ? how.iterations : 1); ++n) {
+        tensor_view<float const, 2> const centers = s[b];
+        if constexpr (Steps::runs) detail::scaled_squares(steps.policy, centers, -how.temperature, squares.view.data());
+        steps(attention, x[b], centers, detail::no_columns(clusters), detail::no_columns(tokens), scale{2 * how.temperature},
+              detail::for_all_queries(squares.view.data(), tokens, clusters), dense_mask(near.view), log_sum_exp{lse.view});
+        if constexpr (Steps::runs)
+          for (index i = 0; i < tokens; ++i) minus.view[i] = -lse.view[i];
+        steps(attention, centers, x[b], x[b], next.view, scale{2 * how.temperature},
+              detail::for_all_queries(minus.view.data(), clusters, tokens), dense_mask(near.view.transposed(0, 1)));
+        if constexpr (Steps::runs)
+          for (index p = 0; p < clusters; ++p) detail::convert_row(&next.view(p, 0), &s(b, p, 0), channels);
+      }
+  }
   /// Which clusters a token may belong to.
   static void mark(shape<2> const& grid, shape<2> const& small, index reach, tensor_view<unsigned char, 2> const& near) noexcept {
     index const width = grid.extents[1], w = small.extents[1];
@@ -102,25 +118,46 @@ inline constexpr struct expediting_cluster_fn {
 
 /// expediting_reconstruct(policy, x, s, refined, options, y): see the top of this file.
 inline constexpr struct expediting_reconstruct_fn {
-  void operator()(cpu_policy const& policy, tensor_view<float const, 3> const& x, tensor_view<float const, 3> const& s,
-                  tensor_view<float const, 3> const& refined, expediting_options const& how, tensor_view<float, 3> const& y) const {
+  template <tensor_like X>
+  void operator()(cpu_policy const& policy, X&& tokens, tensor_view<float const, 3> const& s, tensor_view<float const, 3> const& refined,
+                  expediting_options const& how, tensor_view<float, 3> const& y) const {
+    static_assert(view_of<X>::rank == 3, "tern: expediting_reconstruct takes x (samples, tokens, channels)");
     constexpr char const* op = "expediting_reconstruct";
-    index const samples = x.extent(0), tokens = x.extent(1), clusters = s.extent(1), k = how.nearest;
-    detail::expect(k >= 1 && k <= clusters, op, "nearest", k, "1 to the number of clusters");
+    auto const x = tern::view(tokens);
+    detail::expect(how.nearest >= 1 && how.nearest <= s.extent(1), op, "nearest", how.nearest, "1 to the number of clusters");
     detail::expect_extent(op, "s", s, 0, "x", x, 0);
     detail::expect_extent(op, "s", s, 2, "x", x, 2);
     detail::expect_extent(op, "refined", refined, 1, "s", s, 1);
-    workspace::lease const memory(policy.scratch(), static_cast<std::size_t>(clusters + 2 * samples * tokens * k) * sizeof(float));
-    auto* const squares = reinterpret_cast<float*>(memory.data());  // (clusters)
-    auto const scores = tern::view(squares + clusters, samples, tokens, k);
-    auto const ids = tern::view(reinterpret_cast<std::int32_t*>(squares + clusters + samples * tokens * k), samples, tokens, k);
-    for (index b = 0; b < samples; ++b) {
-      detail::scaled_squares(policy, s[b], -how.temperature, squares);
-      attention(policy, x[b], s[b], detail::no_columns(clusters), detail::no_columns(tokens), scale{2 * how.temperature},
-                detail::for_all_queries(squares, tokens, clusters), top_keys{ids[b], scores[b]});
+    detail::run_steps steps(policy);
+    reconstruct(steps, x, s, refined, how, y);
+  }
+  /// For tern::workspace_size: bytes of scratch of the same call.
+  template <tensor_like X>
+  std::size_t workspace_size(cpu_policy const& policy, X&& x, tensor_view<float const, 3> const& s,
+                             tensor_view<float const, 3> const& refined, expediting_options const& how,
+                             tensor_view<float, 3> const& y) const {
+    detail::count_steps steps(policy);
+    reconstruct(steps, tern::view(x), s, refined, how, y);
+    return steps.bytes();
+  }
+
+ private:
+  template <class Steps, class X>
+  static void reconstruct(Steps& steps, X const& x, tensor_view<float const, 3> const& s, tensor_view<float const, 3> const& refined,
+                          expediting_options const& how, tensor_view<float, 3> const& y) {
+    index const samples = x.extent(0), tokens = x.extent(1), clusters = s.extent(1), k = how.nearest;
+    auto const squares = detail::borrow<float>(steps, clusters);
+    auto const scores = detail::borrow<float>(steps, samples, tokens, k);
+    auto const ids = detail::borrow<std::int32_t>(steps, samples, tokens, k);
+    for (index b = 0; b < (Steps::runs ? samples : 1); ++b) {
+      if constexpr (Steps::runs) detail::scaled_squares(steps.policy, s[b], -how.temperature, squares.view.data());
+      steps(attention, x[b], s[b], detail::no_columns(clusters), detail::no_columns(tokens), scale{2 * how.temperature},
+            detail::for_all_queries(squares.view.data(), tokens, clusters), top_keys{ids.view[b], scores.view[b]});
     }
-    softmax(policy, scores, scores);
-    mix_tokens(policy, ids, scores, refined, y);
+    if constexpr (Steps::runs) {
+      softmax(steps.policy, scores.view, scores.view);
+      mix_tokens(steps.policy, ids.view, scores.view, refined, y);
+    }
   }
 } expediting_reconstruct{};
 

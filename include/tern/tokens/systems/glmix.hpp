@@ -18,6 +18,7 @@
 
 #include <tern/attention/attention.hpp>
 #include <tern/attention/cosine.hpp>
+#include <tern/core/steps.hpp>
 
 namespace tern {
 namespace detail {
@@ -40,8 +41,24 @@ inline constexpr struct glmix_gather_fn {
   template <tensor_like X>
   void operator()(cpu_policy const& policy, X&& x, tensor_view<float const, 3> const& seeds, float factor,
                   tensor_view<float, 3> const& slots) const {
-    auto const tokens = detail::one_head(tern::view(x));
-    attention(policy, detail::one_head(seeds), tokens, tokens, detail::one_head(slots), cosine{detail::unit_temperature}, scale{factor});
+    detail::run_steps steps(policy);
+    gather_slots(steps, tern::view(x), seeds, factor, slots);
+  }
+  /// For tern::workspace_size: bytes of scratch of the same call.
+  template <tensor_like X>
+  std::size_t workspace_size(cpu_policy const& policy, X&& x, tensor_view<float const, 3> const& seeds, float factor,
+                             tensor_view<float, 3> const& slots) const {
+    detail::count_steps steps(policy);
+    gather_slots(steps, tern::view(x), seeds, factor, slots);
+    return steps.bytes();
+  }
+
+ private:
+  template <class Steps, class X>
+  static void gather_slots(Steps& steps, X const& x, tensor_view<float const, 3> const& seeds, float factor,
+                           tensor_view<float, 3> const& slots) {
+    auto const tokens = detail::one_head(x);
+    steps(attention, detail::one_head(seeds), tokens, tokens, detail::one_head(slots), cosine{detail::unit_temperature}, scale{factor});
   }
 } glmix_gather{};
 
@@ -50,8 +67,24 @@ inline constexpr struct glmix_dispatch_fn {
   template <tensor_like X>
   void operator()(cpu_policy const& policy, X&& x, tensor_view<float const, 3> const& seeds, float factor,
                   tensor_view<float const, 3> const& slots, tensor_view<float, 3> const& y) const {
-    attention(policy, detail::one_head(tern::view(x)), detail::one_head(seeds), detail::one_head(slots), detail::one_head(y),
-              cosine{detail::unit_temperature}, scale{factor});
+    detail::run_steps steps(policy);
+    dispatch(steps, tern::view(x), seeds, factor, slots, y);
+  }
+  /// For tern::workspace_size: bytes of scratch of the same call.
+  template <tensor_like X>
+  std::size_t workspace_size(cpu_policy const& policy, X&& x, tensor_view<float const, 3> const& seeds, float factor,
+                             tensor_view<float const, 3> const& slots, tensor_view<float, 3> const& y) const {
+    detail::count_steps steps(policy);
+    dispatch(steps, tern::view(x), seeds, factor, slots, y);
+    return steps.bytes();
+  }
+
+ private:
+  template <class Steps, class X>
+  static void dispatch(Steps& steps, X const& x, tensor_view<float const, 3> const& seeds, float factor,
+                       tensor_view<float const, 3> const& slots, tensor_view<float, 3> const& y) {
+    steps(attention, detail::one_head(x), detail::one_head(seeds), detail::one_head(slots), detail::one_head(y),
+          cosine{detail::unit_temperature}, scale{factor});
   }
 } glmix_dispatch{};
 

@@ -41,6 +41,11 @@ inline constexpr struct lemo_matmul_fn {
   void operator()(cpu_policy const& policy, X&& x, I&& kept, W&& w, Y&& y, Options const&... options) const {
     matmul(policy, x, w, y, gather{kept}, scatter{kept}, options...);
   }
+  /// For tern::workspace_size: bytes of scratch of the same call.
+  template <tensor_like X, tensor_like I, class W, tensor_like Y, detail::matmul_option... Options>
+  std::size_t workspace_size(cpu_policy const& policy, X&& x, I&& kept, W&& w, Y&& y, Options const&... options) const {
+    return matmul.workspace_size(policy, x, w, y, gather{kept}, scatter{kept}, options...);
+  }
 } lemo_matmul{};
 
 /// lemo_attention(policy, q, k, v, out, kept, options...): see the top of this file.
@@ -48,6 +53,11 @@ inline constexpr struct lemo_attention_fn {
   template <tensor_like Q, detail::key_source K, detail::key_source V, tensor_like O, tensor_like I, detail::attention_option... Options>
   void operator()(cpu_policy const& policy, Q&& q, K&& k, V&& v, O&& out, I&& kept, Options const&... options) const {
     attention(policy, q, k, v, out, kept_group{kept}, options...);
+  }
+  /// For tern::workspace_size: bytes of scratch of the same call.
+  template <tensor_like Q, detail::key_source K, detail::key_source V, tensor_like O, tensor_like I, detail::attention_option... Options>
+  std::size_t workspace_size(cpu_policy const& policy, Q&& q, K&& k, V&& v, O&& out, I&& kept, Options const&... options) const {
+    return attention.workspace_size(policy, q, k, v, out, kept_group{kept}, options...);
   }
 } lemo_attention{};
 

@@ -59,44 +59,66 @@ inline constexpr struct pyra_fn {
                   tensor_view<float const, 2> const& sizes, tensor_view<float, 2> const& merged_sizes, X&& x, Y&& y) const {
     auto const from = tern::view(x);
     auto const m = tern::view(metric);
-    using element = typename view_of<X>::value_type;
-    index const samples = from.extent(0), tokens = from.extent(1), channels = from.extent(2), r = weights.u.extent(0);
     check(from, m, weights);
-    index const most = detail::least(r, bipartite_sources(m.extent(1), options.always));
-    detail::leased_pairs const own(policy, samples, most);
-    bipartite_matching(policy, m, r, own.pairs, options);
-    map_merged(own.pairs, map, options.lengths);
-    std::size_t const copy_bytes = workspace::rounded(static_cast<std::size_t>(from.size()) * sizeof(element));
-    workspace::lease const memory(policy.scratch(),
-                                  copy_bytes + static_cast<std::size_t>(most * channels + channels + most) * sizeof(float));
-    auto const copy = tern::view(reinterpret_cast<element*>(memory.data()), samples, tokens, channels);
-    auto* const sums = reinterpret_cast<float*>(memory.data() + copy_bytes);  // (most, channels)
-    for (index b = 0; b < samples; ++b) {
-      for (index i = 0; i < tokens; ++i) detail::copy_token(&from(b, i, 0), &copy(b, i, 0), channels);
-      modulate(policy, own.pairs, b, weights, copy[b], sums, sums + most * channels);
-    }
-    average_tokens(policy, map, sizes, merged_sizes, moved{copy, y});
+    detail::run_steps steps(policy);
+    merge(steps, m, weights, options, map, sizes, merged_sizes, from, tern::view(y));
+  }
+  /// For tern::workspace_size: bytes of scratch of the same call.
+  template <tensor_like M, tensor_like X, tensor_like Y>
+  std::size_t workspace_size(cpu_policy const& policy, M&& metric, pyra_weights const& weights, matching_options const& options,
+                             token_map const& map, tensor_view<float const, 2> const& sizes, tensor_view<float, 2> const& merged_sizes,
+                             X&& x, Y&& y) const {
+    detail::count_steps steps(policy);
+    merge(steps, tern::view(metric), weights, options, map, sizes, merged_sizes, tern::view(x), tern::view(y));
+    return steps.bytes();
   }
 
  private:
-  /// Changes the tokens of a sample that are merged away; w1: memory for it and for w2.
+  template <class Steps, class M, class X, class Y>
+  static void merge(Steps& steps, M const& m, pyra_weights const& weights, matching_options const& options, token_map const& map,
+                    tensor_view<float const, 2> const& sizes, tensor_view<float, 2> const& merged_sizes, X const& x, Y const& y) {
+    index const samples = x.extent(0), tokens = x.extent(1), channels = x.extent(2), r = weights.u.extent(0);
+    index const most = detail::least(r, bipartite_sources(m.extent(1), options.always));
+    detail::borrowed_pairs<Steps> const pairs(steps, samples, most);
+    steps(bipartite_matching, m, r, pairs.view, options);
+    auto const copy = detail::borrow<typename X::value_type>(steps, samples, tokens, channels);
+    if constexpr (Steps::runs) {
+      map_merged(pairs.view, map, options.lengths);
+      for (index b = 0; b < samples; ++b)
+        for (index i = 0; i < tokens; ++i) detail::copy_token(&x(b, i, 0), &copy.view(b, i, 0), channels);
+    }
+    auto const sums = detail::borrow<float>(steps, most, channels);
+    auto const w1 = detail::borrow<float>(steps, index{1}, channels), w2 = detail::borrow<float>(steps, most, index{1});
+    for (index b = 0; b < (Steps::runs ? samples : 1); ++b) {
+      index count = most;
+      if constexpr (Steps::runs) count = pairs.view.count(b);
+      if (count == 0) continue;
+      auto const normed = sums.view.slice(0, 0, count);
+      if constexpr (Steps::runs) {
+        add_pairs(pairs.view, b, copy.view[b], normed);
+        layer_norm(steps.policy, normed, weights.gain, weights.bias, normed, weights.eps);
+      }
+      tensor_view<float const, 2> const u(weights.u.data(), shape<2>{{1, count}}, shape<2>{{0, weights.u.stride(0)}});
+      steps(matmul, u, detail::column_rows{normed}, w1.view);
+      steps(matmul, normed, weights.v.expanded(), w2.view.slice(0, 0, count));
+      if constexpr (Steps::runs) modulate(pairs.view, b, w1.view.data(), w2.view.data(), copy.view[b]);
+    }
+    steps(average_tokens, map, sizes, merged_sizes, moved{copy.view, y});
+  }
+  /// sums_p = x_from(p) + x_to(p)
   template <class T>
-  static void modulate(cpu_policy const& policy, token_pairs const& pairs, index b, pyra_weights const& weights, tensor_view<T, 2> const& x,
-                       float* sums, float* w1) {
-    index const count = pairs.count(b), channels = x.extent(1);
-    if (count == 0) return;
-    float* const w2 = w1 + channels;
-    for (index p = 0; p < count; ++p) {
+  static void add_pairs(token_pairs const& pairs, index b, tensor_view<T, 2> const& x, tensor_view<float, 2> const& sums) {
+    for (index p = 0; p < sums.extent(0); ++p) {
       T const *const from = &x(pairs.from(b, p), 0), *const to = &x(pairs.to(b, p), 0);
-      detail::each_pack(0, channels, [&](index c, auto part) TERN_LAMBDA {
-        detail::store(sums + p * channels + c, detail::load(from + c, part) + detail::load(to + c, part), part);
+      detail::each_pack(0, x.extent(1), [&](index c, auto part) TERN_LAMBDA {
+        detail::store(&sums(p, 0) + c, detail::load(from + c, part) + detail::load(to + c, part), part);
       });
     }
-    auto const normed = tern::view(sums, count, channels);
-    layer_norm(policy, normed, weights.gain, weights.bias, normed, weights.eps);
-    tensor_view<float const, 2> const u(weights.u.data(), shape<2>{{1, count}}, shape<2>{{0, weights.u.stride(0)}});
-    matmul(policy, u, detail::column_rows{normed}, tern::view(w1, 1, channels));
-    matmul(policy, normed, weights.v.expanded(), tern::view(w2, count, 1));
+  }
+  /// Changes the tokens of a sample that are merged away.
+  template <class T>
+  static void modulate(token_pairs const& pairs, index b, float* w1, float* w2, tensor_view<T, 2> const& x) {
+    index const count = pairs.count(b), channels = x.extent(1);
     detail::twice_sigmoid(w1, channels, 0.f);
     detail::twice_sigmoid(w2, count, -1.f);
     for (index p = 0; p < count; ++p) {

@@ -5,7 +5,8 @@
 ///
 ///     simvlg(policy, keys, r, map, sizes, merged_sizes, moved{x, y}, ...)        in each layer, on the keys of its attention
 ///
-/// Shapes    keys (samples, heads, tokens, dim) f32; the metric is their mean over heads; all else as in tome.hpp, whose matching has no
+/// Shapes    keys (samples, heads, tokens, dim) f32, f16 or bf16; the metric is their mean over heads; all else as in tome.hpp, whose
+/// matching has no
 ///           protected tokens here.
 /// r = 0     changes no bit.
 /// Composition  a mean over heads, tome. The soft temporal merging of videos is attention over frames: x_pool
@@ -21,14 +22,36 @@ inline namespace TERN_ABI {
 
 /// simvlg(policy, keys, r, map, sizes, merged_sizes, moved...): see the top of this file.
 inline constexpr struct simvlg_fn {
-  template <class... From, class... To>
-  void operator()(cpu_policy const& policy, tensor_view<float const, 4> const& keys, index r, token_map const& map,
-                  tensor_view<float const, 2> const& sizes, tensor_view<float, 2> const& merged_sizes,
-                  moved<From, To> const&... tensors) const {
-    index const samples = keys.extent(0), heads = keys.extent(1), tokens = keys.extent(2), dim = keys.extent(3);
+  template <tensor_like K, class... From, class... To>
+  void operator()(cpu_policy const& policy, K&& k, index r, token_map const& map, tensor_view<float const, 2> const& sizes,
+                  tensor_view<float, 2> const& merged_sizes, moved<From, To> const&... tensors) const {
+    static_assert(view_of<K>::rank == 4, "tern: simvlg takes keys (samples, heads, tokens, dim)");
+    auto const keys = tern::view(k);
     detail::expect_rows("simvlg", "keys", keys);
-    workspace::lease const memory(policy.scratch(), static_cast<std::size_t>(samples * tokens * dim) * sizeof(float));
-    auto const metric = tern::view(reinterpret_cast<float*>(memory.data()), samples, tokens, dim);
+    detail::run_steps steps(policy);
+    merge(steps, keys, r, map, sizes, merged_sizes, tensors...);
+  }
+  /// For tern::workspace_size: bytes of scratch of the same call.
+  template <tensor_like K, class... From, class... To>
+  std::size_t workspace_size(cpu_policy const& policy, K&& k, index r, token_map const& map, tensor_view<float const, 2> const& sizes,
+                             tensor_view<float, 2> const& merged_sizes, moved<From, To> const&... tensors) const {
+    detail::count_steps steps(policy);
+    merge(steps, tern::view(k), r, map, sizes, merged_sizes, tensors...);
+    return steps.bytes();
+  }
+
+ private:
+  template <class Steps, class V, class... From, class... To>
+  static void merge(Steps& steps, V const& keys, index r, token_map const& map, tensor_view<float const, 2> const& sizes,
+                    tensor_view<float, 2> const& merged_sizes, moved<From, To> const&... tensors) {
+    index const samples = keys.extent(0), tokens = keys.extent(2), dim = keys.extent(3);
+    auto const metric = detail::borrow<float>(steps, samples, tokens, dim);
+    if constexpr (Steps::runs) average_heads(steps.policy, keys, metric.view);
+    steps(tome, metric.view, r, matching_options{}, map, sizes, merged_sizes, tensors...);
+  }
+  template <class V>
+  static void average_heads(cpu_policy const& policy, V const& keys, tensor_view<float, 3> const& metric) {
+    index const samples = keys.extent(0), heads = keys.extent(1), tokens = keys.extent(2), dim = keys.extent(3);
     float const share = 1.f / static_cast<float>(heads);
     detail::for_rows(policy, samples * tokens, dim * heads, [&](index row) TERN_LAMBDA {
       index const b = row / tokens, i = row % tokens;
@@ -38,7 +61,6 @@ inline constexpr struct simvlg_fn {
         detail::store(&metric(b, i, 0) + d, sum * simd::pack<float>(share), part);
       });
     });
-    tome(policy, metric, r, {}, map, sizes, merged_sizes, tensors...);
   }
 } simvlg{};
 

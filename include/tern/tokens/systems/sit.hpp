@@ -15,6 +15,7 @@
 /// Source    Zong et al. 2021, arXiv:2111.12624; models/lvvit.py of its authors (TokenSlimmingModule). Its reverse is for training.
 
 #include <tern/attention/attention.hpp>
+#include <tern/core/steps.hpp>
 #include <tern/matmul/matmul.hpp>
 #include <tern/pointwise/layer_norm.hpp>
 
@@ -39,17 +40,29 @@ inline constexpr struct sit_fn {
     static_assert(view_of<X>::rank == 3, "tern: sit takes x (samples, tokens, channels)");
     constexpr char const* op = "sit";
     auto const from = tern::view(x);
-    index const samples = from.extent(0), tokens = from.extent(1), channels = from.extent(2), hidden = w.w1.extent(0);
     detail::expect_extent(op, "w1", w.w1, 1, "x", from, 2);
     detail::expect_extent(op, "w2", w.w2, 1, "w1", w.w1, 0);
     detail::expect_extent(op, "y", y, 0, "x", from, 0);
-    workspace::lease const memory(policy.scratch(), static_cast<std::size_t>(tokens * (channels + hidden)) * sizeof(float));
-    auto const normed = tern::view(reinterpret_cast<float*>(memory.data()), tokens, channels);
-    auto const h = tern::view(normed.data() + normed.size(), tokens, hidden);
-    for (index b = 0; b < samples; ++b) {
-      layer_norm(policy, from[b], w.gain, w.shift, normed, w.eps);
-      matmul(policy, normed, w.w1, h, bias{w.b1}, act::gelu{});
-      attention(policy, w.w2, h, from[b], y[b], tern::scale{w.scale});
+    detail::run_steps steps(policy);
+    slim(steps, from, w, y);
+  }
+  /// For tern::workspace_size: bytes of scratch of the same call.
+  template <tensor_like X>
+  std::size_t workspace_size(cpu_policy const& policy, X&& x, sit_weights const& w, tensor_view<float, 3> const& y) const {
+    detail::count_steps steps(policy);
+    slim(steps, tern::view(x), w, y);
+    return steps.bytes();
+  }
+
+ private:
+  template <class Steps, class X>
+  static void slim(Steps& steps, X const& x, sit_weights const& w, tensor_view<float, 3> const& y) {
+    index const tokens = x.extent(1);
+    auto const normed = detail::borrow<float>(steps, tokens, x.extent(2)), h = detail::borrow<float>(steps, tokens, w.w1.extent(0));
+    for (index b = 0; b < (Steps::runs ? x.extent(0) : 1); ++b) {
+      if constexpr (Steps::runs) layer_norm(steps.policy, x[b], w.gain, w.shift, normed.view, w.eps);
+      steps(matmul, normed.view, w.w1, h.view, bias{w.b1}, act::gelu{});
+      steps(attention, w.w2, h.view, x[b], y[b], tern::scale{w.scale});
     }
   }
 } sit{};

@@ -28,6 +28,13 @@ inline constexpr struct stvit_refine_fn {
   void operator()(cpu_policy const& policy, Q&& q, KS&& k_s, KX&& k_x, VS&& v_s, VX&& v_x, O&& out, Options const&... options) const {
     attention(policy, q, joined(k_s, k_x), joined(v_s, v_x), out, options...);
   }
+  /// For tern::workspace_size: bytes of scratch of the same call.
+  template <tensor_like Q, tensor_like KS, tensor_like KX, tensor_like VS, tensor_like VX, tensor_like O,
+            detail::attention_option... Options>
+  std::size_t workspace_size(cpu_policy const& policy, Q&& q, KS&& k_s, KX&& k_x, VS&& v_s, VX&& v_x, O&& out,
+                             Options const&... options) const {
+    return attention.workspace_size(policy, q, joined(k_s, k_x), joined(v_s, v_x), out, options...);
+  }
 } stvit_refine{};
 
 /// stvit_recover(policy, q_x, k_s, v_s, out_x, options...): see the top of this file.
@@ -35,6 +42,11 @@ inline constexpr struct stvit_recover_fn {
   template <tensor_like Q, tensor_like K, tensor_like V, tensor_like O, detail::attention_option... Options>
   void operator()(cpu_policy const& policy, Q&& q_x, K&& k_s, V&& v_s, O&& out_x, Options const&... options) const {
     attention(policy, q_x, k_s, v_s, out_x, options...);
+  }
+  /// For tern::workspace_size: bytes of scratch of the same call.
+  template <tensor_like Q, tensor_like K, tensor_like V, tensor_like O, detail::attention_option... Options>
+  std::size_t workspace_size(cpu_policy const& policy, Q&& q_x, K&& k_s, V&& v_s, O&& out_x, Options const&... options) const {
+    return attention.workspace_size(policy, q_x, k_s, v_s, out_x, options...);
   }
 } stvit_recover{};
 

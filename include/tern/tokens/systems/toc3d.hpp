@@ -24,6 +24,7 @@
 
 #include <tern/matmul/matmul.hpp>
 #include <tern/tokens/average_tokens.hpp>
+#include <tern/tokens/borrowed.hpp>
 #include <tern/tokens/select_tokens.hpp>
 
 namespace tern {
@@ -45,7 +46,6 @@ inline constexpr struct toc3d_scores_fn {
                   tensor_view<float, 2> const& scores) const {
     constexpr char const* op = "toc3d_scores";
     auto const from = tern::view(x);
-    index const samples = from.extent(0), tokens = from.extent(1), d = w.project.extent(0), count = queries.extent(1);
     detail::expect_extent(op, "queries", queries, 0, "x", from, 0);
     detail::expect_extent(op, "queries", queries, 2, "project", w.project, 0);
     detail::expect_equal(op, "gather.extent(0)", w.gather.extent(0), "the classes", 2);
@@ -53,21 +53,36 @@ inline constexpr struct toc3d_scores_fn {
     detail::expect_equal(op, "gather_bias.extent(0)", w.gather_bias.extent(0), "the classes", 2);
     detail::expect_extent(op, "scores", scores, 0, "x", from, 0);
     detail::expect_extent(op, "scores", scores, 1, "x", from, 1);
-    workspace::lease const memory(policy.scratch(), static_cast<std::size_t>(tokens * (d + count + 2)) * sizeof(float));
-    auto* const at = reinterpret_cast<float*>(memory.data());
-    auto const projected = tern::view(at, tokens, d), seen = tern::view(at + tokens * d, tokens, count),
-               classes = tern::view(at + tokens * (d + count), tokens, 2);
-    float const factor = 1.f / __builtin_sqrtf(static_cast<float>(d));
-    for (index b = 0; b < samples; ++b) {
-      matmul(policy, from[b], w.project, projected, bias{w.project_bias});
-      matmul(policy, projected, queries[b], seen);
-      matmul(policy, seen, w.gather, classes);
-      for (index i = 0; i < tokens; ++i) scores(b, i) = factor * (classes(i, 0) - classes(i, 1)) + (w.gather_bias[0] - w.gather_bias[1]);
-      detail::for_rows(policy, 1, tokens, [&](index) TERN_LAMBDA { log_of_sigmoid(scores[b]); });
-    }
+    detail::run_steps steps(policy);
+    score(steps, from, w, queries, scores);
+  }
+  /// For tern::workspace_size: bytes of scratch of the same call.
+  template <tensor_like X>
+  std::size_t workspace_size(cpu_policy const& policy, X&& x, toc3d_weights const& w, tensor_view<float const, 3> const& queries,
+                             tensor_view<float, 2> const& scores) const {
+    detail::count_steps steps(policy);
+    score(steps, tern::view(x), w, queries, scores);
+    return steps.bytes();
   }
 
  private:
+  template <class Steps, class X>
+  static void score(Steps& steps, X const& x, toc3d_weights const& w, tensor_view<float const, 3> const& queries,
+                    tensor_view<float, 2> const& scores) {
+    index const samples = x.extent(0), tokens = x.extent(1), d = w.project.extent(0);
+    auto const projected = detail::borrow<float>(steps, tokens, d), seen = detail::borrow<float>(steps, tokens, queries.extent(1)),
+               classes = detail::borrow<float>(steps, tokens, index{2});
+    float const factor = 1.f / __builtin_sqrtf(static_cast<float>(d));
+    for (index b = 0; b < (Steps::runs ? samples : 1); ++b) {
+      steps(matmul, x[b], w.project, projected.view, bias{w.project_bias});
+      steps(matmul, projected.view, queries[b], seen.view);
+      steps(matmul, seen.view, w.gather, classes.view);
+      if constexpr (!Steps::runs) continue;
+      for (index i = 0; i < tokens; ++i)
+        scores(b, i) = factor * (classes.view(i, 0) - classes.view(i, 1)) + (w.gather_bias[0] - w.gather_bias[1]);
+      detail::for_rows(steps.policy, 1, tokens, [&](index) TERN_LAMBDA { log_of_sigmoid(scores[b]); });
+    }
+  }
   /// log(1 / (1 + e^-x)) = min(x, 0) - log(1 + e^-|x|), in place.
   static void log_of_sigmoid(tensor_view<float, 1> const& x) noexcept {
     for (index i = 0; i < x.extent(0); i += simd::lanes) {
@@ -94,6 +109,12 @@ inline constexpr struct toc3d_compress_fn {
     map_kept(kept, map, others::together);
     average_tokens(policy, map, scores, {}, moved{x, slow});
   }
+  /// For tern::workspace_size: bytes of scratch of the same call.
+  template <tensor_like X, tensor_like Y>
+  std::size_t workspace_size(cpu_policy const& policy, X&& x, tensor_view<float const, 2> const& scores, index, index_lists const&,
+                             token_map const& map, Y&& slow) const {
+    return average_tokens.workspace_size(policy, map, scores, {}, moved{x, slow});
+  }
 } toc3d_compress{};
 
 /// toc3d_restore(policy, kept, map, slow, done, x): see the top of this file.
@@ -104,32 +125,43 @@ inline constexpr struct toc3d_restore_fn {
     auto const before = tern::view(slow);
     auto const after = tern::view(done);
     auto const to = tern::view(x);
-    using element = typename view_of<X>::value_type;
-    index const samples = to.extent(0), tokens = to.extent(1), channels = to.extent(2);
     check(kept, map, to);
     detail::expect_like(op, "done", after, "slow", before);
     detail::expect(map.most() <= after.extent(1), op, "a count of the map", map.most(), "at most the slow tokens");
     scatter_tokens(policy, kept, moved{after, to});
-    // What the representative became, for the tokens that it stands for alone.
-    workspace::lease const memory(policy.scratch(), workspace::rounded(static_cast<std::size_t>(samples * channels) * sizeof(element)) +
-                                                        static_cast<std::size_t>(samples * (tokens + 1)) * sizeof(std::int32_t));
-    auto const delta = tern::view(reinterpret_cast<element*>(memory.data()), samples, 1, channels);
-    auto* const ids =
-        reinterpret_cast<std::int32_t*>(memory.data() + workspace::rounded(static_cast<std::size_t>(delta.size()) * sizeof(element)));
-    token_map const rest{tern::view(ids, samples, tokens), tern::view(ids + samples * tokens, samples)};
-    for (index b = 0; b < samples; ++b) {
-      index const others = kept.count(b);
-      bool const any = map.count(b) > others;
-      rest.counts[b] = any;
-      for (index i = 0; i < tokens; ++i) rest.to(b, i) = any && map.to(b, i) == others ? 0 : -1;
-      for (index c = 0; c < channels; ++c)
-        delta(b, 0, c) =
-            any ? static_cast<element>(static_cast<float>(after(b, others, c)) - static_cast<float>(before(b, others, c))) : element(0.f);
-    }
-    add_tokens(policy, rest, moved{delta, to});
+    detail::run_steps steps(policy);
+    add_change(steps, kept, map, before, after, to);
+  }
+  /// For tern::workspace_size: bytes of scratch of the same call.
+  template <tensor_like S, tensor_like D, tensor_like X>
+  std::size_t workspace_size(cpu_policy const& policy, index_lists const& kept, token_map const& map, S&& slow, D&& done, X&& x) const {
+    detail::count_steps steps(policy);
+    add_change(steps, kept, map, tern::view(slow), tern::view(done), tern::view(x));
+    return steps.bytes();
   }
 
  private:
+  /// What the representative became, for the tokens that it stands for alone.
+  template <class Steps, class S, class D, class X>
+  static void add_change(Steps& steps, index_lists const& kept, token_map const& map, S const& before, D const& after, X const& x) {
+    using element = typename X::value_type;
+    index const samples = x.extent(0), tokens = x.extent(1), channels = x.extent(2);
+    auto const delta = detail::borrow<element>(steps, samples, index{1}, channels);
+    detail::borrowed_map<Steps> const memory(steps, samples, tokens);
+    if constexpr (Steps::runs) {
+      token_map const& rest = memory.view;
+      for (index b = 0; b < samples; ++b) {
+        index const others = kept.count(b);
+        bool const any = map.count(b) > others;
+        rest.counts[b] = any;
+        for (index i = 0; i < tokens; ++i) rest.to(b, i) = any && map.to(b, i) == others ? 0 : -1;
+        for (index c = 0; c < channels; ++c)
+          delta.view(b, 0, c) =
+              any ? static_cast<element>(static_cast<float>(after(b, others, c)) - static_cast<float>(before(b, others, c))) : element(0.f);
+      }
+      add_tokens(steps.policy, rest, moved{delta.view, x});
+    }
+  }
   /// The map is that of the lists: their tokens, and one more for the others.
   template <class V>
   static void check(index_lists const& kept, token_map const& map, V const& x) {

@@ -19,28 +19,6 @@
 #include <tern/tokens/bipartite_matching.hpp>
 
 namespace tern {
-namespace detail {
-inline namespace TERN_ABI {
-
-/// Pairs in memory of the policy's.
-class leased_pairs {
- public:
-  TERN_INLINE leased_pairs(cpu_policy const& policy, index samples, index most)
-      : memory_(policy.scratch(), static_cast<std::size_t>(samples * (3 * most + 1)) * 4) {
-    auto* const at = reinterpret_cast<std::int32_t*>(memory_.data());
-    index const each = samples * most;
-    pairs = {tern::view(at, samples, most), tern::view(at + each, samples, most),
-             tern::view(reinterpret_cast<float*>(at + 2 * each), samples, most), tern::view(at + 3 * each, samples)};
-  }
-  token_pairs pairs;
-
- private:
-  workspace::lease memory_;
-};
-
-}  // namespace TERN_ABI
-}  // namespace detail
-
 inline namespace TERN_ABI {
 
 /// tome(policy, metric, r, options, map, sizes, merged_sizes, moved...): see the top of this file.
@@ -49,12 +27,29 @@ inline constexpr struct tome_fn {
   void operator()(cpu_policy const& policy, M&& metric, index r, matching_options const& options, token_map const& map,
                   tensor_view<float const, 2> const& sizes, tensor_view<float, 2> const& merged_sizes,
                   moved<From, To> const&... tensors) const {
-    auto const m = tern::view(metric);
+    detail::run_steps steps(policy);
+    merge(steps, tern::view(metric), r, options, map, sizes, merged_sizes, tensors...);
+  }
+  /// For tern::workspace_size: bytes of scratch of the same call.
+  template <tensor_like M, class... From, class... To>
+  std::size_t workspace_size(cpu_policy const& policy, M&& metric, index r, matching_options const& options, token_map const& map,
+                             tensor_view<float const, 2> const& sizes, tensor_view<float, 2> const& merged_sizes,
+                             moved<From, To> const&... tensors) const {
+    detail::count_steps steps(policy);
+    merge(steps, tern::view(metric), r, options, map, sizes, merged_sizes, tensors...);
+    return steps.bytes();
+  }
+
+ private:
+  template <class Steps, class V, class... From, class... To>
+  static void merge(Steps& steps, V const& m, index r, matching_options const& options, token_map const& map,
+                    tensor_view<float const, 2> const& sizes, tensor_view<float, 2> const& merged_sizes,
+                    moved<From, To> const&... tensors) {
     index const sources = bipartite_sources(m.extent(1), options.always);
-    detail::leased_pairs const own(policy, m.extent(0), r < 0 ? 0 : detail::least(r, sources));
-    bipartite_matching(policy, m, r, own.pairs, options);
-    map_merged(own.pairs, map, options.lengths);
-    average_tokens(policy, map, sizes, merged_sizes, tensors...);
+    detail::borrowed_pairs<Steps> const pairs(steps, m.extent(0), r < 0 ? 0 : detail::least(r, sources));
+    steps(bipartite_matching, m, r, pairs.view, options);
+    if constexpr (Steps::runs) map_merged(pairs.view, map, options.lengths);
+    steps(average_tokens, map, sizes, merged_sizes, tensors...);
   }
 } tome{};
 

@@ -26,15 +26,34 @@ inline constexpr struct turbo_fn {
   void operator()(cpu_policy const& policy, M&& metric, tensor_view<float const, 2> const& received, float weight, index r,
                   matching_options const& options, token_map const& map, tensor_view<float const, 2> const& sizes,
                   tensor_view<float, 2> const& merged_sizes, moved<From, To> const&... tensors) const {
+    auto const m = tern::view(metric);
+    for (int d = 0; d < 2; ++d) detail::expect_extent("turbo", "received", received, d, "metric", m, d);
+    detail::run_steps steps(policy);
+    merge(steps, m, received, weight, r, options, map, sizes, merged_sizes, tensors...);
+  }
+  /// For tern::workspace_size: bytes of scratch of the same call.
+  template <tensor_like M, class... From, class... To>
+  std::size_t workspace_size(cpu_policy const& policy, M&& metric, tensor_view<float const, 2> const& received, float weight, index r,
+                             matching_options const& options, token_map const& map, tensor_view<float const, 2> const& sizes,
+                             tensor_view<float, 2> const& merged_sizes, moved<From, To> const&... tensors) const {
+    detail::count_steps steps(policy);
+    merge(steps, tern::view(metric), received, weight, r, options, map, sizes, merged_sizes, tensors...);
+    return steps.bytes();
+  }
+
+ private:
+  template <class Steps, class V, class... From, class... To>
+  static void merge(Steps& steps, V const& m, tensor_view<float const, 2> const& received, float weight, index r,
+                    matching_options const& options, token_map const& map, tensor_view<float const, 2> const& sizes,
+                    tensor_view<float, 2> const& merged_sizes, moved<From, To> const&... tensors) {
     index const samples = received.extent(0), tokens = received.extent(1);
-    for (int d = 0; d < 2; ++d) detail::expect_extent("turbo", "received", received, d, "metric", tern::view(metric), d);
-    workspace::lease const memory(policy.scratch(), static_cast<std::size_t>(samples * tokens) * sizeof(float));
-    auto const penalty = tern::view(reinterpret_cast<float*>(memory.data()), samples, tokens);
-    for (index b = 0; b < samples; ++b)
-      for (index i = 0; i < tokens; ++i) penalty(b, i) = weight * received(b, i);
+    auto const penalty = detail::borrow<float>(steps, samples, tokens);
+    if constexpr (Steps::runs)
+      for (index b = 0; b < samples; ++b)
+        for (index i = 0; i < tokens; ++i) penalty.view(b, i) = weight * received(b, i);
     matching_options with_penalty = options;
-    with_penalty.penalty = penalty;
-    tome(policy, metric, r, with_penalty, map, sizes, merged_sizes, tensors...);
+    with_penalty.penalty = penalty.view;
+    steps(tome, m, r, with_penalty, map, sizes, merged_sizes, tensors...);
   }
 } turbo{};
 
