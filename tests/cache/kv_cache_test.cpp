@@ -301,6 +301,31 @@ TEST_CASE("kv_cache: one by one, at once and by several threads is the same") {
   }
 }
 
+TEST_CASE("kv_cache: tokens that stay are the same to the bit, however far they move") {
+  for (index dim : {128, 40}) {
+    kv_cache<f16> cache({.layers = 1, .kv_heads = 2, .dim = dim});
+    rng r(17);
+    constexpr index tokens = 8000, count = tokens / 3;
+    auto const k = r.normal<float>(2 * tokens * dim), v = r.normal<float>(2 * tokens * dim);
+    std::int32_t const s = cache.open();
+    cache.append(cpu, s, 0, view(k.data(), index{2}, tokens, dim), view(v.data(), index{2}, tokens, dim));
+    std::vector<std::int32_t> ids, counts(2, count);
+    for (index i = 0; i < count; ++i) ids.push_back(static_cast<std::int32_t>(3 * i + i % 2));
+    cache.keep(cpu, s, 0, {{ids.data(), shape<2>{{2, count}}, shape<2>{{0, 1}}}, view(counts)});
+    index wrong = 0;
+    std::vector<float> row(static_cast<std::size_t>(dim));
+    for (index h = 0; h < 2; ++h)
+      for (index i = 0; i < count; ++i) {
+        index const from = (h * tokens + 3 * i + i % 2) * dim;
+        cache.read_key(s, 0, h, i, row.data());
+        for (index d = 0; d < dim; ++d) wrong += row[static_cast<std::size_t>(d)] != f16(k[static_cast<std::size_t>(from + d)]);
+        cache.read_value(s, 0, h, i, row.data());
+        for (index d = 0; d < dim; ++d) wrong += row[static_cast<std::size_t>(d)] != f16(v[static_cast<std::size_t>(from + d)]);
+      }
+    CHECK(wrong == 0);
+  }
+}
+
 TEST_CASE("kv_cache: numbers of sequences come again, without what they held") {
   rng r(7);
   small m(1);

@@ -66,6 +66,13 @@ TEMPLATE_TEST_CASE("page_format: numbers of three types", "", TERN_TEST_PAGES) {
   CHECK(page.read(0) != page.read(33));
 }
 
+/// Counts what is done beside gathering.
+struct turns {
+  bool past;
+  index count = 0;
+  void turn() { ++count; }
+};
+
 TEMPLATE_TEST_CASE("page_format: gathered tokens are the same to the bit, and the last fills the page", "", TERN_TEST_PAGES) {
   rng r(3);
   page_of<TestType> pages[3];
@@ -83,9 +90,15 @@ TEMPLATE_TEST_CASE("page_format: gathered tokens are the same to the bit, and th
       if (u < count) given.push_back(given[static_cast<std::size_t>(t)]);
       want.write(given.back(), u);
     }
-    page_format<TestType>::gather(from.data(), count, got.dim, got.data());
-    CHECK(got.bytes() == want.bytes());
-    CHECK(got.memory.intact());
+    for (bool past : {false, true}) {
+      turns beside{past};
+      std::fill_n(got.data(), page_format<TestType>::bytes(got.dim), std::byte{0x5a});
+      page_format<TestType>::gather(from.data(), count, got.dim, got.data(), beside);
+      simd::finish_stores_past();
+      CHECK(got.bytes() == want.bytes());
+      CHECK(got.memory.intact());
+      CHECK(beside.count == page_format<TestType>::gather_turns(got.dim));
+    }
   }
 }
 

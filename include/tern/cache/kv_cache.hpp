@@ -138,11 +138,14 @@ class kv_cache : public detail::kv_tables {
       std::int32_t const* const list = lists.row(h);
       each_changed_page(of, list, lists.count(h), [&](index page) TERN_LAMBDA {
         index const first = page * page_rows, left = lists.count(h) - first;
-        for (index i = page_rows; i < 2 * page_rows && i < left; ++i) fetch(of, list[first + i], list[first + i - 1]);
+        page_gather next;
+        for (index i = page_rows; i < 2 * page_rows && i < left; ++i) fetch(of, list[first + i], list[first + i - 1], next);
+        next.start(shape_, (list[first] / page_rows - page) * page_bytes > cached_bytes);
         gather(
             of, left < page_rows ? left : page_rows, [&](index i) TERN_LAMBDA { return index{list[first + i]}; }, page,
-            targets[h * most + page], scratch.data() + slot * page_bytes);
+            targets[h * most + page], scratch.data() + slot * page_bytes, next);
       });
+      simd::finish_stores_past();
       for (index i = 0; i < lists.count(h); ++i) of.positions[i] = of.positions[list[i]];
     });
     for (index h = 0; h < heads; ++h) {
@@ -171,6 +174,18 @@ class kv_cache : public detail::kv_tables {
   }
 
  private:
+  /// Beside the making of a page: what the next one takes is asked for.
+  struct page_gather {
+    detail::page_fetch keys, values;
+    TERN_INLINE void start(kv_shape const& n, bool past) {
+      keys.spread(key_format::gather_turns(n.dim));
+      values.spread(value_format::gather_turns(n.dim_v));
+      keys.past = values.past = past;
+    }
+  };
+  /// A page that was read so many bytes ago has left the second-level cache: it is then written past the caches.
+  static constexpr index cached_bytes = index{1} << 20;
+
   TERN_INLINE static index key_bytes(kv_shape const& n) { return detail::round_to_multiple(key_format::bytes(n.dim), 64); }
   TERN_INLINE static index page_bytes(kv_shape const& n) { return key_bytes(n) + value_format::bytes(n.dim_v); }
   static kv_shape const& checked(kv_shape const& n) {
@@ -243,23 +258,24 @@ class kv_cache : public detail::kv_tables {
       detail::expect(at(s, layer, h).size() % page_rows == 0, op, "the tokens of a head", at(s, layer, h).size(),
                      "whole pages of 64, which these keys are written in");
   }
-  /// Asks for token t of a head, behind token `before`.
-  TERN_INLINE void fetch(head const& of, index t, index before) const {
+  /// Token t of a head, behind token `before`, is to be asked for.
+  TERN_INLINE void fetch(head const& of, index t, index before, page_gather& to) const {
     std::byte const* const page = pool_.at(of.pages[t / page_rows]);
     bool const more = t / page_rows == before / page_rows;
-    key_format::fetch(page, shape_.dim, t % page_rows, more);
-    value_format::fetch(page + key_bytes(shape_), shape_.dim_v, t % page_rows, more);
+    key_format::fetch(page, shape_.dim, t % page_rows, more, to.keys);
+    value_format::fetch(page + key_bytes(shape_), shape_.dim_v, t % page_rows, more, to.values);
   }
   /// Tokens token(0), token(1), ..., ascending, of a head become those of page `target`, which is the head's `page`, from whose tokens on
   /// they lie, or a new one. `scratch`: room for one.
   template <class Token>
-  TERN_INLINE void gather(head const& of, index count, Token const& token, index page, std::int32_t target, std::byte* scratch) const {
-    if (target != of.pages[page] || token(0) >= (page + 1) * page_rows) return gather(of, count, token, pool_.at(target));
-    gather(of, count, token, scratch);
+  TERN_INLINE void gather(head const& of, index count, Token const& token, index page, std::int32_t target, std::byte* scratch,
+                          page_gather& beside) const {
+    if (target != of.pages[page] || token(0) >= (page + 1) * page_rows) return gather(of, count, token, pool_.at(target), beside);
+    gather(of, count, token, scratch, beside);
     __builtin_memcpy(pool_.at(target), scratch, static_cast<std::size_t>(pool_.page_bytes()));
   }
   template <class Token>
-  TERN_INLINE void gather(head const& of, index count, Token const& token, std::byte* to) const {
+  TERN_INLINE void gather(head const& of, index count, Token const& token, std::byte* to, page_gather& beside) const {
     formats::detail::tile_token key[page_rows], value[page_rows];
     index const values = key_bytes(shape_);
     for (index i = 0; i < count; ++i) {
@@ -268,8 +284,8 @@ class kv_cache : public detail::kv_tables {
       key[i] = {page, t % page_rows};
       value[i] = {page + values, t % page_rows};
     }
-    key_format::gather(key, count, shape_.dim, to);
-    value_format::gather(value, count, shape_.dim_v, to + values);
+    key_format::gather(key, count, shape_.dim, to, beside.keys);
+    value_format::gather(value, count, shape_.dim_v, to + values, beside.values);
   }
   /// Forgets `pages` pages full of tokens behind the first `sinks`: the rest of the page that those lie in, which is
   /// the head's own, comes from another.
@@ -281,7 +297,8 @@ class kv_cache : public detail::kv_tables {
     if (index const stay = sinks % page_rows; stay != 0) {
       index const left = size - (first + pages) * page_rows;
       auto const token = [&](index i) TERN_LAMBDA { return (i < stay ? first : first + pages) * page_rows + i; };
-      gather(of, left < page_rows ? left : page_rows, token, first, of.pages[first], scratch);
+      page_gather nothing;
+      gather(of, left < page_rows ? left : page_rows, token, first, of.pages[first], scratch, nothing);
       ++begin;
     }
     for (index p = begin; p < begin + pages; ++p) pool_.drop(of.pages[p]);

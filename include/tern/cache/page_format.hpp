@@ -9,8 +9,10 @@
 ///     bytes(dim)                     of a page
 ///     write(x, dim, t, page)         rounds a row of f32, f16 or bf16 to token t; no other token changes
 ///     read(page, dim, t, x)          token t as floats, exactly as stored
-///     gather(from, count, dim, to)   tokens of other pages become tokens 0, 1, ... of a page, to the bit; the last fills the page
-///     fetch(page, dim, t, more)      asks for what reading token t takes; `more`: one of the page was asked for just before
+///     gather(from, count, dim, to, beside)
+///                                    tokens of other pages become tokens 0, 1, ... of a page, to the bit; the last fills the page.
+///                                    Calls beside.turn() gather_turns(dim) times; beside.past: the page may be left out of the caches
+///     fetch(page, dim, t, more, to)  what reading token t takes is added to a page_fetch; `more`: one of the page was just before
 ///
 /// but for keys2, where a page is written at once: instead of write there is
 ///
@@ -27,6 +29,7 @@
 #include <tern/attention/source.hpp>
 #include <tern/formats/kv_tiles.hpp>
 #include <tern/formats/kv_two_bits.hpp>
+#include <tern/simd/stream.hpp>
 
 namespace tern {
 inline namespace TERN_ABI {
@@ -40,6 +43,32 @@ struct page_format;
 namespace detail {
 inline namespace TERN_ABI {
 
+/// What one page takes, asked for a little at a time while another is made: of a burst of requests the core would wait for the end.
+class page_fetch {
+ public:
+  bool past = false;  // of the page that is made
+  /// At most 64, of the same size.
+  TERN_INLINE void add(std::byte const* at, index bytes) {
+    at_[count_++] = at;
+    bytes_ = bytes;
+  }
+  /// All is asked for within so many turns.
+  TERN_INLINE void spread(index turns) { lines_ = divide_up(count_ * divide_up(bytes_, 64), turns); }
+  TERN_INLINE void turn() {
+    for (index i = 0; i < lines_ && next_ < count_; ++i) {
+      fetch_bytes(at_[next_] + done_, 1);
+      done_ += 64;
+      if (done_ < bytes_) continue;
+      done_ = 0;
+      ++next_;
+    }
+  }
+
+ private:
+  std::byte const* at_[page_rows];
+  index count_ = 0, bytes_ = 0, lines_ = 0, next_ = 0, done_ = 0;
+};
+
 /// Rows of elements, or of blocks, of type T.
 template <class T>
 struct page_of_rows {
@@ -49,13 +78,23 @@ struct page_of_rows {
   TERN_INLINE static void read(std::byte const* page, index dim, index t, float* x) {
     widen_row(reinterpret_cast<T const*>(page + t * row_bytes(dim)), dim, 1.f, x);
   }
-  TERN_INLINE static void gather(formats::detail::tile_token const* from, index count, index dim, std::byte* to) {
+  template <class Beside>
+  TERN_INLINE static void gather(formats::detail::tile_token const* from, index count, index dim, std::byte* to, Beside& beside) {
+    index const bytes = row_bytes(dim);
+    bool const past = beside.past && bytes % 64 == 0;
     for (index i = 0; i < page_rows; ++i) {
+      beside.turn();
       auto const& of = from[i < count ? i : count - 1];
-      __builtin_memcpy(to + i * row_bytes(dim), of.tile + of.t * row_bytes(dim), static_cast<std::size_t>(row_bytes(dim)));
+      if (past)
+        simd::copy_lines_past(to + i * bytes, of.tile + of.t * bytes, bytes);
+      else
+        __builtin_memcpy(to + i * bytes, of.tile + of.t * bytes, static_cast<std::size_t>(bytes));
     }
   }
-  TERN_INLINE static void fetch(std::byte const* page, index dim, index t, bool) { fetch_bytes(page + t * row_bytes(dim), row_bytes(dim)); }
+  TERN_INLINE static constexpr index gather_turns(index) { return page_rows; }
+  TERN_INLINE static void fetch(std::byte const* page, index dim, index t, bool, page_fetch& to) {
+    to.add(page + t * row_bytes(dim), row_bytes(dim));
+  }
   TERN_INLINE static T* row(std::byte* page, index dim, index t) { return reinterpret_cast<T*>(page + t * row_bytes(dim)); }
 
  private:
@@ -96,12 +135,14 @@ struct tile_page {
   TERN_INLINE static void read(std::byte const* page, index dim, index t, float* x) {
     for (index b = 0; b < dim / granule; ++b) Format::decode(page, dim, b, t, x + b * granule);
   }
-  TERN_INLINE static void gather(formats::detail::tile_token const* from, index count, index dim, std::byte* to) {
-    Format::gather(from, count, dim, to);
+  template <class Beside>
+  TERN_INLINE static void gather(formats::detail::tile_token const* from, index count, index dim, std::byte* to, Beside& beside) {
+    Format::gather(from, count, dim, to, beside);
   }
+  TERN_INLINE static constexpr index gather_turns(index dim) { return Format::gather_turns(dim); }
   /// A token's bytes lie all over a tile.
-  TERN_INLINE static void fetch(std::byte const* page, index dim, index, bool more) {
-    if (!more) fetch_bytes(page, bytes(dim));
+  TERN_INLINE static void fetch(std::byte const* page, index dim, index, bool more, page_fetch& to) {
+    if (!more) to.add(page, bytes(dim));
   }
 };
 /// One that is written at once.

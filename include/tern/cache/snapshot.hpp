@@ -168,7 +168,8 @@ struct snapshot_access {
  private:
   template <class Cache, class Head>
   TERN_INLINE static std::byte const* first_rows(Cache const& cache, Head const& of, index page, index rows, std::byte* to) {
-    cache.gather(of, rows, [&](index i) TERN_LAMBDA { return page * page_rows + i; }, to);
+    typename Cache::page_gather nothing;
+    cache.gather(of, rows, [&](index i) TERN_LAMBDA { return page * page_rows + i; }, to, nothing);
     if constexpr (Cache::by_page)  // written whole; gathering would round it anew
       __builtin_memcpy(to, cache.pool_.at(of.pages[page]), static_cast<std::size_t>(cache.key_bytes(cache.shape())));
     return to;

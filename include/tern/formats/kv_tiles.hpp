@@ -82,6 +82,10 @@ TERN_INLINE kv_codes kv_encode(float const* x) {
   return to;
 }
 
+/// What may be done beside the gathering of a tile, a little in each of its turns: here nothing.
+struct no_turns {
+  TERN_INLINE void turn() const {}
+};
 /// A token of a tile.
 struct tile_token {
   std::byte const* tile;
@@ -112,18 +116,23 @@ struct kv_format {
     kv_codes const from = get(reinterpret_cast<std::uint8_t const*>(tile) + at(dim, b, t), t % block_tokens);
     for (index e = 0; e < elements; ++e) x[e] = static_cast<float>(from.c[e]) * static_cast<float>(from.scale);
   }
-  /// Tokens of other tiles become tokens 0, 1, ... of `to`, to the bit; the last one fills what is left. 1 <= count <= 64.
-  TERN_INLINE static void gather(tile_token const* from, index count, index dim, std::byte* to) {
+  /// Tokens of other tiles become tokens 0, 1, ... of `to`, to the bit; the last one fills what is left. 1 <= count <= 64. Calls
+  /// beside.turn() gather_turns(dim) times.
+  template <class Beside = no_turns>
+  TERN_INLINE static void gather(tile_token const* from, index count, index dim, std::byte* to, Beside&& beside = {}) {
     sources const of(from, count, dim);
     for (index t = 0; t < tokens; t += block_tokens) {
       auto* const block = reinterpret_cast<std::uint8_t*>(to) + at(dim, 0, t);
       for (index i = 0; i < block_tokens; ++i)
         for (index b = 0; b < dim / elements; ++b) __builtin_memcpy(block + b * block_bytes + 2 * i, of.scale[t + i] + b * block_bytes, 2);
       if constexpr (keys)
-        gather_keys(of, t, dim / elements, block + scale_bytes);
+        gather_keys(of, t, dim / elements, block + scale_bytes, beside);
       else
-        gather_values(of, dim / elements, block + scale_bytes);
+        gather_values(of, dim / elements, block + scale_bytes, beside);
     }
+  }
+  TERN_INLINE static constexpr index gather_turns(index dim) {
+    return dim / elements * (keys ? tokens / block_tokens * (16 / simd::lanes) * 8 : 16);
   }
 
  private:
@@ -189,7 +198,8 @@ struct kv_format {
     }
   };
   /// Words of 4 elements, of tokens t and t + 16; the first is token `first`.
-  TERN_INLINE static void gather_keys(sources const& of, index first, index blocks, std::uint8_t* to) {
+  template <class Beside>
+  TERN_INLINE static void gather_keys(sources const& of, index first, index blocks, std::uint8_t* to, Beside& beside) {
     using packi = simd::pack<std::int32_t>;
     packi const low(0x0f0f0f0f), none(0);
     for (index t = 0; t < 16; t += simd::lanes) {
@@ -197,6 +207,7 @@ struct kv_format {
       auto const high_a = none < simd::load(of.shift + first + t), high_b = none < simd::load(of.shift + first + t + 16);
       for (index at = 0; at < blocks * block_bytes; at += block_bytes)
         for (index g = 0; g < 8; ++g) {
+          beside.turn();
           packi const x = simd::gather_words(a, at + line * g), y = simd::gather_words(b, at + line * g);
           auto* const into = reinterpret_cast<std::int32_t*>(to + at + line * g + 4 * t);
           if constexpr (bits == 4) {
@@ -211,10 +222,12 @@ struct kv_format {
     }
   }
   /// Lines of 16 elements, of tokens g, g + 16, g + 32, g + 48.
-  TERN_INLINE static void gather_values(sources const& of, index blocks, std::uint8_t* to) {
+  template <class Beside>
+  TERN_INLINE static void gather_values(sources const& of, index blocks, std::uint8_t* to, Beside& beside) {
     using packi = simd::pack<std::int32_t>;
     for (index g = 0; g < 16; ++g)
-      for (index at = 0; at < blocks * block_bytes; at += block_bytes)
+      for (index at = 0; at < blocks * block_bytes; at += block_bytes) {
+        beside.turn();
         for (index e = 0; e < line; e += 4 * simd::lanes) {
           auto const byte = [&](index m) TERN_LAMBDA {
             auto const* const words = reinterpret_cast<std::int32_t const*>(of.codes[g + 16 * m] + at + e);
@@ -223,6 +236,7 @@ struct kv_format {
           packi const w = (byte(0) | simd::shift_left<8>(byte(1))) | (simd::shift_left<16>(byte(2)) | simd::shift_left<24>(byte(3)));
           simd::store(reinterpret_cast<std::int32_t*>(to + at + line * g + e), w);
         }
+      }
   }
   static constexpr index line = bits == 8 ? 128 : 64;  // bytes from a group to the next
   TERN_INLINE static index first_byte(index t) {

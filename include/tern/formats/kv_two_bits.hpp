@@ -114,17 +114,21 @@ struct keys2 {
       simd::store(x + e, simd::load(least + e) + simd::load(step + e) * simd::to_float(code));
     }
   }
-  /// Tokens of other tiles become tokens 0, 1, ... of `to`, rounded anew; the last one fills what is left. 1 <= count <= 64.
-  TERN_INLINE static void gather(detail::tile_token const* from, index count, index dim, std::byte* to) {
+  /// Tokens of other tiles become tokens 0, 1, ... of `to`, rounded anew; the last one fills what is left. 1 <= count <= 64. Calls
+  /// beside.turn() gather_turns(dim) times.
+  template <class Beside = detail::no_turns>
+  TERN_INLINE static void gather(detail::tile_token const* from, index count, index dim, std::byte* to, Beside&& beside = {}) {
     for (index b = 0; b < dim / elements; ++b) {
       float x[tokens * elements];
       for (index i = 0; i < tokens; ++i) {
+        beside.turn();
         detail::tile_token const& of = from[i < count ? i : count - 1];
         decode(of.tile, dim, b, of.t, x + i * elements);
       }
       encode_tokens(x, elements, dim, b, to);
     }
   }
+  TERN_INLINE static constexpr index gather_turns(index dim) { return dim / elements * tokens; }
 };
 
 /// Values in 2 bits: 48 bytes for a token of 128 elements.
@@ -162,8 +166,10 @@ struct values2 {
     float const step = detail::f16_at(block + 2 * t), least = detail::f16_at(block + 2 * (tokens + t));
     for (index e = 0; e < elements; ++e) x[e] = least + step * static_cast<float>(detail::field_of(block[byte(e, t)], field(e, t)));
   }
-  /// Tokens of other tiles become tokens 0, 1, ... of `to`, to the bit; the last one fills what is left. 1 <= count <= 64.
-  TERN_INLINE static void gather(detail::tile_token const* from, index count, index dim, std::byte* to) {
+  /// Tokens of other tiles become tokens 0, 1, ... of `to`, to the bit; the last one fills what is left. 1 <= count <= 64. Calls
+  /// beside.turn() gather_turns(dim) times.
+  template <class Beside = detail::no_turns>
+  TERN_INLINE static void gather(detail::tile_token const* from, index count, index dim, std::byte* to, Beside&& beside = {}) {
     std::uint8_t const* line[tokens];  // of a token in the first block
     int shift[tokens];
     auto* const block = reinterpret_cast<std::uint8_t*>(to);
@@ -176,15 +182,18 @@ struct values2 {
       line[i] = source + byte(0, of.t % 16);
       shift[i] = static_cast<int>(of.t / 16 * 8 + field(0, of.t) * 2);
     }
-    for (index g = 0; g < 8; ++g) gather_lines(line, shift, g, dim / elements, block + scale_bytes + 64 * g);
+    for (index g = 0; g < 8; ++g) gather_lines(line, shift, g, dim / elements, block + scale_bytes + 64 * g, beside);
   }
+  TERN_INLINE static constexpr index gather_turns(index dim) { return dim / elements * 8; }
 
  private:
   /// Fields of tokens g + 8 u + 16 m, in each block.
+  template <class Beside>
   TERN_INLINE static void gather_lines(std::uint8_t const* const (&line)[tokens], int const (&shift)[tokens], index g, index blocks,
-                                       std::uint8_t* to) {
+                                       std::uint8_t* to, Beside& beside) {
     using packi = simd::pack<std::int32_t>;
-    for (index at = 0; at < blocks * block_bytes; at += block_bytes)
+    for (index at = 0; at < blocks * block_bytes; at += block_bytes) {
+      beside.turn();
       for (index e = 0; e < 64; e += 4 * simd::lanes) {
         auto const byte = [&](index m) TERN_LAMBDA {
           auto const fields = [&](index i) TERN_LAMBDA {
@@ -195,6 +204,7 @@ struct values2 {
         packi const w = (byte(0) | simd::shift_left<8>(byte(1))) | (simd::shift_left<16>(byte(2)) | simd::shift_left<24>(byte(3)));
         simd::store(reinterpret_cast<std::int32_t*>(to + at + e), w);
       }
+    }
   }
   /// The codes of token t: two fields of 16 bytes.
   TERN_INLINE static void put(std::int8_t const* code, index t, std::uint8_t* block) {
