@@ -6,13 +6,14 @@
 //                                             pages, with their selection
 //     score_snapkv_..., prefill_f16_...       the last 64 queries of a prompt against all keys, in f32 and (score_snapkv_bf16) as the
 //                                             prompt's attention, beside it, multiplies
-//     keep_half_<format>_..., append<tokens>_<format>_...
+//     keep_half_<format>_..., append<tokens>_<format>_...     keep: of all layers in turn, beside memcpy of as many bytes
 #include "kv_cache_problem.hpp"
 
 #include <tern/cache/methods/quest.hpp>
 #include <tern/cache/observed_weights.hpp>
 #include <tern/matmul.hpp>
 
+#include <cstring>
 #include <memory>
 
 namespace tern::bench {
@@ -98,6 +99,14 @@ void add_keep(std::string const& format) {
     index last = 0;
     r.time([&](index) { fill(last); }, [&](index i) { c.cache.keep(r.policy(), c.s, last = i % c.layers, lists); });
     fill(last);
+  });
+  w.add("memcpy", [=](run& r) {  // as many bytes, read and written, between two memories
+    index const bytes = static_cast<index>(w.bytes) / 2, parts = 256, part = bytes / parts;
+    auto& memory = one_cache.get("memcpy" + w.name, [=] { return rotating<char>(buffer<char>(2 * bytes)); });
+    r.time([&](index i) {
+      tern::detail::parallel_for(r.policy(), parts,
+                                 [&](index p, index) { std::memcpy(memory[i] + bytes + p * part, memory[i] + p * part, at(part)); });
+    });
   });
 }
 

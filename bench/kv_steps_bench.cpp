@@ -38,9 +38,10 @@ struct one_behind_other {
   }
 };
 
-/// ThinK: 76 of 128 channels, but for the last 128 tokens.
+/// ThinK: `width` of 128 channels, but for the last 128 tokens.
+template <index width>
 struct thin_keys : step {
-  static constexpr index recent = 128, width = 76;
+  static constexpr index recent = 128;
   index layers;
   kv_cache<f16> pruned, whole;
   std::int32_t t = pruned.open(), s = whole.open();
@@ -66,12 +67,14 @@ struct thin_keys : step {
   }
   void v_row(index r, float* to) const { one_behind_other{pruned, t, whole, s, tokens}.v_row(r, to); }
 };
-void add_think(index tokens) {
+template <index width>
+void add_think(std::string const& name, index tokens) {
+  using data = thin_keys<width>;
   double const n = static_cast<double>(tokens);
-  add_step<thin_keys>("think_attention", tokens, {2. * heads * n * (thin_keys::width + dim), thin_keys::bytes(tokens)},
-                      attention_rounding(unit::f32), [](cpu_policy const& on, thin_keys& x, index layer) {
-                        think_attention(on, x.queries(), x.kept(), x.pruned, x.t, x.whole, x.s, layer, x.results(), x.sums());
-                      });
+  add_step<data>(name, tokens, {2. * heads * n * (width + dim), data::bytes(tokens)}, attention_rounding(unit::f32),
+                 [](cpu_policy const& on, data& x, index layer) {
+                   think_attention(on, x.queries(), x.kept(), x.pruned, x.t, x.whole, x.s, layer, x.results(), x.sums());
+                 });
 }
 
 /// MatryoshkaKV: half of the dimensions of keys and of values, the same directions for both.
@@ -320,7 +323,8 @@ void register_benchmarks() {
   constexpr index tokens = 16384;
   for (index n : {tokens, 4 * tokens}) {
     add_decode<f16, f16>("f16", unit::f32, attention_rounding(unit::f32), n);
-    add_think(n);
+    add_think<76>("think_attention", n);     // 40 % are pruned
+    add_think<102>("think20_attention", n);  // 20 %
   }
   add_matryoshka(tokens);
   add_shadow(tokens, "shadow_kv_attention", compute::f32, unit::f32);

@@ -237,9 +237,32 @@ void draw(std::vector<contestant> const& all) {
   draw_kv_points(std::move(points), "kv_report.svg");
 }
 
+/// Says of each pair that was compared whether the first is as good as it must be beside the second, and returns whether all are.
+bool check(std::vector<contestant> const& all) {
+  bool good = true;
+  auto const of = [&](char const* name, index share) {
+    return std::find_if(all.begin(), all.end(), [&](contestant const& c) { return c.store->name == name && c.share == share; });
+  };
+  auto const must = [&](char const* name, index share, char const* what, char const* other, auto const& holds) {
+    auto const a = of(name, share), b = of(other, share);
+    if (a == all.end() || b == all.end()) return;
+    bool const does = holds(a->predictions.means(), b->predictions.means());
+    std::fprintf(stderr, "%s %s %s: %s\n", a->title().c_str(), what, b->title().c_str(), does ? "yes" : "NO");
+    good = good && does;
+  };
+  auto const loses_less = [](quality const& a, quality const& b) { return a.divergence < b.divergence; };
+  must("f16", 4, "is", "f16", [](quality const& a, quality const&) { return a.divergence == 0 && a.agreement == 1; });
+  must("q8", 4, "has a perplexity at most 0.1 % above that of", "f16",
+       [](quality const& a, quality const& b) { return a.perplexity <= 1.001 * b.perplexity; });
+  must("kivi-rotated", 4, "loses less than", "kivi", loses_less);
+  for (index share : {4, 8})
+    for (char const* name : {"snapkv", "h2o"}) must(name, share, "loses less than", "random", loses_less);
+  return good;
+}
+
 }  // namespace
 
-void report_kv_stores(tokenizer const& words, model& network, tern::cpu_policy const& policy, std::string const& files,
+bool report_kv_stores(tokenizer const& words, model& network, tern::cpu_policy const& policy, std::string const& files,
                       std::string const& stores) {
   auto const texts = read_texts(words, files);
   std::vector<token> haystack;
@@ -254,6 +277,7 @@ void report_kv_stores(tokenizer const& words, model& network, tern::cpu_policy c
   });
   print_table(all);
   draw(all);
+  return check(all);
 }
 
 }  // namespace llm

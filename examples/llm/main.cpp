@@ -271,7 +271,7 @@ int run(options const& o) {
                       std::to_string(words.size()) + " tokens");
   if (!o.in_place && o.requantize.empty()) network.repack();
   if (!o.kv_report.empty())
-    report_kv_stores(words, network, tern::cpu.on(threads), o.kv_report, o.kv);
+    return report_kv_stores(words, network, tern::cpu.on(threads), o.kv_report, o.kv) ? 0 : 1;
   else if (!o.requantize.empty())
     requantize(file, words, network, tern::cpu.on(threads), o.requantize, o.perplexity);
   else if (!o.perplexity.empty())

@@ -18,6 +18,9 @@
 ///           at least; lse (heads, 1); table as tern::rope_table fills it from position 0 on, for all tokens and for `far`. Heads have
 ///           as many tokens as each other.
 /// Composition  rope, matmul, the selection of select_top; attention over gathered keys, attention over the window, and merge.
+/// When      at each step of decoding, after the layer's append. The codebook is of other texts or of the prompt; a token needs its code
+///           when the window leaves it behind.
+/// Keeps     everything: memory is that of the cache, of a code for each token, and of the codebook.
 /// Memory    scratch from the policy: q, lut, an index for each token and key head, two results; for each thread five numbers a code.
 /// Cost      the codebook is read once, with 2 heads codes dim flop; five passes over the lut of a head, and three over the codes of a
 ///           key head, whose heads share them; attention over what was chosen.

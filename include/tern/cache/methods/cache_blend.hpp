@@ -20,6 +20,8 @@
 ///           f16 or bf16, rotated to their positions; chosen int32 (count): which of the tokens, ascending; out (heads, count, dim_v),
 ///           lse (heads, count), of which as many rows are written as are chosen. Heads have as many tokens as each other.
 /// Composition  select_top, one attention call with causal_at (cache/causal_at.hpp).
+/// When      in each layer of a prompt made of texts that were read apart, once these are in the cache; the cache is then as any other.
+/// Keeps     all tokens; those that this layer computed are stored anew.
 /// Memory    scratch from the policy: the chosen rows of q, and a number and two places for each token.
 /// Cost      reading and writing `tokens` tokens, and 4 heads count keys dim flop.
 /// Source    the paper, section 4 (deviations, gradual filtering, keys turned to their new positions); its authors' code (xformers.py:

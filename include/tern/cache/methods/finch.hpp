@@ -19,6 +19,7 @@
 ///     }
 ///
 /// `budget` may grow with each chunk: what stayed of earlier ones stands for election again.
+/// When      after each chunk of a text, in each layer, before the chunk's question is forgotten.
 /// Cost      4 heads question keys dim flop a chunk and layer, and turning the keys that stay (cache/rerotate.hpp).
 /// Source    the paper; kvpress's FinchPress, which its authors call equal to theirs, has n_i one less.
 

@@ -17,6 +17,7 @@
 ///           and dim_v of the cache. A head may take fewer (`ranks`): its other numbers are stored as zeros. Layers of other ranks have
 ///           caches of their own.
 /// RoPE      comes before the projection: q and k are rotated.
+/// When      instead of cache.append and attention, from the first token of a layer on.
 /// Options   those of attention that do not look at scores: masks and layouts.
 /// Directions  principal components (cache/principal_components.hpp), or trained ones: any orthogonal matrix.
 /// Memory    scratch from the policy: the rows of the call and the projected ones, in f32.

@@ -24,6 +24,8 @@
 /// Basis     orthonormal rows: the first of principal_components (cache/principal_components.hpp) of the prompt's own keys make A B their
 ///           truncated SVD; those of other texts spare the decomposition.
 /// Composition  matmul, softmax, rope; attention over the exact tokens and over each 512 chosen ones, and merge.
+/// When      the first once, after a layer's prompt; the second at each step of decoding, after the layer's append.
+/// Keeps     all values, and of keys `rank` numbers a token, a landmark a chunk, and the exact ones.
 /// Memory    scratch from the policy: in prompts the rotated keys of a head; in steps scores, B, a result for each 512 chosen tokens, and
 ///           for each thread as many keys and what their product and attention take.
 /// Cost      prompt: 2 tokens kv_heads dim rank flop. Step: landmarks are read once, 2 heads steps chunks dim flop; 2 rank dim flop for

@@ -21,6 +21,7 @@
 /// Shapes    q, out (heads, tokens, dim) of f32, f16 or bf16, q rotated as the keys are; channels int32 (kv_heads, D'), ascending, and
 ///           of_values the same for values, or left out: all stay; `pruned` a cache of as many dimensions as there are channels, of any
 ///           formats; lse (heads, tokens).
+/// When      once after the prompt of a layer, and again, with the same channels, when more tokens have become old.
 /// Heads     have as many tokens as each other: what SnapKV or H2O leave of a prompt does.
 /// Composition  cache/copy_tokens.hpp; two attention calls and merge.
 /// Memory    scratch from the policy: the chosen channels of q, two results, and what the calls take.

@@ -19,6 +19,7 @@
 /// Shapes    q, out (heads, tokens, dim), k, v (kv_heads, tokens, dim) of f32, f16 or bf16, rotated; n (tokens) f32; places int32 (probes),
 ///           ascending, the last the prompt's last token; lse (heads, tokens). Caches of any formats of the same shape:
 ///           kv_cache<formats::keys4, formats::values4> and kv_cache<formats::keys2, formats::values2> are the paper's.
+/// When      the first three once, with the prompt of a layer; zip_vl_decode at each step, after the layer's append to `high`.
 /// Last      the prompt's last token counts as the most important, n = +inf, so that `high` goes on where the prompt ends.
 /// Others    rows of `out` of unimportant tokens are not written: such tokens go on with what they had.
 /// By page   where `low` has keys in 2 bits, up to 63 of the others are stored with the important ones, so that whole pages are left.
