@@ -179,6 +179,20 @@ std::vector<machine_limits>& all_limits() {
   return all;
 }
 
+/// The largest cache up to a level, as the kernel sees it: what sysconf reports can be the whole package's, of which a virtual machine has
+/// a part. `otherwise`, where it does not say.
+std::size_t largest_cache(int level, std::size_t otherwise) {
+  std::size_t largest = 0;
+  for (int i = 0; i < 8; ++i) {
+    std::string const place = "/sys/devices/system/cpu/cpu0/cache/index" + std::to_string(i);
+    std::ifstream size(place + "/size"), of(place + "/level");
+    std::size_t kib = 0;
+    int found = 0;
+    if (size >> kib && of >> found && found <= level) largest = std::max(largest, kib << 10);
+  }
+  return largest != 0 ? largest : otherwise;
+}
+
 }  // namespace
 
 char const* name_of(unit u) {
@@ -223,16 +237,11 @@ machine_limits const& limits(int threads) {
 }
 
 std::size_t last_level_cache() {
-  static std::size_t const size = [] {
-    // The kernel's view: what sysconf reports can be the whole package's, of which a virtual machine has a part.
-    std::size_t largest = 0;
-    for (int i = 0; i < 8; ++i) {
-      std::ifstream file("/sys/devices/system/cpu/cpu0/cache/index" + std::to_string(i) + "/size");
-      std::size_t kib = 0;
-      if (file >> kib) largest = std::max(largest, kib << 10);
-    }
-    return largest != 0 ? largest : std::size_t{32} << 20;
-  }();
+  static std::size_t const size = largest_cache(8, std::size_t{32} << 20);
+  return size;
+}
+std::size_t second_level_cache() {
+  static std::size_t const size = largest_cache(2, std::size_t{1} << 20);
   return size;
 }
 

@@ -36,8 +36,9 @@ void measure_machine(std::span<int const> thread_counts);
 /// The limits for this thread count. It must have been measured.
 machine_limits const& limits(int threads);
 
-/// The size of the last-level cache, in bytes.
+/// The size of the last-level cache, and of the one that a core has to itself, in bytes.
 std::size_t last_level_cache();
+std::size_t second_level_cache();
 /// The processor's name as the system gives it.
 std::string processor_name();
 

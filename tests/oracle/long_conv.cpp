@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <numbers>
+#include <numeric>
 
 namespace tern::oracle {
 
@@ -58,6 +59,59 @@ row long_conv_grad_filter(row const& dy, row const& u, index taps, filter_place 
       if (s >= 0) dk[static_cast<std::size_t>(j)] += at(dy, i) * at(u, s);
     }
   return dk;
+}
+
+row sparse_filter(row const& k, index places, int kept, int classes, std::vector<index> const& which) {
+  std::vector<std::complex<double>> roots;  // e^(2 pi i m / (2 places))
+  for (index m = 0; m < 2 * places; ++m)
+    roots.push_back(std::polar(1.0, std::numbers::pi * static_cast<double>(m) / static_cast<double>(places)));
+  row taps(which.size(), 0.0);
+  for (index f = 0; f < places / 2; ++f) {
+    if (f % classes >= kept) continue;
+    auto const root = [&](index j) { return roots[static_cast<std::size_t>(j * (4 * f + 1) % (2 * places))]; };
+    std::complex<double> spectrum = 0;
+    for (index j = 0; j < size(k); ++j) spectrum += at(k, j) * root(j);
+    for (std::size_t i = 0; i < which.size(); ++i)
+      taps[i] += (spectrum * std::conj(root(which[i]))).real() * 2 / static_cast<double>(places);
+  }
+  return taps;
+}
+
+row first_class_filter(row const& k, index places, int classes) {
+  // Where f is a multiple of `classes`, places / (2 classes) samples turn e^(2 pi i (4 f + 1) / (2 places)) by a quarter of 1 / classes.
+  index const half = places / 2, part = half / classes;
+  auto const tap = [&](index j) { return j < size(k) ? at(k, j) : 0.0; };
+  auto const turned = [&](index m) { return std::polar(1.0, std::numbers::pi / 2 * static_cast<double>(m) / classes); };
+  row left(static_cast<std::size_t>(places), 0.0);
+  for (index j = 0; j < part; ++j) {
+    std::complex<double> sum = 0;
+    for (index m = 0; m < classes; ++m) sum += std::complex<double>(tap(j + m * part), tap(j + m * part + half)) * turned(m);
+    for (index m = 0; m < classes; ++m) {
+      std::complex<double> const x = sum * std::conj(turned(m)) / static_cast<double>(classes);
+      left[static_cast<std::size_t>(j + m * part)] = x.real();
+      left[static_cast<std::size_t>(j + m * part + half)] = x.imag();
+    }
+  }
+  return left;
+}
+
+row twisted_conv_at(row const& u, row const& k, index origin, std::vector<index> const& which) {
+  row y;
+  index const places = size(k);
+  for (index i : which) {
+    double sum = 0;
+    for (index m = 0; m < size(u); ++m) {
+      index const j = i + origin - m;
+      sum += at(u, m) * (j < 0 ? -at(k, j + places) : j < places ? at(k, j) : -at(k, j - places));
+    }
+    y.push_back(sum);
+  }
+  return y;
+}
+row twisted_conv(row const& u, row const& k, index origin) {
+  std::vector<index> all(u.size());
+  std::iota(all.begin(), all.end(), index{0});
+  return twisted_conv_at(u, k, origin, all);
 }
 
 std::vector<std::complex<double>> dft(std::vector<std::complex<double>> const& x, int sign) {

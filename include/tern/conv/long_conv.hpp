@@ -7,12 +7,13 @@
 ///     long_conv(policy, u, k, y, long_mode::circular)                  also long_mode::same (conv/long_options.hpp)
 ///     long_conv(policy, u, k, y, gate_in{w}, gate_out{v}, skip{d})     y = v .* ((u .* w) conv k) + d u
 ///     long_conv(policy, u, filter, y, ...)                             a long_filter, whose spectra are made once (conv/long_filter.hpp)
+///     long_conv(policy, u, k, y, sparse_spectrum{1, 4})                a quarter of k's frequencies alone (conv/sparse_spectrum.hpp)
 ///
 /// Shapes  u, y, w, v (batch, channels, n), (channels, n) or (n); k (channels, taps), (taps), or (batch, channels, taps) with a filter for
 ///         each input; d (channels). Any n, any number of taps from 1 on, any strides.
 /// Types   u, k, y, w, v each f32, f16 or bf16; d f32; f32 inside.
 /// Alias   y overlaps nothing that is read: a block's samples reach into the next.
-/// Errors  extents that do not fit, no taps; y that overlaps u; a mode given beside a long_filter that has another.
+/// Errors  extents that do not fit, no taps; y that overlaps u; a mode or a spectrum given beside a long_filter that has another.
 /// Memory  from the policy; `workspace_size` of one length may exceed that of a longer one, which is cut into other blocks.
 /// Special one infinity or NaN of a row, or of its filter, may spread over the row's results: each is a sum of all.
 /// Cost    per row about 6 n (log2 n + 6) / lanes vector operations, u and a spectrum of 8 n bytes read, y written; filters that are not
@@ -45,7 +46,8 @@ inline long_call call_of(sample_view const& in, result_view const& out, long_req
 }
 inline long_filters filters_for(char const* op, sample_view const& in, sample_view const& k, long_request const& r, bool backward = false) {
   expect_filter(op, "k", k, backward ? "dy" : "u", in);
-  long_filters f{choose_layout(r.mode, in.extent[2], k.extent[2])};
+  expect_spectrum(op, r.spectrum, r.mode);
+  long_filters f{layout_of(r.mode, in.extent[2], k.extent[2], r.spectrum)};
   f.shape();
   f.per_sample = k.extent[0] != 1;
   f.count = k.extent[0] * k.extent[1];
@@ -73,6 +75,11 @@ inline void convolve_rows(char const* op, cpu_policy const& policy, sample_view 
   check_long(op, in, out, r, backward);
   if (r.has_mode && r.mode != k.mode()) [[unlikely]]
     (message() << op << ": the mode is " << name_of(r.mode) << ", expected the filter's: " << name_of(k.mode())).fail();
+  if (sparse_spectrum const s = r.spectrum, own = k.spectrum(); r.has_spectrum && (s.kept != own.kept || s.classes != own.classes))
+      [[unlikely]]
+    (message() << op << ": the spectrum is " << s.kept << " of " << s.classes << ", expected the filter's: " << own.kept << " of "
+               << own.classes)
+        .fail();
   expect_equal(op, "the filter's channels()", k.channels(), "channels", in.extent[1]);
   expect_equal(op, "the filter's length()", k.length(), "length", in.extent[2]);
   if (k.batch() != 1) expect_equal(op, "the filter's batch()", k.batch(), "batch", in.extent[0]);

@@ -8,6 +8,8 @@
 ///
 /// with the index of u as the mode says. dk (channels, taps), summed over the batch, or (batch, channels, taps); a skip does not reach k.
 ///
+/// With the forward call's sparse_spectrum they are those of the forward call with it.
+///
 /// Shapes  as of long_conv, dy and du as y and u; k may be a long_filter.
 /// Types   f32, f16 or bf16 each; f32 inside.
 /// Alias   du and dk overlap nothing that is read.
@@ -38,7 +40,7 @@ inline void add_correlation(float const* g, float const* u, float scale, float* 
 /// One filter's gradient over inputs [first, end). memory: tower_buffer + 5 plan.floats().
 inline void filter_gradient(long_call const& u, long_call const& dy, long_layout const& l, tower_plan const& plan, index channel,
                             index first, index end, block_sink const& to, float* memory) noexcept {
-  index const size = plan.floats();
+  index const size = plan.floats(), node = plan.width(1) * complex_pack;
   float* const z = memory + tower_buffer;
   float* const hu = z + size;
   float* const hg = hu + size;
@@ -57,7 +59,10 @@ inline void filter_gradient(long_call const& u, long_call const& dy, long_layout
       g.start = begin - l.origin;
       split_block(plan, x, 1.f, z, hu, memory);
       split_block(plan, g, 1.f, z, hg, memory);
-      add_correlation(hg, hu, 1.f / static_cast<float>(plan.points()), sum, lost, size);
+      plan.each_kept([&](index from, index count) TERN_LAMBDA {
+        index const at = from * node;
+        add_correlation(hg + at, hu + at, 1.f / static_cast<float>(plan.points()), sum + at, lost + at, count * node);
+      });
     }
   run_tower({plan, z, sum, tower_op::join}, {}, to.sink(), memory);
 }
@@ -67,9 +72,9 @@ struct gradient_cut {
   long_layout layout;
   tower_plan plan;
   index filters, tables, each, slots;
-  inline gradient_cut(cpu_policy const& policy, sample_view const& dy, result_view const& dk, long_mode mode)
-      : layout(choose_layout(mode, dy.extent[2] > 0 ? dy.extent[2] : 1, dk.place.extent[2], true)),
-        plan(shape_tower(layout.odd, layout.halvings)),
+  inline gradient_cut(cpu_policy const& policy, sample_view const& dy, result_view const& dk, long_request const& r)
+      : layout(layout_of(r.mode, dy.extent[2] > 0 ? dy.extent[2] : 1, dk.place.extent[2], r.spectrum, true)),
+        plan(shape_block(layout)),
         filters(dk.place.extent[0] * dy.extent[1]),
         tables(round_to_multiple(plan.table_floats, 16)),
         each(tower_buffer + 5 * plan.floats()),
@@ -86,7 +91,8 @@ inline void filter_gradients(cpu_policy const& policy, sample_view const& dy, sa
   index const taps = dk.place.extent[2], channels = dy.extent[1];
   bool const per_sample = dk.place.extent[0] != 1 || dy.extent[0] == 1;
   index const n = dy.extent[2];
-  gradient_cut cut(policy, dy, dk, r.mode);
+  expect_spectrum(op, r.spectrum, r.mode);
+  gradient_cut cut(policy, dy, dk, r);
   if (cut.filters == 0) return;
   long_layout const& l = cut.layout;
   tower_plan& plan = cut.plan;
@@ -137,9 +143,9 @@ inline constexpr struct long_conv_grad_filter_fn {
   /// For tern::workspace_size: bytes of scratch of the same call.
   template <tensor_like G, tensor_like U, tensor_like K, detail::long_option... Options>
   std::size_t workspace_size(cpu_policy const& policy, G const& dy, U const&, K const& dk, Options const&... options) const {
-    return detail::gradient_cut(policy, detail::samples_of(tern::view(dy)), detail::results_of(tern::view(dk)),
-                                detail::long_request::of(options...).mode)
-        .bytes();
+    auto const request = detail::long_request::of(options...);
+    detail::expect_spectrum("long_conv_grad_filter", request.spectrum, request.mode);
+    return detail::gradient_cut(policy, detail::samples_of(tern::view(dy)), detail::results_of(tern::view(dk)), request).bytes();
   }
 } long_conv_grad_filter{};
 

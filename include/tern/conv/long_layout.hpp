@@ -6,7 +6,9 @@
 /// (overlap-save), whichever costs less; a handful of taps is multiplied directly. A circle of a length that towers have is folded
 /// (conv/long_circle.hpp).
 ///
-/// A layout depends on n, K and the mode alone, so that results depend on nothing else.
+/// A filter with a sparse spectrum (conv/sparse_spectrum.hpp) has one block of places that do not depend on lanes or cost.
+///
+/// A layout depends on n, K, the mode and the spectrum alone, so that results depend on nothing else.
 
 #include <tern/conv/long_options.hpp>
 
@@ -20,9 +22,10 @@ struct long_layout {
   int odd = 1, halvings = 0;
   int folds = 0;  // of a circle; then the tower above is the last factor's
   index blocks = 1, hop = 0;
-  index origin = 0;  // y_i = full_(i + origin)
-  index lead = 0;    // block b begins with sample b hop - lead
-  index kept = 0;    // the place in the block of result b hop
+  index origin = 0;                        // y_i = full_(i + origin)
+  index lead = 0;                          // block b begins with sample b hop - lead
+  index kept = 0;                          // the place in the block of result b hop
+  unsigned nodes = tower_plan::all_nodes;  // of the tower, that are computed
 
   TERN_INLINE bool periodic() const { return mode == long_mode::circular; }
   /// The same for the correlation that is the gradient of u: r_m = sum over j of k_j x_(m + j - origin).
@@ -50,14 +53,35 @@ TERN_INLINE double block_cost(index points) {
   return static_cast<double>(points) * (long_fixed_cost + log2_of(points)) * (bytes > long_near_bytes ? 1.2 : 1.0);
 }
 
+/// What does not depend on the way.
+inline long_layout start_layout(long_mode mode, index n, index taps) noexcept {
+  long_layout l;
+  l.mode = mode;
+  l.n = n;
+  l.taps = mode != long_mode::same && taps > n ? n : taps;
+  l.origin = mode == long_mode::same ? (l.taps - 1) / 2 : 0;
+  return l;
+}
+
+/// Places of the shortest block with a sparse spectrum: on any machine its tower is split by 8 to nodes of whole tiles.
+inline constexpr index least_sparse_places = 4096;
+
+/// Of a filter some of whose frequencies count.
+inline long_layout sparse_layout(long_mode mode, index n, index taps, sparse_spectrum const& s) noexcept {
+  long_layout l = start_layout(mode, n, taps);
+  index places = least_sparse_places;
+  while (places < n + l.taps - 1) places *= 2;
+  l.halvings = log2_of(places / (2 * simd::lanes));
+  l.hop = n;
+  l.kept = l.origin;
+  l.nodes = nodes_of_classes(s.kept, s.classes);
+  return l;
+}
+
 /// The cheapest way. `blocks_only`: neither the direct form nor a folded circle.
 inline long_layout choose_layout(long_mode mode, index n, index taps, bool blocks_only = false) noexcept {
-  long_layout best;
-  best.mode = mode;
-  best.n = n;
-  best.taps = mode != long_mode::same && taps > n ? n : taps;
+  long_layout best = start_layout(mode, n, taps);
   index const K = best.taps;
-  best.origin = mode == long_mode::same ? (K - 1) / 2 : 0;
   index const whole = n + K - 1 - best.origin > n + best.origin ? n + K - 1 - best.origin : n + best.origin;
   double least = -1;
   if (!blocks_only && n > 0) {
@@ -107,6 +131,16 @@ inline long_layout choose_layout(long_mode mode, index n, index taps, bool block
       best.lead = best.kept = 0;
     }
   return best;
+}
+
+inline long_layout layout_of(long_mode mode, index n, index taps, sparse_spectrum const& s, bool blocks_only = false) noexcept {
+  return s.kept < s.classes ? sparse_layout(mode, n, taps, s) : choose_layout(mode, n, taps, blocks_only);
+}
+/// The tower of a layout's blocks, without tables.
+inline tower_plan shape_block(long_layout const& l) noexcept {
+  tower_plan t = shape_tower(l.odd, l.halvings);
+  t.kept = l.nodes;
+  return t;
 }
 
 }  // namespace TERN_ABI

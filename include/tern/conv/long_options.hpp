@@ -7,11 +7,13 @@
 ///     gate_in{w}                             u .* w instead of u              w, v: the shape of u, f32, f16 or bf16
 ///     gate_out{v}                            v .* (...) instead of (...)
 ///     skip{d}                                + d_c u, behind the gates         d f32 (channels)
+///     sparse_spectrum{kept, classes}         some of the filter's frequencies alone: conv/sparse_spectrum.hpp
 ///
 /// Gates are applied where samples are read and results written: they cost no pass over memory of their own. Options hold views: what they
 /// refer to must live as long as the call.
 
 #include <tern/conv/long_samples.hpp>
+#include <tern/conv/sparse_spectrum.hpp>
 
 namespace tern {
 
@@ -58,7 +60,8 @@ struct long_request {
   long_mode mode = long_mode::causal;
   sample_view gate_in = {}, gate_out = {};
   tensor_view<float const, 1> skip = {};
-  bool has_mode = false, has_skip = false;
+  sparse_spectrum spectrum = {};
+  bool has_mode = false, has_skip = false, has_spectrum = false;
 
   TERN_INLINE void set(long_mode m) {
     mode = m;
@@ -69,6 +72,10 @@ struct long_request {
   TERN_INLINE void set(tern::skip const& s) {
     skip = s.factors;
     has_skip = true;
+  }
+  TERN_INLINE void set(sparse_spectrum const& s) {
+    spectrum = s;
+    has_spectrum = true;
   }
   template <class... Options>
   TERN_INLINE static long_request of(Options const&... options) {
@@ -92,6 +99,12 @@ TERN_INLINE void expect_samples(char const* op, char const* argument, sample_vie
   for (int d = from; d < to; ++d)
     if (v.extent[d] != w.extent[d]) [[unlikely]]
       fail_long_extent(op, argument, d, v.extent[d], other, w.extent[d]);
+}
+/// Fails unless it is a spectrum of a convolution that has one.
+inline void expect_spectrum(char const* op, sparse_spectrum const& s, long_mode mode) {
+  expect_spectrum(op, s);
+  if (s.kept < s.classes && mode == long_mode::circular) [[unlikely]]
+    (message() << op << ": the mode is circular, expected causal or same with a sparse_spectrum").fail();
 }
 /// Fails unless the gates and the skip fit u.
 inline void expect_options(char const* op, long_request const& r, char const* name, sample_view const& u) {

@@ -30,7 +30,7 @@ struct long_filters {
     if (layout.folds > 0)
       circle = shape_circle(layout.folds, layout.odd, layout.halvings);
     else
-      plan = shape_tower(layout.odd, layout.halvings);
+      plan = shape_block(layout);
   }
   /// Makes the tables, table_floats() of them.
   inline void fill(float* tables) noexcept {

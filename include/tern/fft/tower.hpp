@@ -90,6 +90,20 @@ struct packed_rows {
   TERN_INLINE cpack load(index r, index l) const { return load_complex(p + r * row + l * complex_pack); }
   TERN_INLINE void store(index r, index l, cpack const& x) const { store_complex(p + r * row + l * complex_pack, x); }
 };
+/// Of such rows some alone: the others are not written, and zeros when they are read.
+struct kept_rows {
+  static constexpr bool real = false;
+  packed_rows<float> rows;
+  unsigned kept;
+  TERN_INLINE kept_rows node(index, int) const { return *this; }
+  TERN_INLINE bool keeps(index r) const { return (kept >> r & 1) != 0; }
+  TERN_INLINE cpack load(index r, index l) const {
+    return keeps(r) ? rows.load(r, l) : cpack{simd::pack<float>(0.f), simd::pack<float>(0.f)};
+  }
+  TERN_INLINE void store(index r, index l, cpack const& x) const {
+    if (keeps(r)) rows.store(r, l, x);
+  }
+};
 /// Where the rows of the first pass, or of the last, are: each by itself, real and imaginary parts, and what to multiply real parts with.
 inline constexpr int most_radix = 9;
 template <class P>
@@ -276,12 +290,19 @@ TERN_INLINE bool can_gate(tower_plan const& t, bool real) { return real && t.rad
 enum class tower_rows { complex, real, gated };
 
 template <class In>
+inline void split_first_by_8(tower_plan const& t, In in, packed_rows<float> out, index count) noexcept {
+  no_rows_ahead none;
+  float const* const table = t.tables + t.table_at[0];
+  if (t.kept != tower_plan::all_nodes) return split_by_8(in, kept_rows{out, t.kept}, 1, count, table, none);
+  split_by_8(in, out, 1, count, table, none);
+}
+template <class In>
 inline void split_first_by(tower_plan const& t, In in, packed_rows<float> out, index count) noexcept {
   no_rows_ahead none;
   float const* const table = t.tables + t.table_at[0];
   switch (t.radix[0]) {
     case 8:
-      return split_by_8(in, out, 1, count, table, none);
+      return split_first_by_8(t, in, out, count);
     case 4:
       return split_by_4(in, out, 1, count, table, none);
     case 3:
@@ -296,19 +317,25 @@ inline void split_first_by(tower_plan const& t, In in, packed_rows<float> out, i
 }
 inline void split_first(tower_plan const& t, tower_rows rows, row_places<float const> const& in, packed_rows<float> out,
                         index count) noexcept {
-  no_rows_ahead none;
-  if (rows == tower_rows::gated) return split_by_8(gated_rows<float const>{in}, out, 1, count, t.tables + t.table_at[0], none);
+  if (rows == tower_rows::gated) return split_first_by_8(t, gated_rows<float const>{in}, out, count);
   if (rows == tower_rows::real) return split_first_by(t, real_rows<float const>{in}, out, count);
   split_first_by(t, sample_rows<float const>{in}, out, count);
 }
 /// The last pass, to results. past: real ones go past the caches, by eight.
+template <class Out>
+inline void join_last_by_8(tower_plan const& t, packed_rows<float> in, Out out, index count) noexcept {
+  no_rows_ahead none;
+  float const* const table = t.tables + t.table_at[0];
+  if (t.kept != tower_plan::all_nodes) return join_by_8(kept_rows{in, t.kept}, out, 1, count, table, none);
+  join_by_8(in, out, 1, count, table, none);
+}
 template <class Out>
 inline void join_last_by(tower_plan const& t, packed_rows<float> in, Out out, index count) noexcept {
   no_rows_ahead none;
   float const* const table = t.tables + t.table_at[0];
   switch (t.radix[0]) {
     case 8:
-      return join_by_8(in, out, 1, count, table, none);
+      return join_last_by_8(t, in, out, count);
     case 4:
       return join_by_4(in, out, 1, count, table, none);
     case 3:
@@ -323,12 +350,10 @@ inline void join_last_by(tower_plan const& t, packed_rows<float> in, Out out, in
 }
 inline void join_last(tower_plan const& t, tower_rows rows, packed_rows<float> in, row_places<float> const& out, index count,
                       bool past) noexcept {
-  no_rows_ahead none;
-  float const* const table = t.tables + t.table_at[0];
   if (rows == tower_rows::complex) return join_last_by(t, in, sample_rows<float>{out}, count);
-  if (past && rows == tower_rows::gated) return join_by_8(in, gated_rows<float, true>{out}, 1, count, table, none);
-  if (past) return join_by_8(in, real_rows<float, true>{out}, 1, count, table, none);
-  if (rows == tower_rows::gated) return join_by_8(in, gated_rows<float>{out}, 1, count, table, none);
+  if (past && rows == tower_rows::gated) return join_last_by_8(t, in, gated_rows<float, true>{out}, count);
+  if (past) return join_last_by_8(t, in, real_rows<float, true>{out}, count);
+  if (rows == tower_rows::gated) return join_last_by_8(t, in, gated_rows<float>{out}, count);
   join_last_by(t, in, real_rows<float>{out}, count);
 }
 

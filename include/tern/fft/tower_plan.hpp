@@ -11,6 +11,9 @@
 ///
 /// so the roots of a node are those of its polynomial times a product over bits. Tables are made in f64 and rounded once. They are short:
 /// all elements of a node share its roots, and all lanes of a tile a factor.
+///
+/// The number of z = e((1/4 + f) / M) is frequency f: node n of R behind the first pass has those of one remainder f mod R, and all of
+/// them. A plan may leave out some of these nodes: nothing of them is computed, and their numbers count as zeros.
 
 #include <tern/core/rounding.hpp>
 #include <tern/fft/unit.hpp>
@@ -36,6 +39,7 @@ constexpr int log2_of(index n) {
 /// The shape of a transform; `tables` point into memory of somebody else.
 struct tower_plan {
   static constexpr int most_passes = 24;
+  static constexpr unsigned all_nodes = ~0u;
   index length = 0;  // registers
   int odd = 1;
   int passes = 0;
@@ -45,13 +49,35 @@ struct tower_plan {
   index tiles_at = 0, lanes_at = 0;
   index table_floats = 0;
   float const* tables = nullptr;
+  unsigned kept = all_nodes;  // nodes behind the first pass that are computed, from the lowest bit on; all, or some of 8
 
   TERN_INLINE index points() const { return length * simd::lanes; }
   /// Floats of a transform: points() complex numbers.
   TERN_INLINE index floats() const { return 2 * points(); }
   /// Registers of a node before the pass.
   TERN_INLINE index width(int pass) const { return length / nodes[pass]; }
+  /// Calls body(first, count) for the nodes behind the first pass that are computed, neighbours together.
+  template <class Body>
+  TERN_INLINE void each_kept(Body&& body) const {
+    index const all = radix[0];
+    for (index first = 0, end = 0; first < all; first = end + 1) {
+      for (end = first; end < all && keeps(end); ++end) {
+      }
+      if (end > first) body(first, end - first);
+    }
+  }
+  TERN_INLINE bool keeps(index node) const { return (kept >> node & 1) != 0; }
 };
+
+/// The nodes of 8 behind a first pass by 8 that have the frequencies f with f mod `classes` < `few`; classes: 1, 2, 4 or 8.
+constexpr unsigned nodes_of_classes(int few, int classes) {
+  unsigned nodes = 0;
+  for (int n = 0; n < 8; ++n) {
+    int const remainder = (n & 1) << 2 | (n & 2) | n >> 2;  // of f by 8
+    if (remainder % classes < few) nodes |= 1u << n;
+  }
+  return nodes;
+}
 
 /// Halvings of the shortest tower of one odd factor: whole tiles, and at least one pass by four.
 inline constexpr int least_halvings = simd::lanes > 4 ? log2_of(simd::lanes) : 2;

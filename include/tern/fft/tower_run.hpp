@@ -152,17 +152,35 @@ struct tower_job {
     return gate != nullptr && can_gate(plan, true) ? tower_rows::gated : tower_rows::real;
   }
 
-  /// All that lies between, for nodes [first, first + count) before `pass`.
-  inline void descend(int pass, index first, index count) const noexcept {
-    if (far || asks) {
-      tower_ahead ahead(h + first * plan.width(pass) * complex_pack, far ? tower_window : 0, later, count * plan.width(pass) / simd::lanes);
-      return descend(pass, first, count, ahead);
-    }
-    no_rows_ahead ahead;
-    descend(pass, first, count, ahead);
+  /// All that lies between, for all nodes that the plan keeps.
+  inline void descend() const noexcept {
+    index begin = -1, nodes = 0;
+    plan.each_kept([&](index first, index count) TERN_LAMBDA {
+      if (begin < 0) begin = first;
+      nodes += count;
+    });
+    if (nodes == 0) return;
+    look_ahead(begin, nodes, [&](auto& ahead) TERN_LAMBDA {
+      plan.each_kept([&](index first, index count) TERN_LAMBDA { descend(1, first, count, ahead); });
+    });
+  }
+  /// The same for one node.
+  inline void descend(index node) const noexcept {
+    look_ahead(node, 1, [&](auto& ahead) TERN_LAMBDA { descend(1, node, 1, ahead); });
   }
 
  private:
+  /// Calls body(what asks for rows ahead, while `nodes` nodes behind the first pass are run, from node `first` on).
+  template <class Body>
+  TERN_INLINE void look_ahead(index first, index nodes, Body&& body) const {
+    index const width = plan.width(1);
+    if (far || asks) {
+      tower_ahead ahead(h + first * width * complex_pack, far ? tower_window : 0, later, nodes * width / simd::lanes);
+      return body(ahead);
+    }
+    no_rows_ahead ahead;
+    body(ahead);
+  }
   template <class Ahead>
   inline void descend(int pass, index first, index count, Ahead& ahead) const noexcept {
     index const width = plan.width(pass);
@@ -202,7 +220,7 @@ TERN_INLINE bool has_wide_nodes(tower_plan const& t) { return t.length > tower_n
 inline void run_tower(tower_job const& job, tower_source const& in, tower_sink const& out, float* buffer) noexcept {
   if (job.op != tower_op::join)
     for (index c = 0; c < job.chunks(); ++c) job.read(c, in, buffer);
-  job.descend(1, 0, job.plan.radix[0]);
+  job.descend();
   if (job.op != tower_op::split)
     for (index c = 0; c < job.chunks(); ++c) job.write(c, out, buffer);
   if (out.past) simd::finish_stores_past();
@@ -212,7 +230,9 @@ inline void run_tower_on(cpu_policy const& policy, tower_job const& job, tower_s
   if (!has_wide_nodes(job.plan)) return run_tower(job, in, out, buffer);
   if (job.op != tower_op::join)
     parallel_for(policy, job.chunks(), [&](index c, index slot) TERN_LAMBDA { job.read(c, in, buffer + slot * tower_buffer); });
-  parallel_for(policy, job.plan.radix[0], [&](index n, index) TERN_LAMBDA { job.descend(1, n, 1); });
+  parallel_for(policy, job.plan.radix[0], [&](index n, index) TERN_LAMBDA {
+    if (job.plan.keeps(n)) job.descend(n);
+  });
   if (job.op != tower_op::split)
     parallel_for(policy, job.chunks(), [&](index c, index slot) TERN_LAMBDA {
       job.write(c, out, buffer + slot * tower_buffer);
