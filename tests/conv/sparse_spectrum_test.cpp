@@ -63,7 +63,7 @@ TEST_CASE("a long convolution with a sparse spectrum is that with the filter tha
   check_sparse(3000, 1099, long_mode::same, {2, 4});
 }
 
-TEST_CASE("each number of classes may be kept, and they add up") {
+TEST_CASE("any number of classes may be kept") {
   for (int classes : {2, 4, 8})
     for (int kept = 0; kept < classes; ++kept) check_sparse(200, 130, long_mode::causal, {kept, classes});
 }
@@ -74,7 +74,6 @@ TEST_CASE("the first class of a spectrum is a filter of fewer taps, turned and r
   signal<> const k(r, 1, 1, taps);
   auto const f = k.row(0, 0), parts = oracle::first_class_filter(f, 8192, 4), left = left_of(f, n, long_mode::causal, {1, 4});
   for (std::size_t j = 0; j < left.size(); ++j) REQUIRE(std::abs(left[j] - parts[j]) < 1e-10);
-  auto const x = signal<>(r, 1, 1, n).row(0, 0);
   CHECK(oracle::norm(left) <= oracle::norm(f));
 }
 
@@ -100,9 +99,8 @@ TEST_CASE("with all classes a sparse spectrum is the dense one, to the bit; with
 }
 
 TEST_CASE("gates and a skip go with a sparse spectrum, in every type") {
-  auto const run = [&]<class T>(T, index n, index taps, bool channels_last) {
+  auto const run = [&]<class T>(T, index n, index taps, bool channels_last, sparse_spectrum s) {
     rng r(42);
-    sparse_spectrum const s{3, 8};
     signal<T> const u(r, 2, 2, n, channels_last), w(r, 2, 2, n), v(r, 2, 2, n, channels_last), k(r, 1, 2, taps);
     std::vector<float> const d = r.normal(2);
     signal<T> y(2, 2, n, channels_last);
@@ -121,9 +119,10 @@ TEST_CASE("gates and a skip go with a sparse spectrum, in every type") {
     CHECK(y.intact());
   };
   for (bool channels_last : {false, true}) {
-    run(float{}, 1100, 300, channels_last);
-    run(f16{}, 500, 500, channels_last);
-    run(bf16{}, 500, 40, channels_last);
+    run(float{}, 1100, 300, channels_last, {3, 8});
+    run(float{}, 500, 500, channels_last, {1, 4});
+    run(f16{}, 500, 500, channels_last, {1, 2});
+    run(bf16{}, 500, 40, channels_last, {1, 8});
   }
 }
 

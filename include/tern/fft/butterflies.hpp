@@ -131,6 +131,25 @@ TERN_INLINE void join8(cpack (&x)[8], Power const& w) {
   x[7] = times_conjugate(b, w(7));
 }
 
+/// The same where only the first `Few` of x, 1, 2 or 4, are not zeros.
+template <int Few, class Power>
+TERN_INLINE void join8_few(cpack (&x)[8], Power const& w) {
+  cpack q[4] = {x[0], x[0], x[0], x[0]};  // of the eight results, q(m mod 4) turned
+  if constexpr (Few == 2) {
+    q[0] = q[2] = x[0] + x[1];
+    q[1] = q[3] = x[0] - x[1];
+  } else if constexpr (Few == 4) {
+    cpack const s = x[0] + x[1], d = x[0] - x[1], t = x[2] + x[3], e = x[2] - x[3];
+    q[0] = s + t;
+    q[1] = minus_i(d, e);
+    q[2] = s - t;
+    q[3] = plus_i(d, e);
+  }
+  x[0] = q[0];
+  TERN_UNROLL
+  for (int m = 1; m < 8; ++m) x[m] = times_conjugate(q[m % 4], w(m));
+}
+
 /// The discrete Fourier transform of R numbers, R odd: x_k = sum over m of x_m e^(sign 2 pi i m k / R). root: e^(2 pi i m / R), m < R, as
 /// pairs of floats.
 template <int R>

@@ -84,6 +84,7 @@ struct no_rows_ahead {
 template <class P>
 struct packed_rows {
   static constexpr bool real = false;
+  static constexpr int few = 8;
   P* p;
   index row;
   TERN_INLINE packed_rows node(index n, int radix) const { return {p + n * radix * row, row}; }
@@ -92,7 +93,7 @@ struct packed_rows {
 };
 /// Of such rows some alone: the others are not written, and zeros when they are read.
 struct kept_rows {
-  static constexpr bool real = false;
+  static constexpr int few = 8;
   packed_rows<float> rows;
   unsigned kept;
   TERN_INLINE kept_rows node(index, int) const { return *this; }
@@ -104,6 +105,26 @@ struct kept_rows {
     if (keeps(r)) rows.store(r, l, x);
   }
 };
+/// The same where it is the first ones: what the others would need is not computed.
+template <int Few>
+struct first_rows {
+  static constexpr int few = Few;
+  packed_rows<float> rows;
+  TERN_INLINE first_rows node(index, int) const { return *this; }
+  TERN_INLINE cpack load(index r, index l) const { return rows.load(r < Few ? r : 0, l); }
+  TERN_INLINE void store(index r, index l, cpack const& x) const {
+    if (r < Few) rows.store(r, l, x);
+  }
+};
+/// Calls body(rows), those of 8 whose bits are in `kept`.
+template <class Body>
+TERN_INLINE void with_kept_rows(packed_rows<float> rows, unsigned kept, Body&& body) {
+  if (kept == tower_plan::all_nodes) return body(rows);
+  if (kept == 0x1) return body(first_rows<1>{rows});
+  if (kept == 0x3) return body(first_rows<2>{rows});
+  if (kept == 0xf) return body(first_rows<4>{rows});
+  body(kept_rows{rows, kept});
+}
 /// Where the rows of the first pass, or of the last, are: each by itself, real and imaginary parts, and what to multiply real parts with.
 inline constexpr int most_radix = 9;
 template <class P>
@@ -195,7 +216,11 @@ inline void join_by_8(In in, Out out, index nodes, index count, float const* tab
       next.template ask<2>();
       cpack x[8];
       load_rows(x, from, l);
-      join8(x, [&](int m) TERN_LAMBDA { return splat_complex(table + 2 * (m - 1)); });
+      auto const power = [&](int m) TERN_LAMBDA { return splat_complex(table + 2 * (m - 1)); };
+      if constexpr (In::few < 8)
+        join8_few<In::few>(x, power);
+      else
+        join8(x, power);
       store_rows(to, l, x);
     }
   }
@@ -293,8 +318,7 @@ template <class In>
 inline void split_first_by_8(tower_plan const& t, In in, packed_rows<float> out, index count) noexcept {
   no_rows_ahead none;
   float const* const table = t.tables + t.table_at[0];
-  if (t.kept != tower_plan::all_nodes) return split_by_8(in, kept_rows{out, t.kept}, 1, count, table, none);
-  split_by_8(in, out, 1, count, table, none);
+  with_kept_rows(out, t.kept, [&](auto const& to) TERN_LAMBDA { split_by_8(in, to, 1, count, table, none); });
 }
 template <class In>
 inline void split_first_by(tower_plan const& t, In in, packed_rows<float> out, index count) noexcept {
@@ -326,8 +350,7 @@ template <class Out>
 inline void join_last_by_8(tower_plan const& t, packed_rows<float> in, Out out, index count) noexcept {
   no_rows_ahead none;
   float const* const table = t.tables + t.table_at[0];
-  if (t.kept != tower_plan::all_nodes) return join_by_8(kept_rows{in, t.kept}, out, 1, count, table, none);
-  join_by_8(in, out, 1, count, table, none);
+  with_kept_rows(in, t.kept, [&](auto const& from) TERN_LAMBDA { join_by_8(from, out, 1, count, table, none); });
 }
 template <class Out>
 inline void join_last_by(tower_plan const& t, packed_rows<float> in, Out out, index count) noexcept {
