@@ -10,7 +10,8 @@
 #include "long_traffic.hpp"
 #include "oracle/long_conv.hpp"
 
-#include <tern/conv.hpp>
+#include <tern/conv/long_conv.hpp>
+#include <tern/conv/systems/flash_fft_conv.hpp>
 
 #include <cmath>
 #include <string>
@@ -104,7 +105,7 @@ void add(std::string const& kind, index n, index taps, long_mode mode, bool gate
     problem& p = get();
     auto const call = [&](index) {
       if (gated)
-        long_conv(r.policy(), p.rows(p.u), p.filter, p.rows(p.y), gate_in{p.rows(p.w)}, gate_out{p.rows(p.v)});
+        flash_fft_conv(r.policy(), p.rows(p.u), p.filter, p.rows(p.w), p.rows(p.v), p.rows(p.y));
       else
         long_conv(r.policy(), p.rows(p.u), p.filter, p.rows(p.y));
     };
