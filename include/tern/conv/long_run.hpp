@@ -121,6 +121,7 @@ inline constexpr index long_roomy_bytes = 0x100000;
 /// they are far away.
 inline constexpr index long_short_bytes = 0x10000, long_far_bytes = 0x180000;
 /// Has `job` ask for the gate of its results, and their place, and for the samples of `next` and their gate. touched: bytes of the call.
+/// Beside a spectrum that is far, all of them would not stay in cache: that gate waits.
 TERN_INLINE void ask_ahead(tower_job& job, tower_sink const& out, tower_source const& next, index touched) {
   index const bytes = job.plan.floats() * index{sizeof(float)};
   job.asks = (job.far && bytes <= long_roomy_bytes) || (bytes <= long_short_bytes && touched > long_far_bytes);
@@ -129,7 +130,7 @@ TERN_INLINE void ask_ahead(tower_job& job, tower_sink const& out, tower_source c
   index const results = out.dense_end - out.dense_begin;
   if (out.gate != nullptr) job.later[0] = {out.gate, results};
   if (next.dense != nullptr) job.later[1] = {next.dense + begin, end - begin};
-  if (next.gate != nullptr) job.later[2] = {next.gate + begin, end - begin};
+  if (next.gate != nullptr && !job.far) job.later[2] = {next.gate + begin, end - begin};
   if (out.dense != nullptr && !out.past) job.later[3] = {out.dense, results};
 }
 

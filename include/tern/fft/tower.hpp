@@ -16,6 +16,7 @@
 ///         implementation of FFTW3", 2005, for depth first (from knowledge).
 
 #include <tern/fft/butterflies.hpp>
+#include <tern/fft/tower_ahead.hpp>
 #include <tern/fft/tower_plan.hpp>
 #include <tern/simd/shuffle.hpp>
 #include <tern/simd/stream.hpp>
@@ -25,58 +26,6 @@ inline namespace TERN_ABI {
 
 /// Floats of a register of complex numbers.
 inline constexpr index complex_pack = 2 * simd::lanes;
-
-/// A spectrum that a transform reads from its beginning to its end, in few of its many steps: all of them ask for what comes next, so that
-/// it arrives evenly while registers are busy. At most `window` bytes lie between what is read and what is asked for. Rows that are used
-/// when the transform is done are asked for tile by tile.
-class tower_ahead {
- public:
-  static constexpr int most_rows = 4;
-  /// Floats that are read, or written, later on.
-  struct row {
-    float const* data = nullptr;
-    index n = 0;
-  };
-  TERN_INLINE tower_ahead(float const* first, index window, row const (&later)[most_rows], index tiles)
-      : window_(static_cast<std::uintptr_t>(window)) {
-    reach(first);
-    for (int i = 0; i < most_rows; ++i)
-      later_[i] = {reinterpret_cast<std::uintptr_t>(later[i].data), divide_up(later[i].n, 16 * tiles), divide_up(later[i].n, 16)};
-  }
-  /// What begins at p is read now.
-  TERN_INLINE void reach(float const* p) {
-    auto const now = reinterpret_cast<std::uintptr_t>(p);
-    limit_ = now + window_;
-    if (at_ < now) at_ = now;
-  }
-  /// Asks for the next lines of 64 bytes; beyond the end that does no harm.
-  template <int Lines>
-  TERN_INLINE void ask() {
-    if (at_ >= limit_) return;
-    TERN_UNROLL
-    for (int i = 0; i < Lines; ++i) __builtin_prefetch(reinterpret_cast<void const*>(at_ + static_cast<std::uintptr_t>(64 * i)), 0, 2);
-    at_ += std::uintptr_t{64} * Lines;
-  }
-  TERN_INLINE void ask_later() {
-    for (lines& l : later_)
-      for (index i = 0; i < l.each && l.left > 0; ++i, --l.left, l.at += 64) __builtin_prefetch(reinterpret_cast<void const*>(l.at), 0, 2);
-  }
-
- private:
-  struct lines {
-    std::uintptr_t at = 0;
-    index each = 0, left = 0;
-  };
-  std::uintptr_t window_, at_ = 0, limit_ = 0;
-  lines later_[most_rows];
-};
-/// For spectra that are near.
-struct no_rows_ahead {
-  TERN_INLINE void reach(float const*) {}
-  template <int Lines>
-  TERN_INLINE void ask() {}
-  TERN_INLINE void ask_later() {}
-};
 
 // ---- one pass: rows of registers ------------------------------------------------------------------------------------------------------
 

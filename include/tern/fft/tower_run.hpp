@@ -59,6 +59,9 @@ inline constexpr index tower_far = 0x40000;
 /// Bytes that it is asked for ahead.
 inline constexpr index tower_window = 0x10000;
 
+/// Lines of 64 bytes that a core fetches at a time.
+inline constexpr index tower_tile_lines = 16;
+
 /// One transform, or product, in memory of its caller's. Sample j < M is the real part of coefficient j, sample j + M its imaginary part.
 struct tower_job {
   tower_plan const& plan;
@@ -68,7 +71,7 @@ struct tower_job {
   float scale = 1.f;  // of what tower_op::split writes
   bool far = false;   // whether h is read, and asked for ahead
   bool asks = false;  // whether `later` is asked for: what will be used soon
-  tower_ahead::row later[tower_ahead::most_rows] = {};
+  tower_row later[most_tower_rows] = {};
 
   /// Registers in a row of the first pass, and pieces of them.
   TERN_INLINE index row() const { return plan.width(0) / plan.radix[0]; }
@@ -170,15 +173,29 @@ struct tower_job {
   }
 
  private:
+  /// Steps of `nodes` nodes behind the first pass that work in the first-level cache: butterflies there and back, and tiles.
+  TERN_INLINE index near_steps(index nodes) const {
+    index steps = plan.length / simd::lanes;
+    for (int p = 1; p < plan.passes; ++p)
+      if (plan.width(p) <= tower_near) steps += 2 * plan.length / plan.radix[p];
+    return divide_up(steps * nodes, plan.radix[0]);
+  }
   /// Calls body(what asks for rows ahead, while `nodes` nodes behind the first pass are run, from node `first` on).
   template <class Body>
   TERN_INLINE void look_ahead(index first, index nodes, Body&& body) const {
-    index const width = plan.width(1);
-    if (far || asks) {
-      tower_ahead ahead(h + first * width * complex_pack, far ? tower_window : 0, later, nodes * width / simd::lanes);
+    if (!far && !asks) {
+      no_rows_ahead ahead;
       return body(ahead);
     }
-    no_rows_ahead ahead;
+    index lines = 0;
+    for (tower_row const& r : later) lines += r.lines();
+    index const width = plan.width(1), tiles = divide_up(nodes * width, simd::lanes), window = far ? tower_window : 0;
+    float const* const spectrum = h + first * width * complex_pack;
+    if (lines > tower_tile_lines * tiles) {
+      tower_ahead<true> ahead(spectrum, window, later, near_steps(nodes));
+      return body(ahead);
+    }
+    tower_ahead<false> ahead(spectrum, window, later, tiles);
     body(ahead);
   }
   template <class Ahead>
@@ -188,8 +205,10 @@ struct tower_job {
       index const part = width / plan.radix[pass];
       for (index n = first; n < first + count; ++n) {
         float* const p = z + n * width * complex_pack;
+        ahead.work_near(width <= tower_near);
         if (op != tower_op::join) split_pass(plan, pass, n, 1, p, part, ahead);
         descend(pass + 1, n * plan.radix[pass], plan.radix[pass], ahead);
+        ahead.work_near(width <= tower_near);
         if (op != tower_op::split) join_pass(plan, pass, n, 1, p, part, ahead);
       }
       return;
@@ -200,6 +219,7 @@ struct tower_job {
   /// The same, pass after pass: all of it stays in cache.
   template <class Ahead>
   inline void all_passes(int pass, index first, index count, index width, Ahead& ahead) const noexcept {
+    ahead.work_near(true);
     float* const p = z + first * width * complex_pack;
     index const registers = count * width;
     if (op != tower_op::join)

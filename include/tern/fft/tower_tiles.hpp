@@ -145,7 +145,7 @@ inline void run_tiles(tower_plan const& t, tower_op op, index first, index tiles
     cpack x[W];
     ahead.reach(h);
     ahead.template ask<W * complex_pack / 64>();
-    ahead.ask_later();
+    ahead.ask_at_tile();
     if (op != tower_op::join) {
       TERN_UNROLL
       for (index i = 0; i < W; ++i) x[i] = load_complex(z + i * complex_pack);
