@@ -41,11 +41,11 @@ struct packed_rows {
   TERN_INLINE void store(index r, index l, cpack const& x) const { store_complex(p + r * row + l * complex_pack, x); }
 };
 /// Of such rows some alone: the others are not written, and zeros when they are read.
-struct kept_rows {
+struct some_rows {
   static constexpr int few = 8;
   packed_rows<float> rows;
   unsigned kept;
-  TERN_INLINE kept_rows node(index, int) const { return *this; }
+  TERN_INLINE some_rows node(index, int) const { return *this; }
   TERN_INLINE bool keeps(index r) const { return (kept >> r & 1) != 0; }
   TERN_INLINE cpack load(index r, index l) const {
     return keeps(r) ? rows.load(r, l) : cpack{simd::pack<float>(0.f), simd::pack<float>(0.f)};
@@ -67,12 +67,12 @@ struct first_rows {
 };
 /// Calls body(rows), those of 8 whose bits are in `kept`.
 template <class Body>
-TERN_INLINE void with_kept_rows(packed_rows<float> rows, unsigned kept, Body&& body) {
+TERN_INLINE void with_some_rows(packed_rows<float> rows, unsigned kept, Body&& body) {
   if (kept == tower_plan::all_nodes) return body(rows);
   if (kept == 0x1) return body(first_rows<1>{rows});
   if (kept == 0x3) return body(first_rows<2>{rows});
   if (kept == 0xf) return body(first_rows<4>{rows});
-  body(kept_rows{rows, kept});
+  body(some_rows{rows, kept});
 }
 /// Where the rows of the first pass, or of the last, are: each by itself, real and imaginary parts, and what to multiply real parts with.
 inline constexpr int most_radix = 9;
@@ -267,7 +267,7 @@ template <class In>
 inline void split_first_by_8(tower_plan const& t, In in, packed_rows<float> out, index count) noexcept {
   no_rows_ahead none;
   float const* const table = t.tables + t.table_at[0];
-  with_kept_rows(out, t.kept, [&](auto const& to) TERN_LAMBDA { split_by_8(in, to, 1, count, table, none); });
+  with_some_rows(out, t.kept, [&](auto const& to) TERN_LAMBDA { split_by_8(in, to, 1, count, table, none); });
 }
 template <class In>
 inline void split_first_by(tower_plan const& t, In in, packed_rows<float> out, index count) noexcept {
@@ -299,7 +299,7 @@ template <class Out>
 inline void join_last_by_8(tower_plan const& t, packed_rows<float> in, Out out, index count) noexcept {
   no_rows_ahead none;
   float const* const table = t.tables + t.table_at[0];
-  with_kept_rows(in, t.kept, [&](auto const& from) TERN_LAMBDA { join_by_8(from, out, 1, count, table, none); });
+  with_some_rows(in, t.kept, [&](auto const& from) TERN_LAMBDA { join_by_8(from, out, 1, count, table, none); });
 }
 template <class Out>
 inline void join_last_by(tower_plan const& t, packed_rows<float> in, Out out, index count) noexcept {
