@@ -56,7 +56,7 @@ double square_error(std::vector<float> const& got, matrix const& want) {
 
 }  // namespace
 
-TEST_CASE("halo: the three products of training, of views as they lie, and what outliers cost without it") {
+TEST_CASE("halo_blocks: the three products of training, of views as they lie, and what outliers cost without it") {
   rng r(131);
   index const tokens = 64, n = 32, k = 256;
   auto w = r.normal(n * k, 0.1), x = r.normal(tokens * k), g = r.normal(tokens * n);
@@ -79,14 +79,14 @@ TEST_CASE("halo: the three products of training, of views as they lie, and what 
       matmul(cpu, f.x, q, view(y.data(), f.x.extent(0), f.w.extent(0)), compute::int8, turn...);
       return y;
     };
-    auto const y = run(halo(cpu, f.w, weight_type::q8_0), hadamard_in{shared});
+    auto const y = run(halo_blocks(cpu, f.w, weight_type::q8_0), hadamard_in{shared});
     CHECK(compare(std::span<float const>(y), want.value, want.bound, 1));
     // Without the turn the block of an outlier has a step as large as the others' numbers.
     CHECK(square_error(y, want.value) < 0.5 * square_error(run(round_to_nearest(cpu, f.w, weight_type::q8_0)), want.value));
   }
 }
 
-TEST_CASE("halo: what is rounded is the turned matrix, whole or by blocks, whatever the threads") {
+TEST_CASE("halo_blocks: what is rounded is the turned matrix, whole or by blocks, whatever the threads") {
   rng r(132);
   thread_pool pool(3);
   auto const w = r.normal(7 * 128);
@@ -100,20 +100,20 @@ TEST_CASE("halo: what is rounded is the turned matrix, whole or by blocks, whate
         for (index j = 0; j < width; ++j) expect[at(i * 128 + b + j)] = static_cast<float>(part[at(j)]);
       }
     index last = 0;
-    auto const q = halo(cpu.on(pool), ws, weight_type::q8_0, {.block = block, .progress = [&](index done, index total) {
-                                                                CHECK(total == 7);
-                                                                last = done;
-                                                              }});
+    auto const q = halo_blocks(cpu.on(pool), ws, weight_type::q8_0, {.block = block, .progress = [&](index done, index total) {
+                                                                       CHECK(total == 7);
+                                                                       last = done;
+                                                                     }});
     CHECK(last == 7);
     auto const got = decoded(q);
     for (std::size_t i = 0; i < got.size(); ++i) {
       INFO(i);
       CHECK(std::abs(static_cast<double>(got[i]) - static_cast<double>(expect[i])) <= step(widened(expect), static_cast<index>(i)));
     }
-    CHECK(bytes_of(q) == bytes_of(halo(cpu.on(serial), ws, weight_type::q8_0, {.block = block})));
+    CHECK(bytes_of(q) == bytes_of(halo_blocks(cpu.on(serial), ws, weight_type::q8_0, {.block = block})));
   }
-  CHECK_THROWS_WITH(halo(cpu, ws, weight_type::f32), "halo: type is 0, expected a block format");
-  CHECK_THROWS_AS(halo(cpu, view(w.data(), 1, 864), weight_type::q8_0), error);
+  CHECK_THROWS_WITH(halo_blocks(cpu, ws, weight_type::f32), "halo_blocks: type is 0, expected a block format");
+  CHECK_THROWS_AS(halo_blocks(cpu, view(w.data(), 1, 864), weight_type::q8_0), error);
 }
 
 }  // namespace tern::test::halo_rotation

@@ -30,6 +30,7 @@
 
 #include <tern/attention/attention.hpp>
 #include <tern/cache/kv_cache.hpp>
+#include <tern/formats/column_rows.hpp>
 #include <tern/matmul/matmul.hpp>
 #include <tern/pointwise/convert.hpp>
 
@@ -60,14 +61,6 @@ inline void check_projection(char const* op, matryoshka_projection const& p, ind
 TERN_INLINE cpu_policy projecting_threads(cpu_policy const& policy, index rows, index dim, index rank) {
   return threads_for(policy, static_cast<double>(rows) * static_cast<double>(dim * rank));
 }
-/// The columns of a matrix as weights.
-struct column_rows {
-  tensor_view<float const, 2> m;
-  index rows = m.extent(1), columns = m.extent(0);
-  void decode(index row, index k0, index k1, float* out) const {
-    for (index k = k0; k < k1; ++k) out[k - k0] = m(k, row);
-  }
-};
 /// to (heads, tokens, r) = (x - mean) U; `centered` has room for x.
 template <class X>
 inline void project_rows(cpu_policy const& policy, X const& x, matryoshka_projection const& p, float* centered,

@@ -16,6 +16,7 @@
 /// Cost      what tome takes, a copy of x, and 4 r channels flop.
 /// Source    Xiong et al. 2024, arXiv:2403.09192, by its authors' code.
 
+#include <tern/formats/column_rows.hpp>
 #include <tern/pointwise/layer_norm.hpp>
 #include <tern/tokens/systems/tome.hpp>
 
@@ -30,15 +31,6 @@ struct pyra_weights {
 
 namespace detail {
 inline namespace TERN_ABI {
-
-/// The columns of a matrix as weights.
-struct column_rows {
-  tensor_view<float const, 2> of;
-  index rows = of.extent(1), columns = of.extent(0);
-  void decode(index row, index k0, index k1, float* out) const {
-    for (index k = k0; k < k1; ++k) out[k - k0] = of(k, row);
-  }
-};
 
 /// 2 / (1 + e^-x) + add, in place.
 TERN_INLINE void twice_sigmoid(float* x, index n, float add) {
