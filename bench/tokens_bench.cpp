@@ -300,7 +300,7 @@ void add_received(index n) {
     };
   };
   add("attention_and_class_token", from({0, 1}));
-  add("attention_and_32_queries", from({0, n, n / 32}));
+  add("attention_and_32_queries", from({0, n, (n + 31) / 32}));
   add("attention_and_all_queries", [](attention_problem& p, cpu_policy const& policy) { p.attend_and_receive(policy); });
 }
 
