@@ -17,6 +17,8 @@
 ///     cache.slide(policy, chat, layer, 4, 1024);                                   the first 4 and the last 1024 (to 1087) tokens stay
 ///     cache.close(draft);
 ///
+///     cache.length(chat, layer, head), cache.positions(chat, layer, head), cache.read_key(chat, layer, head, place, row), read_value
+///
 /// Tokens    of a head lie in the order of their positions, without gaps. Heads and layers may hold different ones, each its own number.
 ///           Every token has a position, which stays with it: that of the token before it plus one, unless append is told. Causal masks and
 ///           windows of attention count places in the cache, in which the newest token is the last; positions are for rotation.

@@ -11,6 +11,9 @@
 ///     codes  (n, k / 2) bytes    within each 32 columns, byte j holds column j in its low half and column j + 16 in its high half
 ///     scales (n, k / group)      and zeros, or minima
 ///
+///     group_int4::encode(policy, w, codes, scales)           writes them; zeros or minima come last where there are any
+///     group_int4 const weights(codes, scales)                what matmul takes
+///
 /// Views own nothing; rows may be any distance apart. `encode` chooses scales, and zeros or minima, by a search for the least squared
 /// error in each group (formats/scale_search.hpp), for f32, f16 or bf16 weights of any strides; NaN becomes 0. Cost: about a hundred passes
 /// over the weights in cache.

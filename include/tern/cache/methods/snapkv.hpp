@@ -8,6 +8,8 @@
 ///     score_j = mean over the heads that share a key head and the queries i of the window of softmax(q_i k^T / sqrt(dim))_j,
 ///               averaged over neighbors; the `budget` tokens with the largest stay, the window always among them
 ///
+/// Query i of the window sees the keys up to its own. Neighbors end where the window begins: what it receives counts as 0.
+///
 ///     snapkv(policy, cache, s, layer, q, budget, pooling{5})      q (heads, window, dim): the last queries, rotated, once their keys
 ///                                                                 are in the cache
 ///     snapkv_scores(policy, cache, s, layer, q, scores, pooling)  the scores (kv_heads, tokens) alone; scores.second is the result
