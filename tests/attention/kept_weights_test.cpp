@@ -92,6 +92,42 @@ TEST_CASE("key weights of the call: one head, a batch, no queries, NaN") {
   for (float x : alone) CHECK(x != x);
 }
 
+TEST_CASE("key weights of the call: a block that a row does not see counts nothing, whatever its scores elsewhere") {
+  // Row i sees keys 124 + i to 126 + i: the first see nothing of the second block of keys, the last nothing of the first. All scores are
+  // the same, and such that 2^-score is beyond f32, at it, and below.
+  index const tokens = 8, keys = 264, dim = 4;
+  for (float const score : {-60.f, -88.5f, -88.75f, -89.f, -300.f, -1e30f}) {
+    std::vector<float> const q(tokens * dim, 0.5f), k(keys * dim, score / 2);
+    std::vector<float> out(tokens * dim), weights(keys);
+    attention(cpu, view(q.data(), tokens, dim), view(k.data(), keys, dim), view(k.data(), keys, dim), view(out.data(), tokens, dim),
+              scale{1.f}, window{3, 0, 126}, key_weights{view(weights.data(), keys)});
+    for (index j = 0; j < keys; ++j) {
+      float want = 0;
+      for (index i = 0; i < tokens; ++i) want += j >= 124 + i && j <= 126 + i ? 1.f / 3 : 0.f;
+      CHECK(std::abs(weights[static_cast<std::size_t>(j)] - want) < 0x1p-24f * (attention_accuracy::b0 + 3));
+    }
+  }
+}
+
+TEST_CASE("key weights of the call: a query that is NaN spoils the keys that it sees") {
+  rng r(526);
+  index const tokens = 200, dim = 8, odd = 137;
+  auto q = r.normal<float>(tokens * dim);
+  auto const k = r.normal<float>(tokens * dim);
+  std::vector<float> out(q.size()), weights(tokens), others(tokens);
+  auto const run = [&](std::vector<float>& to) {
+    attention(cpu, view(q.data(), tokens, dim), view(k.data(), tokens, dim), view(k.data(), tokens, dim), view(out.data(), tokens, dim),
+              causal{}, key_weights{view(to.data(), tokens)});
+  };
+  run(others);
+  q[odd * dim] = std::nanf("");
+  run(weights);
+  for (std::size_t j = 0; j < weights.size(); ++j) {
+    CHECK((weights[j] != weights[j]) == (j <= odd));
+    if (j > odd) CHECK(weights[j] == others[j]);
+  }
+}
+
 TEST_CASE("key weights of the call: scratch is as announced, and wrong places are refused") {
   rng r(525);
   sample s(r, {4, 2, 2, 300, 1200, 16, 16});

@@ -85,22 +85,30 @@ TERN_INLINE void add_weighted_panels(float const* p, float const* factor, index 
   for (; n < last; ++n) add_weighted_panels<1>(p + n * panel_width, factor, from, rows, step, to + n * panel_width);
 }
 
-/// What the weights of `live` rows are to be multiplied with, now that m and l are known. A row that has seen nothing gives nothing.
+/// What the weights of `live` rows are to be multiplied with, now that m and l are known. A row that has seen nothing gives nothing; one
+/// that has seen nothing of the block, whose weights are zeros, has a base that may lie above m.
 TERN_INLINE void final_factors(float const* base, float const* m, float const* l, index live, float* factor) {
   using packf = simd::pack<float>;
   for (index r = 0; r < live; r += simd::lanes) {
     index const some = live - r < simd::lanes ? live - r : simd::lanes;
     packf const most = simd::load_n(m + r, some), sum = simd::load_n(l + r, some);
     packf const from = simd::select(most == packf(negative_infinity), packf(0.f), most);
-    packf const f = exp2_of_nonpositive(simd::load_n(base + r, some) - from) / sum;
+    packf const x = simd::load_n(base + r, some) - from;
+    packf const f = exp2_of_nonpositive(simd::select(x > packf(0.f), packf(0.f), x)) / sum;
     simd::store_n(factor + r, simd::select(sum == packf(0.f), packf(0.f), f), some);
   }
 }
 
+/// A row whose sum is not a number: its weights p become the sum where it sees a key, and zero elsewhere.
+template <class Mask>
+inline void spread_odd_sum(Mask const& mask, index query, index block, index first, index last, float sum, float* p) noexcept {
+  for (index j = first * panel_width; j < last * panel_width; ++j) p[j] = mask.visible(query, block * key_block + j) ? sum : 0.f;
+}
+
 /// Adds the columns of rows [row0, row0 + live), whose m and l are final.
-template <class Tile, class Rows>
-inline void add_key_weights(Rows const& of, kept_tiles<Tile, true> const& kept, index row0, index live, float const* m, float const* l,
-                            key_columns const& to) noexcept {
+template <class Tile, class Rows, class Mask>
+inline void add_key_weights(Rows const& of, Mask const& mask, kept_tiles<Tile, true> const& kept, index row0, index live, float const* m,
+                            float const* l, key_columns const& to) noexcept {
   index const heads = of.p.n.unit_heads;
   float factor[round_to_multiple(Tile::rows, simd::lanes)];
   for (index block = 0; block < kept.blocks; ++block)
@@ -109,6 +117,12 @@ inline void add_key_weights(Rows const& of, kept_tiles<Tile, true> const& kept, 
       auto const [first, last] = kept.seen[i];
       if (last <= first) continue;
       final_factors(kept.bases(i), m + tile, l + tile, here, factor);
+      for (index r = 0; r < here; ++r) {
+        float const sum = l[tile + r];
+        if (sum == sum) continue;
+        spread_odd_sum(mask, of.query(row0 + tile + r), block, first, last, sum, kept.weights(i) + r * key_block);
+        factor[r] = 1;
+      }
       for (index r = 0; r < heads && r < here; ++r)
         add_weighted_rows(kept.weights(i), factor, r, here, heads, first, last,
                           to.sums + (row0 + tile + r) % heads * to.stride + block * key_block);

@@ -72,9 +72,10 @@ template <tensor_like I, tensor_like S>
 top_keys(I&&, S&&) -> top_keys<view_of<I>::rank>;
 
 /// Where to write the weight that each key receives from the queries of a head, sum_i e^(s_ij - lse_i): (keys), (heads, keys) or
-/// (batch, heads, keys), as q has its rank. 0 for keys that nobody sees; a query that sees nothing gives nothing. Softmax only, without
-/// layouts. Weights are kept until the sum of their row is known, in 1 MiB a thread and more from some ten thousand keys on; splitting the
-/// keys of one query over threads is given up. `attention_key_weights` does the same after the call, for some of its queries.
+/// (batch, heads, keys), as q has its rank. 0 for keys that nobody sees; a query that sees nothing gives nothing, and one whose sum is NaN
+/// gives NaN to the keys that it sees. Softmax only, without layouts. Weights are kept until the sum of their row is known, in 1 MiB a
+/// thread and more from some ten thousand keys on; splitting the keys of one query over threads is given up. `attention_key_weights` does
+/// the same after the call, for some of its queries.
 template <int Rank>
 struct key_weights {
   tensor_view<float, Rank> out;

@@ -237,7 +237,7 @@ inline void prompt_item(Rows const& of, index row0, index live, index from, inde
       index const end = first + step < live ? first + step : live;
       w.kept.start();
       prompt_rows<Tile>(of, mask, w, sum, row0, first, end, from, to);
-      add_key_weights(of, w.kept, row0 + first, end - first, sum.m + first, sum.l + first, columns);
+      add_key_weights(of, mask, w.kept, row0 + first, end - first, sum.m + first, sum.l + first, columns);
     }
   } else {
     prompt_rows<Tile>(of, mask, w, sum, row0, 0, live, from, to);
