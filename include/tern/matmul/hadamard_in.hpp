@@ -8,8 +8,8 @@
 ///     tern::hadamard(policy, w, rotated);  ... quantize `rotated` ...
 ///     matmul(policy, x, rotated_weights, y, hadamard_in{k})
 ///
-/// Outliers of x and w are spread over all columns before both are rounded; tern::halo (quantize/halo.hpp) rounds to blocks, and has the
-/// products of training. hadamard_in{k, block} turns each `block` columns on their own.
+/// Outliers of x and w are spread over all columns before both are rounded; tern::halo_blocks (quantize/halo.hpp) rounds to blocks, and has
+/// the products of training. hadamard_in{k, block} turns each `block` columns on their own.
 /// Source: Ashkboos et al., "HALO: Hadamard-Assisted Lossless Optimization", 2025 (from knowledge).
 
 #include <tern/pointwise/hadamard.hpp>

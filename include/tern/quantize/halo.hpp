@@ -30,7 +30,7 @@
 namespace tern {
 inline namespace TERN_ABI {
 
-/// What halo may be told.
+/// What halo_blocks may be told.
 struct halo_options {
   index block = 0;               ///< columns that are turned together; 0: all
   progress_callback progress{};  ///< by rows

@@ -7,8 +7,7 @@
 ///     index const regions = grid_components(features, {h, w}, delta, labels)      |f_i - f_j| < delta joins; returns how many there are
 ///
 /// Shapes    features (h w, channels) f32, f16 or bf16, rows contiguous; labels (h w) int32. Components are numbered from 0 in the order of
-/// their first
-///           token, row by row. A NaN joins nothing.
+///           their first token, row by row. A NaN joins nothing.
 /// Cost      2 h w channels multiply-adds, and a union-find with halved paths, of next to linear time. No memory: the labels are the
 ///           forest.
 /// Source    ShowUI (arXiv:2411.17465).
