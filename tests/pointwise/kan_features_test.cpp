@@ -110,6 +110,8 @@ TEST_CASE("kan_features: a layer is one product, the same bits on any threads, a
                     "kan_features: gaussians.centers is 1, expected at least 2");
   CHECK_THROWS_WITH(kan_features(cpu, xs, cubic_splines{1, 1, 6}, tern::view(f.data(), rows, width)),
                     "kan_features: low is not below high, expected a range");
+  CHECK_THROWS_WITH(kan_features(cpu, xs, cubic_splines{-3e38f, 3e38f, 6}, tern::view(f.data(), rows, width)),
+                    "kan_features: high - low is infinite, expected a range");
   CHECK_THROWS_AS(kan_features(cpu, xs, basis, tern::view(f.data(), rows - 1, width)), tern::error);
 }
 

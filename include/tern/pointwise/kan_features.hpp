@@ -22,7 +22,7 @@
 /// Special NaN gives NaN; of infinity, basis functions are 0.
 /// Cost    about 15 flop an element and spline, 25 an element and Gaussian.
 /// Error   |B - B*| <= kan_features.error(basis, x) for each, and the rounding of f's type; silu as pointwise/swiglu.hpp.
-/// Errors  low that is not below high; less than one cell, or two centers; shapes that do not fit.
+/// Errors  low that is not below high, or infinitely far from it; less than one cell, or two centers; shapes that do not fit.
 /// Source  Liu et al., "KAN: Kolmogorov-Arnold Networks", 2024 (arXiv:2404.19756); Manzari et al., MedViTV2, 2025 (arXiv:2502.13693), for
 ///         layers of it between attention; Li, "Kolmogorov-Arnold Networks are Radial Basis Function Networks", 2024, for the Gaussians
 ///         (formulas from knowledge).
@@ -75,6 +75,7 @@ inline constexpr struct kan_features_fn {
     static_assert(decltype(fs)::rank == last + 1, "tern: kan_features takes x and f of the same number of dimensions");
     basis.check();
     if (!(basis.low < basis.high)) detail::fail("kan_features: low is not below high, expected a range");
+    if (!(basis.high - basis.low < __builtin_inff())) detail::fail("kan_features: high - low is infinite, expected a range");
     detail::expect_rows("kan_features", "x", xs);
     detail::expect_rows("kan_features", "f", fs);
     for (int d = 0; d < last; ++d) detail::expect_extent("kan_features", "f", fs, d, "x", xs, d);
