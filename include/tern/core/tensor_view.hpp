@@ -7,7 +7,8 @@
 /// arrays); Eigen's `Matrix`, `Map`, `Ref` and `TensorMap`; `std::mdspan` and what is shaped like it. All are recognized by
 /// their members, so no header of theirs is included. `core/dlpack.hpp` adds DLPack.
 ///
-///     x(i, j, k)    x[i]: without the first extent    x.slice(dim, from, to)    x.transposed(0, 1)    x.expanded(): an extent of 1 in front
+///     x(i, j, k)    x[i]: without the first extent    x.slice(dim, from, to)    x.transposed(0, 1)    x.expanded(): an extent of 1 in
+///     front
 
 #include <tern/core/error.hpp>
 
