@@ -110,12 +110,12 @@ TEST_CASE("matmul of AWQ's words: groups of 128, more rows than lanes, columns a
     tensor_view<std::int32_t const, 2> const w(words.data(), {columns, rows / 8}, {step * rows / 8, step});
     awq_weights const weights(w, view(zeros.data(), columns / group, rows / 8), view(std::as_const(scales).data(), columns / group, rows));
     std::vector<float> elements;
-    for (index n = 0; n < rows; ++n)
+    for (index row = 0; row < rows; ++row)
       for (index c = 0; c < columns; ++c) {
         int const place[] = {0, 4, 1, 5, 2, 6, 3, 7};
-        auto const four_bits = [&](std::int32_t of) { return static_cast<int>(static_cast<std::uint32_t>(of) >> 4 * place[n % 8] & 15); };
-        int const q = four_bits(w(c, n / 8)) - four_bits(zeros[static_cast<std::size_t>(c / group * (rows / 8) + n / 8)]);
-        elements.push_back(static_cast<float>(q) * static_cast<float>(scales[static_cast<std::size_t>(c / group * rows + n)]));
+        auto const four_bits = [&](std::int32_t of) { return static_cast<int>(static_cast<std::uint32_t>(of) >> 4 * place[row % 8] & 15); };
+        int const q = four_bits(w(c, row / 8)) - four_bits(zeros[static_cast<std::size_t>(c / group * (rows / 8) + row / 8)]);
+        elements.push_back(static_cast<float>(q) * static_cast<float>(scales[static_cast<std::size_t>(c / group * rows + row)]));
       }
     check_products(weights, elements);
   }
