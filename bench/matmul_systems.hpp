@@ -52,29 +52,25 @@ struct dgq_bytes {
             tern::view(scales)};
   }
 };
-/// Random codes: their values do not matter to the time.
-struct awq_bytes {
-  static constexpr index group = 128;
-  std::vector<std::int32_t> q = std::vector<std::int32_t>(at(k * m / 8)), zeros = std::vector<std::int32_t>(at(k / group * m / 8));
-  std::vector<f16> scales = std::vector<f16>(at(m * k / group), f16(0.005f));
-  explicit awq_bytes(std::vector<float> const&) {
-    test::rng r(10);
-    for (auto* v : {&q, &zeros})
-      for (auto& e : *v) e = static_cast<std::int32_t>(static_cast<std::uint32_t>(r.bits()));
-  }
-  awq_weights view() const {
-    return {tern::view(q.data(), k, m / 8), tern::view(zeros.data(), k / group, m / 8), tern::view(scales.data(), k / group, m)};
-  }
-};
-struct gptq_bytes {
+/// The four bits of a file, at random: their values do not matter to the time.
+struct file_bytes {
   static constexpr index group = 128;
   std::vector<std::int32_t> q = std::vector<std::int32_t>(at(m * k / 8)), zeros = std::vector<std::int32_t>(at(m / 8 * k / group));
   std::vector<f16> scales = std::vector<f16>(at(m * k / group), f16(0.005f));
-  explicit gptq_bytes(std::vector<float> const&) {
+  explicit file_bytes(std::vector<float> const&) {
     test::rng r(7);
     for (auto* v : {&q, &zeros})
       for (auto& e : *v) e = static_cast<std::int32_t>(static_cast<std::uint32_t>(r.bits()));
   }
+};
+struct awq_bytes : file_bytes {
+  using file_bytes::file_bytes;
+  awq_weights view() const {
+    return {tern::view(q.data(), k, m / 8), tern::view(zeros.data(), k / group, m / 8), tern::view(scales.data(), k / group, m)};
+  }
+};
+struct gptq_bytes : file_bytes {
+  using file_bytes::file_bytes;
   gptq_weights view() const {
     return {tern::view(q.data(), k / 8, m), tern::view(zeros.data(), k / group, m / 8), tern::view(scales.data(), k / group, m),
             gptq_version::v1};

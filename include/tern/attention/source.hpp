@@ -244,25 +244,22 @@ TERN_INLINE index keys_of_head(Source const& from, index b, index h, index most)
     return most;
 }
 
-/// Views of lower rank with extents of 1 in front.
-template <class T, int R>
-TERN_INLINE constexpr tensor_view<T, 4> with_batch(tensor_view<T, R> const& x) {
-  if constexpr (R == 2)
-    return x.expanded().expanded();
-  else if constexpr (R == 3)
-    return x.expanded();
+/// A view of lower rank with extents of 1 in front.
+template <int to, class T, int R>
+TERN_INLINE constexpr tensor_view<T, to> of_rank(tensor_view<T, R> const& x) {
+  if constexpr (R < to)
+    return of_rank<to>(x.expanded());
   else
     return x;
+}
+template <class T, int R>
+TERN_INLINE constexpr tensor_view<T, 4> with_batch(tensor_view<T, R> const& x) {
+  return of_rank<4>(x);
 }
 /// The same for what has one number of a row.
 template <class T, int R>
 TERN_INLINE constexpr tensor_view<T, 3> with_batch_lse(tensor_view<T, R> const& x) {
-  if constexpr (R == 1)
-    return x.expanded().expanded();
-  else if constexpr (R == 2)
-    return x.expanded();
-  else
-    return x;
+  return of_rank<3>(x);
 }
 
 }  // namespace detail
