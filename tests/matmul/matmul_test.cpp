@@ -98,6 +98,21 @@ TEST_CASE("activations are rounded as ggml rounds them") {
   }
 }
 
+TEST_CASE("more rows than the sums that are kept at once, on threads that share them") {
+  rng r(19);
+  thread_pool pool(3);
+  index const rows = 2 * detail::kept_rows + 5, n = 3 * detail::panel_rows + 1, k = 531;
+  random_weights const w(r, weight_type::f32, n, k);
+  auto const x = r.normal(rows * k);
+  for (compute mode : {compute::f32, compute::bf16}) {
+    guarded<float> y(rows * n, 1);
+    matmul(cpu.on(pool), view(x.data(), rows, k), w.m, view(y.data(), rows, n), mode);
+    auto const want = expected(x, w, rows, mode);
+    REQUIRE(compare(y.span(), want.value, want.magnitude, tolerance(k)));
+    REQUIRE(y.intact());
+  }
+}
+
 TEST_CASE("strides of x, w and y, and their types") {
   rng r(12);
   index const rows = 7, n = 21, k = 65;

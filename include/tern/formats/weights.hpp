@@ -35,9 +35,9 @@ namespace tern {
 
 /// Where a row's codes lie.
 struct row_memory {
-  std::uint8_t const* data;
-  index bytes;   ///< of the row
-  index stride;  ///< bytes to the next one
+  std::uint8_t const* data = nullptr;
+  index bytes = 0;   ///< of the row
+  index stride = 0;  ///< bytes to the next one
 };
 
 /// Weights whose elements are integers with scales.

@@ -62,11 +62,44 @@ TERN_INLINE void multiply_tile(typename Products::element const* TERN_RESTRICT p
     }
     rows.step(Products::step);
   }
+  sums.add(r, Rows, sum);
+}
+
+/// A tile of x against a panel, its first `live` rows added to the sums of rows r, r + 1, ... On the way, memory that follows is asked
+/// for, a line each `every` steps. Not inlined: gcc spills sums where it knows too much about the arguments.
+[[gnu::noinline]] inline void multiply_tiled(float const* TERN_RESTRICT panel,  // (steps, panel_rows)
+                                             float const* TERN_RESTRICT x,      // (steps, tile_rows)
+                                             index steps, index live, piece_rows const& sums, index r, memory_ahead& ahead,
+                                             index every) noexcept {
+  using simd::pack;
+  constexpr index W = simd::lanes;
+  sums.ask(r, live);
+  pack<float> sum[tile_rows][2];
   TERN_UNROLL
-  for (int i = 0; i < Rows; ++i) {
-    sums.add(r + i, 0, sum[i][0]);
-    sums.add(r + i, 1, sum[i][1]);
+  for (int i = 0; i < tile_rows; ++i) sum[i][0] = sum[i][1] = pack<float>(0.f);
+  while (steps > 0) {
+    ahead.ask();
+    index const rest = steps > every ? steps - every : 0;
+    for (; steps > rest; --steps) {
+      pack<float> const w0 = simd::load(panel), w1 = simd::load(panel + W);
+      TERN_UNROLL
+      for (int i = 0; i < tile_rows; ++i) {
+        pack<float> const broadcast(x[i]);
+        sum[i][0] = simd::fma(w0, broadcast, sum[i][0]);
+        sum[i][1] = simd::fma(w1, broadcast, sum[i][1]);
+      }
+      panel += panel_rows;
+      x += tile_rows;
+    }
   }
+  sums.add(r, live, sum);
+}
+/// All tiles of `rows` rows.
+inline void multiply_tiles_of(float const* panel, float const* tiles, index steps, index rows, piece_rows const& sums,
+                              memory_ahead& ahead) noexcept {
+  index const lines = ahead.lines(), all = divide_up(rows, tile_rows) * steps, every = lines < all ? all / (lines + 1) : 1;
+  for (index r = 0; r < rows; r += tile_rows)
+    multiply_tiled(panel, tiles + r * steps, steps, least(tile_rows, rows - r), sums, r, ahead, every);
 }
 
 /// The same in f32 with the numbers of a panel's codes, `groups` times 32 columns.
@@ -96,11 +129,7 @@ inline void multiply_decoded(code_panel const& panel, std::int32_t offset, index
       }
     }
   }
-  TERN_UNROLL
-  for (int i = 0; i < Rows; ++i) {
-    sums.add(r + i, 0, sum[i][0]);
-    sums.add(r + i, 1, sum[i][1]);
-  }
+  sums.add(r, Rows, sum);
 }
 /// Up to this many rows of x in f32, codes are decoded where they are multiplied, once for four rows and for each of fewer; beyond, it
 /// pays to keep the numbers. With bf16 products it does at once: rounding takes longer, and matrix registers read memory.
@@ -119,25 +148,42 @@ inline void multiply_few(any_weights const& w, index n, index width, index k0, i
   });
 }
 
-/// Rows of x in a register tile: 2 sums each, beside 2 registers of weights and 1 of x.
-#if defined(TERN_SIMD_AVX512) || defined(TERN_SIMD_NEON)
-inline constexpr int tile_rows = 12;
-#else
-inline constexpr int tile_rows = 6;
-#endif
-
-/// `rows` rows of x times columns [k0, k1) of weight rows [n, n + width), at most a panel's, added to sums. x: at column k0.
+/// x as the products take it: rows of its elements and, in f32, maybe tiles.
 template <class Products>
-inline void multiply_chunk(any_weights const& w, index n, index width, index k0, index k1, typename Products::element const* x,
-                           index x_stride, index rows, matmul_panel& panel, piece_rows const& sums) noexcept {
-  if constexpr (std::is_same_v<Products, f32_products>)
-    if (w.codes.granule > 0 && rows <= most_decoded_rows) return multiply_few(w, n, width, k0, k1, x, x_stride, rows, panel.codes, sums);
+struct product_rows {
+  using element = typename Products::element;
+  element const* x;
+  index stride;
+  tiled_rows tiles{};
+  TERN_INLINE element const* at(index row, index k) const { return x + row * stride + k; }
+  /// A panel's share of the columns that follow, for rows [first, first + rows).
+  TERN_INLINE void add_next(memory_ahead& ahead, index first, index rows, stripe_place const& p) const {
+    index const k0 = p.next_k0(), columns = p.next_columns();
+    if (tiles.data == nullptr)
+      return add_share(ahead, at(first, k0), columns * index{sizeof(element)}, stride * index{sizeof(element)}, rows, p);
+    index const tile_bytes = columns * tile_rows * index{sizeof(float)};
+    add_share(ahead, tiles.at(first, k0, k0 + columns), tile_bytes, tile_bytes, divide_up(rows, tile_rows), p);
+  }
+};
+
+/// Rows [first, first + rows) of x times columns [k0, k1) of weight rows [n, n + width), at most a panel's, added to sums. ahead: memory
+/// that follows.
+template <class Products>
+inline void multiply_chunk(any_weights const& w, index n, index width, index k0, index k1, product_rows<Products> const& in, index first,
+                           index rows, matmul_panel& panel, piece_rows const& sums, memory_ahead& ahead) noexcept {
+  constexpr bool f32 = std::is_same_v<Products, f32_products>;
+  auto const* const x = in.at(first, k0);
+  if constexpr (f32)
+    if (w.codes.granule > 0 && rows <= most_decoded_rows) return multiply_few(w, n, width, k0, k1, x, in.stride, rows, panel.codes, sums);
   auto const* const weights = Products::fill(w, n, n + width, k0, k1, panel);
-  if constexpr (std::is_same_v<Products, bf16_products>)
-    if (simd::tiles::ready()) return multiply_halves(weights, divide_up(k1 - k0, 32), x, x_stride, rows, sums, panel.floats);
   index const steps = divide_up(k1 - k0, Products::step);
+  if constexpr (f32) {
+    if (in.tiles.data != nullptr) return multiply_tiles_of(weights, in.tiles.at(first, k0, k1), steps, rows, sums, ahead);
+  } else {
+    if (simd::tiles::ready()) return multiply_halves(weights, divide_up(k1 - k0, 32), x, in.stride, rows, sums, panel.floats, ahead);
+  }
   auto const tile = [&]<int Rows>(index r)
-                        TERN_LAMBDA { multiply_tile<Products, Rows>(weights, steps, x + r * x_stride, x_stride, sums, r); };
+                        TERN_LAMBDA { multiply_tile<Products, Rows>(weights, steps, x + r * in.stride, in.stride, sums, r); };
   index r = 0;
   for (; r + tile_rows <= rows; r += tile_rows) tile.template operator()<tile_rows>(r);
   for (; r + 3 <= rows; r += 3) tile.template operator()<3>(r);
@@ -147,16 +193,20 @@ inline void multiply_chunk(any_weights const& w, index n, index width, index k0,
 /// Weight rows [n0, n1) of a job (at most panels_at_once panels) times rows [r0, r1) of x. Sums are kept aside until the last chunk: rows
 /// of y are often a multiple of the page apart, and would push each other out of the caches. kept: panels_at_once * kept_size(r1 - r0).
 template <class Products>
-inline void multiply_stripe(matmul_job const& job, index n0, index n1, index r0, index r1, index columns,
-                            typename Products::element const* x, index x_stride, bool add, matmul_panel& panel, float* kept) noexcept {
+inline void multiply_stripe(matmul_job const& job, index n0, index n1, index r0, index r1, index columns, product_rows<Products> const& in,
+                            bool add, matmul_panel& panel, float* kept) noexcept {
   for (index first = r0; first < r1; first += kept_rows)
     for (index k0 = 0; k0 < columns || k0 == 0; k0 += chunk_columns) {
       index const k1 = least(k0 + chunk_columns, columns), rows = least(kept_rows, r1 - first);
       for (index n = n0; n < n1; n += panel_rows) {
         index const width = least(panel_rows, n1 - n);
-        piece_rows const sums(job.y + first * job.y_stride + n, job.y_stride, kept + (n - n0) / panel_rows * kept_size(r1 - r0), add,
-                              k0 == 0, k1 == columns, width);
-        multiply_chunk<Products>(job.w, n, width, k0, k1, x + first * x_stride + k0, x_stride, rows, panel, sums);
+        stripe_place const place{n0, n1, n, columns, k0, chunk_columns};
+        piece_rows const sums(job.y + first * job.y_stride + n, job.y_stride, kept + place.panel() * kept_size(r1 - r0), add, k0 == 0,
+                              k1 == columns, width);
+        memory_ahead ahead;
+        add_weights(ahead, job.w, place);
+        in.add_next(ahead, first, rows, place);
+        multiply_chunk(job.w, n, width, k0, k1, in, first, rows, panel, sums, ahead);
       }
     }
 }
@@ -169,8 +219,8 @@ inline void finish_piece(matmul_split::piece const& p, std::byte* memory) noexce
     side_product const& side = finish.sides[s];
     matmul_job const job{side.b, p.job->y, p.job->y_stride};
     for (index n = p.n0; n < p.n1; n += panels_at_once * panel_rows)
-      multiply_stripe<f32_products>(job, n, least(n + panels_at_once * panel_rows, p.n1), p.r0, p.r1, side.b.columns, side.t, side.t_stride,
-                                    true, panel_at(memory), kept_at(memory));
+      multiply_stripe(job, n, least(n + panels_at_once * panel_rows, p.n1), p.r0, p.r1, side.b.columns,
+                      product_rows<f32_products>{side.t, side.t_stride}, true, panel_at(memory), kept_at(memory));
   }
   for (index e = 0; e < finish.epilogue_count; ++e)
     for (index r = p.r0; r < p.r1; ++r)
@@ -193,10 +243,10 @@ TERN_INLINE index panels_of(cpu_policy const& policy, index weight_rows, index r
   return rows < 64 || panels < 1 ? 1 : least(panels, panels_at_once);
 }
 
-/// All jobs, with weights decoded to f32 (or bf16). x: (rows, columns) elements of Products; scratch: slot_bytes a slot.
+/// All jobs, with weights decoded to f32 (or bf16). in: (rows, columns) elements of Products; scratch: slot_bytes a slot.
 template <class Products>
-inline void multiply_float(cpu_policy const& policy, matmul_job const* jobs, index count, typename Products::element const* x,
-                           index x_stride, index rows, index columns, bool add, std::byte* scratch) {
+inline void multiply_float(cpu_policy const& policy, matmul_job const* jobs, index count, product_rows<Products> const& in, index rows,
+                           index columns, bool add, std::byte* scratch) {
   if (count == 0) return;
   // One or a few rows spend their time on reading weights: long stripes, so that a thread asks for rows that it will use.
   index total = 0;
@@ -208,8 +258,8 @@ inline void multiply_float(cpu_policy const& policy, matmul_job const* jobs, ind
     auto const piece = split.at(item, jobs, rows);
     std::byte* const memory = scratch + slot * slot_bytes(rows);
     for (index n = piece.n0; n < piece.n1; n += panels_at_once * panel_rows)
-      multiply_stripe<Products>(*piece.job, n, least(n + panels_at_once * panel_rows, piece.n1), piece.r0, piece.r1, columns, x, x_stride,
-                                add, panel_at(memory), kept_at(memory));
+      multiply_stripe(*piece.job, n, least(n + panels_at_once * panel_rows, piece.n1), piece.r0, piece.r1, columns, in, add,
+                      panel_at(memory), kept_at(memory));
     finish_piece(piece, memory);
   });
 }

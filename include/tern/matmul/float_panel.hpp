@@ -41,11 +41,15 @@ TERN_INLINE void transpose_words(std::uint8_t const* rows, index stride, index w
 }
 
 /// Columns [k0, k1) of `lanes` weight rows from row n on, fewer at n1, row by row through `rows` and transposed; what is missing is
-/// zero. Element: what they are decoded to by `decode(row, k0, k1, out)`.
+/// zero. Element: what they are decoded to by `decode(row, k0, k1, out)`. lying: where row 0 of them lies, where they are Elements already.
 template <class Element, class Decode>
-TERN_INLINE void pack_rows(Decode const& decode, index n, index n1, index k0, index k1, Element* rows, Element* out) {
+TERN_INLINE void pack_rows(Decode const& decode, index n, index n1, index k0, index k1, Element* rows, Element* out,
+                           row_memory const& lying = {}) {
   constexpr index W = simd::lanes, step = 4 / index{sizeof(Element)}, stride = chunk_columns * step;
   index const columns = round_to_multiple(k1 - k0, W * step);
+  if (lying.data != nullptr && n + W <= n1 && columns == k1 - k0)
+    return transpose_words(lying.data + n * lying.stride + k0 * index{sizeof(Element)}, lying.stride, columns / step,
+                           reinterpret_cast<std::uint8_t*>(out), panel_rows * 4);
   for (index i = 0; i < W; ++i, ++n) {
     Element* const row = rows + i * stride;
     if (n < n1) decode(n, k0, k1, row);
@@ -55,18 +59,25 @@ TERN_INLINE void pack_rows(Decode const& decode, index n, index n1, index k0, in
                   reinterpret_cast<std::uint8_t*>(out), panel_rows * 4);
 }
 
+/// Where weights that are f32 in memory lie.
+template <class Weights>
+TERN_INLINE row_memory floats_of(Weights const& w) {
+  if constexpr (requires { w.floats(); }) return w.floats();
+  return {};
+}
+
 /// Decodes columns [k0, k1) of weight rows [n0, n1), n1 - n0 <= panel_rows, into a panel; rows and columns beyond are zero.
 template <class Weights>
 inline void pack_floats(Weights const& w, index n0, index n1, index k0, index k1, matmul_panel& panel) noexcept {
   auto const decode = [&](index n, index from, index to, float* out) TERN_LAMBDA { decode_row(w, n, from, to, out); };
   for (index first = 0; first < panel_rows; first += simd::lanes)
-    pack_rows(decode, n0 + first, n1, k0, k1, panel.rows, panel.floats + first);
+    pack_rows(decode, n0 + first, n1, k0, k1, panel.rows, panel.floats + first, floats_of(w));
 }
 /// The same for weights that are bf16, which copy(row, k0, k1, out) copies, into a panel of bf16.
 template <class Copy>
-TERN_INLINE void pack_halves(Copy const& copy, index n0, index n1, index k0, index k1, matmul_panel& panel) {
+TERN_INLINE void pack_halves(Copy const& copy, index n0, index n1, index k0, index k1, matmul_panel& panel, row_memory const& lying = {}) {
   for (index first = 0; first < panel_rows; first += simd::lanes)
-    pack_rows(copy, n0 + first, n1, k0, k1, panel.half_rows, panel.halves + 2 * first);
+    pack_rows(copy, n0 + first, n1, k0, k1, panel.half_rows, panel.halves + 2 * first, lying);
 }
 
 /// Scales and minima of `lanes` weight rows of a panel, and their codes of four columns as numbers. The same bits as `decode` where scales

@@ -31,6 +31,7 @@ struct code_source {
   void const* object;
   void (*pack)(void const* w, index n0, index n1, index g0, index g1, code_panel& panel) noexcept;
   code_kind kind;
+  row_memory memory{};  // of the first row
 };
 
 /// `Rows` rows of x times `quads` groups of four columns of a panel, added to sums unless they are the first.
@@ -69,10 +70,14 @@ inline void sum_integers(code_source const& w, index n0, index n1, std::int8_t c
   for (index g0 = 0; g0 < groups || g0 == 0; g0 += integer_groups)
     for (index n = n0; n < n1; n += panel_rows) {
       index const g1 = least(g0 + integer_groups, groups);
+      stripe_place const place{n0, n1, n, 32 * groups, 32 * g0, 32 * integer_groups};
       w.pack(w.object, n, least(n + panel_rows, n1), g0, g1, panel);
       std::int32_t* const to = sums + (n - n0) * (r1 - r0);
       if (simd::tiles::ready()) {
-        multiply_integer_tiles(panel, g1 - g0, x + r0 * x_stride + 32 * g0, x_stride, r1 - r0, to, g0 == 0);
+        memory_ahead ahead;
+        add_weights(ahead, w.memory, place);
+        add_share(ahead, x + r0 * x_stride + place.next_k0(), place.next_columns(), x_stride, r1 - r0, place);
+        multiply_integer_tiles(panel, g1 - g0, x + r0 * x_stride + 32 * g0, x_stride, r1 - r0, to, g0 == 0, ahead);
         continue;
       }
       with_shape({32, w.kind.offset, false}, [&]<class Shape>(Shape) TERN_LAMBDA {
@@ -106,7 +111,8 @@ inline void multiply_stripe_rows(matmul_job const& job, index n0, index n1, inde
                                  std::byte* memory) noexcept {
   code_panel& panel = panel_at(memory).codes;
   auto* const sums = reinterpret_cast<std::int32_t*>(memory + panel_bytes);
-  sum_integers({job.w.object, job.w.operations->pack_integers, job.w.codes}, n0, n1, x.q, x.stride, r0, r1, x.blocks, sums, panel);
+  sum_integers({job.w.object, job.w.operations->pack_integers, job.w.codes, job.w.memory}, n0, n1, x.q, x.stride, r0, r1, x.blocks, sums,
+               panel);
   for (index n = n0; n < n1; n += panel_rows) {
     index const end = least(n + panel_rows, n1);
     if (x.blocks > 0)

@@ -83,7 +83,7 @@ inline void multiply_all_integers(cpu_policy const& policy, W const& w, integer_
                            [](void const* o, index n0, index n1, index g0, index g1, code_panel& panel) noexcept {
                              pack_codes<false>(*static_cast<W const*>(o), n0, n1, g0, g1, panel);
                            },
-                           code_kind_of<W>};
+                           code_kind_of<W>, memory_of(w)};
   parallel_for(policy, items, [&](index item, index slot) TERN_LAMBDA {
     std::byte* const memory = scratch + slot * slot_bytes(rows);
     auto* const sums = reinterpret_cast<std::int32_t*>(memory + panel_bytes);

@@ -25,6 +25,11 @@ struct plain_weights {
   TERN_INLINE void decode(index row, index k0, index k1, float* out) const {
     decode_plain<T>(m.row(row) + k0 * index{sizeof(T)}, k1 - k0, out);
   }
+  TERN_INLINE row_memory floats() const
+    requires std::is_same_v<T, float>
+  {
+    return {m.row(0), m.columns * index{sizeof(T)}, m.row_bytes};
+  }
 };
 /// Calls f(weights) with what a matrix of numbers, or any matrix, stands for: its type is known when the program runs.
 template <class F>
@@ -57,7 +62,7 @@ struct block_operations {
     auto const copy = [&](index n, index from, index to, bf16* out) TERN_LAMBDA {
       __builtin_memcpy(static_cast<void*>(out), of(w).row(n) + 2 * from, static_cast<std::size_t>(2 * (to - from)));
     };
-    detail::pack_halves(copy, n0, n1, k0, k1, panel);
+    detail::pack_halves(copy, n0, n1, k0, k1, panel, {of(w).row(0), 2 * of(w).columns, of(w).row_bytes});
   }
   static void pack_codes(void const* w, index n0, index n1, index g0, index g1, code_panel& panel) noexcept {
     block_matrix const& m = of(w);
@@ -174,9 +179,18 @@ TERN_INLINE code_kind code_kind_of_blocks(weight_type type) {
 /// The weights of a job: what `w` refers to must live as long as the job, so that no view is converted on the way.
 template <std::same_as<block_matrix> W>
 TERN_INLINE any_weights weights_of(W const& w) {
-  bool const numbers = info(w.type).elements == 1;
-  return {&w,      &block_operations::table,    w.rows, w.columns,        info(w.type).elements, code_kind_of_blocks(w.type),
-          numbers, w.type == weight_type::bf16, false,  w.data != nullptr};
+  weight_info const format = info(w.type);
+  return {&w,
+          &block_operations::table,
+          w.rows,
+          w.columns,
+          format.elements,
+          code_kind_of_blocks(w.type),
+          format.elements == 1,
+          w.type == weight_type::bf16,
+          false,
+          w.data != nullptr,
+          {w.row(0), w.columns / format.elements * format.bytes, w.row_bytes}};
 }
 TERN_INLINE any_weights weights_of(chosen_blocks const& w) {
   bool const numbers = info(w.m.type).elements == 1;
@@ -203,7 +217,8 @@ TERN_INLINE any_weights weights_of(W const& w) {
                   "tern: weights with a scale a row have granule 32 and no minimum");
     expect(w.columns % 32 == 0, "matmul", "w.columns", w.columns, "a multiple of 32");
   }
-  return {&w, &custom_operations<W>::table, w.rows, w.columns, 32, codes, !coded_weights<W>, false, row_scaled_weights<W>};
+  return {&w,    &custom_operations<W>::table, w.rows, w.columns,   32, codes, !coded_weights<W>,
+          false, row_scaled_weights<W>,        true,   memory_of(w)};
 }
 
 /// Types that weights_of takes as they are; others are views that become a block_matrix first.

@@ -3,16 +3,17 @@
 /// @file matmul/piece_rows.hpp
 /// Where the sums of a panel's products come from and go to.
 
-#include <tern/matmul/float_panel.hpp>
+#include <tern/matmul/tiled_rows.hpp>
 #include <tern/simd/tiles.hpp>
 
 namespace tern::detail {
 inline namespace TERN_ABI {
 
 /// Rows of x whose sums are kept while all chunks of columns pass, and panels that a chunk of them meets one after the other: a chunk
-/// of 512 rows stays in the second cache meanwhile, where all of x would not. Tiles are so fast that reading x for each few panels
+/// of 576 rows stays in the second cache meanwhile, where all of x would not. Tiles are so fast that reading x for each few panels
 /// would bound them, and CPUs that have them have second caches of 2 MB.
-inline constexpr index kept_rows = 512, panels_at_once = simd::tiles::exist ? 8 : 4;
+inline constexpr index kept_rows = 576, panels_at_once = simd::tiles::exist ? 8 : 4;
+static_assert(kept_rows % tile_rows == 0);
 /// Sums of a panel, as elements.
 TERN_INLINE constexpr index kept_size(index rows) { return (rows < kept_rows ? rows : kept_rows) * panel_rows; }
 
@@ -53,6 +54,46 @@ struct piece_rows {
       simd::store_n(p, sum, left);
   }
   TERN_INLINE void add(index row, index half, simd::pack<float> sum) const { store(row, half, load(row, half) + sum); }
+  /// The sums of `live` rows from `row` on.
+  template <int Rows>
+  TERN_INLINE void add(index row, index live, simd::pack<float> const (&sum)[Rows][2]) const {
+    if (live == Rows && width == panel_rows) return add_whole(row, sum);
+    TERN_UNROLL
+    for (int i = 0; i < Rows; ++i) {
+      if (i >= live) return;
+      add(row + i, 0, sum[i][0]);
+      add(row + i, 1, sum[i][1]);
+    }
+  }
+  /// Asks for what rows of sums will be added to.
+  TERN_INLINE void ask(index row, index rows) const {
+    if (from == nullptr) return;
+    for (float const* p = from + row * from_stride; rows > 0; --rows, p += from_stride) {
+      __builtin_prefetch(p);
+      __builtin_prefetch(p + panel_rows - 1);
+    }
+  }
+
+ private:
+  template <int Rows>
+  TERN_INLINE void add_whole(index row, simd::pack<float> const (&sum)[Rows][2]) const {
+    constexpr index W = simd::lanes;
+    float* p = to + row * to_stride;
+    if (from == nullptr) {
+      TERN_UNROLL
+      for (int i = 0; i < Rows; ++i, p += to_stride) {
+        simd::store(p, sum[i][0]);
+        simd::store(p + W, sum[i][1]);
+      }
+      return;
+    }
+    float const* q = from + row * from_stride;
+    TERN_UNROLL
+    for (int i = 0; i < Rows; ++i, p += to_stride, q += from_stride) {
+      simd::store(p, simd::load(q) + sum[i][0]);
+      simd::store(p + W, simd::load(q + W) + sum[i][1]);
+    }
+  }
 };
 
 }  // namespace TERN_ABI

@@ -38,6 +38,19 @@ inline void round_rows(cpu_policy const& policy, matmul_input const& in, bf16* o
   });
 }
 
+/// x (rows, columns) in tiles, to `out`, of tiled_rows::size.
+inline tiled_rows tile_x(cpu_policy const& policy, float const* x, index x_stride, index rows, index columns, float* out) {
+  tiled_rows const to{out, round_to_multiple(rows, tile_rows)};
+  for_rows(policy, to.rows / tile_rows, tile_rows * columns, [&](index tile) TERN_LAMBDA {
+    index const first = tile * tile_rows;
+    for (index k0 = 0; k0 < columns; k0 += chunk_columns) {
+      index const k1 = least(k0 + chunk_columns, columns);
+      tile_chunk(x + first * x_stride + k0, x_stride, least(tile_rows, rows - first), k1 - k0, to.at(first, k0, k1));
+    }
+  });
+  return to;
+}
+
 /// Moves the jobs whose weights fit to the front, and returns how many these are.
 template <class Fits>
 TERN_INLINE index partition_jobs(matmul_job* jobs, index count, Fits const& fits) {
@@ -62,24 +75,27 @@ struct matmul_memory {
   TERN_INLINE std::byte* panels() const { return scratch + plan.panels; }
 };
 
-inline void multiply_as_f32(cpu_policy const& policy, matmul_job* jobs, index count, matmul_input const& in, bool add,
-                            matmul_memory const& memory) {
+inline void multiply_as_f32(cpu_policy const& policy, matmul_job* jobs, index count, matmul_input const& in, tiled_rows const& tiles,
+                            bool add, matmul_memory const& memory) {
   index const streamed =
       in.rows <= most_float_stream_rows ? partition_jobs(jobs, count, [](any_weights const& w) { return w.streamed; }) : 0;
   if (streamed > 0) stream_float(policy, jobs, streamed, in.x, in.x_stride, in.rows, add, memory.panels());
-  multiply_float<f32_products>(policy, jobs + streamed, count - streamed, in.x, in.x_stride, in.rows, in.columns, add, memory.panels());
+  multiply_float(policy, jobs + streamed, count - streamed, product_rows<f32_products>{in.x, in.x_stride, tiles}, in.rows, in.columns, add,
+                 memory.panels());
 }
 inline void multiply_as_bf16(cpu_policy const& policy, matmul_job* jobs, index count, matmul_input const& in, bf16 const* x, index stride,
                              bool add, matmul_memory const& memory) {
   index const streamed =
       in.rows <= most_bf16_stream_rows ? partition_jobs(jobs, count, [](any_weights const& w) { return w.bf16 && w.streamed; }) : 0;
   if (streamed > 0) stream_float(policy, jobs, streamed, x, stride, in.rows, add, memory.panels());
-  multiply_float<bf16_products>(policy, jobs + streamed, count - streamed, x, stride, in.rows, in.columns, add, memory.panels());
+  multiply_float(policy, jobs + streamed, count - streamed, product_rows<bf16_products>{x, stride}, in.rows, in.columns, add,
+                 memory.panels());
 }
 
 /// x as the compute type takes it, made once for all products of a call.
 struct prepared_input {
   matmul_input in;
+  tiled_rows tiles{};
   bf16 const* x_bf16 = nullptr;
   q8_rows x_q8{};
 };
@@ -89,7 +105,9 @@ inline prepared_input prepare_input(cpu_policy const& policy, matmul_input const
     auto* const x = memory.at<bf16>(memory.plan.x_bf16);
     round_rows(policy, in, x, memory.plan.stride);
     p.x_bf16 = x;
-  } else if (mode != compute::f32) {
+  } else if (mode == compute::f32) {
+    if (memory.plan.x_tiles >= 0) p.tiles = tile_x(policy, in.x, in.x_stride, in.rows, in.columns, memory.at<float>(memory.plan.x_tiles));
+  } else {
     p.x_q8 = {memory.at<std::int8_t>(memory.plan.x_q8), memory.at<q8_scales>(memory.plan.x_scales), memory.plan.stride, in.columns / 32};
     quantize_rows(policy, in, p.x_q8, mode == compute::int8_tokens);
   }
@@ -106,7 +124,7 @@ inline void multiply_jobs(cpu_policy const& policy, matmul_job* jobs, index coun
   }
   index const integers = mode != compute::f32 ? partition_jobs(jobs, count, [](any_weights const& w) { return w.codes.granule > 0; }) : 0;
   if (integers > 0) multiply_int8(policy, jobs, integers, p.in.rows, p.x_q8, add, memory.panels());
-  multiply_as_f32(policy, jobs + integers, count - integers, p.in, add, memory);
+  multiply_as_f32(policy, jobs + integers, count - integers, p.in, p.tiles, add, memory);
 }
 
 /// t = scale x a^T for the low-rank path.
@@ -115,7 +133,7 @@ inline void add_low_rank(cpu_policy const& policy, matmul_request& request, matm
   index const rank = path.a.rows, stride = padded_columns(rank);
   float* const t = memory.at<float>(memory.plan.low_rank);
   matmul_job job{path.a, t, stride};
-  multiply_as_f32(policy, &job, 1, in, false, memory);
+  multiply_as_f32(policy, &job, 1, in, {}, false, memory);
   for (index r = 0; r < in.rows; ++r)
     for (index j = 0; j < rank; ++j) t[r * stride + j] *= path.scale;
   request.finish.sides[request.finish.side_count++] = {path.b, t, stride};

@@ -4,6 +4,7 @@
 /// The products of a panel with up to 32 rows of x in matrix registers (simd/tiles.hpp), where there are any: two tiles of x's rows times
 /// two of the panel's lanes, so that a load serves two products.
 
+#include <tern/matmul/ahead.hpp>
 #include <tern/matmul/piece_rows.hpp>
 #include <tern/simd/tiles.hpp>
 
@@ -79,21 +80,32 @@ TERN_INLINE void add_tiles(std::byte const* x, index x_stride, std::byte const* 
   Products::template dot<2, 5, 6>();
   Products::template dot<3, 5, 7>();
 }
-/// `steps` times 64 bytes of x's rows times the panel, to memory; added to what is there unless they are the first.
+/// `steps` times 64 bytes of x's rows times the panel, to memory; added to what is there unless they are the first. Asks for `lines` lines
+/// of what follows with each step.
 template <class Products, class T>
-TERN_INLINE void multiply_tiles(void const* x, index x_stride, void const* panel, index steps, bool first, bool lower, T* to) {
+TERN_INLINE void multiply_tiles(void const* x, index x_stride, void const* panel, index steps, bool first, bool lower, T* to,
+                                memory_ahead& ahead, index lines) {
   auto const* a = static_cast<std::byte const*>(x);
   auto const* b = static_cast<std::byte const*>(panel);
   first ? zero_sums(lower) : load_sums(static_cast<T const*>(to), lower);
-  for (index s = 0; s < steps; ++s, a += 64, b += 16 * panel_row_bytes) add_tiles<Products>(a, x_stride, b, lower);
+  for (index s = 0; s < steps; ++s, a += 64, b += 16 * panel_row_bytes) {
+    for (index l = 0; l < lines; ++l) ahead.ask();
+    add_tiles<Products>(a, x_stride, b, lower);
+  }
   store_sums(to, lower);
+}
+
+/// Lines to ask for with each step of a panel against `rows` rows of x.
+TERN_INLINE index lines_a_step(memory_ahead const& ahead, index rows, index steps) {
+  return divide_up(ahead.lines(), divide_up(rows, tile_block_rows) * (steps > 0 ? steps : 1));
 }
 
 /// bf16: `rows` rows of x (rows, 32 steps) times a panel, added to sums. memory: tile_block_rows rows of a panel.
 inline void multiply_halves(bf16 const* panel, index steps, bf16 const* x, index x_stride, index rows, piece_rows const& sums,
-                            float* memory) noexcept {
+                            float* memory, memory_ahead& ahead) noexcept {
+  index const lines = lines_a_step(ahead, rows, steps);
   for_tile_blocks(rows, [&](index r, index count) TERN_LAMBDA {
-    multiply_tiles<tile_bf16>(x + r * x_stride, 2 * x_stride, panel, steps, true, count > 16, memory);
+    multiply_tiles<tile_bf16>(x + r * x_stride, 2 * x_stride, panel, steps, true, count > 16, memory, ahead, lines);
     for (index i = 0; i < count; ++i) {
       float const* const own = memory + i * panel_rows;
       sums.add(r + i, 0, simd::load(own));
@@ -105,10 +117,11 @@ inline void multiply_halves(bf16 const* panel, index steps, bf16 const* x, index
 /// Integers: `rows` rows of x times a panel's `groups` groups, added to sums (rows, panel_rows) unless they are the first. Columns are
 /// taken by 64: after an odd number of groups there is memory behind x's rows, and zeros are put into the panel.
 inline void multiply_integer_tiles(code_panel& panel, index groups, std::int8_t const* x, index x_stride, index rows, std::int32_t* sums,
-                                   bool first) noexcept {
+                                   bool first, memory_ahead& ahead) noexcept {
   if (groups % 2 != 0) __builtin_memset(panel.codes + groups * 32 * panel_rows, 0, static_cast<std::size_t>(32 * panel_rows));
+  index const steps = (groups + 1) / 2, lines = lines_a_step(ahead, rows, steps);
   for_tile_blocks(rows, [&](index r, index count) TERN_LAMBDA {
-    multiply_tiles<tile_bytes>(x + r * x_stride, x_stride, panel.codes, (groups + 1) / 2, first, count > 16, sums + r * panel_rows);
+    multiply_tiles<tile_bytes>(x + r * x_stride, x_stride, panel.codes, steps, first, count > 16, sums + r * panel_rows, ahead, lines);
   });
 }
 

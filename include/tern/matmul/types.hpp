@@ -6,6 +6,7 @@
 #include <tern/core/parallel_for.hpp>
 #include <tern/core/rounding.hpp>
 #include <tern/formats/block_matrix.hpp>
+#include <tern/formats/weights.hpp>
 #include <tern/simd/pack.hpp>
 
 namespace tern {
@@ -70,6 +71,7 @@ struct any_weights {
   bool bf16 = false;                   // numbers that bf16 products take as they lie
   bool row_scale = false;              // codes with one scale a row
   bool data = true;                    // there is memory behind it
+  row_memory memory{};                 // of the first row, where rows lie in memory, one like the other
   tern::bf16 const* panels = nullptr;  // whole panels (matmul/float_panel.hpp) that lie ready
 };
 
