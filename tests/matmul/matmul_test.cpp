@@ -101,7 +101,7 @@ TEST_CASE("activations are rounded as ggml rounds them") {
 TEST_CASE("more rows than the sums that are kept at once, on threads that share them") {
   rng r(19);
   thread_pool pool(3);
-  index const rows = 2 * detail::kept_rows + 5, n = 3 * detail::panel_rows + 1, k = 531;
+  index const rows = 2 * tern::detail::kept_rows + 5, n = 3 * tern::detail::panel_rows + 1, k = 531;
   random_weights const w(r, weight_type::f32, n, k);
   auto const x = r.normal(rows * k);
   for (compute mode : {compute::f32, compute::bf16}) {

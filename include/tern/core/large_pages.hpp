@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 /// @file core/large_pages.hpp
-/// Memory that kernels walk through. From 4 MB on it lies on the system's large pages (2 MB on most CPUs) where these can be had: with
+/// Memory that kernels walk through. From 2 MB on it lies on the system's large pages (2 MB on most CPUs) where these can be had: with
 /// pages of 4 KB, translating addresses takes a noticeable part of the time in which megabytes are read.
 
 #include <tern/core/config.hpp>
@@ -18,14 +18,12 @@ inline namespace TERN_ABI {
 inline constexpr std::size_t large_page = std::size_t{2} << 20;
 
 /// What memory of this size is aligned to: at least a cache line.
-TERN_INLINE constexpr std::align_val_t alignment_of(std::size_t bytes) {
-  return std::align_val_t{bytes >= 2 * large_page ? large_page : 64};
-}
+TERN_INLINE constexpr std::align_val_t alignment_of(std::size_t bytes) { return std::align_val_t{bytes >= large_page ? large_page : 64}; }
 
 /// What `memory`, if there is any, holds may lie on large pages.
 TERN_INLINE std::byte* on_large_pages(void* memory, std::size_t bytes) {
 #if defined(MADV_HUGEPAGE)
-  if (memory != nullptr && bytes >= 2 * large_page) madvise(memory, bytes, MADV_HUGEPAGE);  // a wish: whether it is granted does not matter
+  if (memory != nullptr && bytes >= large_page) madvise(memory, bytes, MADV_HUGEPAGE);  // a wish: whether it is granted does not matter
 #endif
   return static_cast<std::byte*>(memory);
 }
