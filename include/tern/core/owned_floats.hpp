@@ -3,9 +3,7 @@
 /// @file core/owned_floats.hpp
 /// Floats that a plan or a prepared filter keeps, aligned as a register wants them.
 
-#include <tern/core/config.hpp>
-
-#include <new>
+#include <tern/core/large_pages.hpp>
 
 namespace tern::detail {
 
@@ -14,9 +12,7 @@ class owned_floats {
  public:
   TERN_INLINE owned_floats() = default;
   TERN_INLINE explicit owned_floats(index size)
-      : data_(size > 0 ? static_cast<float*>(::operator new(static_cast<std::size_t>(size) * sizeof(float), std::align_val_t{64}))
-                       : nullptr),
-        size_(size) {}
+      : data_(size > 0 ? static_cast<float*>(allocate_pages(bytes_of(size))) : nullptr), size_(size) {}
   TERN_INLINE owned_floats(owned_floats&& other) noexcept : data_(other.data_), size_(other.size_) {
     other.data_ = nullptr;
     other.size_ = 0;
@@ -31,13 +27,15 @@ class owned_floats {
     return *this;
   }
   TERN_INLINE ~owned_floats() {
-    if (data_ != nullptr) ::operator delete(data_, std::align_val_t{64});
+    if (data_ != nullptr) free_pages(data_, bytes_of(size_));
   }
   TERN_INLINE float* data() { return data_; }
   TERN_INLINE float const* data() const { return data_; }
   TERN_INLINE index size() const { return size_; }
 
  private:
+  TERN_INLINE static std::size_t bytes_of(index size) { return static_cast<std::size_t>(size) * sizeof(float); }
+
   float* data_ = nullptr;
   index size_ = 0;
 };

@@ -6,9 +6,9 @@
 /// One workspace serves one calling thread at a time; the worker threads of a kernel share what the caller's thread borrowed.
 
 #include <tern/core/error.hpp>
+#include <tern/core/large_pages.hpp>
 
 #include <cstdint>
-#include <new>
 
 namespace tern {
 
@@ -71,7 +71,7 @@ class workspace {
       std::size_t const most = used_ + taken > peak_ ? used_ + taken : peak_;
       if (used_ == 0 && most > capacity_) grow(most);
       if (taken > capacity_ - used_in_base_) {  // an outer kernel uses the base: lend a piece apart, and grow when all is back
-        auto* const apart = static_cast<std::byte*>(::operator new(taken, std::align_val_t{alignment}));
+        auto* const apart = static_cast<std::byte*>(detail::allocate_pages(taken));
         used_ += taken;
         peak_ = most;
         return apart;
@@ -88,22 +88,22 @@ class workspace {
     if (piece >= base_ && piece < base_ + capacity_)
       used_in_base_ -= taken;
     else if (taken != 0)
-      ::operator delete(piece, std::align_val_t{alignment});
+      detail::free_pages(piece, taken);
     if (used_ == 0 && !fixed_ && peak_ > capacity_) settle();
   }
   /// Room for the most that was ever used, if the system has it: the next call is as this one was.
   TERN_INLINE void settle() {
     release_all();
-    base_ = static_cast<std::byte*>(::operator new(rounded(peak_), std::align_val_t{alignment}, std::nothrow));
+    base_ = static_cast<std::byte*>(detail::allocate_pages(rounded(peak_), std::nothrow));
     if (base_ != nullptr) capacity_ = rounded(peak_);
   }
   TERN_INLINE void grow(std::size_t bytes) {
     release_all();
-    base_ = static_cast<std::byte*>(::operator new(rounded(bytes), std::align_val_t{alignment}));
+    base_ = static_cast<std::byte*>(detail::allocate_pages(rounded(bytes)));
     capacity_ = rounded(bytes);
   }
   TERN_INLINE void release_all() {
-    if (!fixed_ && base_ != nullptr) ::operator delete(base_, std::align_val_t{alignment});
+    if (!fixed_ && base_ != nullptr) detail::free_pages(base_, capacity_);
     base_ = nullptr;
     capacity_ = 0;
   }
