@@ -86,6 +86,21 @@ TEST_CASE("nested leases settle: no allocation in steady state") {
   CHECK(allocations == after);
 }
 
+TEST_CASE("pieces of a large page or more begin with one") {
+  constexpr std::size_t page = detail::large_page_bytes;
+  for (std::size_t bytes : {page, page + 64, 3 * page}) {
+    workspace w;
+    workspace::lease const outer(w, bytes);
+    workspace::lease const apart(w, bytes);
+    CHECK(reinterpret_cast<std::uintptr_t>(outer.data()) % page == 0);
+    CHECK(reinterpret_cast<std::uintptr_t>(apart.data()) % page == 0);
+    std::memset(outer.data(), 1, bytes);
+    std::memset(apart.data(), 2, bytes);
+    CHECK(outer.data()[bytes - 1] == std::byte{1});
+    CHECK(w.capacity() == bytes);
+  }
+}
+
 TEST_CASE("a workspace with a reserve allocates nothing within it") {
   workspace w(4096);
   int const before = allocations;

@@ -64,10 +64,10 @@ def light_includes():
             if not found or found[2].startswith("tern/"):
                 continue
             intrinsic = folder == "simd" and ("intrin" in found[2] or found[2].startswith(("xsimd/", "arm_")))
-            cpu = folder == "core" and found[2] in {"cpuid.h", "sys/auxv.h", "asm/hwcap.h"}
+            system = folder == "core" and found[2] in {"cpuid.h", "sys/auxv.h", "asm/hwcap.h", "sys/mman.h"}
             if found[1] == '"':
                 yield path, n, "include as <tern/...>"
-            elif found[2] not in allowed and not intrinsic and not cpu and name != "dispatch.hpp":
+            elif found[2] not in allowed and not intrinsic and not system and name != "dispatch.hpp":
                 yield path, n, f"<{found[2]}> is not among the headers allowed here: {', '.join(sorted(allowed))}"
 
 

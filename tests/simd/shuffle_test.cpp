@@ -24,6 +24,23 @@ TEST_CASE("shuffle: transpose moves every lane to its mirror", "[simd]") {
     for (size j = 0; j < lanes; ++j) CHECK(lanes_of(rows[i])[static_cast<std::size_t>(j)] == static_cast<float>(100 * i + j));
 }
 
+TEST_CASE("shuffle: tiles of memory are read and written transposed, and nothing beside them", "[simd]") {
+  for (size const step : {lanes, 2 * lanes, lanes + 3}) {
+    size const n = (lanes - 1) * step + lanes;
+    at_page_end<float> from(static_cast<std::size_t>(n)), to(static_cast<std::size_t>(n));
+    for (size i = 0; i < n; ++i) {
+      from.data()[i] = static_cast<float>(i);
+      to.data()[i] = -1.f;
+    }
+    pack<float> rows[lanes];
+    simd::load_transposed(from.data(), step, rows);
+    for (size i = 0; i < lanes; ++i)
+      for (size j = 0; j < lanes; ++j) CHECK(lanes_of(rows[i])[static_cast<std::size_t>(j)] == static_cast<float>(j * step + i));
+    simd::store_transposed(rows, to.data(), step);
+    for (size i = 0; i < n; ++i) CHECK(to.data()[i] == (i % step < lanes ? static_cast<float>(i) : -1.f));
+  }
+}
+
 TEST_CASE("shuffle: reverse puts the last lane first", "[simd]") {
   auto const turned = lanes_of(simd::reverse(make_pack<float>([](size i) { return i + 1; })));
   for (size i = 0; i < lanes; ++i) CHECK(turned[static_cast<std::size_t>(i)] == static_cast<float>(lanes - i));

@@ -20,7 +20,7 @@ inline namespace TERN_ABI {
 }  // namespace TERN_ABI
 }  // namespace detail
 
-/// Lends memory, aligned to 64 bytes. Not thread-safe: see above.
+/// Lends memory, aligned to 64 bytes; its own lies in large pages where it is large (core/large_pages.hpp). Not thread-safe: see above.
 class workspace {
  public:
   /// Every borrowed piece starts at a multiple of this.

@@ -30,19 +30,24 @@ TERN_INLINE tile_roots roots_of_tile(float const* tile, float const* lane) {
   return r;
 }
 
-TERN_INLINE void transpose_complex(cpack (&x)[simd::lanes]) {
+/// Registers of a tile at z, nodes one after the other, as coefficients whose lanes are nodes.
+TERN_INLINE void load_tile(float const* z, cpack (&x)[simd::lanes]) {
+  simd::pack<float> t[simd::lanes];
+  simd::load_transposed(z, complex_pack, t);
+  TERN_UNROLL
+  for (index i = 0; i < simd::lanes; ++i) x[i].re = t[i];
+  simd::load_transposed(z + simd::lanes, complex_pack, t);
+  TERN_UNROLL
+  for (index i = 0; i < simd::lanes; ++i) x[i].im = t[i];
+}
+TERN_INLINE void store_tile(cpack const (&x)[simd::lanes], float* z) {
   simd::pack<float> t[simd::lanes];
   TERN_UNROLL
   for (index i = 0; i < simd::lanes; ++i) t[i] = x[i].re;
-  simd::transpose(t);
+  simd::store_transposed(t, z, complex_pack);
   TERN_UNROLL
-  for (index i = 0; i < simd::lanes; ++i) {
-    x[i].re = t[i];
-    t[i] = x[i].im;
-  }
-  simd::transpose(t);
-  TERN_UNROLL
-  for (index i = 0; i < simd::lanes; ++i) x[i].im = t[i];
+  for (index i = 0; i < simd::lanes; ++i) t[i] = x[i].im;
+  simd::store_transposed(t, z + simd::lanes, complex_pack);
 }
 
 /// x at place i of the spectrum h, as `op` says.
@@ -146,16 +151,9 @@ inline void run_tiles(tower_plan const& t, tower_op op, index first, index tiles
     ahead.reach(h);
     ahead.template ask<W * complex_pack / 64>();
     ahead.ask_at_tile();
-    if (op != tower_op::join) {
-      TERN_UNROLL
-      for (index i = 0; i < W; ++i) x[i] = load_complex(z + i * complex_pack);
-      transpose_complex(x);
-    }
+    if (op != tower_op::join) load_tile(z, x);
     finish_tile(op, x, h, simd::pack<float>(scale), roots_of_tile(t.tables + t.tiles_at + 8 * (first + n), lane));
-    if (op == tower_op::split) continue;
-    transpose_complex(x);
-    TERN_UNROLL
-    for (index i = 0; i < W; ++i) store_complex(z + i * complex_pack, x[i]);
+    if (op != tower_op::split) store_tile(x, z);
   }
 }
 

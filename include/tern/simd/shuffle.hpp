@@ -95,6 +95,61 @@ TERN_INLINE void transpose(pack<float> (&rows)[lanes]) {
 #endif
 }
 
+/// rows[i] lane j = p[j * step + i]: a square tile of memory, transposed. Registers are put together by loads, as far as the machine can,
+/// which leaves its one unit of shuffles half of the work; `store_transposed` likewise.
+TERN_INLINE void load_transposed(float const* p, index step, pack<float> (&rows)[lanes]) {
+#if defined(TERN_SIMD_AVX512)
+  auto const halves = [&](index row, index half) TERN_LAMBDA {  // lanes 8 half to 8 half + 7 of this row and the fourth behind it
+    float const* const at = p + row * step + 8 * half;
+    __m512d const low = _mm512_castpd256_pd512(_mm256_castps_pd(_mm256_loadu_ps(at)));
+    return _mm512_castpd_ps(_mm512_maskz_insertf64x4(0xff, low, _mm256_castps_pd(_mm256_loadu_ps(at + 4 * step)), 1));
+  };
+  __m512 r[16];
+  TERN_UNROLL
+  for (index i = 0; i < 8; ++i) {
+    index const half = i / 4, k = i % 4;
+    __m512 const a = halves(k, half), b = halves(8 + k, half);
+    r[8 * half + k] = _mm512_maskz_shuffle_f32x4(0xffff, a, b, 0x88);
+    r[8 * half + 4 + k] = _mm512_maskz_shuffle_f32x4(0xffff, a, b, 0xdd);
+  }
+  detail::transpose_quarters(r);
+  TERN_UNROLL
+  for (index i = 0; i < 16; ++i) rows[i] = pack<float>(r[i]);
+#else
+  TERN_UNROLL
+  for (index i = 0; i < lanes; ++i) rows[i] = load(p + i * step);
+  transpose(rows);
+#endif
+}
+/// p[j * step + i] = rows[i] lane j.
+TERN_INLINE void store_transposed(pack<float> const (&rows)[lanes], float* p, index step) {
+#if defined(TERN_SIMD_AVX512)
+  __m512 r[16];
+  TERN_UNROLL
+  for (index i = 0; i < 16; ++i) r[i] = rows[i].v;
+  detail::transpose_quarters(r);
+  TERN_UNROLL
+  for (index k = 0; k < 4; ++k) {
+    float* const to = p + k * step;
+    TERN_UNROLL
+    for (index g = 0; g < 4; ++g) _mm_storeu_ps(to + 4 * g, _mm512_castps512_ps128(r[4 * g + k]));
+    TERN_UNROLL
+    for (index g = 0; g < 4; ++g) _mm_storeu_ps(to + 4 * step + 4 * g, _mm512_maskz_extractf32x4_ps(0xf, r[4 * g + k], 1));
+    TERN_UNROLL
+    for (index g = 0; g < 4; ++g) _mm_storeu_ps(to + 8 * step + 4 * g, _mm512_maskz_extractf32x4_ps(0xf, r[4 * g + k], 2));
+    TERN_UNROLL
+    for (index g = 0; g < 4; ++g) _mm_storeu_ps(to + 12 * step + 4 * g, _mm512_maskz_extractf32x4_ps(0xf, r[4 * g + k], 3));
+  }
+#else
+  pack<float> t[lanes];
+  TERN_UNROLL
+  for (index i = 0; i < lanes; ++i) t[i] = rows[i];
+  transpose(t);
+  TERN_UNROLL
+  for (index i = 0; i < lanes; ++i) store(p + i * step, t[i]);
+#endif
+}
+
 /// The lanes from the last to the first.
 TERN_INLINE pack<float> reverse(pack<float> a) {
 #if defined(TERN_SIMD_AVX512)
