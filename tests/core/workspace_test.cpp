@@ -87,7 +87,7 @@ TEST_CASE("nested leases settle: no allocation in steady state") {
 }
 
 TEST_CASE("pieces of a large page or more begin with one") {
-  constexpr std::size_t page = detail::large_page_bytes;
+  constexpr std::size_t page = detail::large_page;
   for (std::size_t bytes : {page, page + 64, 3 * page}) {
     workspace w;
     workspace::lease const outer(w, bytes);
