@@ -122,8 +122,12 @@ inline namespace TERN_ABI {
 
 /// `tern::long_conv(policy, u, k, y, options...)`: see the top of conv/long_conv.hpp.
 inline constexpr struct long_conv_fn {
-  template <tensor_like U, class K, tensor_like Y, detail::long_option... Options>
+  template <tensor_like U, class K, tensor_like Y, class... Options>
   void operator()(cpu_policy const& policy, U const& u, K const& k, Y&& y, Options const&... options) const {
+    static_assert(
+        (detail::long_option<Options> && ...),
+        "tern: an option of long_conv is gate_in, gate_out, skip, sparse_spectrum or a long_mode: long_mode::causal (which is what "
+        "it does if nothing is said), long_mode::circular or long_mode::same, not causal{}");
     detail::convolve_rows("long_conv", policy, detail::samples_of(tern::view(u)), detail::filter_argument(k),
                           detail::results_of(tern::view(y)), detail::long_request::of(options...), false);
   }

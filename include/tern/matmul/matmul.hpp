@@ -57,7 +57,9 @@ inline constexpr struct matmul_fn {
 
   template <tensor_like X, class W, tensor_like Y, class... Options>
   void operator()(cpu_policy const& policy, X&& x, W&& w, Y&& y, Options const&... options) const {
-    check_types<X, Y>();
+    static_assert(view_of<X>::rank == 2 && view_of<Y>::rank == 2, "tern: matmul takes x (rows, k) and y (rows, n): pass views of rank 2");
+    static_assert(float_storage<typename view_of<X>::value_type>, "tern: matmul takes x of f32, f16 or bf16: convert other numbers first");
+    static_assert(std::is_same_v<typename view_of<Y>::element_type, float>, "tern: matmul writes y, which is f32 and not const");
     static_assert(
         (detail::matmul_option<Options> && ...),
         "tern: an option of matmul is a compute type, accumulate, one of matmul/options.hpp, or has const check() and prepare(), or "
@@ -124,11 +126,6 @@ inline constexpr struct matmul_fn {
     return static_cast<std::size_t>(plan(policy, x, y, static_cast<index>(N), request).bytes);
   }
 
-  template <class X, class Y>
-  static constexpr void check_types() {
-    static_assert(view_of<X>::rank == 2 && view_of<Y>::rank == 2, "tern: matmul takes x (rows, k) and y (rows, n): pass views of rank 2");
-    static_assert(std::is_same_v<typename view_of<Y>::element_type, float>, "tern: matmul writes y, which is f32 and not const");
-  }
   template <class T>
   static index product_rows(tensor_view<T, 2> const& x, detail::matmul_request const& request) {
     return request.has_gather ? request.gather_ids.extent(0) : x.extent(0);
