@@ -257,9 +257,9 @@ TEST_CASE("attention: wrong calls say what is wrong") {
   CHECK(fails(q, k, v, out) == "no error");
   CHECK(fails(q, t(2, 5, 7), v, out) == "attention: k.extent(2) is 7, expected q.extent(2) = 8");
   CHECK(fails(q, k, t(2, 4, 6), out) == "attention: v.extent(1) is 4, expected k.extent(1) = 5");
-  CHECK(fails(q, t(3, 5, 8), t(3, 5, 6), out) == "attention: k.extent(0) is 3, expected a divisor of the heads of q");
+  CHECK(fails(q, t(3, 5, 8), t(3, 5, 6), out) == "attention: k.extent(0) is 3, expected a divisor of the heads of q = 4");
   CHECK(fails(q, k, t(1, 5, 6), out) == "no error");  // heads of k and v need not be as many
-  CHECK(fails(q, k, t(3, 5, 6), out) == "attention: v.extent(0) is 3, expected a divisor of the heads of q");
+  CHECK(fails(q, k, t(3, 5, 6), out) == "attention: v.extent(0) is 3, expected a divisor of the heads of q = 4");
   CHECK(fails(q, k, v, t(4, 3, 8)) == "attention: out.extent(2) is 8, expected v.extent(2) = 6");
   CHECK(fails(q.transposed(1, 2), t(2, 5, 3), v, t(4, 8, 6)) ==
         "attention: the stride of q's last dimension is 8, expected 1 (contiguous rows)");

@@ -174,7 +174,7 @@ TEST_CASE("kv_cache: attention says what does not fit") {
   CHECK(said(2, 4, 64, c.keys(batch, 0), c.values(batch, 0)) == "no error");
   CHECK(said(1, 4, 64, c.keys(a, 0), c.values(b, 0)) == "attention: a length of v is 2, expected that of k = 5");
   CHECK(said(1, 4, 32, c.keys(a, 0), c.values(a, 0)) == "attention: the dim of k is 64, expected q.extent(3) = 32");
-  CHECK(said(1, 3, 64, c.keys(a, 0), c.values(a, 0)) == "attention: the heads of k is 2, expected a divisor of the heads of q");
+  CHECK(said(1, 3, 64, c.keys(a, 0), c.values(a, 0)) == "attention: the heads of k is 2, expected a divisor of the heads of q = 3");
   CHECK(said(2, 4, 64, c.keys(a, 0), c.values(a, 0)) == "attention: the batch of k is 1, expected q.extent(0) = 2");
   auto const k = c.keys(batch, 0), v = c.values(batch, 0);
   batch[1] = 2;  // behind the cache's back

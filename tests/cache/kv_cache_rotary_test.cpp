@@ -78,13 +78,15 @@ struct rotated_cache : modelled<K, V> {
       for (index h = 0; h < heads; ++h) {
         auto const& of = this->at(batch[static_cast<std::size_t>(b)], layer, h / (heads / kv_heads)).tokens;
         index const count = static_cast<index>(of.size());
+        std::vector<std::vector<double>> keys_turned;
+        for (auto const& token : of) keys_turned.push_back(turned(token->key.data(), dim, token->position, half));
         std::vector<double> got(static_cast<std::size_t>(most)), allowed = got;
         for (index i = 0; i < tokens; ++i) {
           index const place = count - tokens + i + behind, last = of[static_cast<std::size_t>(count - 1)]->position;
           index const position =
               place < count ? of[static_cast<std::size_t>(std::max<index>(place, 0))]->position : last + 1 + place - count;
-          add_query(of, turned(&queries(b, h, i, 0), dim, position, half), std::min(place + 1, count), half, want, magnitude, want_lse,
-                    lse_magnitude, got, allowed);
+          add_query(of, keys_turned, turned(&queries(b, h, i, 0), dim, position, half), std::min(place + 1, count), want, magnitude,
+                    want_lse, lse_magnitude, got, allowed);
         }
         want_weights.insert(want_weights.end(), got.begin(), got.end());
         weights_magnitude.insert(weights_magnitude.end(), allowed.begin(), allowed.end());
@@ -99,14 +101,13 @@ struct rotated_cache : modelled<K, V> {
  private:
   /// One query over the first `seen` tokens.
   template <class Tokens>
-  static void add_query(Tokens const& of, std::vector<double> const& q, index seen, bool half, std::vector<double>& want,
-                        std::vector<double>& magnitude, std::vector<double>& want_lse, std::vector<double>& lse_magnitude,
-                        std::vector<double>& weights, std::vector<double>& allowed) {
+  static void add_query(Tokens const& of, std::vector<std::vector<double>> const& keys, std::vector<double> const& q, index seen,
+                        std::vector<double>& want, std::vector<double>& magnitude, std::vector<double>& want_lse,
+                        std::vector<double>& lse_magnitude, std::vector<double>& weights, std::vector<double>& allowed) {
     std::vector<double> score, value(dim_v), absolute(dim_v);
     double growth = 0, top = -std::numeric_limits<double>::infinity(), sum = 0;
     for (index j = 0; j < seen; ++j) {
-      auto const& token = *of[static_cast<std::size_t>(j)];
-      std::vector<double> const k = turned(token.key.data(), dim, token.position, half);
+      std::vector<double> const& k = keys[static_cast<std::size_t>(j)];
       double s = 0, qq = 0, kk = 0;
       for (std::size_t d = 0; d < k.size(); ++d) {
         s += q[d] * k[d] / 8;  // sqrt(64)

@@ -87,6 +87,21 @@ TEST_CASE("snapshot: a byte that is wrong, or missing, or too many, is refused")
   }
   for (std::size_t n = 0; n < bytes.size(); n += n < 100 ? 1 : 509)
     if (message_of([&] { load({bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(n)}); }) == "no error") FAIL_CHECK(n << " bytes");
+  auto const said = [&](std::size_t i, unsigned char x, std::size_t n) {
+    auto damaged = bytes;
+    damaged[i] = std::byte{x};
+    damaged.resize(n);
+    return message_of([&] { load(damaged); });
+  };
+  CHECK(said(1, 'a', bytes.size()) == "load_snapshot: the name at the start is tarnkv, expected ternkv");
+  CHECK(said(7, 2, bytes.size()) == "load_snapshot: the version is 2, expected the one that is known = 1");
+  std::size_t const positions = 40 + 4 + 4;  // of the first head
+  CHECK(said(positions + 4, 0, bytes.size()) == "load_snapshot: a position is 0, expected at least the one behind the token before = 1");
+  CHECK(said(0, 't', 42) ==
+        "load_snapshot: the number of bytes that are left (the file ends early) is 2, expected at least what follows = 4");
+  std::string const sum = said(bytes.size() - 9, 77, bytes.size());
+  CHECK(sum.find("load_snapshot: the checksum of the bytes is ") == 0);
+  CHECK(sum.find(", as stored (they are damaged)") != std::string::npos);
   auto longer = bytes;
   longer.push_back(std::byte{});
   CHECK(message_of([&] { load(longer); }) == "load_snapshot: the number of bytes behind the last head is 9, expected 8");

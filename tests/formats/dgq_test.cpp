@@ -5,6 +5,8 @@
 
 #include <tern/formats/dgq.hpp>
 
+#include <utility>
+
 namespace tern::test {
 namespace {
 
@@ -111,6 +113,24 @@ TEST_CASE("DGQ: parts that do not fit, and integers that overflow") {
         "dgq_weights: zeros.extent(1) is 1, expected scales.extent(1) = 2");
   s.row_scales.resize(1);
   CHECK(message_of([&] { s.weights(); }) == "dgq_weights: row_scales.extent(0) is 1, expected the number of rows = 2");
+}
+
+TEST_CASE("DGQ: the search says how far it is, and a row does not depend on the others") {
+  constexpr index n = 600, k = 64, group = 32;
+  rng r(113);
+  std::vector<float> const x = r.normal<float>(n * k);
+  stored all(n, k, group);
+  std::vector<std::pair<index, index>> said;
+  dgq_weights::encode(cpu, view(x.data(), n, k), all.codes.view, all.zeros.view, all.steps.view, view(all.row_scales),
+                      [&](index done, index total) { said.emplace_back(done, total); });
+  CHECK(said == std::vector<std::pair<index, index>>{{256, 600}, {512, 600}, {600, 600}});
+  for (index i : {0, 255, 256, 511, 512, 599}) {
+    stored const one({x.begin() + i * k, x.begin() + (i + 1) * k}, 1, group);
+    CHECK(all.row_scales[static_cast<std::size_t>(i)] == one.row_scales[0]);
+    for (index j = 0; j < k / 2; ++j) CHECK(all.codes.view(i, j) == one.codes.view(0, j));
+    for (index g = 0; g < k / group; ++g)
+      CHECK((all.zeros.view(i, g) == one.zeros.view(0, g) && all.steps.view(i, g) == one.steps.view(0, g)));
+  }
 }
 
 }  // namespace tern::test

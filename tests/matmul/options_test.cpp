@@ -306,6 +306,17 @@ TEST_CASE("options say what is wrong, and what scratch memory they need") {
 
   CHECK_THROWS_WITH(matmul(cpu, f.xs(), f.w.m, f.ys(), residual{f.ys()}),
                     "matmul: the residual overlaps y, expected memory of its own, or accumulate{}");
+  std::vector<float> both(200);  // (8, 25): x is columns 0 to 15, y 10 to 24, or 16 to 24
+  tensor_view<float, 2> const all = view(both.data(), 8, 25), left = all.slice(1, 0, 16);
+  block_matrix const square(g.data(), weight_type::f32, 4, 16);
+  CHECK_THROWS_WITH(matmul(cpu, left, square, all.slice(1, 15, 19)), "matmul: y overlaps x, expected memory of its own");
+  CHECK_NOTHROW(matmul(cpu, left, square, all.slice(1, 16, 20)));
+  CHECK_THROWS_WITH(matmul(cpu, left, block_matrix(left.slice(0, 0, 4)), all.slice(1, 12, 16)),
+                    "matmul: y overlaps x, expected memory of its own");
+  CHECK_THROWS_WITH(matmul(cpu, view(g.data(), 4, 16), left.slice(0, 0, 4), all.slice(1, 12, 16).slice(0, 3, 7)),
+                    "matmul: y overlaps the weights, expected memory of its own");
+  CHECK_NOTHROW(matmul(cpu, view(g.data(), 4, 16), left.slice(0, 0, 4), all.slice(1, 16, 20).slice(0, 3, 7)));
+  CHECK_NOTHROW(matmul(cpu, view(g.data(), 4, 16), left.slice(0, 0, 4), all.slice(1, 12, 16).slice(0, 4, 8)));
   CHECK_THROWS_WITH(matmul(cpu, f.xs(), block_matrix(nullptr, weight_type::q4_0, 40, 64), f.ys()),
                     "matmul: w.data is 0, expected not null");
   CHECK_THROWS_WITH(matmul(cpu, f.xs(), f.w.m, tensor_view<float, 2>(nullptr, {3, 40})), "matmul: y.data() is 0, expected not null");

@@ -181,9 +181,7 @@ inline attention_extents check_arguments(argument const& q, argument const& k, a
   for (int d = 0; d < 3; ++d) expect_equal(op, out.name[d], out.extent[d], q.name[d], q.extent[d]);
   expect_equal(op, out.name[3], out.extent[3], v.name[3], v.extent[3]);
   index const heads = q.extent[1];
-  for (argument const* x : {&k, &v})
-    expect(x->extent[1] > 0 && heads % (x->extent[1] > 0 ? x->extent[1] : 1) == 0, op, x->name[1], x->extent[1],
-           "a divisor of the heads of q");
+  for (argument const* x : {&k, &v}) expect_divisor(op, x->name[1], x->extent[1], "a divisor of the heads of q", heads);
   for (argument const* x : {&q, &k, &v, &out}) expect(x->stride == 1, op, x->stride_name, x->stride, "1 (contiguous rows)");
   for (argument const* x : {&q, &k})
     expect(x->extent[2] < (index{1} << 31) - key_limit_slack, op, x->name[2], x->extent[2], "below 2^31 - 1024");

@@ -339,7 +339,7 @@ inline constexpr struct attention_key_weights_fn {
     index const heads = q.extent(1), k_heads = k.extent[1];
     detail::expect_equal(op, "the batch of k", k.extent[0], "that of q", q.extent(0));
     detail::expect_equal(op, "the dim of k", k.extent[3], "that of q", q.extent(3));
-    detail::expect(k_heads > 0 && heads % (k_heads > 0 ? k_heads : 1) == 0, op, "the heads of k", k_heads, "a divisor of those of q");
+    detail::expect_divisor(op, "the heads of k", k_heads, "a divisor of those of q", heads);
     for (int d = 0; d < 3; ++d) detail::expect_equal(op, "an extent of lse", lse.extent(d), "that of q", q.extent(d));
     detail::expect_equal(op, "the batch of out", out.extent(0), "that of q", q.extent(0));
     detail::expect(out.extent(1) == heads || out.extent(1) == k_heads, op, "the heads of out", out.extent(1), "those of q or of k");

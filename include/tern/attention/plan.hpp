@@ -183,17 +183,22 @@ inline void merge_items(cpu_policy const& policy, attention_plan<Problem, Tile> 
   });
 }
 
-/// Adds up what items found that keys weigh, in the items' order.
+/// Adds up what items found that keys weigh, in the items' order: some keys at a time, on threads.
 template <class Tile, class Problem>
-inline void write_key_weights(attention_plan<Problem, Tile> const& plan, attention_item const* table, float const* columns) {
+inline void write_key_weights(cpu_policy const& policy, attention_plan<Problem, Tile> const& plan, attention_item const* table,
+                              float const* columns) {
+  constexpr index some = 256;
   auto const& out = plan.p.returns.key_weights;  // (batch, heads, keys)
-  for (index b = 0; b < out.extent(0); ++b)
-    for (index h = 0; h < out.extent(1); ++h)
-      for (index j = 0; j < out.extent(2); ++j) out(b, h, j) = 0;
-  for (index i = 0; i < plan.items; ++i)
-    for (index h = 0; h < plan.p.n.unit_heads; ++h)
-      for (index j = 0; j < out.extent(2); ++j)
-        out(table[i].batch, table[i].unit * plan.p.n.unit_heads + h, j) += columns[table[i].columns + h * plan.columns_stride() + j];
+  parallel_for(policy, divide_up(out.extent(2), some), [&](index piece, index) TERN_LAMBDA {
+    index const first = piece * some, end = first + some < out.extent(2) ? first + some : out.extent(2);
+    for (index b = 0; b < out.extent(0); ++b)
+      for (index h = 0; h < out.extent(1); ++h)
+        for (index j = first; j < end; ++j) out(b, h, j) = 0;
+    for (index i = 0; i < plan.items; ++i)
+      for (index h = 0; h < plan.p.n.unit_heads; ++h)
+        for (index j = first; j < end; ++j)
+          out(table[i].batch, table[i].unit * plan.p.n.unit_heads + h, j) += columns[table[i].columns + h * plan.columns_stride() + j];
+  });
 }
 
 template <class Tile, class Problem>
@@ -215,7 +220,7 @@ inline void attention_run(cpu_policy const& callers, Problem const& p) {
     run_item(plan, table[i], partials, slots + static_cast<std::size_t>(slot) * item_bytes);
   });
   if (split > 0) merge_items(split < 4 ? policy.on(serial) : policy, plan, table, partials.ranges);
-  if constexpr (attention_plan<Problem, Tile>::has_columns) write_key_weights(plan, table, partials.columns);
+  if constexpr (attention_plan<Problem, Tile>::has_columns) write_key_weights(policy, plan, table, partials.columns);
 }
 
 }  // namespace TERN_ABI

@@ -47,6 +47,9 @@ inline namespace TERN_ABI {
 template <class K, class V = K>
 class kv_cache : public detail::kv_tables {
   friend struct detail::snapshot_access;
+  static_assert(
+      stored_in_pages<K> && stored_in_pages<V>,
+      "tern: kv_cache stores float, f16, bf16, and of tern::formats q8_0, q4_0, e8p, keys8, keys4, keys2, values8, values4 and values2");
   static_assert(side_of_format<K> != 0 && side_of_format<V> != 1,
                 "tern: kv_cache takes a format of keys and one of values, as in kv_cache<formats::keys8, formats::values8>");
 

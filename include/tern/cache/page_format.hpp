@@ -207,6 +207,10 @@ TERN_PAGE_FORMAT(formats::keys2, page_of_channels, "key2");
 TERN_PAGE_FORMAT(formats::values2, page_of_tiles, "val2");
 #undef TERN_PAGE_FORMAT
 
+/// Whether pages may hold a format.
+template <class Format>
+concept stored_in_pages = requires { page_format<Format>::name; };
+
 /// Whether a format is of one side: 1 of keys, 0 of values, -1 of both.
 template <class Format>
 inline constexpr int side_of_format = -1;

@@ -65,7 +65,7 @@ class snapshot_reader {
   TERN_INLINE snapshot_reader(void const* data, std::size_t bytes)
       : at_(static_cast<std::byte const*>(data)), left_(static_cast<index>(bytes)) {}
   TERN_INLINE std::byte const* take(index bytes) {
-    expect(bytes >= 0 && bytes <= left_, "load_snapshot", "the number of bytes that are left", left_, "more (the file ends early)");
+    expect_at_least("load_snapshot", "the number of bytes that are left (the file ends early)", left_, "at least what follows", bytes);
     std::byte const* const piece = at_;
     at_ += bytes;
     left_ -= bytes;
@@ -84,17 +84,24 @@ class snapshot_reader {
   index left_;
 };
 
-[[noreturn]] TERN_COLD inline void fail_snapshot(char const* what, char const (&was)[5], char const (&expected)[5]) {
+[[noreturn]] TERN_COLD inline void fail_snapshot(char const* what, char const* was, char const* expected) {
   (message() << "load_snapshot: " << what << " is " << was << ", expected " << expected).fail();
 }
-TERN_INLINE void expect_letters(char const* what, char const (&was)[4], char const* expected) {
-  char a[5] = {}, b[5] = {};
-  for (int i = 0; i < 4; ++i) {
+/// Fails unless `count` letters are those expected.
+template <int count>
+inline void expect_letters(char const* what, char const* was, char const* expected) {
+  char a[count + 1] = {}, b[count + 1] = {};
+  bool same = true;
+  for (int i = 0; i < count; ++i) {
     a[i] = was[i] >= ' ' && was[i] <= '~' ? was[i] : '?';
     b[i] = expected[i];
+    same = same && was[i] == expected[i];
   }
-  for (int i = 0; i < 4; ++i)
-    if (was[i] != expected[i]) fail_snapshot(what, a, b);
+  if (!same) fail_snapshot(what, a, b);
+}
+[[noreturn]] TERN_COLD inline void fail_checksum(std::uint64_t was, std::uint64_t expected) {
+  (message() << "load_snapshot: the checksum of the bytes is " << was << ", expected " << expected << ", as stored (they are damaged)")
+      .fail();
 }
 
 /// Reads a snapshot twice: to check it all, and to take it.
@@ -141,16 +148,18 @@ struct snapshot_access {
         [&](index, index, std::int32_t const* positions, index count, std::byte const*) {
           for (index i = 0; i < count; ++i) {
             std::int32_t const last = i > 0 ? word(positions, i - 1) : -1;
-            expect(word(positions, i) > last, "load_snapshot", "a position", index{word(positions, i)}, "behind the one before");
+            expect_at_least("load_snapshot", "a position", word(positions, i), "at least the one behind the token before", index{last} + 1);
           }
-          expect(count == 0 || word(positions, count - 1) < behind, "load_snapshot", "a last position",
-                 count > 0 ? index{word(positions, count - 1)} : 0, "before the next of its layer");
+          if (count > 0)
+            expect_at_least("load_snapshot", "the next position of a layer", behind, "at least the one behind its last token",
+                            index{word(positions, count - 1)} + 1);
           needed += divide_up(count, page_rows);
         });
     expect(rest.left() == 8, "load_snapshot", "the number of bytes behind the last head", rest.left(), "8");
     checksum sum;
     sum.add(data, static_cast<index>(bytes) - 8);
-    expect(rest.number<std::uint64_t>() == sum.value(), "load_snapshot", "the number of wrong checksums", 1, "0 (the bytes are damaged)");
+    auto const stored = rest.number<std::uint64_t>();
+    if (stored != sum.value()) fail_checksum(sum.value(), stored);
     cache.reserve("load_snapshot", needed);
     std::int32_t const s = cache.open();
     each_head(
@@ -186,10 +195,10 @@ struct snapshot_access {
     snapshot_header file = wanted;
     __builtin_memcpy(&file, bytes, sizeof file);
     constexpr char const* op = "load_snapshot";
-    for (int i = 0; i < 6; ++i) expect(file.magic[i] == wanted.magic[i], op, "the first letters", file.magic[i], "those of a snapshot");
+    expect_letters<6>("the name at the start", file.magic, wanted.magic);
     expect_equal(op, "the version", file.magic[7], "the one that is known", wanted.magic[7]);
-    expect_letters("the format of keys", file.keys, wanted.keys);
-    expect_letters("the format of values", file.values, wanted.values);
+    expect_letters<4>("the format of keys", file.keys, wanted.keys);
+    expect_letters<4>("the format of values", file.values, wanted.values);
     expect_equal(op, "the number of layers", file.layers, "layers", wanted.layers);
     expect_equal(op, "the number of heads", file.kv_heads, "kv_heads", wanted.kv_heads);
     expect_equal(op, "the dim of keys", file.dim, "dim", wanted.dim);
@@ -206,7 +215,8 @@ struct snapshot_access {
       of_layer(layer, next);
       for (index h = 0; h < cache.shape().kv_heads; ++h) {
         auto const count = index{from.number<std::uint32_t>()};
-        expect(count <= from.left() / 4, "load_snapshot", "the tokens of a head", count, "as many as the file has (it ends early)");
+        expect_at_least("load_snapshot", "the number of bytes that are left (the file ends early)", from.left(),
+                        "at least those of a head's positions", 4 * count);
         auto const* const positions = reinterpret_cast<std::int32_t const*>(from.take(4 * count));
         of_head(layer, h, positions, count, from.take(divide_up(count, page_rows) * cache.pool_.page_bytes()));
       }

@@ -13,7 +13,7 @@
 ///         each input; d (channels). Any n, any number of taps from 1 on, any strides.
 /// Types   u, k, y, w, v each f32, f16 or bf16; d f32; f32 inside.
 /// Alias   y overlaps nothing that is read: a block's samples reach into the next.
-/// Errors  extents that do not fit, no taps; y that overlaps u; a mode or a spectrum given beside a long_filter that has another.
+/// Errors  extents that do not fit, no taps; y that overlaps u or a gate; a mode or a spectrum given beside a long_filter that has another.
 /// Memory  from the policy; `workspace_size` of one length may exceed that of a longer one, which is cut into other blocks.
 /// Special one infinity or NaN of a row, or of its filter, may spread over the row's results: each is a sum of all.
 /// Cost    per row about 6 n (log2 n + 6) / lanes vector operations, u and a spectrum of 8 n bytes read, y written; filters that are not
@@ -58,6 +58,8 @@ inline void check_long(char const* op, sample_view const& in, result_view const&
   auto const place = [](sample_view const& v) { return memory_place(v.data, v.bytes, 3, v.extent, v.stride); };
   expect_own_memory(op, backward ? "du" : "y", place(out.place), backward ? "dy" : "u", place(in));
   expect_options(op, r, backward ? "dy" : "u", in);
+  if (r.gate_in) expect_own_memory(op, backward ? "du" : "y", place(out.place), "gate_in", place(r.gate_in));
+  if (r.gate_out) expect_own_memory(op, backward ? "du" : "y", place(out.place), "gate_out", place(r.gate_out));
 }
 
 /// Forward and backward, with filters as a view of taps.
@@ -120,8 +122,12 @@ inline namespace TERN_ABI {
 
 /// `tern::long_conv(policy, u, k, y, options...)`: see the top of conv/long_conv.hpp.
 inline constexpr struct long_conv_fn {
-  template <tensor_like U, class K, tensor_like Y, detail::long_option... Options>
+  template <tensor_like U, class K, tensor_like Y, class... Options>
   void operator()(cpu_policy const& policy, U const& u, K const& k, Y&& y, Options const&... options) const {
+    static_assert(
+        (detail::long_option<Options> && ...),
+        "tern: an option of long_conv is gate_in, gate_out, skip, sparse_spectrum or a long_mode: long_mode::causal (which is what "
+        "it does if nothing is said), long_mode::circular or long_mode::same, not causal{}");
     detail::convolve_rows("long_conv", policy, detail::samples_of(tern::view(u)), detail::filter_argument(k),
                           detail::results_of(tern::view(y)), detail::long_request::of(options...), false);
   }

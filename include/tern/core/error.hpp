@@ -107,6 +107,11 @@ TERN_INLINE void expect_at_least(char const* op, char const* argument, index was
   if (was < value) [[unlikely]]
     fail_equal(op, argument, was, other, value);
 }
+/// Fails with "op: argument is `was`, expected `other` = `value`", where `other` says "a divisor of", unless `was` is one.
+TERN_INLINE void expect_divisor(char const* op, char const* argument, index was, char const* other, index value) {
+  if (was <= 0 || value % was != 0) [[unlikely]]
+    fail_equal(op, argument, was, other, value);
+}
 /// Fails unless a share is within 0 and 1. It is said in percent; what is no integer then, as the largest one.
 TERN_INLINE void expect_share(char const* op, char const* argument, double share) {
   if (!(share >= 0 && share <= 1)) [[unlikely]]

@@ -67,6 +67,9 @@ inline dgq_fit fit_dgq_group(float const* x, index n) {
   }
   return best;
 }
+struct no_progress {
+  TERN_INLINE void operator()(index, index) const {}
+};
 TERN_INLINE int dgq_step(float scale, float row_scale) {
   int const step = formats::detail::nearest_int(scale / row_scale, 127);
   return step < 1 ? 1 : step;
@@ -159,17 +162,24 @@ struct dgq_weights {
   };
   TERN_INLINE lane_walk walk(index n) const { return {*this, n}; }
 
-  /// Rounds w (n, k), f32, f16 or bf16 of any strides, into what the constructor takes. NaN becomes 0.
-  template <tensor_like W>
+  /// Rounds w (n, k), f32, f16 or bf16 of any strides, into what the constructor takes. NaN becomes 0. `progress(done, total)` is called
+  /// after each 256 rows and at the end, by the thread that called.
+  template <tensor_like W, class Progress = detail::no_progress>
   static void encode(cpu_policy const& policy, W&& w, tensor_view<std::uint8_t, 2> const& codes, tensor_view<std::uint8_t, 2> const& zeros,
-                     tensor_view<std::uint8_t, 2> const& scales, tensor_view<float, 1> const& row_scales) {
+                     tensor_view<std::uint8_t, 2> const& scales, tensor_view<float, 1> const& row_scales, Progress const& progress = {}) {
     auto const from = tern::view(w);
-    index const group = expect_shapes("dgq_weights::encode", from.extent(0), from.extent(1), codes, zeros, scales, row_scales.extent(0));
+    index const rows = from.extent(0);
+    index const group = expect_shapes("dgq_weights::encode", rows, from.extent(1), codes, zeros, scales, row_scales.extent(0));
     // Squares of more would leave the range of floats.
-    detail::for_each_float_row(policy, from, 0x1p60f, [&](index row, float const* x, std::uint8_t* q) {
-      row_scales[row] = encode_row(x, from.extent(1), group, q, zeros[row], scales[row]);
-      detail::pack_int4(q, from.extent(1), codes.data() + row * codes.stride(0));
-    });
+    for (index first = 0, end; first < rows; first = end) {
+      end = rows - first > 256 ? first + 256 : rows;
+      detail::for_each_float_row(policy, from.slice(0, first, end), 0x1p60f, [&](index of, float const* x, std::uint8_t* q) {
+        index const row = first + of;
+        row_scales[row] = encode_row(x, from.extent(1), group, q, zeros[row], scales[row]);
+        detail::pack_int4(q, from.extent(1), codes.data() + row * codes.stride(0));
+      });
+      progress(end, rows);
+    }
   }
 
  private:

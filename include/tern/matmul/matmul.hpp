@@ -6,7 +6,7 @@
 ///     x (rows, k)   activations: f32, f16 or bf16, any strides
 ///     w (n, k)      weights: a block_matrix, an interleaved_matrix, a view of f32, f16 or bf16 whose rows are contiguous, or any others
 ///                   (formats/weights.hpp)
-///     y (rows, n)   f32, any strides; may not overlap x or w
+///     y (rows, n)   f32, any strides
 ///
 ///     matmul(policy, x, w, y)
 ///     matmul(policy, x, w, y, compute::int8)                     what the products are made of (matmul/types.hpp)
@@ -20,7 +20,8 @@
 /// `accumulate`, epilogues see the sum (but for `scatter`, which adds after them). Several matrices take prologues and `gather`, no
 /// epilogues.
 ///
-/// Fails if x.extent(1) is not w's columns, y.extent(0) not x.extent(0), or y.extent(1) not w's rows. k may be 0: y is then 0.
+/// Fails if x.extent(1) is not w's columns, y.extent(0) not x.extent(0), or y.extent(1) not w's rows; if y overlaps x, or weights
+/// whose rows lie in memory one like the other. k may be 0: y is then 0.
 ///
 /// On one machine every y(r, i) has the same bits whatever the number of threads, and whatever else x holds. With weights of f32,
 /// f16 and bf16, up to 32 rows (16 in bf16) are added up in another order than more; otherwise their number does not matter either.
@@ -56,7 +57,9 @@ inline constexpr struct matmul_fn {
 
   template <tensor_like X, class W, tensor_like Y, class... Options>
   void operator()(cpu_policy const& policy, X&& x, W&& w, Y&& y, Options const&... options) const {
-    check_types<X, Y>();
+    static_assert(view_of<X>::rank == 2 && view_of<Y>::rank == 2, "tern: matmul takes x (rows, k) and y (rows, n): pass views of rank 2");
+    static_assert(float_storage<typename view_of<X>::value_type>, "tern: matmul takes x of f32, f16 or bf16: convert other numbers first");
+    static_assert(std::is_same_v<typename view_of<Y>::element_type, float>, "tern: matmul writes y, which is f32 and not const");
     static_assert(
         (detail::matmul_option<Options> && ...),
         "tern: an option of matmul is a compute type, accumulate, one of matmul/options.hpp, or has const check() and prepare(), or "
@@ -123,11 +126,6 @@ inline constexpr struct matmul_fn {
     return static_cast<std::size_t>(plan(policy, x, y, static_cast<index>(N), request).bytes);
   }
 
-  template <class X, class Y>
-  static constexpr void check_types() {
-    static_assert(view_of<X>::rank == 2 && view_of<Y>::rank == 2, "tern: matmul takes x (rows, k) and y (rows, n): pass views of rank 2");
-    static_assert(std::is_same_v<typename view_of<Y>::element_type, float>, "tern: matmul writes y, which is f32 and not const");
-  }
   template <class T>
   static index product_rows(tensor_view<T, 2> const& x, detail::matmul_request const& request) {
     return request.has_gather ? request.gather_ids.extent(0) : x.extent(0);
@@ -165,10 +163,21 @@ inline constexpr struct matmul_fn {
       detail::expect_equal("matmul", "y.extent(1)", y[j].extent(1), "w's rows", w[j].rows);
       detail::expect(y[j].data() != nullptr || y[j].size() == 0, "matmul", "y.data()", 0, "not null");
       detail::expect(w[j].data || w[j].rows * w[j].columns == 0, "matmul", "w.data", 0, "not null");
+      check_apart(x, w[j], y[j]);
       if (detail::overlap(request.added, y[j]))
         detail::fail("matmul: the residual overlaps y, expected memory of its own, or accumulate{}");
       request.check(rows, w[j].rows, x.extent(1));
     }
+  }
+
+  /// Fails where y lies in x or in the weights, which are read until the last of it is written.
+  template <class T>
+  static void check_apart(tensor_view<T, 2> const& x, detail::any_weights const& w, tensor_view<float, 2> const& y) {
+    detail::memory_place const to = detail::place_of(y);
+    index const extents[] = {w.rows, w.memory.bytes}, strides[] = {w.memory.stride, 1};
+    if (detail::overlap(to, detail::place_of(x))) detail::fail("matmul: y overlaps x, expected memory of its own");
+    if (detail::overlap(to, detail::memory_place(w.memory.data, 1, 2, extents, strides)))
+      detail::fail("matmul: y overlaps the weights, expected memory of its own");
   }
 
   template <class T>

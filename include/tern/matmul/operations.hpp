@@ -230,7 +230,7 @@ using held_weights = std::conditional_t<is_weights<W>, W, block_matrix>;
 template <class W>
 TERN_INLINE held_weights<W> hold_weights(W const& w) {
   static_assert(
-      is_weights<W> || std::is_convertible_v<W const&, block_matrix> || tensor_like<W const&>,
+      is_weights<W> || std::is_convertible_v<W const&, block_matrix> || requires { block_matrix(tern::view(w)); },
       "tern: weights are a block_matrix, a view of f32, f16 or bf16 of rank 2, or a type with rows, columns and a const decode(), or "
       "with granule, offset, has_min and const unpack() and scales(): formats/weights.hpp");
   if constexpr (is_weights<W> || std::is_convertible_v<W const&, block_matrix>)

@@ -179,7 +179,7 @@ TERN_INLINE void hadamard_rows(cpu_policy const& policy, X const& xs, Y const& y
   row_list const to(ys);
   if (from.n == 0 || from.count == 0) return;
   index const each = block > 0 ? block : from.n;
-  expect(from.n % each == 0, "hadamard", "block", each, "a divisor of the rows' length");
+  expect_divisor("hadamard", "block", each, "a divisor of the rows' length", from.n);
   hadamard_plan const plan(each, inverse);
   for_rows(policy, from.count, from.n, [&](index r) TERN_LAMBDA {
     if (static_cast<void const*>(to[r]) != static_cast<void const*>(from[r])) convert_row(from[r], to[r], from.n);

@@ -104,8 +104,7 @@ inline constexpr struct estimate_vertical_slash_fn {
     constexpr index chunk = detail::last_query_chunk;
     index const tokens = q.extent(1), keys = k.extent(1);
     detail::expect(tokens <= keys, "estimate_vertical_slash", "q.extent(1)", tokens, "at most the keys");
-    detail::expect(k.extent(0) > 0 && q.extent(0) % (k.extent(0) > 0 ? k.extent(0) : 1) == 0, "estimate_vertical_slash", "k.extent(0)",
-                   k.extent(0), "a divisor of the heads of q");
+    detail::expect_divisor("estimate_vertical_slash", "k.extent(0)", k.extent(0), "a divisor of the heads of q", q.extent(0));
     if (tokens == 0) return {0, 0};
     index const rows = tokens < detail::last_query_count ? tokens : detail::last_query_count, kh = h / (q.extent(0) / k.extent(0));
     index const padded = keys + rows + simd::lanes;

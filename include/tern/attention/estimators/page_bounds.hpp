@@ -129,8 +129,7 @@ inline constexpr struct page_scores_fn {
     auto const low = tern::view(lows), high = tern::view(highs);
     auto const to = tern::view(scores);
     index const heads = x.extent(0), k_heads = low.extent(1), dim = x.extent(1), most = low.extent(2);
-    detail::expect(k_heads > 0 && heads % (k_heads > 0 ? k_heads : 1) == 0, "page_scores", "low.extent(1)", k_heads,
-                   "a divisor of the heads of q");
+    detail::expect_divisor("page_scores", "low.extent(1)", k_heads, "a divisor of the heads of q", heads);
     detail::expect_equal("page_scores", "low.extent(3)", low.extent(3), "q.extent(1)", dim);
     for (int d = 0; d < 4; ++d) detail::expect_equal("page_scores", "an extent of high", high.extent(d), "that of low", low.extent(d));
     detail::expect(most >= 1 && page >= 1 && page % most == 0, "page_scores", "page", page, "a multiple of the logical pages");

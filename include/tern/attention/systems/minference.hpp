@@ -104,8 +104,7 @@ inline vertical_slash minference_index(cpu_policy const& policy, Q&& q, K&& k, m
   auto const vq = tern::view(q);
   auto const vk = tern::view(k);
   index const heads = vq.extent(0), tokens = vq.extent(1), keys = vk.extent(1), needed = minference_capacity(patterns, heads, tokens, keys);
-  detail::expect(vk.extent(0) > 0 && heads % (vk.extent(0) > 0 ? vk.extent(0) : 1) == 0, "minference", "k.extent(0)", vk.extent(0),
-                 "a divisor of the heads of q");
+  detail::expect_divisor("minference", "k.extent(0)", vk.extent(0), "a divisor of the heads of q", heads);
   detail::expect(memory.extent(0) >= needed, "minference", "the memory", memory.extent(0), "minference_capacity numbers");
   index at = 0;
   for (index h = 0; h < heads; ++h) {

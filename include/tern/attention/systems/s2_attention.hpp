@@ -103,8 +103,7 @@ struct s2_attention {
     detail::expect(block >= 1, "attention", "the block of s2_attention", block, "at least 1");
     detail::expect(stride >= 1, "attention", "the stride of s2_attention", stride, "at least 1");
     detail::expect(local >= 0, "attention", "the local blocks of s2_attention", local, "at least 0");
-    detail::expect(heads_per_shard >= 1 && n.heads % (heads_per_shard > 0 ? heads_per_shard : 1) == 0, "attention",
-                   "the heads of a shard of s2_attention", heads_per_shard, "a divisor of the heads of q");
+    detail::expect_divisor("attention", "the heads of a shard of s2_attention", heads_per_shard, "a divisor of the heads of q", n.heads);
     detail::expect(n.keys >= n.tokens, "attention", "the keys of k", n.keys, "at least the tokens of q");
   }
 

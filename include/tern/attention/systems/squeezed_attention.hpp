@@ -59,8 +59,7 @@ inline void squeezed_run(cpu_policy const& policy, tensor_view<Q, 3> const& q, s
                          squeezed_clusters const* coarse, index_lists const& selected) {
   index const k_heads = fine.centroids.extent(0), clusters = fine.centroids.extent(1),
               groups = coarse != nullptr ? coarse->centroids.extent(1) : 0;
-  expect(k_heads > 0 && q.extent(0) % (k_heads > 0 ? k_heads : 1) == 0, "squeezed_select", "the key heads of centroids", k_heads,
-         "a divisor of the heads of q");
+  expect_divisor("squeezed_select", "the key heads of centroids", k_heads, "a divisor of the heads of q", q.extent(0));
   expect(selected.rows() >= k_heads, "squeezed_select", "the rows of selected", selected.rows(), "one for each key head");
   expect_equal("squeezed_select", "the key heads of labels", fine.labels.extent(0), "those of centroids", k_heads);
   expect_equal("squeezed_select", "the key heads of counts", fine.counts.extent(0), "those of centroids", k_heads);
