@@ -79,7 +79,7 @@ struct tile_fetch {
 };
 
 /// Asks once more for what lies 2 KiB behind the codes of a group, as stream_kernels.hpp does for rows. Four bits wait for arithmetic, and
-/// gain nothing. Measured on a Xeon with AMX, 64k keys, 8 bits: 12.6 GB/s where the second-level cache asks 4 KiB ahead, 13.4 so; on
+/// gain nothing. Measured on a Xeon with AMX, 64k keys, 8 bits: 12.5 GB/s where the second-level cache asks 4 KiB ahead, 13.2 so; on
 /// Zen 4 18.5 GB/s without, 20.5 with the former, on two threads 29.5 and 31.5.
 template <class Format>
 TERN_INLINE void fetch_group_again(std::uint8_t const* codes, index g) {
