@@ -248,11 +248,13 @@ inline void stream_item(Rows const& of, index from, index to, range_sums const& 
   index const queries = of.group.queries;
   key_range const seen = mask.range(0, queries);
   if (seen.begin > from) from = seen.begin / key_block * key_block;
-  if (seen.end < to) to = seen.end;
+  index const last = seen.end < of.group.keys ? seen.end : of.group.keys;
+  if (last < to) to = last;
   for (index block = from; block < to; block += key_block) {
     index const count = to - block < key_block ? to - block : key_block;
     coverage const covers = mask.covers(0, queries, block, block + count);
-    index const left = to - block - count, next = left < key_block ? left : key_block;
+    // Behind the range too: whoever takes the next one finds its first keys.
+    index const left = last - block - count, next = left < key_block ? left : key_block;
     if (covers != coverage::none) stream_block(of, mask, covers, block, count, next, w, sum);
   }
   if constexpr (problem::spec_type::wants_top)

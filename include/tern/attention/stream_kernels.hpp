@@ -32,43 +32,57 @@ struct fetch_ahead {
   TERN_INLINE char const* at(index i, void const* otherwise) const { return static_cast<char const*>(i < count ? row[i] : otherwise); }
 };
 TERN_INLINE void fetch_line(char const* at) { __builtin_prefetch(at, 0, 2); }
+/// To the first-level cache, what is soon worked on.
+TERN_INLINE void fetch_near(char const* at) { __builtin_prefetch(at, 0, 3); }
 
-/// Walks through the rows ahead in their order, which the hardware's own prefetchers follow: `parts` turns a row, `n` requests a turn,
-/// which ask for a line of narrow types more than once: a core drops requests that find its buffers full.
-template <int n>
+/// Walks through the rows ahead, two side by side and a line of each at a time: what asks for the lines one after the other meets those
+/// that the hardware's own prefetchers have under way, and waits with them. Measured on a Xeon with AMX, one thread over 16k keys, with
+/// the bandwidth that a plain read has in turns: f16 0.74 of it line by line and each twice, 0.79 so; f32 0.86 and 0.89.
 class fetch_cursor {
  public:
-  /// `otherwise` is asked for when the rows have come to their end.
-  TERN_INLINE fetch_cursor(fetch_ahead const& ahead, void const* otherwise, index parts)
-      : ahead_(ahead), otherwise_(otherwise), parts_(parts > 0 ? parts : 1), step_((ahead.bytes + n * parts_ - 1) / (n * parts_)) {
-    at_ = ahead.at(0, otherwise);
+  /// In `turns` turns the caller takes `rows` rows of its own.
+  TERN_INLINE fetch_cursor(fetch_ahead const& ahead, index rows, index turns)
+      : ahead_(ahead), lines_((ahead.bytes + 63) / 64), step_(rows * lines_), request_(2 * (turns > 0 ? turns : 1)) {
+    start();
   }
   TERN_INLINE void turn() {
-    TERN_UNROLL
-    for (index i = 0; i < n; ++i) fetch_line(at_ + i * step_);
-    at_ += n * step_;
-    if (++part_ < parts_) return;
-    part_ = 0;
-    at_ = ahead_.at(++row_, otherwise_);
+    for (due_ += step_; due_ >= request_; due_ -= request_) {
+      for (char const* row : at_) fetch_line(row + 64 * line_);
+      if (++line_ < lines_) continue;
+      row_ += 2;
+      line_ = 0;
+      start();
+    }
   }
 
  private:
+  /// Behind the last row nothing more is due.
+  TERN_INLINE void start() {
+    if (row_ >= ahead_.count) {
+      step_ = 0;
+      return;
+    }
+    at_[0] = ahead_.at(row_, nullptr);
+    at_[1] = ahead_.at(row_ + 1, at_[0]);
+  }
+
   fetch_ahead const ahead_;
-  void const* const otherwise_;
-  index const parts_, step_;
-  index row_ = 0, part_ = 0;
-  char const* at_;
+  index const lines_;
+  index step_;
+  index const request_;
+  index row_ = 0, line_ = 0, due_ = 0;
+  char const* at_[2] = {nullptr, nullptr};
 };
 
-/// For the same reason rows are asked for once more this many rows, some KiB, before they are worked on. Measured on Zen 4, one thread
-/// over 64k keys of f32: 19.6 GB/s without, 23.5 with; 16 bits on two threads: 0.86 and 0.94 of what can be read.
-template <class T>
-inline constexpr index fetch_rows = sizeof(T) < 4 ? 16 : 8;
+/// So many rows before they are worked on, some KiB, rows are asked for once more, by the first-level cache: a core drops requests that
+/// find its buffers full. Measured as above: f16 12.1 GB/s without, 12.5 with. Zen 4, where the cache asked was the second, over 64k keys:
+/// f32 19.6 and 23.5 GB/s, 16 bits on two threads 0.86 and 0.94 of what can be read.
+inline constexpr index fetch_rows = 4;
 /// Asks for the line that starts at element d of a row, if one does.
 template <class T>
 TERN_INLINE void fetch_again(T const* row, index d) {
   if constexpr (float_storage<T>)
-    if (d * static_cast<index>(sizeof(T)) % 64 == 0) fetch_line(reinterpret_cast<char const*>(row + d));
+    if (d * static_cast<index>(sizeof(T)) % 64 == 0) fetch_near(reinterpret_cast<char const*>(row + d));
 }
 
 // ---- scores -------------------------------------------------------------------------------------------------------------
@@ -76,18 +90,24 @@ TERN_INLINE void fetch_again(T const* row, index d) {
 /// Accumulators that fit the registers beside their operands.
 inline constexpr int stream_sums = query_tile_rows == 12 ? 16 : 8;
 
+/// Of `keys` keys that are taken together, those whose elements are read side by side. One row of q and keys of f32 wait for memory alone,
+/// which is read fastest in its order: one key after the other. Measured on Zen 4: 20.5 GB/s, 18 with eight keys at a time; of 16 bits 23
+/// and 25.
+template <int R, class K>
+TERN_INLINE constexpr int keys_side_by_side(int keys) {
+  return R == 1 && std::is_same_v<K, float> ? 1 : keys;
+}
+
 /// Products of R rows of q with the `keys` rows of `key`, a pack of sums for each: to[(r * keys + i) * lanes].
 template <int R, int keys, class K>
 TERN_INLINE void stream_products(float const* q, index q_stride, K const* const (&key)[keys], K const* const (&later)[keys], index dim,
-                                 fetch_cursor<keys>& ahead, float* to) {
+                                 fetch_cursor& ahead, float* to) {
   using packf = simd::pack<float>;
   constexpr index W = simd::lanes;
   packf acc[R * keys];
   TERN_UNROLL
   for (index a = 0; a < R * keys; ++a) acc[a] = packf(0.f);
-  // One row of q and keys of f32 wait for memory alone, which is read fastest in its order: one key after the other. Measured on Zen 4:
-  // 20.5 GB/s, 18 with eight keys at a time; of 16 bits 23 and 25.
-  constexpr int side = R == 1 && std::is_same_v<K, float> ? 1 : keys;
+  constexpr int side = keys_side_by_side<R, K>(keys);
   auto add = [&](index first, auto const& q_pack, auto const& key_pack) TERN_LAMBDA {
     packf x[R];
     TERN_UNROLL
@@ -103,7 +123,7 @@ TERN_INLINE void stream_products(float const* q, index q_stride, K const* const 
   for (index first = 0; first < keys; first += side) {
     index d = 0;
     for (; d + W <= dim; d += W) {
-      if (d % (keys / side * W) == 0) ahead.turn();
+      ahead.turn();
       TERN_UNROLL
       for (index i = first; i < first + side; ++i) fetch_again(later[i], d);
       add(first, [&](float const* x) TERN_LAMBDA { return simd::load(x + d); }, [&](K const* y) TERN_LAMBDA { return read_pack(y, d); });
@@ -137,13 +157,13 @@ template <int R, class K>
   constexpr index size = R * keys * simd::lanes;
   // Lanes are added up one step late: what adds them then need not wait for the last products, and runs beside the next ones.
   alignas(64) float sums[2 * size];
-  fetch_cursor<keys> next(ahead, q, (dim + simd::lanes - 1) / simd::lanes / keys);
+  fetch_cursor next(ahead, keys_side_by_side<R, K>(keys), dim / simd::lanes);
   index j = 0;
   for (index at = 0; j < count; j += keys, at = size - at) {
     K const *key[keys], *later[keys];
     for (index i = 0; i < keys; ++i) {
       key[i] = row[j + i < count ? j + i : count - 1];
-      later[i] = row[j + i + fetch_rows<K> < count ? j + i + fetch_rows<K> : count - 1];
+      later[i] = row[j + i + fetch_rows < count ? j + i + fetch_rows : count - 1];
     }
     stream_products<R, keys>(q, q_stride, key, later, dim, next, sums + at);
     if (j > 0) stream_reduce<R, keys>(sums + (size - at), s + j - keys);
@@ -170,7 +190,7 @@ TERN_INLINE void stream_columns(float const* p, V const* const* row, index count
     acc[r][c] = (whole ? simd::load(o + r * o_stride + c * W) : simd::load_n(o + r * o_stride, width)) * packf(alpha[r]);
   for (index j = 0; j < count; ++j) {
     ahead.turn();
-    V const* const later = row[j + fetch_rows<V> < count ? j + fetch_rows<V> : count - 1];
+    V const* const later = row[j + fetch_rows < count ? j + fetch_rows : count - 1];
     TERN_UNROLL
     for (index c = 0; c < C; ++c) fetch_again(later, d + c * W);
     packf x[C];
@@ -218,7 +238,7 @@ template <int R, class V>
                                             float const* alpha,                             // (R)
                                             fetch_ahead const& ahead, float* o, index o_stride) noexcept {  // (R, dim_v)
   constexpr index columns = stream_columns_of<R> * simd::lanes;
-  fetch_cursor<stream_columns_of<R>> next(ahead, p, dim_v / columns);
+  fetch_cursor next(ahead, 1, dim_v / columns);
   // f32 waits for memory rather than for arithmetic: few rows at a time, some 4 KiB, so that memory is read in its order. The sums
   // are loaded and stored more often, which the other types would feel.
   constexpr index some = std::is_same_v<V, float> ? 8 : key_block;
