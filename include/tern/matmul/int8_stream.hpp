@@ -74,7 +74,7 @@ TERN_INLINE simd::pack<float> stream_rows(W const& weights, index n, index end, 
                                           simd::pack<float> sum) {
   using simd::pack;
   bool const whole = n + simd::lanes <= end;
-  prefetch_rows next(weights, n + simd::lanes, 0);
+  prefetch_rows next(weights, n, n + simd::lanes, 0);
   auto rows = walk_rows(weights, n);
   for (index g = 0; g < groups; ++g) {
     row_group<W::granule> w;

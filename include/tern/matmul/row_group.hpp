@@ -87,7 +87,13 @@ struct strided_blocks {
     TERN_UNROLL
     for (index r = 0; r < 4; ++r) out[r] = simd::bit_cast<std::int32_t>(t[r]);
   }
-  TERN_INLINE row_words word(index at) const { return simd::gather_rows32(p + at, row_bytes); }
+  /// One of them, in the company of three: a load and a shuffle for four rows, where words alone take one each.
+  TERN_INLINE row_words word(index at) const {
+    bool const first = at + 16 <= bytes;
+    row_words four[4];
+    words(first ? at : at - 12, four);
+    return four[first ? 0 : 3];
+  }
   /// What a block starts with, or the f16 that it ends with.
   TERN_INLINE row_words first_byte() const { return word(0) & row_words(255); }
   TERN_INLINE simd::pack<float> first_f16() const { return simd::low_f16(word(0)); }
@@ -185,25 +191,37 @@ TERN_INLINE void load_group(formats::q5_1 f, Blocks const& b, row_group<formats:
   out.min[0] = simd::high_f16(head);
 }
 
-/// Short rows give the machine's own prefetcher nothing to go by: while `lanes` rows are walked, the memory of others that follow is asked
-/// for from its beginning to its end, as much a step as a step takes. Past the end of a matrix it does no harm. Rows far apart, and weights
-/// that do not lie in rows, are left to the machine.
+/// While `lanes` rows are walked, the memory that is to come is asked for: in each row some way ahead, and where the rows end, in those
+/// that the walk turns to. The machine's own prefetchers do not keep up with so many rows; much further ahead, and what is asked for takes
+/// the buffers that what is used now needs (measured on Sapphire Rapids, one row of x times 4096 x 14336 of q8_0: 10.7 GB/s of 15.5 when
+/// the next rows were asked for, 13.9 when nothing was, 15.2 so). Past the end of a matrix it does no harm. Weights that do not lie in rows
+/// are left to the machine.
 struct prefetch_rows {
+  static constexpr index most_ahead = 512;
   std::uintptr_t at = 0;
-  index bytes = 0;
-  /// Rows row, row + 1, ..., where the walk starts at group g.
+  index stride = 0, end = 0, turn = 0, each = 0;  // to the next row, of the rows, from there to the next ones, of a step
+  index reached = 0, asked = 0;                   // in each row
+  /// Rows row, row + 1, ... from group g on; then those from `next` on.
   template <class W>
-  TERN_INLINE prefetch_rows(W const& w, index row, index g) {
+  TERN_INLINE prefetch_rows(W const& w, index row, index next, index g) {
     if constexpr (requires { w.memory(row); }) {
       row_memory const first = w.memory(0);
-      if (w.columns <= 0 || first.stride < first.bytes || first.stride > 2 * first.bytes) return;
-      bytes = simd::lanes * first.stride * 32 / w.columns;
-      at = reinterpret_cast<std::uintptr_t>(first.data) + static_cast<std::uintptr_t>(row * first.stride + bytes * g);
+      if (w.columns <= 0) return;
+      at = reinterpret_cast<std::uintptr_t>(first.data) + static_cast<std::uintptr_t>(row * first.stride);
+      stride = first.stride;
+      end = first.bytes;
+      turn = (next - row) * stride - end;
+      each = end * 32 / w.columns;
+      reached = asked = each * g + (end < most_ahead ? end : most_ahead);
     }
   }
   TERN_INLINE void step() {
-    for (index b = 0; b < bytes; b += 64) __builtin_prefetch(reinterpret_cast<void const*>(at + static_cast<std::uintptr_t>(b)), 0, 2);
-    at += static_cast<std::uintptr_t>(bytes);
+    for (reached += each; asked < reached; asked += 64) {
+      std::uintptr_t const line = at + static_cast<std::uintptr_t>(asked < end ? asked : asked + turn);
+      TERN_UNROLL
+      for (index i = 0; i < simd::lanes; ++i)
+        __builtin_prefetch(reinterpret_cast<void const*>(line + static_cast<std::uintptr_t>(i * stride)), 0, 2);
+    }
   }
 };
 
