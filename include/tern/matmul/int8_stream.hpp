@@ -10,6 +10,8 @@
 #include <tern/matmul/code_panel.hpp>
 #include <tern/matmul/quantize.hpp>
 
+#include <utility>
+
 namespace tern::detail {
 inline namespace TERN_ABI {
 
@@ -68,39 +70,73 @@ TERN_INLINE void multiply_group(row_group<W::granule> const& w, std::int8_t cons
   }
 }
 
-/// `lanes` weight rows from row n on times one row of x, added to `sum`; rows from `end` on count as the last one.
+/// Registers of weight rows that are walked side by side. Rows are read in `lanes` places at once; a tile is one place, and a few of them
+/// keep memory busier (measured on Sapphire Rapids, one row of x times 4096 x 14336 of q2_k: 8.9 GB/s with one, 13.5 with four).
 template <class W>
-TERN_INLINE simd::pack<float> stream_rows(W const& weights, index n, index end, std::int8_t const* q, q8_scales const* scales, index groups,
-                                          simd::pack<float> sum) {
-  using simd::pack;
-  bool const whole = n + simd::lanes <= end;
-  prefetch_rows next(weights, n, n + simd::lanes, 0);
-  auto rows = walk_rows(weights, n);
-  for (index g = 0; g < groups; ++g) {
-    row_group<W::granule> w;
-    if (whole)
-      rows.load(g, w);
-    else
-      load_rows(weights, n, end, g, w);
+inline constexpr index streamed_registers = lies_in_tiles<W> ? 4 : 1;
+
+/// What 32 columns of `lanes` weight rows add to their sums.
+template <class W>
+TERN_INLINE simd::pack<float> add_products(simd::pack<float> sum, row_group<W::granule> const& w, std::int8_t const* q,
+                                           q8_scales const& scales) {
+  simd::pack<std::int32_t> part[2];
+  multiply_group<W>(w, q, part);
+  return add_group<W>(sum, part, scales, w.scale, w.min);
+}
+
+/// `Registers` times `lanes` whole weight rows from row n on times one row of x, added to `sum`.
+template <index Registers, class W>
+TERN_INLINE void stream_rows(W const& weights, index n, q8_rows const& x, simd::pack<float> (&sum)[Registers]) {
+  struct walks {
+    decltype(walk_rows(weights, n)) of[Registers];
+  };
+  auto rows = [&]<index... r>(std::integer_sequence<index, r...>) TERN_LAMBDA {
+    return walks{{walk_rows(weights, n + r * simd::lanes)...}};
+  }(std::make_integer_sequence<index, Registers>{});
+  prefetch_rows<W, Registers> next(weights, n, n + Registers * simd::lanes, 0);
+  for (index g = 0; g < x.blocks; ++g) {
     next.step();
-    pack<std::int32_t> part[2];
-    multiply_group<W>(w, q + 32 * g, part);
-    sum = add_group<W>(sum, part, scales[g], w.scale, w.min);
+    TERN_UNROLL
+    for (index r = 0; r < Registers; ++r) {
+      row_group<W::granule> w;
+      rows.of[r].load(g, w);
+      sum[r] = add_products<W>(sum[r], w, x.q + 32 * g, x.scales[g]);
+    }
   }
-  return sum;
+}
+/// Weight rows [n, end), fewer than `lanes`.
+template <class W>
+TERN_INLINE void stream_last_rows(W const& weights, index n, index end, q8_rows const& x, simd::pack<float>& sum) {
+  for (index g = 0; g < x.blocks; ++g) {
+    row_group<W::granule> w;
+    load_rows(weights, n, end, g, w);
+    sum = add_products<W>(sum, w, x.q + 32 * g, x.scales[g]);
+  }
 }
 
 /// Weight rows [n0, n1) of a job times the one row of x.
 template <class W>
 inline void stream_stripe(W const& w, matmul_job const& job, index n0, index n1, q8_rows const& x, bool add) noexcept {
   using simd::pack;
-  constexpr index L = simd::lanes;
-  if constexpr (L % 4 == 0)  // others are never streamed
-    for (index n = n0; n < n1; n += L) {
-      index const left = n1 - n < L ? n1 - n : L;
-      pack<float> const start = add ? simd::load_n(job.y + n, left) : pack<float>(0.f);
-      simd::store_n(job.y + n, stream_rows(w, n, n1, x.q, x.scales, x.blocks, start), left);
-    }
+  constexpr index L = simd::lanes, most = streamed_registers<W>;
+  if constexpr (L % 4 == 0) {  // others are never streamed
+    auto const take = [&]<index Registers>(index n) TERN_LAMBDA {
+      pack<float> sum[Registers];
+      TERN_UNROLL
+      for (index r = 0; r < Registers; ++r) sum[r] = add ? simd::load(job.y + n + r * L) : pack<float>(0.f);
+      stream_rows<Registers>(w, n, x, sum);
+      TERN_UNROLL
+      for (index r = 0; r < Registers; ++r) simd::store(job.y + n + r * L, sum[r]);
+    };
+    index n = n0;
+    for (; n + most * L <= n1; n += most * L) take.template operator()<most>(n);
+    if constexpr (most > 1)
+      for (; n + L <= n1; n += L) take.template operator()<1>(n);
+    if (n == n1) return;
+    pack<float> sum = add ? simd::load_n(job.y + n, n1 - n) : pack<float>(0.f);
+    stream_last_rows(w, n, n1, x, sum);
+    simd::store_n(job.y + n, sum, n1 - n);
+  }
 }
 
 }  // namespace TERN_ABI

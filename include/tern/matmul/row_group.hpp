@@ -25,6 +25,10 @@ struct row_group {
 template <class W>
 inline constexpr bool loads_quads = requires { requires W::quads; };
 
+/// Whether registers of weights are tiles of memory.
+template <class W>
+inline constexpr bool lies_in_tiles = requires { requires W::tiles; };
+
 /// The block of 32 columns in the row at `row`.
 template <class Format>
 TERN_INLINE typename Format::block const& block_of(std::uint8_t const* row, index g) {
@@ -191,26 +195,27 @@ TERN_INLINE void load_group(formats::q5_1 f, Blocks const& b, row_group<formats:
   out.min[0] = simd::high_f16(head);
 }
 
-/// While `lanes` rows are walked, the memory that is to come is asked for: in each row some way ahead, and where the rows end, in those
-/// that the walk turns to. The machine's own prefetchers do not keep up with so many rows; much further ahead, and what is asked for takes
-/// the buffers that what is used now needs (measured on Sapphire Rapids, one row of x times 4096 x 14336 of q8_0: 10.7 GB/s of 15.5 when
-/// the next rows were asked for, 13.9 when nothing was, 15.2 so). Past the end of a matrix it does no harm. Weights that do not lie in rows
-/// are left to the machine.
+/// While `Registers` times `lanes` rows are walked, the memory that is to come is asked for: in each row or tile some way ahead, and where
+/// they end, in those that the walk turns to. The machine's own prefetchers do not keep up with so many places; much further ahead, and
+/// what is asked for takes the buffers that what is used now needs (measured on Sapphire Rapids, one row of x times 4096 x 14336 of q8_0:
+/// 10.7 GB/s of 15.5 when the next rows were asked for, 13.9 when nothing was, 15.2 so). Past the end of a matrix it does no harm. Weights
+/// that lie otherwise are left to the machine.
+template <class W, index Registers>
 struct prefetch_rows {
-  static constexpr index most_ahead = 512;
+  static constexpr index side = lies_in_tiles<W> ? simd::lanes : 1;  // rows of one place
+  static constexpr index places = Registers * simd::lanes / side, most_ahead = 8192 / places;
   std::uintptr_t at = 0;
-  index stride = 0, end = 0, turn = 0, each = 0;  // to the next row, of the rows, from there to the next ones, of a step
-  index reached = 0, asked = 0;                   // in each row
+  index stride = 0, end = 0, turn = 0, each = 0;  // to the next place, of a place, from there to the next ones, of a step
+  index reached = 0, asked = 0;                   // in each place
   /// Rows row, row + 1, ... from group g on; then those from `next` on.
-  template <class W>
   TERN_INLINE prefetch_rows(W const& w, index row, index next, index g) {
     if constexpr (requires { w.memory(row); }) {
       row_memory const first = w.memory(0);
       if (w.columns <= 0) return;
       at = reinterpret_cast<std::uintptr_t>(first.data) + static_cast<std::uintptr_t>(row * first.stride);
-      stride = first.stride;
-      end = first.bytes;
-      turn = (next - row) * stride - end;
+      stride = side * first.stride;
+      end = side * first.bytes;
+      turn = (next - row) * first.stride - end;
       each = end * 32 / w.columns;
       reached = asked = each * g + (end < most_ahead ? end : most_ahead);
     }
@@ -219,7 +224,7 @@ struct prefetch_rows {
     for (reached += each; asked < reached; asked += 64) {
       std::uintptr_t const line = at + static_cast<std::uintptr_t>(asked < end ? asked : asked + turn);
       TERN_UNROLL
-      for (index i = 0; i < simd::lanes; ++i)
+      for (index i = 0; i < places; ++i)
         __builtin_prefetch(reinterpret_cast<void const*>(line + static_cast<std::uintptr_t>(i * stride)), 0, 2);
     }
   }
