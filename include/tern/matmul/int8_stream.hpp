@@ -10,8 +10,6 @@
 #include <tern/matmul/code_panel.hpp>
 #include <tern/matmul/quantize.hpp>
 
-#include <utility>
-
 namespace tern::detail {
 inline namespace TERN_ABI {
 
@@ -43,30 +41,56 @@ TERN_INLINE simd::pack<float> add_group(simd::pack<float> sum, simd::pack<std::i
   }
 }
 
+/// Adds the products of 32 columns of x and `lanes` weight rows to partial sums, which `total_of` makes one lane a row.
+template <class W>
+TERN_INLINE void add_dots(row_group<W::granule> const& w, std::int8_t const* q, simd::pack<std::int32_t> (&sum)[4]) {
+  using shape = code_shape_of<W>;
+  if constexpr (loads_quads<W>) {
+    TERN_UNROLL
+    for (index j = 0; j < 4; ++j) {
+      sum[0] = dot_codes<shape>(sum[0], w.u[0][j], simd::splat4(q + 4 * j));
+      sum[1] = dot_codes<shape>(sum[1], w.u[1][j], simd::splat4(q + 16 + 4 * j));
+    }
+  } else {
+    auto const x0 = simd::repeat16(q), x1 = simd::repeat16(q + 16);
+    TERN_UNROLL
+    for (index r = 0; r < 4; ++r) sum[r] = dot_codes<shape>(dot_codes<shape>(sum[r], w.u[0][r], x0), w.u[1][r], x1);
+  }
+}
+template <class W>
+TERN_INLINE simd::pack<std::int32_t> total_of(simd::pack<std::int32_t> const (&sum)[4]) {
+  if constexpr (loads_quads<W>)
+    return sum[0] + sum[1];
+  else
+    return simd::sum_quads(sum);
+}
+
 /// The integer dot products of `lanes` weight rows with 32 columns of x: of each half, or of both in part[0] where they share a scale.
 template <class W>
 TERN_INLINE void multiply_group(row_group<W::granule> const& w, std::int8_t const* q, simd::pack<std::int32_t> (&part)[2]) {
-  using simd::pack;
+  using pack = simd::pack<std::int32_t>;
   using shape = code_shape_of<W>;
-  constexpr bool one = W::granule == 32;
-  if constexpr (loads_quads<W>) {
-    part[0] = part[1] = pack<std::int32_t>(0);
+  if constexpr (W::granule == 32) {
+    pack sum[4] = {pack(0), pack(0), pack(0), pack(0)};
+    add_dots<W>(w, q, sum);
+    part[0] = total_of<W>(sum);
+  } else if constexpr (loads_quads<W>) {
+    part[0] = part[1] = pack(0);
     TERN_UNROLL
     for (index j = 0; j < 4; ++j) {
       part[0] = dot_codes<shape>(part[0], w.u[0][j], simd::splat4(q + 4 * j));
       part[1] = dot_codes<shape>(part[1], w.u[1][j], simd::splat4(q + 16 + 4 * j));
     }
-    if constexpr (one) part[0] = part[0] + part[1];
   } else {
     auto const x0 = simd::repeat16(q), x1 = simd::repeat16(q + 16);
-    pack<std::int32_t> first[4], second[4];
+    pack first[4], second[4];
     TERN_UNROLL
     for (index r = 0; r < 4; ++r) {
-      first[r] = dot_codes<shape>(pack<std::int32_t>(0), w.u[0][r], x0);
-      second[r] = dot_codes<shape>(one ? first[r] : pack<std::int32_t>(0), w.u[1][r], x1);
+      first[r] = dot_codes<shape>(pack(0), w.u[0][r], x0);
+      second[r] = dot_codes<shape>(pack(0), w.u[1][r], x1);
     }
-    part[0] = simd::sum_quads(one ? second : first);
-    if constexpr (!one) part[1] = simd::sum_quads(second);
+    part[0] = simd::sum_quads(first);
+    part[1] = simd::sum_quads(second);
   }
 }
 
@@ -87,12 +111,17 @@ TERN_INLINE simd::pack<float> add_products(simd::pack<float> sum, row_group<W::g
 /// `Registers` times `lanes` whole weight rows from row n on times one row of x, added to `sum`.
 template <index Registers, class W>
 TERN_INLINE void stream_rows(W const& weights, index n, q8_rows const& x, simd::pack<float> (&sum)[Registers]) {
+  static_assert(Registers == 1 || Registers == 4);
   struct walks {
     decltype(walk_rows(weights, n)) of[Registers];
   };
-  auto rows = [&]<index... r>(std::integer_sequence<index, r...>) TERN_LAMBDA {
-    return walks{{walk_rows(weights, n + r * simd::lanes)...}};
-  }(std::make_integer_sequence<index, Registers>{});
+  auto const walk = [&](index r) TERN_LAMBDA { return walk_rows(weights, n + r * simd::lanes); };
+  auto rows = [&]() TERN_LAMBDA {
+    if constexpr (Registers == 1)
+      return walks{{walk(0)}};
+    else
+      return walks{{walk(0), walk(1), walk(2), walk(3)}};
+  }();
   prefetch_rows<W, Registers> next(weights, n, n + Registers * simd::lanes, 0);
   for (index g = 0; g < x.blocks; ++g) {
     next.step();

@@ -99,7 +99,7 @@ struct interleaved_operations {
   static void stream_codes(matmul_job const& job, index n0, index n1, q8_rows const& x, bool add) noexcept {
     with_rows(job.w.object, [&](auto const& rows) TERN_LAMBDA { stream_stripe(rows, job, n0, n1, x, add); });
   }
-  static constexpr weight_operations table{&decode, nullptr, nullptr, &pack_codes, nullptr, &stream_codes, nullptr, nullptr};
+  static constexpr weight_operations table{&decode, nullptr, nullptr, &pack_codes, nullptr, &stream_codes, nullptr, nullptr, nullptr};
 };
 
 /// bf16: whole panels are taken where they lie, the last rows are packed as ever.
@@ -115,7 +115,7 @@ struct interleaved_pair_operations {
     detail::pack_halves(copy, n0, n1, k0, k1, panel);
   }
   static constexpr weight_operations table{
-      &interleaved_operations::decode, &pack_floats, &pack_halves, nullptr, nullptr, nullptr, nullptr, nullptr};
+      &interleaved_operations::decode, &pack_floats, &pack_halves, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
 };
 
 TERN_INLINE any_weights weights_of(interleaved_matrix const& w) {
