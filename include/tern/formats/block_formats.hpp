@@ -20,7 +20,7 @@ struct block_format_entry {
   static_assert(info(Type).elements == Format::elements && info(Type).bytes == sizeof(typename Format::block) &&
                 info(Type).alignment == alignof(typename Format::block));
   static_assert(!Format::has_min || Format::offset == 0);  // integer products count on it
-  static constexpr weight_type type = Type;
+  static constexpr weight_type format_type = Type;
   using format = Format;
   template <class F>
   TERN_INLINE static bool call(weight_type type, F& f) {
@@ -36,9 +36,9 @@ struct block_format_list {
   }
   template <class Format>
   static constexpr weight_type type_of() {
-    weight_type type{};
-    ((type = std::is_same_v<Format, typename Entries::format> ? Entries::type : type), ...);
-    return type;
+    weight_type found{};
+    ((found = std::is_same_v<Format, typename Entries::format> ? Entries::format_type : found), ...);
+    return found;
   }
 };
 using block_formats =
