@@ -20,6 +20,8 @@ struct block_format_entry {
   static_assert(info(Type).elements == Format::elements && info(Type).bytes == sizeof(typename Format::block) &&
                 info(Type).alignment == alignof(typename Format::block));
   static_assert(!Format::has_min || Format::offset == 0);  // integer products count on it
+  static constexpr weight_type format_type = Type;
+  using format = Format;
   template <class F>
   TERN_INLINE static bool call(weight_type type, F& f) {
     if (type == Type) f(Format{});
@@ -32,6 +34,12 @@ struct block_format_list {
   TERN_INLINE static bool call(weight_type type, F& f) {
     return (Entries::call(type, f) || ...);
   }
+  template <class Format>
+  static constexpr weight_type type_of() {
+    weight_type found{};
+    ((found = std::is_same_v<Format, typename Entries::format> ? Entries::format_type : found), ...);
+    return found;
+  }
 };
 using block_formats =
     block_format_list<block_format_entry<weight_type::q4_0, formats::q4_0>, block_format_entry<weight_type::q4_1, formats::q4_1>,
@@ -42,6 +50,10 @@ using block_formats =
                       block_format_entry<weight_type::iq4_nl, formats::iq4_nl>, block_format_entry<weight_type::iq4_xs, formats::iq4_xs>,
                       block_format_entry<weight_type::tq1_0, formats::tq1_0>, block_format_entry<weight_type::tq2_0, formats::tq2_0>,
                       block_format_entry<weight_type::mxfp4, formats::mxfp4>>;
+
+/// The type of a format's matrices.
+template <class Format>
+inline constexpr weight_type type_of_format = block_formats::type_of<Format>();
 
 /// Calls f(format) for a type whose elements are integers with scales; false for the plain types.
 template <class F>

@@ -69,7 +69,7 @@ TERN_INLINE constexpr index interleaved_head(weight_type type) {
 /// The pieces of a matrix's tiles.
 struct interleaved_layout {
   index blocks, bytes, words, rest, head, rest_at;
-  TERN_INLINE interleaved_layout(weight_type type, index columns)
+  TERN_INLINE constexpr interleaved_layout(weight_type type, index columns)
       : blocks(columns / info(type).elements),
         bytes(info(type).bytes),
         words(bytes / 4),

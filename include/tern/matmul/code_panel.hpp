@@ -29,7 +29,7 @@ template <bool Scales, class W>
 TERN_INLINE void pack_lanes(W const& weights, index n, index end, index g0, index groups, index first, code_panel& panel) {
   constexpr index granules = 32 / W::granule;
   bool const whole = n + simd::lanes <= end;
-  prefetch_rows next(weights, n + panel_rows, g0);
+  prefetch_rows<W, 1> next(weights, n, n + panel_rows, g0);
   auto rows = walk_rows(weights, n);
   for (index g = 0; g < groups; ++g) {
     row_group<W::granule> w;

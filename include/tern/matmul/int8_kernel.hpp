@@ -119,16 +119,22 @@ inline void multiply_stripe_int8(matmul_job const& job, index n0, index n1, inde
     }
 }
 
+/// Whether weights are streamed, and the rows of an item of work then.
+TERN_INLINE bool streams_codes(index rows) { return simd::lanes % 4 == 0 && rows == 1; }
+TERN_INLINE index streamed_stripe(cpu_policy const& policy, index weight_rows) {
+  index const stripe = round_to_multiple(divide_up(weight_rows, 4 * policy.concurrency()), 2 * panel_rows);
+  return stripe > 0 ? stripe : 1;
+}
+
 /// All jobs, whose weights are codes. One row of x streams them; for more, unpacking pays. scratch: slot_bytes a slot.
 inline void multiply_int8(cpu_policy const& policy, matmul_job const* jobs, index count, index rows, q8_rows const& x, bool add,
                           std::byte* scratch) {
-  bool const stream = simd::lanes % 4 == 0 && rows == 1;
+  bool const stream = streams_codes(rows);
   index total = 0;
   for (index j = 0; j < count; ++j) total += jobs[j].w.rows;
-  index const stripe =
-      stream ? round_to_multiple(divide_up(total, 4 * policy.concurrency()), 2 * panel_rows) : panels_of(policy, total, rows) * panel_rows;
+  index const stripe = stream ? streamed_stripe(policy, total) : panels_of(policy, total, rows) * panel_rows;
   index const chunk = stream ? rows : rows_per_item(policy, jobs, count, rows, stripe, int8_tile_rows);
-  matmul_split const split(jobs, count, rows, stripe > 0 ? stripe : 1, chunk);
+  matmul_split const split(jobs, count, rows, stripe, chunk);
   parallel_for(policy, split.items, [&](index item, index slot) TERN_LAMBDA {
     auto const p = split.at(item, jobs, rows);
     std::byte* const memory = scratch + slot * slot_bytes(rows);

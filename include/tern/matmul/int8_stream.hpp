@@ -41,66 +41,131 @@ TERN_INLINE simd::pack<float> add_group(simd::pack<float> sum, simd::pack<std::i
   }
 }
 
+/// Adds the products of 32 columns of x and `lanes` weight rows to partial sums, which `total_of` makes one lane a row.
+template <class W>
+TERN_INLINE void add_dots(row_group<W::granule> const& w, std::int8_t const* q, simd::pack<std::int32_t> (&sum)[4]) {
+  using shape = code_shape_of<W>;
+  if constexpr (loads_quads<W>) {
+    TERN_UNROLL
+    for (index j = 0; j < 4; ++j) {
+      sum[0] = dot_codes<shape>(sum[0], w.u[0][j], simd::splat4(q + 4 * j));
+      sum[1] = dot_codes<shape>(sum[1], w.u[1][j], simd::splat4(q + 16 + 4 * j));
+    }
+  } else {
+    auto const x0 = simd::repeat16(q), x1 = simd::repeat16(q + 16);
+    TERN_UNROLL
+    for (index r = 0; r < 4; ++r) sum[r] = dot_codes<shape>(dot_codes<shape>(sum[r], w.u[0][r], x0), w.u[1][r], x1);
+  }
+}
+template <class W>
+TERN_INLINE simd::pack<std::int32_t> total_of(simd::pack<std::int32_t> const (&sum)[4]) {
+  if constexpr (loads_quads<W>)
+    return sum[0] + sum[1];
+  else
+    return simd::sum_quads(sum);
+}
+
 /// The integer dot products of `lanes` weight rows with 32 columns of x: of each half, or of both in part[0] where they share a scale.
 template <class W>
 TERN_INLINE void multiply_group(row_group<W::granule> const& w, std::int8_t const* q, simd::pack<std::int32_t> (&part)[2]) {
-  using simd::pack;
+  using pack = simd::pack<std::int32_t>;
   using shape = code_shape_of<W>;
-  constexpr bool one = W::granule == 32;
-  if constexpr (loads_quads<W>) {
-    part[0] = part[1] = pack<std::int32_t>(0);
+  if constexpr (W::granule == 32) {
+    pack sum[4] = {pack(0), pack(0), pack(0), pack(0)};
+    add_dots<W>(w, q, sum);
+    part[0] = total_of<W>(sum);
+  } else if constexpr (loads_quads<W>) {
+    part[0] = part[1] = pack(0);
     TERN_UNROLL
     for (index j = 0; j < 4; ++j) {
       part[0] = dot_codes<shape>(part[0], w.u[0][j], simd::splat4(q + 4 * j));
       part[1] = dot_codes<shape>(part[1], w.u[1][j], simd::splat4(q + 16 + 4 * j));
     }
-    if constexpr (one) part[0] = part[0] + part[1];
   } else {
     auto const x0 = simd::repeat16(q), x1 = simd::repeat16(q + 16);
-    pack<std::int32_t> first[4], second[4];
+    pack first[4], second[4];
     TERN_UNROLL
     for (index r = 0; r < 4; ++r) {
-      first[r] = dot_codes<shape>(pack<std::int32_t>(0), w.u[0][r], x0);
-      second[r] = dot_codes<shape>(one ? first[r] : pack<std::int32_t>(0), w.u[1][r], x1);
+      first[r] = dot_codes<shape>(pack(0), w.u[0][r], x0);
+      second[r] = dot_codes<shape>(pack(0), w.u[1][r], x1);
     }
-    part[0] = simd::sum_quads(one ? second : first);
-    if constexpr (!one) part[1] = simd::sum_quads(second);
+    part[0] = simd::sum_quads(first);
+    part[1] = simd::sum_quads(second);
   }
 }
 
-/// `lanes` weight rows from row n on times one row of x, added to `sum`; rows from `end` on count as the last one.
+/// Registers of weight rows that are walked side by side. Rows are read in `lanes` places at once; a tile is one place, and a few of them
+/// keep memory busier (measured on Sapphire Rapids, one row of x times 4096 x 14336 of q2_k: 8.9 GB/s with one, 13.5 with four).
 template <class W>
-TERN_INLINE simd::pack<float> stream_rows(W const& weights, index n, index end, std::int8_t const* q, q8_scales const* scales, index groups,
-                                          simd::pack<float> sum) {
-  using simd::pack;
-  bool const whole = n + simd::lanes <= end;
-  prefetch_rows next(weights, n + simd::lanes, 0);
-  auto rows = walk_rows(weights, n);
-  for (index g = 0; g < groups; ++g) {
-    row_group<W::granule> w;
-    if (whole)
-      rows.load(g, w);
+inline constexpr index streamed_registers = lies_in_tiles<W> ? 4 : 1;
+
+/// What 32 columns of `lanes` weight rows add to their sums.
+template <class W>
+TERN_INLINE simd::pack<float> add_products(simd::pack<float> sum, row_group<W::granule> const& w, std::int8_t const* q,
+                                           q8_scales const& scales) {
+  simd::pack<std::int32_t> part[2];
+  multiply_group<W>(w, q, part);
+  return add_group<W>(sum, part, scales, w.scale, w.min);
+}
+
+/// `Registers` times `lanes` whole weight rows from row n on times one row of x, added to `sum`.
+template <index Registers, class W>
+TERN_INLINE void stream_rows(W const& weights, index n, q8_rows const& x, simd::pack<float> (&sum)[Registers]) {
+  static_assert(Registers == 1 || Registers == 4);
+  struct walks {
+    decltype(walk_rows(weights, n)) of[Registers];
+  };
+  auto const walk = [&](index r) TERN_LAMBDA { return walk_rows(weights, n + r * simd::lanes); };
+  auto rows = [&]() TERN_LAMBDA {
+    if constexpr (Registers == 1)
+      return walks{{walk(0)}};
     else
-      load_rows(weights, n, end, g, w);
+      return walks{{walk(0), walk(1), walk(2), walk(3)}};
+  }();
+  prefetch_rows<W, Registers> next(weights, n, n + Registers * simd::lanes, 0);
+  for (index g = 0; g < x.blocks; ++g) {
     next.step();
-    pack<std::int32_t> part[2];
-    multiply_group<W>(w, q + 32 * g, part);
-    sum = add_group<W>(sum, part, scales[g], w.scale, w.min);
+    TERN_UNROLL
+    for (index r = 0; r < Registers; ++r) {
+      row_group<W::granule> w;
+      rows.of[r].load(g, w);
+      sum[r] = add_products<W>(sum[r], w, x.q + 32 * g, x.scales[g]);
+    }
   }
-  return sum;
+}
+/// Weight rows [n, end), fewer than `lanes`.
+template <class W>
+TERN_INLINE void stream_last_rows(W const& weights, index n, index end, q8_rows const& x, simd::pack<float>& sum) {
+  for (index g = 0; g < x.blocks; ++g) {
+    row_group<W::granule> w;
+    load_rows(weights, n, end, g, w);
+    sum = add_products<W>(sum, w, x.q + 32 * g, x.scales[g]);
+  }
 }
 
 /// Weight rows [n0, n1) of a job times the one row of x.
 template <class W>
 inline void stream_stripe(W const& w, matmul_job const& job, index n0, index n1, q8_rows const& x, bool add) noexcept {
   using simd::pack;
-  constexpr index L = simd::lanes;
-  if constexpr (L % 4 == 0)  // others are never streamed
-    for (index n = n0; n < n1; n += L) {
-      index const left = n1 - n < L ? n1 - n : L;
-      pack<float> const start = add ? simd::load_n(job.y + n, left) : pack<float>(0.f);
-      simd::store_n(job.y + n, stream_rows(w, n, n1, x.q, x.scales, x.blocks, start), left);
-    }
+  constexpr index L = simd::lanes, most = streamed_registers<W>;
+  if constexpr (L % 4 == 0) {  // others are never streamed
+    auto const take = [&]<index Registers>(index n) TERN_LAMBDA {
+      pack<float> sum[Registers];
+      TERN_UNROLL
+      for (index r = 0; r < Registers; ++r) sum[r] = add ? simd::load(job.y + n + r * L) : pack<float>(0.f);
+      stream_rows<Registers>(w, n, x, sum);
+      TERN_UNROLL
+      for (index r = 0; r < Registers; ++r) simd::store(job.y + n + r * L, sum[r]);
+    };
+    index n = n0;
+    for (; n + most * L <= n1; n += most * L) take.template operator()<most>(n);
+    if constexpr (most > 1)
+      for (; n + L <= n1; n += L) take.template operator()<1>(n);
+    if (n == n1) return;
+    pack<float> sum = add ? simd::load_n(job.y + n, n1 - n) : pack<float>(0.f);
+    stream_last_rows(w, n, n1, x, sum);
+    simd::store_n(job.y + n, sum, n1 - n);
+  }
 }
 
 }  // namespace TERN_ABI

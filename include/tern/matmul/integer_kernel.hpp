@@ -106,6 +106,36 @@ TERN_INLINE void scale_sums(float const* weight_scales, index n, std::int32_t co
   }
 }
 
+/// Weight rows [n0, n1) of a job times the one row of x, as they lie (int8_stream.hpp).
+template <class W>
+inline void stream_stripe_rows(W const& weights, matmul_job const& job, index n0, index n1, q8_rows const& x, bool add) noexcept {
+  using packi = simd::pack<std::int32_t>;
+  constexpr index L = simd::lanes;
+  std::int32_t total = 0;
+  for (index b = 0; b < x.blocks; ++b) total += x.scales[b].total;
+  if constexpr (L % 4 == 0)  // others are never streamed
+    for (index n = n0; n < n1; n += L) {
+      packi sum[4] = {packi(0), packi(0), packi(0), packi(0)};
+      row_group<32> w;
+      w.scale[0] = simd::pack<float>(0.f);
+      prefetch_rows<W, 1> next(weights, n, n + L, 0);
+      auto rows = walk_rows(weights, n);
+      for (index g = 0; g < x.blocks; ++g) {
+        next.step();
+        if (n + L <= n1)
+          rows.load(g, w);
+        else
+          load_rows(weights, n, n1, g, w);
+        add_dots<W>(w, x.q + 32 * g, sum);
+      }
+      float scales[L];
+      std::int32_t sums[L];
+      simd::store(scales, w.scale[0]);
+      simd::store(sums, total_of<W>(sum));
+      scale_sums(scales, least(L, n1 - n), sums, x.blocks > 0 ? x.scales[0].scale : 0.f, W::offset * total, job.y + n, add);
+    }
+}
+
 /// Weight rows [n0, n1) of a job (at most panels_at_once panels) times rows [r0, r1) (at most kept_rows) of x.
 inline void multiply_stripe_rows(matmul_job const& job, index n0, index n1, index r0, index r1, q8_rows const& x, bool add,
                                  std::byte* memory) noexcept {
@@ -129,17 +159,20 @@ inline void multiply_stripe_rows(matmul_job const& job, index n0, index n1, inde
   }
 }
 
-/// All jobs, whose weights have one scale a row. scratch: slot_bytes a slot.
+/// All jobs, whose weights have one scale a row. One row of x streams them. scratch: slot_bytes a slot.
 inline void multiply_int8_tokens(cpu_policy const& policy, matmul_job const* jobs, index count, index rows, q8_rows const& x, bool add,
                                  std::byte* scratch) {
   index total = 0;
   for (index j = 0; j < count; ++j) total += jobs[j].w.rows;
-  index const stripe = panels_of(policy, total, rows) * panel_rows;
-  matmul_split const split(jobs, count, rows, stripe, rows_per_item(policy, jobs, count, rows, stripe, integer_tile_rows));
+  bool const stream = streams_codes(rows);
+  index const stripe = stream ? streamed_stripe(policy, total) : panels_of(policy, total, rows) * panel_rows;
+  index const chunk = stream ? rows : rows_per_item(policy, jobs, count, rows, stripe, integer_tile_rows);
+  matmul_split const split(jobs, count, rows, stripe, chunk);
   parallel_for(policy, split.items, [&](index item, index slot) TERN_LAMBDA {
     auto const p = split.at(item, jobs, rows);
     std::byte* const memory = scratch + slot * slot_bytes(rows);
-    for (index n = p.n0; n < p.n1; n += panels_at_once * panel_rows)
+    if (stream) p.job->w.operations->stream_integers(*p.job, p.n0, p.n1, x, add);
+    for (index n = p.n0; n < p.n1 && !stream; n += panels_at_once * panel_rows)
       for (index r = p.r0; r < p.r1; r += kept_rows)
         multiply_stripe_rows(*p.job, n, least(n + panels_at_once * panel_rows, p.n1), r, least(r + kept_rows, p.r1), x, add, memory);
     finish_piece(p, memory);

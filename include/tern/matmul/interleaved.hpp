@@ -13,11 +13,10 @@ inline namespace TERN_ABI {
 template <class Format>
 struct tile_blocks {
   static constexpr bool quads = true;
-  interleaved_layout const& layout;
-  std::uint8_t const* tile;
-  index b;
+  static constexpr interleaved_layout layout{type_of_format<Format>, Format::elements};
+  std::uint8_t const *words_at, *rest_at;
 
-  TERN_INLINE std::uint8_t const* at(index offset) const { return tile + layout.word(b, 0, 0) + (offset - layout.head) * simd::lanes; }
+  TERN_INLINE std::uint8_t const* at(index offset) const { return words_at + (offset - layout.head) * simd::lanes; }
   TERN_INLINE void codes(index offset, simd::pack<std::uint8_t> (&u)[4]) const {
     TERN_UNROLL
     for (index j = 0; j < 4; ++j) u[j] = simd::load(at(offset + 4 * j));
@@ -27,8 +26,8 @@ struct tile_blocks {
     for (index j = 0; j < 4; ++j) out[j] = word(offset + 4 * j);
   }
   TERN_INLINE row_words word(index offset) const { return simd::bit_cast<std::int32_t>(simd::load(at(offset))); }
-  TERN_INLINE row_words first_byte() const { return simd::load_widened(tile + layout.rest_of(b, 0)); }
-  TERN_INLINE simd::pack<float> first_f16() const { return simd::load(reinterpret_cast<f16 const*>(tile + layout.rest_of(b, 0))); }
+  TERN_INLINE row_words first_byte() const { return simd::load_widened(rest_at); }
+  TERN_INLINE simd::pack<float> first_f16() const { return simd::load(reinterpret_cast<f16 const*>(rest_at)); }
   TERN_INLINE simd::pack<float> last_f16() const { return first_f16(); }
   /// All but the last two of the last 16 bytes, which begin within a word.
   TERN_INLINE void last_words(row_words (&out)[4]) const {
@@ -45,9 +44,11 @@ struct tile_blocks {
 template <class Format>
 struct tile_rows_of {
   using blocks = tile_blocks<Format>;
-  interleaved_layout const& layout;
-  std::uint8_t const* tile;
-  TERN_INLINE blocks at(index b) const { return {layout, tile, b}; }
+  std::uint8_t const *words_at, *rest_at;
+  TERN_INLINE blocks at(index b) const {
+    constexpr index of_words = 4 * blocks::layout.words * simd::lanes, of_rest = blocks::layout.rest * simd::lanes;
+    return {words_at + b * of_words, rest_at + b * of_rest};
+  }
 };
 
 /// An interleaved matrix as weights whose elements are integers with scales (formats/weights.hpp).
@@ -56,7 +57,7 @@ struct interleaved_rows {
   static constexpr index granule = Format::granule, parts = Format::elements / 32;
   static constexpr int offset = Format::offset;
   static constexpr bool has_min = Format::has_min;
-  static constexpr bool quads = true;
+  static constexpr bool quads = true, tiles = true;
   interleaved_matrix const& m;
   index columns = m.columns;
   interleaved_layout layout{m.type, m.columns};
@@ -79,7 +80,8 @@ struct interleaved_rows {
 };
 template <class Format>
 TERN_INLINE block_walk<Format, tile_rows_of<Format>> walk_rows(interleaved_rows<Format> const& w, index n) {
-  return block_walk<Format, tile_rows_of<Format>>(tile_rows_of<Format>{w.layout, w.tile(n)});
+  std::uint8_t const* const tile = w.tile(n);
+  return block_walk<Format, tile_rows_of<Format>>(tile_rows_of<Format>{tile, tile + w.layout.rest_of(0, 0)});
 }
 
 struct interleaved_operations {
@@ -97,7 +99,7 @@ struct interleaved_operations {
   static void stream_codes(matmul_job const& job, index n0, index n1, q8_rows const& x, bool add) noexcept {
     with_rows(job.w.object, [&](auto const& rows) TERN_LAMBDA { stream_stripe(rows, job, n0, n1, x, add); });
   }
-  static constexpr weight_operations table{&decode, nullptr, nullptr, &pack_codes, nullptr, &stream_codes, nullptr, nullptr};
+  static constexpr weight_operations table{&decode, nullptr, nullptr, &pack_codes, nullptr, &stream_codes, nullptr, nullptr, nullptr};
 };
 
 /// bf16: whole panels are taken where they lie, the last rows are packed as ever.
@@ -113,7 +115,7 @@ struct interleaved_pair_operations {
     detail::pack_halves(copy, n0, n1, k0, k1, panel);
   }
   static constexpr weight_operations table{
-      &interleaved_operations::decode, &pack_floats, &pack_halves, nullptr, nullptr, nullptr, nullptr, nullptr};
+      &interleaved_operations::decode, &pack_floats, &pack_halves, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
 };
 
 TERN_INLINE any_weights weights_of(interleaved_matrix const& w) {

@@ -81,8 +81,8 @@ struct block_operations {
     else
       with_plain_rows(of(job.w.object), run);
   }
-  static constexpr weight_operations table{&decode, &pack_floats,  &pack_halves,   &pack_codes,
-                                           nullptr, &stream_codes, &stream<float>, &stream<bf16>};
+  static constexpr weight_operations table{&decode,       &pack_floats, &pack_halves,   &pack_codes,  nullptr,
+                                           &stream_codes, nullptr,      &stream<float>, &stream<bf16>};
 };
 
 /// What the table's entries are for weights of one type.
@@ -99,6 +99,9 @@ struct operations_on {
   }
   static void stream_codes(W const& w, matmul_job const& job, index n0, index n1, q8_rows const& x, bool add) noexcept {
     if constexpr (coded_weights<W>) stream_stripe(w, job, n0, n1, x, add);
+  }
+  static void stream_integers(W const& w, matmul_job const& job, index n0, index n1, q8_rows const& x, bool add) noexcept {
+    if constexpr (row_scaled_weights<W>) stream_stripe_rows(w, job, n0, n1, x, add);
   }
   static void stream_floats(W const& w, matmul_job const& job, index n0, index n1, float const* x, index x_stride, index rows, bool add,
                             matmul_panel& panel) noexcept {
@@ -123,6 +126,9 @@ struct custom_operations {
   static void stream_codes(matmul_job const& job, index n0, index n1, q8_rows const& x, bool add) noexcept {
     on::stream_codes(of(job.w.object), job, n0, n1, x, add);
   }
+  static void stream_integers(matmul_job const& job, index n0, index n1, q8_rows const& x, bool add) noexcept {
+    on::stream_integers(of(job.w.object), job, n0, n1, x, add);
+  }
   static void stream_floats(matmul_job const& job, index n0, index n1, float const* x, index x_stride, index rows, bool add,
                             matmul_panel& panel) noexcept {
     on::stream_floats(of(job.w.object), job, n0, n1, x, x_stride, rows, add, panel);
@@ -134,6 +140,7 @@ struct custom_operations {
                                            coded ? &pack_codes : nullptr,
                                            row_scaled_weights<W> ? &pack_integers : nullptr,
                                            coded ? &stream_codes : nullptr,
+                                           row_scaled_weights<W> ? &stream_integers : nullptr,
                                            coded ? nullptr : &stream_floats,
                                            nullptr};
 };
@@ -166,7 +173,8 @@ struct chosen_block_operations {
     with_weights(job.w.object,
                  [&](auto on, auto const& weights) TERN_LAMBDA { on.stream_floats(weights, job, n0, n1, x, x_stride, rows, add, panel); });
   }
-  static constexpr weight_operations table{&decode, &pack_floats, nullptr, &pack_codes, nullptr, &stream_codes, &stream_floats, nullptr};
+  static constexpr weight_operations table{&decode,       &pack_floats, nullptr,        &pack_codes, nullptr,
+                                           &stream_codes, nullptr,      &stream_floats, nullptr};
 };
 
 /// What a matrix's blocks hold, if not numbers.

@@ -25,6 +25,10 @@ struct row_group {
 template <class W>
 inline constexpr bool loads_quads = requires { requires W::quads; };
 
+/// Whether registers of weights are tiles of memory.
+template <class W>
+inline constexpr bool lies_in_tiles = requires { requires W::tiles; };
+
 /// The block of 32 columns in the row at `row`.
 template <class Format>
 TERN_INLINE typename Format::block const& block_of(std::uint8_t const* row, index g) {
@@ -87,7 +91,13 @@ struct strided_blocks {
     TERN_UNROLL
     for (index r = 0; r < 4; ++r) out[r] = simd::bit_cast<std::int32_t>(t[r]);
   }
-  TERN_INLINE row_words word(index at) const { return simd::gather_rows32(p + at, row_bytes); }
+  /// One of them, in the company of three: a load and a shuffle for four rows, where words alone take one each.
+  TERN_INLINE row_words word(index at) const {
+    bool const first = at + 16 <= bytes;
+    row_words four[4];
+    words(first ? at : at - 12, four);
+    return four[first ? 0 : 3];
+  }
   /// What a block starts with, or the f16 that it ends with.
   TERN_INLINE row_words first_byte() const { return word(0) & row_words(255); }
   TERN_INLINE simd::pack<float> first_f16() const { return simd::low_f16(word(0)); }
@@ -185,25 +195,38 @@ TERN_INLINE void load_group(formats::q5_1 f, Blocks const& b, row_group<formats:
   out.min[0] = simd::high_f16(head);
 }
 
-/// Short rows give the machine's own prefetcher nothing to go by: while `lanes` rows are walked, the memory of others that follow is asked
-/// for from its beginning to its end, as much a step as a step takes. Past the end of a matrix it does no harm. Rows far apart, and weights
-/// that do not lie in rows, are left to the machine.
+/// While `Registers` times `lanes` rows are walked, the memory that is to come is asked for: in each row or tile some way ahead, and where
+/// they end, in those that the walk turns to. The machine's own prefetchers do not keep up with so many places; much further ahead, and
+/// what is asked for takes the buffers that what is used now needs (measured on Sapphire Rapids, one row of x times 4096 x 14336 of q8_0:
+/// 10.7 GB/s of 15.5 when the next rows were asked for, 13.9 when nothing was, 15.2 so). Past the end of a matrix it does no harm. Weights
+/// that lie otherwise are left to the machine.
+template <class W, index Registers>
 struct prefetch_rows {
+  static constexpr index side = lies_in_tiles<W> ? simd::lanes : 1;  // rows of one place
+  static constexpr index places = Registers * simd::lanes / side, most_ahead = 8192 / places;
   std::uintptr_t at = 0;
-  index bytes = 0;
-  /// Rows row, row + 1, ..., where the walk starts at group g.
-  template <class W>
-  TERN_INLINE prefetch_rows(W const& w, index row, index g) {
+  index stride = 0, end = 0, turn = 0, each = 0;  // to the next place, of a place, from there to the next ones, of a step
+  index reached = 0, asked = 0;                   // in each place
+  /// Rows row, row + 1, ... from group g on; then those from `next` on.
+  TERN_INLINE prefetch_rows(W const& w, index row, index next, index g) {
     if constexpr (requires { w.memory(row); }) {
       row_memory const first = w.memory(0);
-      if (w.columns <= 0 || first.stride < first.bytes || first.stride > 2 * first.bytes) return;
-      bytes = simd::lanes * first.stride * 32 / w.columns;
-      at = reinterpret_cast<std::uintptr_t>(first.data) + static_cast<std::uintptr_t>(row * first.stride + bytes * g);
+      if (w.columns <= 0) return;
+      at = reinterpret_cast<std::uintptr_t>(first.data) + static_cast<std::uintptr_t>(row * first.stride);
+      stride = side * first.stride;
+      end = side * first.bytes;
+      turn = (next - row) * first.stride - end;
+      each = end * 32 / w.columns;
+      reached = asked = each * g + (end < most_ahead ? end : most_ahead);
     }
   }
   TERN_INLINE void step() {
-    for (index b = 0; b < bytes; b += 64) __builtin_prefetch(reinterpret_cast<void const*>(at + static_cast<std::uintptr_t>(b)), 0, 2);
-    at += static_cast<std::uintptr_t>(bytes);
+    for (reached += each; asked < reached; asked += 64) {
+      std::uintptr_t const line = at + static_cast<std::uintptr_t>(asked < end ? asked : asked + turn);
+      TERN_UNROLL
+      for (index i = 0; i < places; ++i)
+        __builtin_prefetch(reinterpret_cast<void const*>(line + static_cast<std::uintptr_t>(i * stride)), 0, 2);
+    }
   }
 };
 

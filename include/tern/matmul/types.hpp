@@ -45,6 +45,7 @@ struct weight_operations {
   void (*pack_integers)(void const* w, index n0, index n1, index g0, index g1, code_panel& panel) noexcept;
   // one row of x, few rows of x
   void (*stream_codes)(matmul_job const& job, index n0, index n1, q8_rows const& x, bool add) noexcept;
+  void (*stream_integers)(matmul_job const& job, index n0, index n1, q8_rows const& x, bool add) noexcept;
   void (*stream_f32)(matmul_job const& job, index n0, index n1, float const* x, index x_stride, index rows, bool add,
                      matmul_panel& panel) noexcept;
   void (*stream_bf16)(matmul_job const& job, index n0, index n1, bf16 const* x, index x_stride, index rows, bool add,

@@ -11,13 +11,20 @@ namespace tern {
 inline namespace TERN_ABI {
 namespace simd {
 
+#if defined(TERN_SIMD_AVX512)
+namespace detail {
+TERN_INLINE pack<std::uint8_t> join16(__m128i a, __m128i b, __m128i c, __m128i d) {
+  __m256i const low = _mm256_inserti128_si256(_mm256_castsi128_si256(a), b, 1);
+  __m256i const high = _mm256_inserti128_si256(_mm256_castsi128_si256(c), d, 1);
+  return pack<std::uint8_t>(_mm512_maskz_inserti64x4(0xff, _mm512_castsi256_si512(low), high, 1));
+}
+}  // namespace detail
+#endif
 /// Bytes 16 i to 16 i + 15 are those at p + i * stride.
 TERN_INLINE pack<std::uint8_t> load_rows16(std::uint8_t const* p, index stride) {
 #if defined(TERN_SIMD_AVX512)
   auto const at = [&](index i) TERN_LAMBDA { return detail::read<__m128i>(p + i * stride); };
-  __m256i const low = _mm256_inserti128_si256(_mm256_castsi128_si256(at(0)), at(1), 1);
-  __m256i const high = _mm256_inserti128_si256(_mm256_castsi128_si256(at(2)), at(3), 1);
-  return pack<std::uint8_t>(_mm512_maskz_inserti64x4(0xff, _mm512_castsi256_si512(low), high, 1));
+  return detail::join16(at(0), at(1), at(2), at(3));
 #elif defined(TERN_SIMD_AVX2)
   return pack<std::uint8_t>(
       _mm256_inserti128_si256(_mm256_castsi128_si256(detail::read<__m128i>(p)), detail::read<__m128i>(p + stride), 1));
@@ -28,10 +35,25 @@ TERN_INLINE pack<std::uint8_t> load_rows16(std::uint8_t const* p, index stride) 
 #endif
 }
 
-/// 16 bytes of each of `lanes` rows: u[r] takes those of rows r, r + 4, r + 8, ...
+/// 16 bytes of each of `lanes` rows: u[r] takes those of rows r, r + 4, r + 8, ... Four neighbors share an address that the compiler takes
+/// as unknown: it would keep one for every row, in memory.
 TERN_INLINE void load_rows16(std::uint8_t const* p, index stride, pack<std::uint8_t> (&u)[4]) {
+#if defined(TERN_SIMD_AVX512)
+  std::uint8_t const* base[4];
+  TERN_UNROLL
+  for (index i = 0; i < 4; ++i) {
+    base[i] = p + 4 * i * stride;
+    asm("" : "+r"(base[i]));
+  }
+  TERN_UNROLL
+  for (index r = 0; r < 4; ++r) {
+    auto const at = [&](index i) TERN_LAMBDA { return detail::read<__m128i>(base[i] + r * stride); };
+    u[r] = detail::join16(at(0), at(1), at(2), at(3));
+  }
+#else
   TERN_UNROLL
   for (index r = 0; r < 4; ++r) u[r] = load_rows16(p + r * stride, 4 * stride);
+#endif
 }
 
 /// Bytes that hold two codes: their low halves to u[0], their high ones to u[1].
@@ -114,21 +136,6 @@ TERN_INLINE void transpose_quads(pack<std::uint8_t> (&a)[4]) {
     for (index r = 0; r < 4; ++r)
       for (index i = 0; i < lanes; i += 4) __builtin_memcpy(to[r] + 4 * (i + j), from[j] + 4 * (i + r), 4);
   for (index j = 0; j < 4; ++j) a[j] = load(static_cast<std::uint8_t const*>(to[j]));
-#endif
-}
-
-/// Lane i is the 32-bit word at p + i * stride.
-TERN_INLINE pack<std::int32_t> gather_rows32(std::uint8_t const* p, index stride) {
-  auto const at = [&](index i) TERN_LAMBDA { return detail::read<std::int32_t>(p + i * stride); };
-#if defined(TERN_SIMD_AVX512)
-  return pack<std::int32_t>(_mm512_set_epi32(at(15), at(14), at(13), at(12), at(11), at(10), at(9), at(8), at(7), at(6), at(5), at(4),
-                                             at(3), at(2), at(1), at(0)));
-#elif defined(TERN_SIMD_AVX2)
-  return pack<std::int32_t>(_mm256_set_epi32(at(7), at(6), at(5), at(4), at(3), at(2), at(1), at(0)));
-#else
-  std::int32_t words[lanes];
-  for (index i = 0; i < lanes; ++i) words[i] = at(i);
-  return load(words);
 #endif
 }
 
