@@ -46,8 +46,8 @@ struct stamped_pool {
     if (--pages[id].owners == 0) pages.erase(id);
   }
   /// Pages in a slab of memory.
-  index in_slab() const { return std::max<index>(1, std::min<index>(64, page_pool::slab_bytes / pool.page_bytes())); }
-  index slabs() const { return pool.reserved_bytes() / (in_slab() * pool.page_bytes()); }
+  index in_slab() const { return std::max<index>(1, std::min<index>(256, page_pool::slab_bytes / pool.page_bytes())); }
+  index slabs() const { return pool.reserved_bytes() / pool.slab_memory(); }
   void verify(index limit) const {
     index const used = static_cast<index>(pages.size());
     REQUIRE(pool.used() == used);
@@ -69,12 +69,14 @@ struct stamped_pool {
 };
 
 TEST_CASE("page_pool: pages keep their bytes, and memory goes with the last page of a slab") {
-  // 64, 2 and 1 pages in a slab; sizes that are no multiple of the alignment.
-  for (index page_bytes : {index{4000}, index{700001}, 3 * page_pool::slab_bytes / 2}) {
+  // 256, 101, 2 and 1 pages in a slab; sizes that are no multiple of the alignment.
+  for (index page_bytes : {index{4000}, index{20700}, index{700001}, 3 * page_pool::slab_bytes / 2}) {
     rng r(static_cast<std::uint64_t>(page_bytes));
-    index const limit = 1000;
+    index const limit = 2000;
     stamped_pool x(page_bytes, limit);
     CHECK(x.pool.page_bytes() == (page_bytes + 63) / 64 * 64);
+    CHECK(x.pool.pages_in_slab() == x.in_slab());
+    CHECK(x.pool.slab_memory() == (page_bytes == 20700 ? page_pool::slab_bytes : x.in_slab() * x.pool.page_bytes()));
     index const most = 4 * x.in_slab() + 3;
     index moved = 0;
     for (int step = 0; step < 300; ++step) {

@@ -105,12 +105,12 @@ inline constexpr struct merge_tokens_fn {
     for (index c = 0; c < count; ++c) {
       if (merged[c] == 0) continue;
       float const own = rule == merge_rule::pivotal ? 1 + merged[c] / 2 : 1.f, share = 1 / (1 + merged[c]);
-      float const* const add = sum + c * (dim + dim_v);
+      float const* const others = sum + c * (dim + dim_v);
       cache.read_key(s, layer, h, kept[c], key);
-      for (index d = 0; d < dim; ++d) key[d] = (own * key[d] + add[d]) * share;
+      for (index d = 0; d < dim; ++d) key[d] = (own * key[d] + others[d]) * share;
       cache.write_key(s, layer, h, kept[c], key);
       cache.read_value(s, layer, h, kept[c], value);
-      for (index d = 0; d < dim_v; ++d) value[d] = (own * value[d] + add[dim + d]) * share;
+      for (index d = 0; d < dim_v; ++d) value[d] = (own * value[d] + others[dim + d]) * share;
       cache.write_value(s, layer, h, kept[c], value);
     }
   }

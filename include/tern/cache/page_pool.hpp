@@ -2,10 +2,12 @@
 #pragma once
 /// @file cache/page_pool.hpp
 /// Pages of one size, each with a number of owners. A page keeps its number (id) for life; where its bytes lie may change, and
-/// `addresses()` says where. Memory comes in slabs of up to 64 pages and goes back when the last page of a slab is given back.
+/// `addresses()` says where. Memory comes in slabs of up to 256 pages, a large page of the system's where its pages fill one, and goes back
+/// when the last page of a slab is given back.
 
 #include <tern/core/error.hpp>
 #include <tern/core/growing.hpp>
+#include <tern/core/large_pages.hpp>
 
 #include <bit>
 #include <cstdint>
@@ -13,14 +15,45 @@
 namespace tern::detail {
 inline namespace TERN_ABI {
 
+/// Which of a slab's pages are free.
+class free_slots {
+ public:
+  static constexpr index most = 256;
+  /// The first n.
+  TERN_INLINE static free_slots all(index n) {
+    free_slots s;
+    for (index i = 0; i < n; ++i) s.add(i);
+    return s;
+  }
+  TERN_INLINE void add(index i) { words_[i / 64] |= bit(i); }
+  TERN_INLINE void remove(index i) { words_[i / 64] &= ~bit(i); }
+  TERN_INLINE index count() const {
+    index n = 0;
+    for (std::uint64_t w : words_) n += std::popcount(w);
+    return n;
+  }
+  /// Where count() is not 0.
+  TERN_INLINE index first() const {
+    index i = 0;
+    while (words_[i] == 0) ++i;
+    return 64 * i + std::countr_zero(words_[i]);
+  }
+
+ private:
+  TERN_INLINE static std::uint64_t bit(index i) { return std::uint64_t{1} << (i % 64); }
+  std::uint64_t words_[most / 64] = {};
+};
+
 class page_pool {
  public:
-  static constexpr index slab_bytes = index{1} << 21, alignment = 64;
+  static constexpr index slab_bytes = static_cast<index>(large_page), alignment = 64;
 
   /// `limit`: the most pages that may be in use.
   TERN_INLINE page_pool(index page_bytes, index limit) : page_bytes_((page_bytes + alignment - 1) / alignment * alignment), limit_(limit) {
     index const fit = slab_bytes / page_bytes_;
-    in_slab_ = fit < 1 ? 1 : fit < 64 ? fit : 64;
+    in_slab_ = fit < 1 ? 1 : fit < free_slots::most ? fit : free_slots::most;
+    index const filled = in_slab_ * page_bytes_, rest = slab_bytes - filled;
+    slab_memory_ = rest > 0 && rest <= slab_bytes / 16 ? slab_bytes : filled;  // little is lost for a large page
   }
   page_pool(page_pool&&) = default;
   page_pool& operator=(page_pool&&) = delete;
@@ -31,8 +64,10 @@ class page_pool {
   TERN_INLINE index page_bytes() const { return page_bytes_; }
   TERN_INLINE index used() const { return used_; }
   TERN_INLINE index left() const { return limit_ - used_; }
+  TERN_INLINE index pages_in_slab() const { return in_slab_; }
+  TERN_INLINE index slab_memory() const { return slab_memory_; }
   /// Bytes of the memory that is held, for pages in use and free ones.
-  TERN_INLINE index reserved_bytes() const { return held_ * in_slab_ * page_bytes_; }
+  TERN_INLINE index reserved_bytes() const { return held_ * slab_memory_; }
   TERN_INLINE std::byte* const* addresses() const { return address_.data(); }
   TERN_INLINE std::byte* at(std::int32_t id) const { return address_[id]; }
   TERN_INLINE bool is_shared(std::int32_t id) const { return owners_[id] > 1; }
@@ -43,11 +78,10 @@ class page_pool {
     for (index i = 0; held_ * in_slab_ - used_ < count;) {
       if (held_ == slabs_.size()) {  // none without memory
         i = held_;
-        slabs_.push(slab{nullptr, all_free()});
+        slabs_.push(slab{nullptr, free_slots::all(in_slab_)});
       }
       while (slabs_[i].memory != nullptr) ++i;
-      slabs_[i].memory = static_cast<std::byte*>(
-          ::operator new(static_cast<std::size_t>(in_slab_ * page_bytes_), std::align_val_t{static_cast<std::size_t>(alignment)}));
+      slabs_[i].memory = allocate(static_cast<std::size_t>(slab_memory_));
       ++held_;
       if (i < first_free_) first_free_ = i;
     }
@@ -64,7 +98,7 @@ class page_pool {
     address_[id] = slabs_[p.slab].memory + p.slot * page_bytes_;
     owners_[id] = 1;
     place_[id] = p;
-    slabs_[p.slab].free &= ~(std::uint64_t{1} << p.slot);
+    slabs_[p.slab].free.remove(p.slot);
     ++used_;
     return id;
   }
@@ -85,7 +119,7 @@ class page_pool {
     for (index i = 0; i < slabs_.size(); ++i)
       if (slabs_[i].memory != nullptr) order.push(i);
     for (index i = 1; i < order.size(); ++i)
-      for (index j = i; j > 0 && std::popcount(slabs_[order[j]].free) < std::popcount(slabs_[order[j - 1]].free); --j) {
+      for (index j = i; j > 0 && slabs_[order[j]].free.count() < slabs_[order[j - 1]].free.count(); --j) {
         index const other = order[j];
         order[j] = order[j - 1];
         order[j - 1] = other;
@@ -96,39 +130,38 @@ class page_pool {
     index to = 0;
     for (index id = 0; id < address_.size(); ++id) {
       if (address_[id] == nullptr || stays[place_[id].slab]) continue;
-      while (slabs_[order[to]].free == 0) ++to;
-      move_page(static_cast<std::int32_t>(id), {order[to], std::countr_zero(slabs_[order[to]].free)});
+      while (slabs_[order[to]].free.count() == 0) ++to;
+      move_page(static_cast<std::int32_t>(id), {order[to], slabs_[order[to]].free.first()});
     }
     for (slab& s : slabs_)
-      if (s.free == all_free()) release(s);  // reserved, and never used
+      if (s.free.count() == in_slab_) release(s);  // reserved, and never used
   }
 
  private:
   struct slab {
     std::byte* memory;
-    std::uint64_t free;  // a bit for each page
+    free_slots free;
   };
   struct place {
     index slab;
     index slot;
   };
 
-  TERN_INLINE std::uint64_t all_free() const { return ~std::uint64_t{0} >> (64 - in_slab_); }
   TERN_INLINE void release(slab& s) {
     if (s.memory == nullptr) return;
-    ::operator delete(s.memory, std::align_val_t{alignment});
+    deallocate(s.memory, static_cast<std::size_t>(slab_memory_));
     s.memory = nullptr;
     --held_;
   }
   TERN_INLINE void free_slot(place p) {
     slab& s = slabs_[p.slab];
-    s.free |= std::uint64_t{1} << p.slot;
+    s.free.add(p.slot);
     if (p.slab < first_free_) first_free_ = p.slab;
-    if (s.free == all_free()) release(s);
+    if (s.free.count() == in_slab_) release(s);
   }
   TERN_INLINE place free_place() {
-    while (slabs_[first_free_].memory == nullptr || slabs_[first_free_].free == 0) ++first_free_;
-    return {first_free_, std::countr_zero(slabs_[first_free_].free)};
+    while (slabs_[first_free_].memory == nullptr || slabs_[first_free_].free.count() == 0) ++first_free_;
+    return {first_free_, slabs_[first_free_].free.first()};
   }
   TERN_INLINE std::int32_t new_id() {
     if (free_ids_.size() > 0) {
@@ -147,11 +180,11 @@ class page_pool {
     __builtin_memcpy(memory, address_[id], static_cast<std::size_t>(page_bytes_));
     address_[id] = memory;
     place_[id] = to;
-    slabs_[to.slab].free &= ~(std::uint64_t{1} << to.slot);
+    slabs_[to.slab].free.remove(to.slot);
     free_slot(from);
   }
 
-  index page_bytes_, limit_, in_slab_;
+  index page_bytes_, limit_, in_slab_, slab_memory_;
   index used_ = 0, held_ = 0, first_free_ = 0;  // pages in use; slabs that have memory; the first with a free page, or one before it
   growing<slab> slabs_;
   growing<std::byte*> address_;   // of each id; null for ids that are free
