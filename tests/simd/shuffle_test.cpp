@@ -27,7 +27,7 @@ TEST_CASE("shuffle: transpose moves every lane to its mirror", "[simd]") {
 TEST_CASE("shuffle: tiles of memory are read and written transposed, and nothing beside them", "[simd]") {
   for (size const step : {lanes, 2 * lanes, lanes + 3}) {
     size const n = (lanes - 1) * step + lanes;
-    at_page_end<float> from(static_cast<std::size_t>(n)), to(static_cast<std::size_t>(n));
+    at_page_end<float> from(n), to(n);
     for (size i = 0; i < n; ++i) {
       from.data()[i] = static_cast<float>(i);
       to.data()[i] = -1.f;

@@ -26,7 +26,8 @@
 ///           stored_rotary(table, cache.keys(chat, layer)) among the options by their positions, with rotary{table} by their places.
 /// Batch     keys(sequences, layer) reads several sequences at once, of different lengths.
 /// Memory    36 bytes of tables for each page and 4 for each token and head, besides pages. A page goes when its last owner does,
-///           and memory when the 64 pages do that were allocated together: defragment() moves pages so that it goes at once.
+///           and memory when all pages do that were allocated together, up to 256 of them, 2 MiB on one of the system's large pages
+///           where that can be had: defragment() moves pages so that it goes at once.
 ///           `bytes()` counts pages in use, `reserved_bytes()` what is allocated for pages.
 /// By page   keys in 2 bits share scales over the 64 tokens of a page: they are appended 64 at a time, to whole pages. cache/kv_tiers.hpp
 ///           keeps the latest tokens in another format until there are 64 of them. keep() rounds such keys anew.
