@@ -11,7 +11,7 @@ ROOT = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else pathlib.Path(__file__)
 INCLUDE = ROOT / "include" / "tern"
 FOLDERS = ["core", "simd", "formats", "pointwise", "fft", "matmul", "conv", "quantize", "attention", "tokens", "cache", "decode"]  # each includes only from those before it
 KERNEL_STD = {"cstddef", "cstdint", "type_traits", "concepts", "bit", "limits"}  # no weak symbol of theirs holds code
-CORE_STD = KERNEL_STD | {"atomic", "memory", "new", "stdexcept", "sys/mman.h", "system_error", "thread"}
+CORE_STD = KERNEL_STD | {"atomic", "memory", "new", "stdexcept", "system_error", "thread"}
 FILE_READERS = {  # not kernels: they read files
     "formats/" + name for name in ("file_index.hpp", "gguf.hpp", "gguf_tensor.hpp", "gguf_value.hpp", "json.hpp", "safetensors.hpp")
 }

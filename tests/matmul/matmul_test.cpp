@@ -242,6 +242,17 @@ TEST_CASE("matmul at the edges: nothing to do, not a number, scratch of the call
   }
 }
 
+TEST_CASE("matmul without columns is zero, however many rows") {
+  std::vector<float> memory(1), y(600 * 500);
+  for (weight_type type : {weight_type::f32, weight_type::bf16, weight_type::q8_0})
+    for (compute mode : {compute::f32, compute::bf16, compute::int8, compute::int8_tokens})
+      for (index rows : {1, 100, 600}) {
+        std::fill(y.begin(), y.end(), 1.f);
+        matmul(cpu.on(serial), view(memory.data(), rows, 0), block_matrix(memory.data(), type, 500, 0), view(y.data(), rows, 500), mode);
+        CHECK(std::count(y.begin(), y.end(), 0.f) == rows * 500);
+      }
+}
+
 TEST_CASE("matmul says what is wrong") {
   float x[4 * 64] = {}, y[4 * 64] = {};
   alignas(4) std::uint8_t bytes[40 * 40] = {};

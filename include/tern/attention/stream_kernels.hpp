@@ -28,7 +28,7 @@ struct fetch_ahead {
   index count;
   index bytes;  // of a row
 
-  /// Row i, or what the caller works on, which costs nothing to ask for again.
+  /// Row i, or `otherwise` behind the last: what the caller works on costs nothing to ask for again, and null is not asked for.
   TERN_INLINE char const* at(index i, void const* otherwise) const { return static_cast<char const*>(i < count ? row[i] : otherwise); }
 };
 TERN_INLINE void fetch_line(char const* at) { __builtin_prefetch(at, 0, 2); }

@@ -36,6 +36,7 @@ struct block_format_list {
   }
   template <class Format>
   static constexpr weight_type type_of() {
+    static_assert((std::is_same_v<Format, typename Entries::format> || ...), "tern: this format is none of GGUF's blocks");
     weight_type found{};
     ((found = std::is_same_v<Format, typename Entries::format> ? Entries::format_type : found), ...);
     return found;

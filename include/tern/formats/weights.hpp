@@ -23,7 +23,8 @@
 /// from several threads. Where unpacking through memory is too slow, `load(n, g, out)` fills a row_group with `lanes` rows at once
 /// (matmul/row_group.hpp), or `walk(n)` returns what keeps the scales of `lanes` rows and has `load(g, out)`. `load` is called where there
 /// are n + lanes rows; `walk` itself, which may be called where there are fewer, reads nothing. With `quads` = true both fill groups a row
-/// a lane. Where codes lie in rows, `memory(row)` returns a row_memory, and what follows is asked for ahead of time.
+/// a lane. Where rows lie in memory, one like the other, `memory(row)` returns a row_memory: what follows is asked for ahead of time,
+/// and y may not lie there.
 
 #include <tern/core/config.hpp>
 #include <tern/core/tensor_view.hpp>

@@ -16,13 +16,14 @@ class memory_ahead {
   /// `bytes` bytes at `at` and each `stride` bytes on, `rows` times.
   TERN_INLINE void add(void const* at, index bytes, index stride = 0, index rows = 1) {
     if (at == nullptr || bytes <= 0 || rows <= 0) return;
-    (now_.rows == 0 ? now_ : then_) = {static_cast<std::uint8_t const*>(at), divide_up(bytes, line), stride, rows};
+    (now_.rows == 0 ? now_ : then_) = {reinterpret_cast<std::uintptr_t>(at), divide_up(bytes, line), static_cast<std::uintptr_t>(stride),
+                                       rows};
   }
   TERN_INLINE index lines() const { return now_.lines * now_.rows + then_.lines * then_.rows; }
   /// Asks for the next line, if there is one.
   TERN_INLINE void ask() {
     if (now_.rows == 0) return;
-    __builtin_prefetch(now_.at + line * next_, 0, 2);
+    __builtin_prefetch(reinterpret_cast<void const*>(now_.at + static_cast<std::uintptr_t>(line * next_)), 0, 2);
     if (++next_ < now_.lines) return;
     next_ = 0;
     now_.at += now_.stride;
@@ -34,8 +35,10 @@ class memory_ahead {
  private:
   static constexpr index line = 64;
   struct range {
-    std::uint8_t const* at = nullptr;
-    index lines = 0, stride = 0, rows = 0;
+    std::uintptr_t at = 0;  // may pass the end
+    index lines = 0;
+    std::uintptr_t stride = 0;
+    index rows = 0;
   };
   range now_{}, then_{};
   index next_ = 0;
@@ -62,7 +65,7 @@ TERN_INLINE row_memory memory_of(W const& w) {
 /// The weights of the panel that follows within the stripe. w: the memory of the first of all rows.
 TERN_INLINE void add_weights(memory_ahead& ahead, row_memory const& w, stripe_place const& p) {
   bool const more = p.last_panel();  // of the columns
-  if (w.data == nullptr || (more && p.next_k0() == 0)) return;
+  if (w.data == nullptr || w.bytes == 0 || (more && p.next_k0() == 0)) return;
   index const n = more ? p.n0 : p.n + panel_rows, k0 = more ? p.next_k0() : p.k0;
   index const from = w.bytes * k0 / p.columns, to = w.bytes * least(k0 + p.chunk, p.columns) / p.columns;
   ahead.add(w.data + n * w.stride + from, to - from, w.stride, least(panel_rows, p.n1 - n));
@@ -77,7 +80,7 @@ TERN_INLINE void add_weights(memory_ahead& ahead, any_weights const& w, stripe_p
 /// A panel's share of the next columns of x. next: where these are, `bytes` bytes of each of `rows` rows.
 TERN_INLINE void add_share(memory_ahead& ahead, void const* next, index bytes, index stride, index rows, stripe_place const& p) {
   index const share = divide_up(rows, p.panels()), first = p.panel() * share;
-  ahead.add(static_cast<std::byte const*>(next) + first * stride, bytes, stride, least(share, rows - first));
+  if (first < rows) ahead.add(static_cast<std::byte const*>(next) + first * stride, bytes, stride, least(share, rows - first));
 }
 
 }  // namespace TERN_ABI

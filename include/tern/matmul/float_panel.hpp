@@ -59,10 +59,9 @@ TERN_INLINE void pack_rows(Decode const& decode, index n, index n1, index k0, in
                   reinterpret_cast<std::uint8_t*>(out), panel_rows * 4);
 }
 
-/// Where weights that are f32 in memory lie.
+/// Where weights that are f32 in memory lie (matmul/operations.hpp): most are not.
 template <class Weights>
-TERN_INLINE row_memory floats_of(Weights const& w) {
-  if constexpr (requires { w.floats(); }) return w.floats();
+TERN_INLINE row_memory floats_of(Weights const&) {
   return {};
 }
 

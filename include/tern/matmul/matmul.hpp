@@ -142,8 +142,7 @@ inline constexpr struct matmul_fn {
       n += y[j].extent(1);
       if (!direct(y[j], request)) dense += y[j].extent(1);
     }
-    return detail::plan_matmul(policy, request, !detail::in_place(x) || (request.mode == compute::f32 && product_rows(x, request) > 32),
-                               product_rows(x, request), x.extent(1), n, dense);
+    return detail::plan_matmul(policy, request, !detail::in_place(x), product_rows(x, request), x.extent(1), n, dense);
   }
   template <class T>
   static void check(tensor_view<T, 2> const& x, detail::any_weights const* w, tensor_view<float, 2> const* y, index count,

@@ -25,12 +25,8 @@ struct plain_weights {
   TERN_INLINE void decode(index row, index k0, index k1, float* out) const {
     decode_plain<T>(m.row(row) + k0 * index{sizeof(T)}, k1 - k0, out);
   }
-  TERN_INLINE row_memory floats() const
-    requires std::is_same_v<T, float>
-  {
-    return {m.row(0), m.columns * index{sizeof(T)}, m.row_bytes};
-  }
 };
+TERN_INLINE row_memory floats_of(plain_weights<float> const& w) { return {w.m.row(0), w.m.columns * index{sizeof(float)}, w.m.row_bytes}; }
 /// Calls f(weights) with what a matrix of numbers, or any matrix, stands for: its type is known when the program runs.
 template <class F>
 TERN_INLINE void with_plain_weights(block_matrix const& m, F&& f) {

@@ -68,9 +68,10 @@ struct piece_rows {
   /// Asks for what rows of sums will be added to.
   TERN_INLINE void ask(index row, index rows) const {
     if (from == nullptr) return;
-    for (float const* p = from + row * from_stride; rows > 0; --rows, p += from_stride) {
+    for (index r = row; r < row + rows; ++r) {
+      float const* const p = from + r * from_stride;
       __builtin_prefetch(p);
-      __builtin_prefetch(p + panel_rows - 1);
+      __builtin_prefetch(p + width - 1);
     }
   }
 
