@@ -156,11 +156,11 @@ struct product_rows {
   index stride;
   tiled_rows tiles{};
   TERN_INLINE element const* at(index row, index k) const { return x + row * stride + k; }
-  /// A panel's share of the columns that follow, for rows [first, first + rows).
+  /// A panel's share of the tiles that follow, for rows [first, first + rows). Matrix registers meet rows of x so fast that asking for
+  /// them, too, costs more than it gains.
   TERN_INLINE void add_next(memory_ahead& ahead, index first, index rows, stripe_place const& p) const {
+    if (tiles.data == nullptr) return;
     index const k0 = p.next_k0(), columns = p.next_columns();
-    if (tiles.data == nullptr)
-      return add_share(ahead, at(first, k0), columns * index{sizeof(element)}, stride * index{sizeof(element)}, rows, p);
     index const tile_bytes = columns * tile_rows * index{sizeof(float)};
     add_share(ahead, tiles.at(first, k0, k0 + columns), tile_bytes, tile_bytes, divide_up(rows, tile_rows), p);
   }

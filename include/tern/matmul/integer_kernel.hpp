@@ -76,7 +76,6 @@ inline void sum_integers(code_source const& w, index n0, index n1, std::int8_t c
       if (simd::tiles::ready()) {
         memory_ahead ahead;
         add_weights(ahead, w.memory, place);
-        add_share(ahead, x + r0 * x_stride + place.next_k0(), place.next_columns(), x_stride, r1 - r0, place);
         multiply_integer_tiles(panel, g1 - g0, x + r0 * x_stride + 32 * g0, x_stride, r1 - r0, to, g0 == 0, ahead);
         continue;
       }
