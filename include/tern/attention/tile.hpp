@@ -8,14 +8,8 @@
 namespace tern::detail {
 inline namespace TERN_ABI {
 
-/// Whether there are 32 registers.
-#if defined(TERN_SIMD_AVX512) || defined(TERN_SIMD_NEON)
-inline constexpr bool many_registers = true;
-#else
-inline constexpr bool many_registers = false;
-#endif
 /// Rows of a register tile, whose accumulators, operands and one broadcast fit the registers: 12 x 2 of 32, 6 x 2 of 16.
-inline constexpr index query_tile_rows = many_registers ? 12 : 6;
+inline constexpr index query_tile_rows = simd::many_registers ? 12 : 6;
 /// Lanes over keys (scores) or over dim_v (values) in a tile: two packs.
 inline constexpr index panel_width = 2 * simd::lanes;
 /// Keys between two updates of the running softmax. Block boundaries are multiples of it, so that a row does not depend on

@@ -36,11 +36,7 @@ struct depthwise_steps {
 };
 
 /// The most outputs, and taps beside them, that fit into registers.
-#if defined(TERN_SIMD_AVX512) || defined(TERN_SIMD_NEON)
-inline constexpr index depthwise_pixels_most = 14, depthwise_taps_most = 7;
-#else
-inline constexpr index depthwise_pixels_most = 10, depthwise_taps_most = 4;
-#endif
+inline constexpr index depthwise_pixels_most = simd::many_registers ? 14 : 10, depthwise_taps_most = simd::many_registers ? 7 : 4;
 
 /// acc[p] += sum over t of s[p + t] w[t], t ascending for each p; rows of s and w lie so many floats apart.
 template <index pixels, index taps>

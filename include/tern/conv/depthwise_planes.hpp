@@ -17,11 +17,7 @@ namespace tern::detail {
 inline namespace TERN_ABI {
 
 /// Registers of outputs side by side whose sums, beside the taps, fit into registers.
-#if defined(TERN_SIMD_AVX512) || defined(TERN_SIMD_NEON)
-inline constexpr index plane_width_most = 4;
-#else
-inline constexpr index plane_width_most = 2;
-#endif
+inline constexpr index plane_width_most = simd::many_registers ? 4 : 2;
 
 /// All rows of a few columns of outputs of one channel.
 struct depthwise_plane {

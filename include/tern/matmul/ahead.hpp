@@ -50,10 +50,18 @@ struct stripe_place {
   index columns, k0, chunk;
   TERN_INLINE index panel() const { return (n - n0) / panel_rows; }
   TERN_INLINE index panels() const { return divide_up(n1 - n0, panel_rows); }
-  TERN_INLINE bool last_panel() const { return n + panel_rows >= n1; }
   /// The columns that follow; at the end, the first ones: another stripe takes them.
   TERN_INLINE index next_k0() const { return k0 + chunk < columns ? k0 + chunk : 0; }
   TERN_INLINE index next_columns() const { return least(chunk, columns - next_k0()); }
+  /// The panel that comes next within the stripe: rows from n on, columns from k0 to k1; none: no columns.
+  struct panel_place {
+    index n, k0, k1;
+  };
+  TERN_INLINE panel_place next_panel() const {
+    if (n + panel_rows < n1) return {n + panel_rows, k0, least(k0 + chunk, columns)};
+    index const k = next_k0();
+    return {n0, k, k > 0 ? k + next_columns() : 0};
+  }
 };
 /// Of the first row, where weights say that they lie in memory.
 template <class W>
@@ -64,18 +72,17 @@ TERN_INLINE row_memory memory_of(W const& w) {
 }
 /// The weights of the panel that follows within the stripe. w: the memory of the first of all rows.
 TERN_INLINE void add_weights(memory_ahead& ahead, row_memory const& w, stripe_place const& p) {
-  bool const more = p.last_panel();  // of the columns
-  if (w.data == nullptr || w.bytes == 0 || (more && p.next_k0() == 0)) return;
-  index const n = more ? p.n0 : p.n + panel_rows, k0 = more ? p.next_k0() : p.k0;
-  index const from = w.bytes * k0 / p.columns, to = w.bytes * least(k0 + p.chunk, p.columns) / p.columns;
+  auto const [n, k0, k1] = p.next_panel();
+  if (w.data == nullptr || k1 <= k0) return;
+  index const from = w.bytes * k0 / p.columns, to = w.bytes * k1 / p.columns;
   ahead.add(w.data + n * w.stride + from, to - from, w.stride, least(panel_rows, p.n1 - n));
 }
 /// The same, also of weights whose panels lie ready.
 TERN_INLINE void add_weights(memory_ahead& ahead, any_weights const& w, stripe_place const& p) {
   if (w.panels == nullptr) return add_weights(ahead, w.memory, p);
-  index const n = p.last_panel() ? p.n0 : p.n + panel_rows, k0 = p.last_panel() ? p.next_k0() : p.k0;
-  if (n + panel_rows > w.rows || (p.last_panel() && k0 == 0)) return;
-  ahead.add(w.panels + n * w.columns + k0 * panel_rows, least(p.chunk, p.columns - k0) * panel_rows * index{sizeof(bf16)});
+  auto const [n, k0, k1] = p.next_panel();
+  if (n + panel_rows > w.rows) return;
+  ahead.add(w.panels + n * w.columns + k0 * panel_rows, (k1 - k0) * panel_rows * index{sizeof(bf16)});
 }
 /// A panel's share of the next columns of x. next: where these are, `bytes` bytes of each of `rows` rows.
 TERN_INLINE void add_share(memory_ahead& ahead, void const* next, index bytes, index stride, index rows, stripe_place const& p) {

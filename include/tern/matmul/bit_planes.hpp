@@ -27,11 +27,7 @@ namespace detail {
 inline namespace TERN_ABI {
 
 /// Rows of a, and of b, in a register tile.
-#if defined(TERN_SIMD_AVX512) || defined(TERN_SIMD_NEON)
-inline constexpr int bit_tile = 4;
-#else
-inline constexpr int bit_tile = 2;
-#endif
+inline constexpr int bit_tile = simd::many_registers ? 4 : 2;
 
 /// What a count of ones in planes i of p and j of q weighs.
 template <bit_code code>

@@ -13,11 +13,7 @@ namespace tern::detail {
 inline namespace TERN_ABI {
 
 /// Rows of x in a register tile: 2 integer and 2 float sums each.
-#if defined(TERN_SIMD_AVX512) || defined(TERN_SIMD_NEON)
-inline constexpr int int8_tile_rows = 6;
-#else
-inline constexpr int int8_tile_rows = 2;
-#endif
+inline constexpr int int8_tile_rows = simd::many_registers ? 6 : 2;
 
 /// `Rows` rows of x against a panel whose elements are scale * (u - offset) + min.
 template <class Shape, int Rows>

@@ -20,11 +20,7 @@ inline namespace TERN_ABI {
 inline constexpr index most_integer_columns = 0x7fffffff / (128 * 127);
 
 /// Rows of x in a register tile: 2 sums each.
-#if defined(TERN_SIMD_AVX512) || defined(TERN_SIMD_NEON)
-inline constexpr int integer_tile_rows = 12;
-#else
-inline constexpr int integer_tile_rows = 4;
-#endif
+inline constexpr int integer_tile_rows = simd::many_registers ? 12 : 4;
 
 /// Where codes come from.
 struct code_source {

@@ -9,11 +9,7 @@ namespace tern::detail {
 inline namespace TERN_ABI {
 
 /// Rows of x in a register tile: 2 sums each, beside 2 registers of weights and 1 of x.
-#if defined(TERN_SIMD_AVX512) || defined(TERN_SIMD_NEON)
-inline constexpr int tile_rows = 12;
-#else
-inline constexpr int tile_rows = 6;
-#endif
+inline constexpr int tile_rows = simd::many_registers ? 12 : 6;
 
 /// x by chunks of columns, and within by tiles of rows; rows beyond the last are zeros.
 ///

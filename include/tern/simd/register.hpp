@@ -72,6 +72,13 @@ struct pack {
 
 /// Lanes of f32 in a register: the W of all blocking.
 inline constexpr index lanes = pack<float>::size;
+#if defined(TERN_SIMD_AVX512) || defined(TERN_SIMD_NEON)
+/// Whether there are 32 registers; otherwise 16.
+inline constexpr bool many_registers = true;
+#else
+/// Whether there are 32 registers; otherwise 16.
+inline constexpr bool many_registers = false;
+#endif
 
 /// x, which the compiler then keeps in a register: gcc loads an operand again for each of its uses, where loads are what is scarce.
 template <class T>

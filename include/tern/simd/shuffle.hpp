@@ -27,6 +27,12 @@ TERN_INLINE void transpose_quarters(__m512 (&r)[16]) {
     r[g + 3] = _mm512_castpd_ps(_mm512_maskz_unpackhi_pd(0xff, b, d));
   }
 }
+/// The same with what rows hold, to `out`.
+TERN_INLINE void transpose_quarters(pack<float> const (&rows)[lanes], __m512 (&out)[16]) {
+  TERN_UNROLL
+  for (index i = 0; i < 16; ++i) out[i] = rows[i].v;
+  transpose_quarters(out);
+}
 #endif
 }  // namespace detail
 
@@ -34,9 +40,7 @@ TERN_INLINE void transpose_quarters(__m512 (&r)[16]) {
 TERN_INLINE void transpose(pack<float> (&rows)[lanes]) {
 #if defined(TERN_SIMD_AVX512)
   __m512 r[16];
-  TERN_UNROLL
-  for (index i = 0; i < 16; ++i) r[i] = rows[i].v;
-  detail::transpose_quarters(r);
+  detail::transpose_quarters(rows, r);
   // r[4g + k] quarter q holds column 4q + k of rows 4g .. 4g+3: transpose the 4 x 4 quarters.
   TERN_UNROLL
   for (index k = 0; k < 4; ++k) {
@@ -125,9 +129,7 @@ TERN_INLINE void load_transposed(float const* p, index step, pack<float> (&rows)
 TERN_INLINE void store_transposed(pack<float> const (&rows)[lanes], float* p, index step) {
 #if defined(TERN_SIMD_AVX512)
   __m512 r[16];
-  TERN_UNROLL
-  for (index i = 0; i < 16; ++i) r[i] = rows[i].v;
-  detail::transpose_quarters(r);
+  detail::transpose_quarters(rows, r);
   TERN_UNROLL
   for (index k = 0; k < 4; ++k) {
     float* const to = p + k * step;
