@@ -37,8 +37,8 @@ constexpr char const* usage = R"(usage: llm MODEL.gguf [options]
   --greedy           always the likeliest token
   --ignore-end       keep writing after the model's end token
   --perplexity FILE  score a text instead: windows of 512 tokens, each on its own, of which the second half counts
-  --requantize LIST  with --perplexity FILE: turn the layers' weights into each of the formats (q4_0,q4_k or all), by rounding and
-                     by GPTQ, and print a table of what that costs; the file's first half calibrates, the second is scored
+  --requantize LIST  with --perplexity FILE: turn the layers' weights into each of the formats (q4_0,nf4 or all), by rounding and
+                     blocks by GPTQ, too, and print a table of what that costs; the file's first half calibrates, the second is scored
   --kv METHOD        where keys and values are kept: METHODS
   --kv-report FILES  what that costs: texts with a comma between, of at least 4400 tokens; a table, and a picture in kv_report.svg;
                      of all METHODS, or with --kv of those named, with a comma between

@@ -17,6 +17,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -53,14 +54,18 @@ class model {
   tern::index context() const { return context_; }
   tern::index vocabulary() const { return embedding_.rows; }
 
-  /// A matrix as the file has it, and repacked once `repack` was called: products take that.
+  /// A matrix as the file has it. Products take what it was exchanged for, of the same shape, or what `repack` made of it.
   struct weight {
     tern::block_matrix matrix;
     tern::interleaved_matrix fast;
+    std::optional<tern::weights_ref> exchanged;
     weight(tern::block_matrix const& m = {}) : matrix(m) {}
-    tern::weights_ref ref() const { return fast.data != nullptr ? tern::weights_ref(fast) : tern::weights_ref(matrix); }
+    tern::weights_ref ref() const {
+      if (exchanged) return *exchanged;
+      return fast.data != nullptr ? tern::weights_ref(fast) : tern::weights_ref(matrix);
+    }
   };
-  /// The matrices of a layer, which may be exchanged for others of the same shapes.
+  /// The matrices of a layer.
   struct matrices {
     weight query, key, value, out;
     weight gate, up, down;

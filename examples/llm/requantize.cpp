@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "requantize.hpp"
 
+#include "weight_formats.hpp"
+
 #include <tern/quantize.hpp>
 
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <functional>
 #include <map>
+#include <memory>
 #include <utility>
 
 namespace llm {
@@ -18,28 +22,9 @@ namespace {
 
 constexpr std::size_t most_calibrating = 16, most_scored = 8;
 
-constexpr weight_type all_formats[] = {weight_type::q8_0,  weight_type::q6_k, weight_type::q5_k, weight_type::q5_1,   weight_type::q5_0,
-                                       weight_type::q4_k,  weight_type::q4_1, weight_type::q4_0, weight_type::iq4_nl, weight_type::iq4_xs,
-                                       weight_type::mxfp4, weight_type::q3_k, weight_type::q2_k};
-
-std::vector<weight_type> parse_formats(std::string_view list) {
-  std::vector<weight_type> found(std::begin(all_formats), std::end(all_formats));
-  if (list == "all") return found;
-  found.clear();
-  while (!list.empty()) {
-    std::string_view const name = list.substr(0, list.find(','));
-    auto const* const type =
-        std::find_if(std::begin(all_formats), std::end(all_formats), [&](weight_type t) { return info(t).name == name; });
-    if (type == std::end(all_formats)) {
-      std::string known;
-      for (weight_type t : all_formats) known += std::string(" ") + info(t).name;
-      throw tern::error("llm: --requantize has " + std::string(name) + ", expected all or some of" + known);
-    }
-    found.push_back(*type);
-    list.remove_prefix(std::min(list.size(), name.size() + 1));
-  }
-  return found;
-}
+constexpr weight_type block_formats[] = {weight_type::q8_0,  weight_type::q6_k, weight_type::q5_k, weight_type::q5_1,   weight_type::q5_0,
+                                         weight_type::q4_k,  weight_type::q4_1, weight_type::q4_0, weight_type::iq4_nl, weight_type::iq4_xs,
+                                         weight_type::mxfp4, weight_type::q3_k, weight_type::q2_k};
 
 /// What a matrix of k columns gets where `type` is asked for.
 weight_type fitting(weight_type type, index k) {
@@ -95,32 +80,91 @@ constexpr place places[] = {{&model::matrices::query, model::input::attention}, 
                             {&model::matrices::gate, model::input::feed_forward}, {&model::matrices::up, model::input::feed_forward},
                             {&model::matrices::down, model::input::down}};
 
+using matrix = tern::tensor_view<float const, 2>;  // (n, k)
+
+class blocks final : public format_matrix {
+ public:
+  blocks(tern::block_array array) : array_(std::move(array)), view_(array_) {}
+  tern::weights_ref ref() const override { return view_; }
+  double bytes() const override { return static_cast<double>(array_.size()); }
+
+ private:
+  tern::block_array array_;
+  tern::block_matrix view_;
+};
+
+/// A row of the table to be: a format, and how its codes come about.
+struct candidate {
+  char const* name;
+  std::string format;  // with what matrices get that it does not fit
+  char const* method;
+  std::function<std::unique_ptr<format_matrix>(matrix w, tern::feedback const& errors)> encode;
+};
+
+std::string full_name(weight_type type, std::vector<model::matrices> const& layers) {
+  for (model::matrices const& m : layers)
+    for (place const& p : places)
+      if (weight_type const fits = fitting(type, (m.*p.weight).matrix.columns); fits != type)
+        return std::string(info(type).name) + " / " + info(fits).name;
+  return info(type).name;
+}
+
+/// All formats, blocks by both methods.
+std::vector<candidate> candidates(tern::cpu_policy const& policy, std::vector<model::matrices> const& layers) {
+  std::vector<candidate> all;
+  for (weight_type type : block_formats) {
+    all.push_back({info(type).name, full_name(type, layers), "RTN", [=](matrix w, tern::feedback const&) {
+                     return std::make_unique<blocks>(tern::round_to_nearest(policy, w, fitting(type, w.extent(1))));
+                   }});
+    all.push_back({info(type).name, full_name(type, layers), "GPTQ", [=](matrix w, tern::feedback const& errors) {
+                     return std::make_unique<blocks>(tern::gptq(policy, w, errors, fitting(type, w.extent(1))));
+                   }});
+  }
+  for (weight_format const& f : weight_formats())
+    all.push_back({f.name, f.name, f.method, [=](matrix w, tern::feedback const&) { return f.encode(policy, w); }});
+  return all;
+}
+
+/// Those that `list` names.
+std::vector<candidate> chosen(std::vector<candidate> const& all, std::string_view list) {
+  if (list == "all") return all;
+  std::vector<candidate> found;
+  while (!list.empty()) {
+    std::string_view const name = list.substr(0, list.find(','));
+    auto const before = found.size();
+    for (candidate const& c : all)
+      if (c.name == name) found.push_back(c);
+    if (found.size() == before) {
+      std::string known, last;
+      for (candidate const& c : all)
+        if (c.name != last) known += " " + (last = c.name);
+      throw tern::error("llm: --requantize has " + std::string(name) + ", expected all or some of" + known);
+    }
+    list.remove_prefix(std::min(list.size(), name.size() + 1));
+  }
+  return found;
+}
+
 /// The layers' matrices in one format.
 struct quantized_layers {
-  std::vector<tern::block_array> arrays;  // layer by layer, in the order of `places`
+  std::vector<std::unique_ptr<format_matrix>> matrices;  // layer by layer, in the order of `places`
   double bytes = 0, weights = 0;
-  weight_type substitute;  // of matrices that the format does not fit
 
-  quantized_layers(std::vector<model::matrices> const& originals, tern::cpu_policy const& policy, weight_type type, feedbacks const* errors)
-      : substitute(type) {
+  quantized_layers(std::vector<model::matrices> const& originals, candidate const& c, feedbacks const& errors) {
     for (std::size_t l = 0; l < originals.size(); ++l)
       for (place const& p : places) {
         tern::block_matrix const& from = (originals[l].*p.weight).matrix;
         std::vector<float> w(static_cast<std::size_t>(from.rows * from.columns));
         for (index i = 0; i < from.rows; ++i) tern::decode(from, i, w.data() + i * from.columns);
-        auto const view = tern::view(w.data(), from.rows, from.columns);
-        weight_type const fits = fitting(type, from.columns);
-        if (fits != type) substitute = fits;
-        arrays.push_back(errors != nullptr ? tern::gptq(policy, view, (*errors)[l][static_cast<std::size_t>(p.input)], fits)
-                                           : tern::round_to_nearest(policy, view, fits));
-        bytes += static_cast<double>(arrays.back().size());
+        matrices.push_back(c.encode(tern::view(w.data(), from.rows, from.columns), errors[l][static_cast<std::size_t>(p.input)]));
+        bytes += matrices.back()->bytes();
         weights += static_cast<double>(w.size());
       }
   }
   void put_into(model& network) const {
-    for (std::size_t i = 0; i < arrays.size(); ++i)
-      network.layer_matrices(static_cast<index>(i / std::size(places))).*places[i % std::size(places)].weight =
-          tern::block_matrix(arrays[i]);
+    for (std::size_t i = 0; i < matrices.size(); ++i)
+      (network.layer_matrices(static_cast<index>(i / std::size(places))).*places[i % std::size(places)].weight).exchanged =
+          matrices[i]->ref();
   }
 };
 
@@ -140,10 +184,6 @@ rates best_rates(model& network) {
     best = {std::max(best.prompt, r.prompt), std::max(best.generation, r.generation)};
   }
   return best;
-}
-
-std::string name_of(weight_type type, weight_type substitute) {
-  return type == substitute ? info(type).name : std::string(info(type).name) + " / " + info(substitute).name;
 }
 
 void print(std::vector<table_row> rows) {
@@ -169,15 +209,11 @@ std::vector<window> spread(std::vector<window> const& all, std::size_t begin, st
 void requantize(tern::gguf_file const& file, tokenizer const& words, model& network, tern::cpu_policy const& policy,
                 std::string_view formats, std::string const& text) {
   if (text.empty()) throw tern::error("llm: --requantize comes without --perplexity, expected a text file to calibrate on and to score");
-  auto const types = parse_formats(formats);
   auto const all = windows_of(words, text);
   if (all.size() < 2) throw tern::error("llm: " + text + " has 1 window of 512 tokens, expected 2: one to calibrate on, one to score");
   std::size_t const half = all.size() / 2;
   auto const calibrating = spread(all, 0, half, most_calibrating), scored = spread(all, half, all.size(), most_scored);
 
-  model exact(file, policy, tern::compute::f32, window_tokens);
-  feedbacks const errors = calibrate(exact, policy, calibrating);
-  reference const wanted(exact, scored);
   std::vector<model::matrices> originals;
   double bytes = 0, weights = 0;
   for (index l = 0; l < network.layers(); ++l) {
@@ -187,16 +223,17 @@ void requantize(tern::gguf_file const& file, tokenizer const& words, model& netw
       weights += static_cast<double>((originals.back().*p.weight).matrix.columns * (originals.back().*p.weight).matrix.rows);
     }
   }
+  auto const list = chosen(candidates(policy, originals), formats);
+  model exact(file, policy, tern::compute::f32, window_tokens);
+  feedbacks const errors = calibrate(exact, policy, calibrating);
+  reference const wanted(exact, scored);
   std::vector<table_row> rows{{"as in the file", "", bytes / weights, wanted.of(network), best_rates(network)}};
-  for (std::size_t t = 0; t < types.size(); ++t)
-    for (feedbacks const* by : {static_cast<feedbacks const*>(nullptr), &errors}) {
-      char const* const method = by == nullptr ? "RTN" : "GPTQ";
-      show_progress((std::string(info(types[t]).name) + " " + method).c_str(), 2 * t + (by != nullptr), 2 * types.size());
-      quantized_layers const layers(originals, policy, types[t], by);
-      layers.put_into(network);
-      rows.push_back(
-          {name_of(types[t], layers.substitute), method, layers.bytes / layers.weights, wanted.of(network), best_rates(network)});
-    }
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    show_progress((list[i].name + std::string(" ") + list[i].method).c_str(), i, list.size());
+    quantized_layers const layers(originals, list[i], errors);
+    layers.put_into(network);
+    rows.push_back({list[i].format, list[i].method, layers.bytes / layers.weights, wanted.of(network), best_rates(network)});
+  }
   for (index l = 0; l < network.layers(); ++l) network.layer_matrices(l) = originals[static_cast<std::size_t>(l)];
   std::fprintf(stderr, "\n");
   print(std::move(rows));

@@ -6,8 +6,8 @@
 ///     reference          the file's weights, compute::f32
 ///     what changes       the linear layers; embedding, output and norms stay as the file has them
 ///     formats            whose blocks of 256 do not fit a matrix give way there as GGUF files have it: q2_k, q3_k and iq4_xs to iq4_nl,
-///                        q4_k to q5_0, q5_k to q5_1, q6_k to q8_0
-///     GPTQ               calibrated once for all formats, on what the reference's layers see of the text's first half
+///                        q4_k to q5_0, q5_k to q5_1, q6_k to q8_0; others than blocks: weight_formats.hpp
+///     GPTQ               for blocks; calibrated once for all formats, on what the reference's layers see of the text's first half
 ///     what is scored     windows spread over the second half
 
 #include "evaluation.hpp"
