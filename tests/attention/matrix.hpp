@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 // The pairwise matrix of attention's policies: which values of its factors meet in which case. Rows are what is compiled, cases
-// what is run. Every two values of two factors meet in a case, but for the sources of k and v, of which 40 of 64 pairs do.
+// what is run. Every two values of two factors meet in a case, but for the sources of k and v, of which 19 pairs of 64 do not.
 #include "tern/core/config.hpp"
 
 #include <cstddef>
@@ -16,20 +16,25 @@ enum output_kind { numbers, and_top_keys };
 enum head_kind { each_its_own, grouped, more_of_v };
 enum dim_kind { equal_dims, unequal_dims, odd_dims };  // odd where the source is not one of blocks
 enum path_kind { few_queries, many_queries, few_split, many_split };
+enum product_kind { as_they_are, in_bf16 };
 
 /// What is compiled. Masks: none, window (which is causal too), custom, groups, by head. Normalizers: softmax, sinks, hard, weigh_by.
 struct row {
-  int k, mask, v, normalizer, score, transform, outputs;
+  int k, mask, v, normalizer, score, transform, outputs, products = as_they_are;
 };
 inline constexpr row rows[] = {
-    {0, 0, 1, 2, 2, 0, 0}, {1, 0, 2, 3, 1, 0, 0}, {2, 0, 3, 0, 0, 0, 0}, {3, 0, 4, 3, 3, 1, 0}, {4, 0, 5, 3, 3, 1, 0},
-    {5, 0, 6, 1, 3, 1, 1}, {6, 0, 7, 0, 3, 1, 1}, {7, 0, 0, 0, 1, 1, 0}, {0, 1, 2, 2, 0, 0, 1}, {1, 1, 3, 0, 3, 0, 0},
-    {2, 1, 4, 2, 2, 1, 1}, {3, 1, 5, 0, 1, 1, 1}, {4, 1, 6, 2, 0, 0, 0}, {5, 1, 7, 2, 1, 1, 1}, {6, 1, 0, 3, 0, 1, 1},
-    {7, 1, 1, 1, 3, 1, 1}, {0, 2, 3, 1, 3, 0, 1}, {1, 2, 4, 1, 0, 1, 1}, {2, 2, 5, 1, 1, 1, 0}, {3, 2, 6, 3, 3, 0, 1},
-    {4, 2, 7, 0, 2, 0, 0}, {5, 2, 0, 2, 2, 0, 0}, {6, 2, 1, 2, 2, 1, 0}, {7, 2, 2, 2, 3, 0, 1}, {0, 3, 4, 0, 1, 0, 0},
-    {1, 3, 5, 2, 2, 0, 0}, {2, 3, 6, 2, 1, 1, 1}, {3, 3, 7, 1, 0, 0, 0}, {4, 3, 0, 1, 3, 0, 0}, {5, 3, 1, 3, 0, 1, 1},
-    {6, 3, 2, 1, 2, 1, 1}, {7, 3, 3, 3, 2, 1, 0}, {0, 4, 5, 3, 0, 1, 0}, {1, 4, 6, 0, 2, 0, 0}, {2, 4, 7, 3, 3, 0, 0},
-    {3, 4, 0, 2, 2, 0, 0}, {4, 4, 1, 0, 1, 0, 1}, {5, 4, 2, 0, 1, 1, 1}, {6, 4, 3, 2, 1, 0, 1}, {7, 4, 4, 1, 0, 0, 1},
+    {0, 0, 1, 2, 2, 0, 0},          {1, 0, 2, 3, 1, 0, 0},          {2, 0, 3, 0, 0, 0, 0},          {3, 0, 4, 3, 3, 1, 0},
+    {4, 0, 5, 3, 3, 1, 0},          {5, 0, 6, 1, 3, 1, 1},          {6, 0, 7, 0, 3, 1, 1},          {7, 0, 0, 0, 1, 1, 0},
+    {0, 1, 2, 2, 0, 0, 1},          {1, 1, 3, 0, 3, 0, 0},          {2, 1, 4, 2, 2, 1, 1},          {3, 1, 5, 0, 1, 1, 1},
+    {4, 1, 6, 2, 0, 0, 0},          {5, 1, 7, 2, 1, 1, 1},          {6, 1, 0, 3, 0, 1, 1},          {7, 1, 1, 1, 3, 1, 1},
+    {0, 2, 3, 1, 3, 0, 1},          {1, 2, 4, 1, 0, 1, 1},          {2, 2, 5, 1, 1, 1, 0},          {3, 2, 6, 3, 3, 0, 1},
+    {4, 2, 7, 0, 2, 0, 0},          {5, 2, 0, 2, 2, 0, 0},          {6, 2, 1, 2, 2, 1, 0},          {7, 2, 2, 2, 3, 0, 1},
+    {0, 3, 4, 0, 1, 0, 0},          {1, 3, 5, 2, 2, 0, 0},          {2, 3, 6, 2, 1, 1, 1},          {3, 3, 7, 1, 0, 0, 0},
+    {4, 3, 0, 1, 3, 0, 0},          {5, 3, 1, 3, 0, 1, 1},          {6, 3, 2, 1, 2, 1, 1},          {7, 3, 3, 3, 2, 1, 0},
+    {0, 4, 5, 3, 0, 1, 0},          {1, 4, 6, 0, 2, 0, 0},          {2, 4, 7, 3, 3, 0, 0},          {3, 4, 0, 2, 2, 0, 0},
+    {4, 4, 1, 0, 1, 0, 1},          {5, 4, 2, 0, 1, 1, 1},          {6, 4, 3, 2, 1, 0, 1},          {7, 4, 4, 1, 0, 0, 1},
+    {2, 0, 1, 0, 0, 0, 0, in_bf16}, {0, 1, 2, 1, 2, 0, 0, in_bf16}, {1, 2, 0, 3, 1, 1, 0, in_bf16}, {3, 3, 4, 2, 3, 0, 1, in_bf16},
+    {4, 4, 3, 0, 2, 1, 1, in_bf16}, {5, 1, 7, 3, 0, 0, 0, in_bf16}, {6, 2, 5, 1, 3, 0, 0, in_bf16}, {7, 3, 6, 0, 1, 0, 0, in_bf16},
 };
 inline constexpr int row_count = static_cast<int>(sizeof(rows) / sizeof(row));
 /// Cases of each row.
@@ -37,15 +42,15 @@ inline constexpr int case_count = 12;
 
 /// The values of all factors in case `c` of row `r`.
 struct factors {
-  static constexpr int count = 10;
-  static constexpr int values[count] = {8, 8, 6, 4, 7, 2, 2, 3, 3, 4};
-  int value[count];  // k, v, mask, score, normalizer, transform, outputs, heads, dims, path
+  static constexpr int count = 11;
+  static constexpr int values[count] = {8, 8, 6, 4, 7, 2, 2, 3, 3, 4, 2};
+  int value[count];  // k, v, mask, score, normalizer, transform, outputs, heads, dims, path, products
 };
 constexpr factors factors_of(int r, int c) {
   row const& of = rows[r];
   int const mask = of.mask == 0 ? no_mask : of.mask > 1 ? of.mask + 1 : (c + r) % 2 == 0 ? causal_mask : window_mask;
   int const normalizer = of.normalizer < 3 ? of.normalizer : by_sigmoid + (c / 2 + r) % 4;
-  return {{of.k, of.v, mask, of.score, normalizer, of.transform, of.outputs, c % 3, (c + c / 3) % 3, c / 3}};
+  return {{of.k, of.v, mask, of.score, normalizer, of.transform, of.outputs, c % 3, (c + c / 3) % 3, c / 3, of.products}};
 }
 
 /// Pairs of values of factors a and b that meet in no case.
@@ -61,7 +66,7 @@ constexpr int missing(int a, int b) {
 constexpr bool every_pair_meets() {
   for (int a = 0; a < factors::count; ++a)
     for (int b = a + 1; b < factors::count; ++b)
-      if (missing(a, b) != (a == 0 && b == 1 ? 24 : 0)) return false;
+      if (missing(a, b) != (a == 0 && b == 1 ? 19 : 0)) return false;
   return true;
 }
 static_assert(every_pair_meets());

@@ -117,6 +117,7 @@ struct setting {
   index offset(index b) const { return f.value[2] == causal_mask ? stated() : length(b) - tokens; }
   index stated() const { return many() ? -2 : 70; }
   bool many() const { return f.value[9] == many_queries || f.value[9] == many_split; }
+  bool in_bf16s() const { return many() && f.value[10] == in_bf16; }
 
   bool sees(index b, index h, index i, index j) const {
     auto const ii = static_cast<std::size_t>(i), jj = static_cast<std::size_t>(j);
@@ -277,7 +278,13 @@ auto options_of(setting const& s, results const& to) {
     else
       return std::tuple<>{};
   }();
-  return std::tuple_cat(mask, score, normalizer, transform, top);
+  auto const product = [] {
+    if constexpr (R.products == in_bf16)
+      return std::tuple(products<bf16>{});
+    else
+      return std::tuple<>{};
+  }();
+  return std::tuple_cat(mask, score, normalizer, transform, top, product);
 }
 
 template <int number>

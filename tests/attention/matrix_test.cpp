@@ -5,10 +5,25 @@
 namespace tern::test::matrix {
 namespace {
 
+constexpr double half_bf16 = 0x1p16;  // 2^-8, in units of 2^-24
+
+/// What rounding q and k to bf16 adds to a score at most, in units of 2^-24.
+double rounded_score(setting const& s, oracle::attended const& e, std::size_t row) {
+  if (!s.in_bf16s()) return 0;
+  bool const k_holds_bf16 = s.f.value[0] == static_cast<int>(source::bf16) && s.f.value[5] == 0;
+  return (k_holds_bf16 ? 1 : 2) * 1.01 * half_bf16 * e.growth[row];
+}
+/// And to the sum of values, for a sum of magnitudes of 1: weights and v are rounded, and a weight moves by more than its slope says.
+double rounded_sum(setting const& s, double of_score) {
+  if (!s.in_bf16s()) return 0;
+  bool const v_holds_bf16 = s.f.value[1] == static_cast<int>(source::bf16);
+  return std::expm1(2 * of_score * 0x1p-24) / 2 * 0x1p24 + (v_holds_bf16 ? 1 : 2) * 1.01 * half_bf16;
+}
 /// By how much the scores of a row may be off, in units of 2^-24.
 double score_error(setting const& s, oracle::attended const& e, std::size_t row) {
   double const most = std::isfinite(e.row_max[row]) ? std::abs(e.row_max[row]) : 0;
-  return attention_accuracy::b0 + attention_accuracy::b1 * std::sqrt(static_cast<double>(s.dim)) * e.growth[row] + 2 * most;
+  return attention_accuracy::b0 + attention_accuracy::b1 * std::sqrt(static_cast<double>(s.dim)) * e.growth[row] + 2 * most +
+         rounded_score(s, e, row);
 }
 
 /// The ids are those of the largest scores, in their order, as far as errors let one know.
@@ -40,13 +55,14 @@ void check(setting const& s, results const& got, oracle::attended e) {
   for (std::size_t row = 0; row < e.lse.size(); ++row) {
     double const allowed =
         a::b0 + a::b1 * std::sqrt(static_cast<double>(s.dim)) * e.growth[row] + a::b2 * std::sqrt(static_cast<double>(s.keys));
-    lse_error.push_back(allowed + 2 * std::abs(std::isfinite(e.lse[row]) ? e.lse[row] : 0));
+    double const of_score = rounded_score(s, e, row), of_sum = rounded_sum(s, of_score);
+    lse_error.push_back(allowed + of_score + 2 * std::abs(std::isfinite(e.lse[row]) ? e.lse[row] : 0));
     max_error.push_back(score_error(s, e, row));
-    e.weight_magnitude[row] *= allowed;
+    e.weight_magnitude[row] *= allowed + of_sum;
     bool const tie = s.f.value[4] == by_hard && e.lead[row] <= 2 * max_error[row] * 0x1p-24;  // either of two keys is right
     for (index d = 0; d < s.dim_v; ++d) {
       double& m = e.magnitude[row * static_cast<std::size_t>(s.dim_v) + static_cast<std::size_t>(d)];
-      m = tie ? std::numeric_limits<double>::infinity() : m * allowed;
+      m = tie ? std::numeric_limits<double>::infinity() : m * (allowed + of_sum);
     }
   }
   INFO("factors " << [&] {
@@ -65,7 +81,7 @@ void check(setting const& s, results const& got, oracle::attended e) {
 }
 
 TEST_CASE("attention matrix: rows and cases") {
-  CHECK(row_count == 40);
+  CHECK(row_count == 48);
   CHECK(every_pair_meets());
 }
 
