@@ -75,7 +75,7 @@ struct few_key_split {
   std::size_t each;  // bytes of a slot
 
   few_key_split(cpu_policy const& callers, Problem const& p)
-      : length(range_for_few(p.n.keys)),
+      : length(range_for_few(p.n.keys, p.n.k_heads)),
         ranges(divide_up(p.n.keys, length)),
         items(p.n.batch * p.n.k_heads * ranges),
         policy(threads_for(callers, static_cast<double>(p.n.batch * p.n.heads * p.n.tokens) * static_cast<double>(p.n.keys * p.n.dim))),

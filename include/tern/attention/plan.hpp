@@ -60,9 +60,9 @@ struct attention_plan {
   /// Weights of keys: (unit_heads, columns_stride) an item.
   TERN_INLINE index columns_stride() const { return round_to_multiple(p.n.keys, key_block); }
   TERN_INLINE index columns_size() const { return p.n.unit_heads * columns_stride(); }
-  TERN_INLINE static index range_length(index rows, index keys) {
+  TERN_INLINE index range_length(index rows, index keys) const {
     if (Problem::spec_type::wants_top || has_columns || rows > most_range_rows) return keys;
-    return rows > query_stream_rows ? range_for_many(keys) : range_for_few(keys);
+    return rows > query_stream_rows ? range_for_many(keys) : range_for_few(keys, p.n.units());
   }
   /// Calls f(item) for each item.
   template <class F>
