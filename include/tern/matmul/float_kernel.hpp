@@ -167,15 +167,6 @@ struct product_rows {
   }
 };
 
-/// All rows of x, which are a panel, times columns [k0, k1) of weight rows [n, n + width) where these lie.
-inline void multiply_lying(any_weights const& w, index n, index width, index k0, index k1, bf16 const* panel, index rows,
-                           piece_rows const& sums, float* memory) noexcept {
-  constexpr index bytes = sizeof(bf16);
-  row_memory const& m = w.memory;
-  multiply_lying_halves(reinterpret_cast<std::byte const*>(m.data) + n * m.stride + bytes * k0, m.stride, width, panel + k0 * panel_rows,
-                        (k1 - k0) / 32, rows, sums, memory, m.bytes - bytes * k0, panel_rows * m.stride - m.bytes);
-}
-
 /// Rows [first, first + rows) of x times columns [k0, k1) of weight rows [n, n + width), at most a panel's, added to sums. ahead: memory
 /// that follows.
 template <class Products>
@@ -186,7 +177,7 @@ inline void multiply_chunk(any_weights const& w, index n, index width, index k0,
   if constexpr (f32)
     if (w.codes.granule > 0 && rows <= most_decoded_rows) return multiply_few(w, n, width, k0, k1, x, in.stride, rows, panel.codes, sums);
   if constexpr (!f32)
-    if (in.panel != nullptr && lies_ready(w)) return multiply_lying(w, n, width, k0, k1, in.panel, rows, sums, panel.floats);
+    if (in.panel != nullptr && halves_lie_ready(w)) return multiply_lying_halves(w, n, width, k0, k1, in.panel, rows, sums, panel.floats);
   auto const* const weights = Products::fill(w, n, n + width, k0, k1, panel);
   index const steps = divide_up(k1 - k0, Products::step);
   if constexpr (f32) {

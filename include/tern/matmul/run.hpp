@@ -51,16 +51,21 @@ inline tiled_rows tile_x(cpu_policy const& policy, float const* x, index x_strid
   return to;
 }
 
-/// x (rows, columns), with zeros behind each row, as a panel: [columns / 2][panel_rows][2] to `out`. memory: a thread's.
-inline void panel_x(bf16 const* x, index x_stride, index rows, index columns, bf16* out, matmul_panel& memory) noexcept {
-  auto const copy = [&](index r, index k0, index k1, bf16* to) TERN_LAMBDA {
-    __builtin_memcpy(static_cast<void*>(to), x + r * x_stride + k0, static_cast<std::size_t>(k1 - k0) * sizeof(bf16));
+/// x (rows, columns) of bf16 or bytes as a panel, for weights that lie ready: [columns / step][panel_rows][step] to `out`, a word being
+/// step elements. memory: a thread's.
+template <class T>
+inline T const* panel_x(T const* x, index x_stride, index rows, index columns, T* out, matmul_panel& memory) noexcept {
+  auto const copy = [&](index r, index k0, index k1, T* to) TERN_LAMBDA {
+    __builtin_memcpy(static_cast<void*>(to), x + r * x_stride + k0, static_cast<std::size_t>(k1 - k0) * sizeof(T));
   };
-  constexpr index bytes = sizeof(bf16);
+  constexpr index bytes = sizeof(T), step = 4 / bytes;
+  static_assert(sizeof(memory.half_rows) >= simd::lanes * chunk_columns * step * bytes);
   row_memory const lying{reinterpret_cast<std::uint8_t const*>(x), bytes * columns, bytes * x_stride};
+  auto* const scratch = reinterpret_cast<T*>(memory.half_rows);
   for (index k0 = 0; k0 < columns; k0 += chunk_columns)
     for (index row = 0; row < panel_rows; row += simd::lanes)
-      pack_rows(copy, row, rows, k0, least(k0 + chunk_columns, columns), memory.half_rows, out + k0 * panel_rows + 2 * row, lying);
+      pack_rows(copy, row, rows, k0, least(k0 + chunk_columns, columns), scratch, out + k0 * panel_rows + step * row, lying);
+  return out;
 }
 
 /// Moves the jobs whose weights fit to the front, and returns how many these are.
@@ -118,16 +123,16 @@ inline prepared_input prepare_input(cpu_policy const& policy, matmul_input const
     auto* const x = memory.at<bf16>(memory.plan.x_bf16);
     round_rows(policy, in, x, memory.plan.stride);
     p.x_bf16 = x;
-    if (lying) {
-      auto* const panel = memory.at<bf16>(memory.plan.x_panel);
-      panel_x(x, memory.plan.stride, in.rows, in.columns, panel, panel_at(memory.panels()));
-      p.panel = panel;
-    }
+    if (lying && in.rows >= least_lying_rows)
+      p.panel = panel_x<bf16>(x, memory.plan.stride, in.rows, in.columns, memory.at<bf16>(memory.plan.x_panel), panel_at(memory.panels()));
   } else if (mode == compute::f32) {
     if (memory.plan.x_tiles >= 0) p.tiles = tile_x(policy, in.x, in.x_stride, in.rows, in.columns, memory.at<float>(memory.plan.x_tiles));
   } else {
     p.x_q8 = {memory.at<std::int8_t>(memory.plan.x_q8), memory.at<q8_scales>(memory.plan.x_scales), memory.plan.stride, in.columns / 32};
     quantize_rows(policy, in, p.x_q8, mode == compute::int8_tokens);
+    if (lying && in.rows > 1)
+      p.x_q8.panel = panel_x<std::int8_t>(p.x_q8.q, p.x_q8.stride, in.rows, in.columns, memory.at<std::int8_t>(memory.plan.x_panel),
+                                          panel_at(memory.panels()));
   }
   return p;
 }
@@ -174,9 +179,11 @@ inline void run_matmul(cpu_policy const& policy, matmul_job* jobs, index count, 
       gate_finish.sides[gate_finish.side_count++] = {weights_of(gate_outliers), t, memory.plan.stride};
     }
   }
-  bool lying = request.has_gate() && lies_ready(request.gate_weights);
-  for (index j = 0; j < count; ++j) lying |= lies_ready(jobs[j].w);
-  prepared_input const p = prepare_input(policy, in, request.mode, lying && lie_for(in.rows), memory);
+  auto const lie = [&](any_weights const& w)
+                       TERN_LAMBDA { return memory.plan.x_panel >= 0 && (halves_lie_ready(w) || bytes_lie_ready(w)); };
+  bool lying = request.has_gate() && lie(request.gate_weights);
+  for (index j = 0; j < count; ++j) lying |= lie(jobs[j].w);
+  prepared_input const p = prepare_input(policy, in, request.mode, lying, memory);
   if (request.has_gate()) {
     request.gated.z = memory.at<float>(memory.plan.gate);
     request.gated.stride = request.gate_weights.rows;
