@@ -45,6 +45,39 @@ TEST_CASE("int8_tokens without columns: zeros, whatever the scratch holds") {
   CHECK(std::all_of(y.begin(), y.end(), [](float v) { return v == 0.f; }));
 }
 
+TEST_CASE("int8_tokens: bytes that are multiplied where they lie give what codes give") {
+  rng r(23);
+  for (index k : {64, 96, 192, 1088})
+    for (index n : {index{1}, index{37}, index{100}}) {
+      // Rows further apart than long, with what must not be read as a weight between them.
+      index const stride = k + 7;
+      std::vector<std::uint8_t> u(static_cast<std::size_t>(n * k));
+      std::vector<std::int8_t> q(static_cast<std::size_t>(n * stride), 99);
+      for (index i = 0; i < n; ++i)
+        for (index j = 0; j < k; ++j) {
+          auto& e = u[static_cast<std::size_t>(i * k + j)];
+          e = static_cast<std::uint8_t>(r.bits());
+          q[static_cast<std::size_t>(i * stride + j)] = static_cast<std::int8_t>(e - 128);
+        }
+      auto const s = r.normal(n);
+      int8_rows const lying(tensor_view<std::int8_t const, 2>(q.data(), shape{n, k}, shape{stride, index{1}}), view(s.data(), n));
+      row_codes const codes{n, k, u, s};
+      for (index rows : {1, 2, 15, 16, 17, 31, 32, 33})
+        for (bool add : {false, true}) {
+          INFO("rows " << rows << " n " << n << " k " << k << " add " << add);
+          auto const x = r.normal(rows * k), start = r.normal(rows * n);
+          auto const run = [&](auto const& w) {
+            std::vector<float> y = start;
+            auto const to = view(y.data(), rows, n);
+            add ? matmul(cpu, view(x.data(), rows, k), w, to, compute::int8_tokens, accumulate{})
+                : matmul(cpu, view(x.data(), rows, k), w, to, compute::int8_tokens);
+            return y;
+          };
+          CHECK(run(lying) == run(codes));
+        }
+    }
+}
+
 TEST_CASE("int8_tokens: whole rows in integers") {
   rng r(17);
   thread_pool pool(3);

@@ -185,11 +185,17 @@ TEST_CASE("a result is the same bits whatever the threads and whatever else is i
           one_by_one.insert(one_by_one.end(), row.begin(), row.end());
         }
         if (info(type).elements != 1) REQUIRE(std::memcmp(one_by_one.data(), whole.data(), whole.size() * 4) == 0);
-        for (index count : {1, 2, 3, 4, 5, 11, 16})
+        // Matrix registers take bf16 where it lies for some rows, and through panels for many.
+        bool const lying = type == weight_type::bf16 && mode == compute::bf16 && simd::tiles::ready();
+        for (index count : {1, 2, 3, 4, 5, 11, 16, 31, 32}) {
+          if (count > 16 && info(type).elements == 1 && !lying) continue;
+          auto const& same = lying && count >= tern::detail::least_lying_rows ? whole : one_by_one;
           for (index from : {index{0}, rows - count}) {
+            INFO("rows " << count);
             auto const part = run(cpu.on(many), from, count);
-            REQUIRE(std::memcmp(part.data(), one_by_one.data() + from * n, part.size() * 4) == 0);
+            REQUIRE(std::memcmp(part.data(), same.data() + from * n, part.size() * 4) == 0);
           }
+        }
       }
   }
 }

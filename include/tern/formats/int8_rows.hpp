@@ -46,6 +46,7 @@ struct int8_rows {
   static constexpr int offset = 128;
   static constexpr bool has_min = false;
   static constexpr bool row_scale = true;
+  static constexpr bool signed_bytes = true;
 
   index rows, columns;
   tensor_view<std::int8_t const, 2> q;

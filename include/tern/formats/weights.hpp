@@ -24,7 +24,7 @@
 /// (matmul/row_group.hpp), or `walk(n)` returns what keeps the scales of `lanes` rows and has `load(g, out)`. `load` is called where there
 /// are n + lanes rows; `walk` itself, which may be called where there are fewer, reads nothing. With `quads` = true both fill groups a row
 /// a lane. Where rows lie in memory, one like the other, `memory(row)` returns a row_memory: what follows is asked for ahead of time,
-/// and y may not lie there.
+/// and y may not lie there. With `signed_bytes` = true a row's memory is u - offset of each column in a byte.
 
 #include <tern/core/config.hpp>
 #include <tern/core/tensor_view.hpp>

@@ -148,13 +148,14 @@ inline void multiply_few(any_weights const& w, index n, index width, index k0, i
   });
 }
 
-/// x as the products take it: rows of its elements and, in f32, maybe tiles.
+/// x as the products take it: rows of its elements and maybe, in f32, tiles, in bf16 a panel.
 template <class Products>
 struct product_rows {
   using element = typename Products::element;
   element const* x;
   index stride;
   tiled_rows tiles{};
+  element const* panel = nullptr;  // of up to most_lying_rows rows: [columns / 2][panel_rows][2]
   TERN_INLINE element const* at(index row, index k) const { return x + row * stride + k; }
   /// A panel's share of the tiles that follow, for rows [first, first + rows). Matrix registers meet rows of x so fast that asking for
   /// them, too, costs more than it gains.
@@ -175,6 +176,8 @@ inline void multiply_chunk(any_weights const& w, index n, index width, index k0,
   auto const* const x = in.at(first, k0);
   if constexpr (f32)
     if (w.codes.granule > 0 && rows <= most_decoded_rows) return multiply_few(w, n, width, k0, k1, x, in.stride, rows, panel.codes, sums);
+  if constexpr (!f32)
+    if (in.panel != nullptr && halves_lie_ready(w)) return multiply_lying_halves(w, n, width, k0, k1, in.panel, rows, sums, panel.floats);
   auto const* const weights = Products::fill(w, n, n + width, k0, k1, panel);
   index const steps = divide_up(k1 - k0, Products::step);
   if constexpr (f32) {
@@ -254,12 +257,14 @@ inline void multiply_float(cpu_policy const& policy, matmul_job const* jobs, ind
   index const few = round_to_multiple(divide_up(total, 4 * policy.concurrency()), panel_rows);
   index const stripe = rows < tile_rows && few > panel_rows ? few : panels_of(policy, total, rows) * panel_rows;
   matmul_split const split(jobs, count, rows, stripe, rows_per_item(policy, jobs, count, rows, stripe, tile_rows));
+  // Weights that are taken where they lie are read along their rows, by a panel of x that no item divides.
+  static_assert(!simd::tiles::exist || most_lying_rows <= 8 * tile_rows);
+  index const at_once = (in.panel != nullptr ? 1 : panels_at_once) * panel_rows;
   parallel_for(policy, split.items, [&](index item, index slot) TERN_LAMBDA {
     auto const piece = split.at(item, jobs, rows);
     std::byte* const memory = scratch + slot * slot_bytes(rows);
-    for (index n = piece.n0; n < piece.n1; n += panels_at_once * panel_rows)
-      multiply_stripe(*piece.job, n, least(n + panels_at_once * panel_rows, piece.n1), piece.r0, piece.r1, columns, in, add,
-                      panel_at(memory), kept_at(memory));
+    for (index n = piece.n0; n < piece.n1; n += at_once)
+      multiply_stripe(*piece.job, n, least(n + at_once, piece.n1), piece.r0, piece.r1, columns, in, add, panel_at(memory), kept_at(memory));
     finish_piece(piece, memory);
   });
 }

@@ -73,6 +73,10 @@ TERN_INLINE void stream_weights_times(matmul_job const& job, index n, index end,
 
 /// Up to this many rows of x, the weights are streamed; beyond, packing them pays. In bf16 it pays sooner: its products are faster.
 inline constexpr index most_float_stream_rows = 32, most_bf16_stream_rows = 16;
+/// The same where matrix registers take bf16 weights as they lie.
+TERN_INLINE bool streams_halves(any_weights const& w, index rows) {
+  return w.bf16 && w.streamed && rows <= (halves_lie_ready(w) ? least_lying_rows - 1 : most_bf16_stream_rows);
+}
 
 /// Weight rows that a piece of work takes at once.
 inline constexpr index stream_rows_at_once = stream_weight_rows<1>;

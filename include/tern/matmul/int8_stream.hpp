@@ -16,29 +16,34 @@ inline namespace TERN_ABI {
 template <class W>
 using code_shape_of = code_shape<W::granule, W::has_min, W::offset == 128 && !simd::dot7_takes_bytes>;
 
-/// What 32 columns add to a sum. part: the integer dot products with each half of the columns.
+/// What all weight rows share of 32 columns of x: the scale, and for each scale of the weights what takes their offset off and what their
+/// minimum is multiplied by.
 template <class W>
-TERN_INLINE simd::pack<float> add_group(simd::pack<float> sum, simd::pack<std::int32_t> const (&part)[2], q8_scales const& x,
-                                        simd::pack<float> const* scale, simd::pack<float> const* min) {
-  using simd::pack;
-  pack<float> const d(x.scale);
-  if constexpr (W::granule == 32) {
-    pack<std::int32_t> n = part[0];
-    if constexpr (W::offset != 0) n = n + pack<std::int32_t>(-W::offset * x.total);
-    sum = simd::fma(simd::to_float(n), scale[0] * d, sum);
-    if constexpr (W::has_min) sum = simd::fma(min[0], pack<float>(x.sum), sum);
-    return sum;
-  } else {
-    std::int32_t const taken[2] = {x.first, x.total - x.first};
+struct group_scales {
+  static constexpr index granules = 32 / W::granule;
+  simd::pack<float> scale, sum[granules];
+  simd::pack<std::int32_t> offset[granules];
+  TERN_INLINE explicit group_scales(q8_scales const& x) : scale(x.scale) {
+    std::int32_t const taken[2] = {granules == 1 ? x.total : x.first, x.total - x.first};
     TERN_UNROLL
-    for (index j = 0; j < 2; ++j) {
-      pack<std::int32_t> n = part[j];
-      if constexpr (W::offset != 0) n = n + pack<std::int32_t>(-W::offset * taken[j]);
-      sum = simd::fma(simd::to_float(n), scale[j] * d, sum);
-      if constexpr (W::has_min) sum = simd::fma(min[j], pack<float>(x.scale * static_cast<float>(taken[j])), sum);
+    for (index j = 0; j < granules; ++j) {
+      if constexpr (W::offset != 0) offset[j] = simd::pack<std::int32_t>(-W::offset * taken[j]);
+      if constexpr (W::has_min) sum[j] = simd::pack<float>(granules == 1 ? x.sum : x.scale * static_cast<float>(taken[j]));
     }
-    return sum;
   }
+};
+/// What 32 columns add to a sum. part: the integer dot products with each part of the columns that has a scale.
+template <class W>
+TERN_INLINE simd::pack<float> add_group(simd::pack<float> sum, simd::pack<std::int32_t> const (&part)[2], group_scales<W> const& x,
+                                        row_group<W::granule> const& w) {
+  TERN_UNROLL
+  for (index j = 0; j < 32 / W::granule; ++j) {
+    simd::pack<std::int32_t> n = part[j];
+    if constexpr (W::offset != 0) n = n + x.offset[j];
+    sum = simd::fma(simd::to_float(n), w.scale[j] * x.scale, sum);
+    if constexpr (W::has_min) sum = simd::fma(w.min[j], x.sum[j], sum);
+  }
+  return sum;
 }
 
 /// Adds the products of 32 columns of x and `lanes` weight rows to partial sums, which `total_of` makes one lane a row.
@@ -102,10 +107,10 @@ inline constexpr index streamed_registers = lies_in_tiles<W> ? 4 : 1;
 /// What 32 columns of `lanes` weight rows add to their sums.
 template <class W>
 TERN_INLINE simd::pack<float> add_products(simd::pack<float> sum, row_group<W::granule> const& w, std::int8_t const* q,
-                                           q8_scales const& scales) {
+                                           group_scales<W> const& scales) {
   simd::pack<std::int32_t> part[2];
   multiply_group<W>(w, q, part);
-  return add_group<W>(sum, part, scales, w.scale, w.min);
+  return add_group<W>(sum, part, scales, w);
 }
 
 /// `Registers` times `lanes` whole weight rows from row n on times one row of x, added to `sum`.
@@ -123,13 +128,41 @@ TERN_INLINE void stream_rows(W const& weights, index n, q8_rows const& x, simd::
       return walks{{walk(0), walk(1), walk(2), walk(3)}};
   }();
   prefetch_rows<W, Registers> next(weights, n, n + Registers * simd::lanes, 0);
-  for (index g = 0; g < x.blocks; ++g) {
-    next.step();
-    TERN_UNROLL
-    for (index r = 0; r < Registers; ++r) {
-      row_group<W::granule> w;
-      rows.of[r].load(g, w);
-      sum[r] = add_products<W>(sum[r], w, x.q + 32 * g, x.scales[g]);
+  auto const add = [&](index r, index g, group_scales<W> const& scales, row_group<W::granule> const& w)
+                       TERN_LAMBDA { sum[r] = add_products<W>(sum[r], w, x.q + 32 * g, scales); };
+  if constexpr (requires { rows.of[0].enter(0); }) {
+    using walk_type = std::remove_reference_t<decltype(rows.of[0])>;
+    auto const each = [&](auto const& f) TERN_LAMBDA {
+      if constexpr (walk_type::brief) {
+        TERN_UNROLL
+        for (index r = 0; r < Registers; ++r) f(r);
+      } else {
+        for (index r = 0; r < Registers; ++r) f(r);
+      }
+    };
+    for (index g = 0; g < x.blocks; g += walk_type::parts) {
+      each([&](index r) TERN_LAMBDA { rows.of[r].enter(g / walk_type::parts); });
+      TERN_UNROLL
+      for (index part = 0; part < walk_type::parts; ++part) {
+        next.step();
+        group_scales<W> const scales(x.scales[g + part]);
+        each([&](index r) TERN_LAMBDA {
+          row_group<W::granule> w;
+          rows.of[r].take(part, w);
+          add(r, g + part, scales, w);
+        });
+      }
+    }
+  } else {
+    for (index g = 0; g < x.blocks; ++g) {
+      next.step();
+      group_scales<W> const scales(x.scales[g]);
+      TERN_UNROLL
+      for (index r = 0; r < Registers; ++r) {
+        row_group<W::granule> w;
+        rows.of[r].load(g, w);
+        add(r, g, scales, w);
+      }
     }
   }
 }
@@ -139,7 +172,7 @@ TERN_INLINE void stream_last_rows(W const& weights, index n, index end, q8_rows 
   for (index g = 0; g < x.blocks; ++g) {
     row_group<W::granule> w;
     load_rows(weights, n, end, g, w);
-    sum = add_products<W>(sum, w, x.q + 32 * g, x.scales[g]);
+    sum = add_products<W>(sum, w, x.q + 32 * g, group_scales<W>(x.scales[g]));
   }
 }
 

@@ -136,8 +136,13 @@ inline void multiply_stripe_rows(matmul_job const& job, index n0, index n1, inde
                                  std::byte* memory) noexcept {
   code_panel& panel = panel_at(memory).codes;
   auto* const sums = reinterpret_cast<std::int32_t*>(memory + panel_bytes);
-  sum_integers({job.w.object, job.w.operations->pack_integers, job.w.codes, job.w.memory}, n0, n1, x.q, x.stride, r0, r1, x.blocks, sums,
-               panel);
+  bool const lying = x.panel != nullptr && bytes_lie_ready(job.w);
+  auto* const own = reinterpret_cast<std::int32_t*>(panel_at(memory).floats);
+  for (index n = n0; n < n1 && lying; n += panel_rows)
+    multiply_lying_bytes(job.w, n, least(panel_rows, n1 - n), x.panel, r1 - r0, sums + (n - n0) * (r1 - r0), own);
+  if (!lying)
+    sum_integers({job.w.object, job.w.operations->pack_integers, job.w.codes, job.w.memory}, n0, n1, x.q, x.stride, r0, r1, x.blocks, sums,
+                 panel);
   for (index n = n0; n < n1; n += panel_rows) {
     index const end = least(n + panel_rows, n1);
     if (x.blocks > 0)
@@ -149,7 +154,7 @@ inline void multiply_stripe_rows(matmul_job const& job, index n0, index n1, inde
       std::int32_t total = 0;
       for (index b = 0; b < x.blocks; ++b) total += s[b].total;
       scale_sums(panel.scales, end - n, sums + (n - n0) * (r1 - r0) + (r - r0) * panel_rows, x.blocks > 0 ? s[0].scale : 0.f,
-                 job.w.codes.offset * total, job.y + r * job.y_stride + n, add);
+                 lying ? 0 : job.w.codes.offset * total, job.y + r * job.y_stride + n, add);
     }
   }
 }

@@ -221,8 +221,10 @@ TERN_INLINE any_weights weights_of(W const& w) {
                   "tern: weights with a scale a row have granule 32 and no minimum");
     expect(w.columns % 32 == 0, "matmul", "w.columns", w.columns, "a multiple of 32");
   }
-  return {&w,    &custom_operations<W>::table, w.rows, w.columns,   32, codes, !coded_weights<W>,
-          false, row_scaled_weights<W>,        true,   memory_of(w)};
+  bool signed_bytes = false;
+  if constexpr (requires { W::signed_bytes; }) signed_bytes = W::signed_bytes && memory_of(w).data != nullptr;
+  return {&w,    &custom_operations<W>::table, w.rows, w.columns,    32,          codes, !coded_weights<W>,
+          false, row_scaled_weights<W>,        true,   memory_of(w), signed_bytes};
 }
 
 /// Types that weights_of takes as they are; others are views that become a block_matrix first.

@@ -32,6 +32,7 @@ struct q8_rows {
   q8_scales* scales;
   index stride;
   index blocks;
+  std::int8_t const* panel = nullptr;  // the same integers for weights that lie ready (matmul/tile_kernel.hpp)
 };
 
 /// max |x|, NaN where there is one. n: a multiple of 32.

@@ -126,8 +126,8 @@ struct matmul_request {
 
 /// Where the pieces of a call's scratch memory start; -1 for what is not needed.
 struct matmul_plan {
-  index x_f32, y_dense;                   // where the caller's memory does not serve
-  index x_tiles, x_bf16, x_q8, x_scales;  // as the compute type needs
+  index x_f32, y_dense;                            // where the caller's memory does not serve
+  index x_tiles, x_bf16, x_panel, x_q8, x_scales;  // as the compute type needs
   index low_rank, gate, outliers, outlier_columns;
   index panels, bytes;
   index stride;  // of the rows of prepared x, in elements
@@ -154,6 +154,9 @@ TERN_INLINE matmul_plan plan_matmul(cpu_policy const& policy, matmul_request con
   p.x_f32 = take(copy_x || (request.changes_x() && !request.rounds_gathered()), rows * p.stride * f32_bytes);
   p.x_tiles = take(request.mode == compute::f32 && rows >= least_tiled_rows, tiled_rows::size(rows, k) * f32_bytes);
   p.x_bf16 = take(request.mode == compute::bf16, rows * p.stride * index{sizeof(bf16)});
+  p.x_panel =
+      take(simd::tiles::ready() && rows <= most_lying_rows && (request.mode == compute::bf16 || request.mode == compute::int8_tokens),
+           round_to_multiple(k, 64) * panel_rows * (request.mode == compute::bf16 ? index{sizeof(bf16)} : 1));
   p.x_q8 = take(int8, rows * p.stride);
   p.x_scales = take(int8, rows * (k / 32) * index{sizeof(q8_scales)});
   p.low_rank = take(request.has_low_rank(), rows * padded_columns(request.low_rank.a.rows) * f32_bytes);

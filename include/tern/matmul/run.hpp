@@ -51,6 +51,23 @@ inline tiled_rows tile_x(cpu_policy const& policy, float const* x, index x_strid
   return to;
 }
 
+/// x (rows, columns) of bf16 or bytes as a panel, for weights that lie ready: [columns / step][panel_rows][step] to `out`, a word being
+/// step elements. memory: a thread's.
+template <class T>
+inline T const* panel_x(T const* x, index x_stride, index rows, index columns, T* out, matmul_panel& memory) noexcept {
+  auto const copy = [&](index r, index k0, index k1, T* to) TERN_LAMBDA {
+    __builtin_memcpy(static_cast<void*>(to), x + r * x_stride + k0, static_cast<std::size_t>(k1 - k0) * sizeof(T));
+  };
+  constexpr index bytes = sizeof(T), step = 4 / bytes;
+  static_assert(sizeof(memory.half_rows) >= simd::lanes * chunk_columns * step * bytes);
+  row_memory const lying{reinterpret_cast<std::uint8_t const*>(x), bytes * columns, bytes * x_stride};
+  auto* const scratch = reinterpret_cast<T*>(memory.half_rows);
+  for (index k0 = 0; k0 < columns; k0 += chunk_columns)
+    for (index row = 0; row < panel_rows; row += simd::lanes)
+      pack_rows(copy, row, rows, k0, least(k0 + chunk_columns, columns), scratch, out + k0 * panel_rows + step * row, lying);
+  return out;
+}
+
 /// Moves the jobs whose weights fit to the front, and returns how many these are.
 template <class Fits>
 TERN_INLINE index partition_jobs(matmul_job* jobs, index count, Fits const& fits) {
@@ -84,38 +101,44 @@ inline void multiply_as_f32(cpu_policy const& policy, matmul_job* jobs, index co
                  memory.panels());
 }
 inline void multiply_as_bf16(cpu_policy const& policy, matmul_job* jobs, index count, matmul_input const& in, bf16 const* x, index stride,
-                             bool add, matmul_memory const& memory) {
-  index const streamed =
-      in.rows <= most_bf16_stream_rows ? partition_jobs(jobs, count, [](any_weights const& w) { return w.bf16 && w.streamed; }) : 0;
+                             bf16 const* panel, bool add, matmul_memory const& memory) {
+  index const streamed = partition_jobs(jobs, count, [&](any_weights const& w) TERN_LAMBDA { return streams_halves(w, in.rows); });
   if (streamed > 0) stream_float(policy, jobs, streamed, x, stride, in.rows, add, memory.panels());
-  multiply_float(policy, jobs + streamed, count - streamed, product_rows<bf16_products>{x, stride}, in.rows, in.columns, add,
+  multiply_float(policy, jobs + streamed, count - streamed, product_rows<bf16_products>{x, stride, {}, panel}, in.rows, in.columns, add,
                  memory.panels());
 }
 
-/// x as the compute type takes it, made once for all products of a call.
+/// x as the compute type takes it, made once for all products of a call. lying: whether matrix registers meet weights where they lie.
 struct prepared_input {
   matmul_input in;
   tiled_rows tiles{};
   bf16 const* x_bf16 = nullptr;
+  bf16 const* panel = nullptr;
   q8_rows x_q8{};
 };
-inline prepared_input prepare_input(cpu_policy const& policy, matmul_input const& in, compute mode, matmul_memory const& memory) {
+inline prepared_input prepare_input(cpu_policy const& policy, matmul_input const& in, compute mode, bool lying,
+                                    matmul_memory const& memory) {
   prepared_input p{in};
   if (mode == compute::bf16) {
     auto* const x = memory.at<bf16>(memory.plan.x_bf16);
     round_rows(policy, in, x, memory.plan.stride);
     p.x_bf16 = x;
+    if (lying && in.rows >= least_lying_rows)
+      p.panel = panel_x<bf16>(x, memory.plan.stride, in.rows, in.columns, memory.at<bf16>(memory.plan.x_panel), panel_at(memory.panels()));
   } else if (mode == compute::f32) {
     if (memory.plan.x_tiles >= 0) p.tiles = tile_x(policy, in.x, in.x_stride, in.rows, in.columns, memory.at<float>(memory.plan.x_tiles));
   } else {
     p.x_q8 = {memory.at<std::int8_t>(memory.plan.x_q8), memory.at<q8_scales>(memory.plan.x_scales), memory.plan.stride, in.columns / 32};
     quantize_rows(policy, in, p.x_q8, mode == compute::int8_tokens);
+    if (lying && in.rows > 1)
+      p.x_q8.panel = panel_x<std::int8_t>(p.x_q8.q, p.x_q8.stride, in.rows, in.columns, memory.at<std::int8_t>(memory.plan.x_panel),
+                                          panel_at(memory.panels()));
   }
   return p;
 }
 inline void multiply_jobs(cpu_policy const& policy, matmul_job* jobs, index count, prepared_input const& p, compute mode, bool add,
                           matmul_memory const& memory) {
-  if (mode == compute::bf16) return multiply_as_bf16(policy, jobs, count, p.in, p.x_bf16, memory.plan.stride, add, memory);
+  if (mode == compute::bf16) return multiply_as_bf16(policy, jobs, count, p.in, p.x_bf16, memory.plan.stride, p.panel, add, memory);
   if (mode == compute::int8_tokens) {
     index const whole = partition_jobs(jobs, count, [](any_weights const& w) { return w.row_scale && w.columns <= most_integer_columns; });
     if (whole > 0) multiply_int8_tokens(policy, jobs, whole, p.in.rows, p.x_q8, add, memory.panels());
@@ -156,7 +179,11 @@ inline void run_matmul(cpu_policy const& policy, matmul_job* jobs, index count, 
       gate_finish.sides[gate_finish.side_count++] = {weights_of(gate_outliers), t, memory.plan.stride};
     }
   }
-  prepared_input const p = prepare_input(policy, in, request.mode, memory);
+  auto const lie = [&](any_weights const& w)
+                       TERN_LAMBDA { return memory.plan.x_panel >= 0 && (halves_lie_ready(w) || bytes_lie_ready(w)); };
+  bool lying = request.has_gate() && lie(request.gate_weights);
+  for (index j = 0; j < count; ++j) lying |= lie(jobs[j].w);
+  prepared_input const p = prepare_input(policy, in, request.mode, lying, memory);
   if (request.has_gate()) {
     request.gated.z = memory.at<float>(memory.plan.gate);
     request.gated.stride = request.gate_weights.rows;

@@ -73,6 +73,7 @@ struct any_weights {
   bool row_scale = false;              // codes with one scale a row
   bool data = true;                    // there is memory behind it
   row_memory memory{};                 // of the first row, where rows lie in memory, one like the other
+  bool signed_bytes = false;           // that memory is codes less their offset, in bytes
   tern::bf16 const* panels = nullptr;  // whole panels (matmul/float_panel.hpp) that lie ready
 };
 

@@ -4,6 +4,7 @@
 /// Matrix registers: eight of up to 16 rows of 64 bytes, and one instruction that multiplies two of them and adds to a third (Intel AMX).
 ///
 ///     dot_bytes<C, A, B>()   C(i, j) += sum over k of A(i, k) B(k, j)        A (rows, 64) s8, B (16, 16, 4) u8, C (rows, 16) s32
+///     dot_signed<C, A, B>()  the same                                        B s8
 ///     dot_bf16<C, A, B>()    the same                                        A (rows, 32) bf16, B (16, 16, 2) bf16, C (rows, 16) f32
 ///
 /// bf16: exact products, each sum rounded to nearest; subnormal numbers count as zero. `tiles::ready()` says whether there are such
@@ -83,6 +84,10 @@ TERN_INLINE void dot_bytes() {
   asm volatile("tdpbsud %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B));
 }
 template <int C, int A, int B>
+TERN_INLINE void dot_signed() {
+  asm volatile("tdpbssd %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B));
+}
+template <int C, int A, int B>
 TERN_INLINE void dot_bf16() {
   asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(C), "i"(A), "i"(B));
 }
@@ -99,6 +104,8 @@ template <int T>
 TERN_INLINE void store(void*, index) {}
 template <int C, int A, int B>
 TERN_INLINE void dot_bytes() {}
+template <int C, int A, int B>
+TERN_INLINE void dot_signed() {}
 template <int C, int A, int B>
 TERN_INLINE void dot_bf16() {}
 #endif
