@@ -130,6 +130,19 @@ struct tower_job {
       if (rows == tower_rows::complex) keep(plan.points() + first, to.im[r], own + tower_chunk * W);
     }
   }
+  inline void read(tower_source const& in, float* buffer) const noexcept {
+    for (index c = 0; c < chunks(); ++c) read(c, in, buffer);
+  }
+  inline void write(tower_sink const& out, float* buffer) const noexcept {
+    for (index c = 0; c < chunks(); ++c) write(c, out, buffer);
+  }
+  /// The last pass, and the first of what is next in the same place, piece by piece: z comes to the first-level cache once for both.
+  inline void write_and_read(tower_sink const& out, tower_source const& next, float* buffer) const noexcept {
+    for (index c = 0; c < chunks(); ++c) {
+      write(c, out, buffer);
+      read(c, next, buffer);
+    }
+  }
   /// Whether dense samples, or results, can be read, or written, without `read` and `write`.
   template <class End>
   TERN_INLINE static bool is_direct(tower_rows rows, End const& e) {
@@ -238,11 +251,9 @@ TERN_INLINE bool has_wide_nodes(tower_plan const& t) { return t.length > tower_n
 
 /// The whole job on the calling thread. buffer: tower_buffer floats.
 inline void run_tower(tower_job const& job, tower_source const& in, tower_sink const& out, float* buffer) noexcept {
-  if (job.op != tower_op::join)
-    for (index c = 0; c < job.chunks(); ++c) job.read(c, in, buffer);
+  if (job.op != tower_op::join) job.read(in, buffer);
   job.descend();
-  if (job.op != tower_op::split)
-    for (index c = 0; c < job.chunks(); ++c) job.write(c, out, buffer);
+  if (job.op != tower_op::split) job.write(out, buffer);
   if (out.past) simd::finish_stores_past();
 }
 /// The same on threads. buffer: tower_buffer floats for each slot of `policy`.
