@@ -78,9 +78,10 @@ struct long_call {
   }
 };
 
-/// Splits a block into its spectrum h, times `scale`. z: plan.floats(), buffer: tower_buffer floats.
-inline void split_block(tower_plan const& plan, block_source const& from, float scale, float* z, float* h, float* buffer) noexcept {
-  run_tower({plan, z, h, tower_op::split, scale}, from.source(), {}, buffer);
+/// Splits a block into its spectrum h, times `scale`: tower_op::filter, or split. z: plan.floats(), buffer: tower_buffer floats.
+inline void split_block(tower_plan const& plan, tower_op op, block_source const& from, float scale, float* z, float* h,
+                        float* buffer) noexcept {
+  run_tower({plan, z, h, op, scale}, from.source(), {}, buffer);
 }
 
 /// One filter: taps (at most layout.taps of the row count) as a spectrum, or in order. buffer: scratch_floats(f).
@@ -100,7 +101,7 @@ inline void prepare_filter(long_filters const& f, sample_row const& k, float* h,
   block_source const from{taps, {}, 0, false};
   float* const z = buffer + tower_buffer;
   if (l.folds > 0) return split_circle(f.circle, from.source(), h, z + f.circle.work_floats(), z, buffer);
-  if (!l.direct) return split_block(f.plan, from, 1.f / static_cast<float>(f.plan.points()), z, h, buffer);
+  if (!l.direct) return split_block(f.plan, tower_op::filter, from, 1.f / static_cast<float>(f.plan.points()), z, h, buffer);
   for (index j = 0; j < K; ++j) h[j] = taps[j];
 }
 
