@@ -29,7 +29,37 @@ bool runs_each_once(cpu_policy const& policy, index items) {
   return right;
 }
 
+// The same of a chain, whose slots learn from take() what they do next; and whether each begins once.
+bool chains_each_once(cpu_policy const& policy, index items) {
+  std::vector<std::atomic<int>> counts(static_cast<std::size_t>(items));
+  std::vector<std::atomic<index>> next(static_cast<std::size_t>(detail::slots_for(policy, items)));
+  for (auto& n : next) n = -1;
+  std::atomic<bool> right{true};
+  detail::parallel_chain(policy, items, [&](index item, bool first, index slot, auto const& take) {
+    std::atomic<index>& mine = next.at(static_cast<std::size_t>(slot));
+    if (mine.load() != (first ? -1 : item)) right = false;
+    counts[static_cast<std::size_t>(item)].fetch_add(1);
+    mine = take();
+    return mine.load();
+  });
+  for (auto const& c : counts)
+    if (c.load() != 1) right = false;
+  for (auto const& n : next)
+    if (n.load() != items && n.load() != -1) right = false;
+  return right;
+}
+
 }  // namespace
+
+TEST_CASE("parallel_chain runs each item once, after the one that its slot had before") {
+  thread_pool two(2), five(5);
+  for (index items : {0, 1, 2, 3, 7, 64, 1000}) {
+    CHECK(chains_each_once(cpu, items));
+    CHECK(chains_each_once(cpu.on(serial), items));
+    CHECK(chains_each_once(cpu.on(two), items));
+    CHECK(chains_each_once(cpu.on(five), items));
+  }
+}
 
 TEST_CASE("parallel_for runs each item once, in a slot of its own") {
   thread_pool two(2), five(5);

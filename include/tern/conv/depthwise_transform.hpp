@@ -178,7 +178,7 @@ class transform_group {
     call.correlate = true;
     for (index c = 0; c < channels_; ++c)
       for (index block = 0; block < plan_.filters.layout.blocks; ++block)
-        run_block(call, plan_.filters, spectra_ + c * plan_.filters.each(), {0, c, block}, {0, c, block}, scratch_);
+        run_block(cpu.on(serial), call, plan_.filters, spectra_ + c * plan_.filters.each(), {0, c, block}, scratch_);
   }
   void store_results(index batch) {
     index const columns = p_.axis[2].out, to = batch * p_.y.batch + channel_ * p_.y.channel;

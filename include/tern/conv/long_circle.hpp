@@ -158,7 +158,7 @@ inline void split_circle(circle_plan const& plan, tower_source const& taps, floa
   for (int p = 0; p <= plan.folds; ++p) {
     index const halves = index{1} << (plan.folds - (p > 0 ? p - 1 : 0));
     float const scale = 1.f / static_cast<float>(plan.part[p].points() * halves);
-    run_tower({plan.part[p], z, h + plan.at(p), tower_op::split, scale}, rows.source(p, false), {}, buffer);
+    run_tower({plan.part[p], z, h + plan.at(p), tower_op::filter, scale}, rows.source(p, false), {}, buffer);
   }
 }
 

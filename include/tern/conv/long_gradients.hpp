@@ -57,8 +57,8 @@ inline void filter_gradient(long_call const& u, long_call const& dy, long_layout
       x.u.n = stop;
       if (x.gate) x.gate.n = stop;
       g.start = begin - l.origin;
-      split_block(plan, x, 1.f, z, hu, memory);
-      split_block(plan, g, 1.f, z, hg, memory);
+      split_block(plan, tower_op::split, x, 1.f, z, hu, memory);
+      split_block(plan, tower_op::split, g, 1.f, z, hg, memory);
       plan.each_kept([&](index from, index count) TERN_LAMBDA {
         index const at = from * node;
         add_correlation(hg + at, hu + at, 1.f / static_cast<float>(plan.points()), sum + at, lost + at, count * node);

@@ -78,9 +78,10 @@ struct long_call {
   }
 };
 
-/// Splits a block into its spectrum h, times `scale`. z: plan.floats(), buffer: tower_buffer floats.
-inline void split_block(tower_plan const& plan, block_source const& from, float scale, float* z, float* h, float* buffer) noexcept {
-  run_tower({plan, z, h, tower_op::split, scale}, from.source(), {}, buffer);
+/// Splits a block into its spectrum h, times `scale`: tower_op::filter, or split. z: plan.floats(), buffer: tower_buffer floats.
+inline void split_block(tower_plan const& plan, tower_op op, block_source const& from, float scale, float* z, float* h,
+                        float* buffer) noexcept {
+  run_tower({plan, z, h, op, scale}, from.source(), {}, buffer);
 }
 
 /// One filter: taps (at most layout.taps of the row count) as a spectrum, or in order. buffer: scratch_floats(f).
@@ -100,7 +101,7 @@ inline void prepare_filter(long_filters const& f, sample_row const& k, float* h,
   block_source const from{taps, {}, 0, false};
   float* const z = buffer + tower_buffer;
   if (l.folds > 0) return split_circle(f.circle, from.source(), h, z + f.circle.work_floats(), z, buffer);
-  if (!l.direct) return split_block(f.plan, from, 1.f / static_cast<float>(f.plan.points()), z, h, buffer);
+  if (!l.direct) return split_block(f.plan, tower_op::filter, from, 1.f / static_cast<float>(f.plan.points()), z, h, buffer);
   for (index j = 0; j < K; ++j) h[j] = taps[j];
 }
 
@@ -121,22 +122,27 @@ inline constexpr index long_roomy_bytes = 0x100000;
 /// they are far away.
 inline constexpr index long_short_bytes = 0x10000, long_far_bytes = 0x180000;
 /// Has `job` ask for the gate of its results, and their place, and for the samples of `next` and their gate. touched: bytes of the call.
-/// Beside a spectrum that is far, all of them would not stay in cache: that gate waits.
+/// Beside a spectrum that is far, all of them would not stay in cache: gates wait.
 TERN_INLINE void ask_ahead(tower_job& job, tower_sink const& out, tower_source const& next, index touched) {
   index const bytes = job.plan.floats() * index{sizeof(float)};
   job.asks = (job.far && bytes <= long_roomy_bytes) || (bytes <= long_short_bytes && touched > long_far_bytes);
   if (!job.asks) return;
   index const begin = next.dense_begin > 0 ? 0 : -next.dense_begin, end = least(next.dense_end, 2 * job.plan.points()) - next.dense_begin;
   index const results = out.dense_end - out.dense_begin;
-  if (out.gate != nullptr) job.later[0] = {out.gate, results};
+  if (out.gate != nullptr && !job.far) job.later[0] = {out.gate, results};
   if (next.dense != nullptr) job.later[1] = {next.dense + begin, end - begin};
   if (next.gate != nullptr && !job.far) job.later[2] = {next.gate + begin, end - begin};
   if (out.dense != nullptr && !out.past) job.later[3] = {out.dense, results};
 }
 
-/// A block, and whose turn comes next; with a policy, on its threads. h: the filter's spectrum, or its taps.
-inline void run_block(long_call const& call, long_filters const& f, float const* h, long_place at, long_place next, float* memory,
-                      cpu_policy const* threads = nullptr) {
+/// A product in z of a block with the spectrum h, which is only read.
+TERN_INLINE tower_job block_job(long_call const& call, long_filters const& f, float const* h, float* z) {
+  tower_op const op = call.correlate ? tower_op::correlate : tower_op::convolve;
+  return {f.plan, z, const_cast<float*>(h), op, 1.f, f.plan.floats() * index{sizeof(float)} >= tower_far};
+}
+/// A block alone, on the threads of `policy`. h: the filter's spectrum, or its taps. memory: scratch_floats for its slots.
+inline void run_block(cpu_policy const& policy, long_call const& call, long_filters const& f, float const* h, long_place at,
+                      float* memory) {
   long_layout const& l = f.layout;
   block_source const in = call.source(at.batch, at.channel, l, at.block);
   block_sink const out = call.sink(at.batch, at.channel, l, at.block);
@@ -149,17 +155,36 @@ inline void run_block(long_call const& call, long_filters const& f, float const*
     }
     return run_direct(taps, l.taps, l.n, in.source(), out.sink(), memory);
   }
-  // The spectrum is only read.
-  tower_op const op = call.correlate ? tower_op::correlate : tower_op::convolve;
-  index const slots = threads != nullptr ? threads->concurrency() : 1;
-  float* const z = memory + slots * tower_buffer;
-  if (l.folds > 0)
-    return run_circle(threads != nullptr ? *threads : cpu.on(serial), f.circle, op, h, in.source(), out.sink(), z + f.circle.work_floats(),
-                      z, memory);
-  tower_job job{f.plan, z, const_cast<float*>(h), op, 1.f, f.plan.floats() * index{sizeof(float)} >= tower_far};
-  if (threads != nullptr) return run_tower_on(*threads, job, in.source(), out.sink(), memory);
-  ask_ahead(job, out.sink(), call.source(next.batch, next.channel, l, next.block).source(), call.touched);
-  run_tower(job, in.source(), out.sink(), memory);
+  float* const z = memory + policy.concurrency() * tower_buffer;
+  tower_job const job = block_job(call, f, h, z);
+  if (l.folds > 0) return run_circle(policy, f.circle, job.op, h, in.source(), out.sink(), z + f.circle.work_floats(), z, memory);
+  run_tower_on(policy, job, in.source(), out.sink(), memory);
+}
+
+/// Whether blocks that follow each other in the same memory share passes: see run_chained.
+TERN_INLINE bool can_chain(long_layout const& l) { return !l.direct && l.folds == 0; }
+/// Where what follows a block is; if there is anything.
+struct long_follower {
+  bool any;
+  long_place at;
+};
+/// A block of a chain in the same memory, whose samples the one before has read unless it is the `first`; its own last pass reads those of
+/// the one behind. likely: what that will be; follower() says when it is time to know. memory: scratch_floats(f).
+template <class Follower>
+inline void run_chained(long_call const& call, long_filters const& f, float const* h, long_place at, bool first, long_place likely,
+                        float* memory, Follower&& follower) {
+  long_layout const& l = f.layout;
+  block_sink const to = call.sink(at.batch, at.channel, l, at.block);
+  tower_sink const out = to.sink();
+  tower_job job = block_job(call, f, h, memory + tower_buffer);
+  ask_ahead(job, out, call.source(likely.batch, likely.channel, l, likely.block).source(), call.touched);
+  if (first) job.read(call.source(at.batch, at.channel, l, at.block).source(), memory);
+  job.descend();
+  if (long_follower const next = follower(); next.any)
+    job.write_and_read(out, call.source(next.at.batch, next.at.channel, l, next.at.block).source(), memory);
+  else
+    job.write(out, memory);
+  if (out.past) simd::finish_stores_past();
 }
 
 /// All rows, with filters that are ready. memory: rows_floats of them.
@@ -172,13 +197,23 @@ inline void run_rows(cpu_policy const& policy, long_call call, long_filters cons
   index const batches = call.in.extent[0], channels = call.in.extent[1], blocks = f.layout.blocks;
   index const items = batches * channels * blocks;
   call.touch(f.count * f.each() * index{sizeof(float)});
-  if (items == 1) return run_block(call, f, f.spectra, {}, {}, memory, &policy);
+  if (items == 1) return run_block(policy, call, f, f.spectra, {}, memory);
   index const each = scratch_floats(f), slots = slots_for(policy, items);
   auto const place = [&](index item) TERN_LAMBDA { return long_place{item / blocks % batches, item / blocks / batches, item % blocks}; };
-  parallel_for(policy, items, [&](index item, index slot) TERN_LAMBDA {
-    long_place const at = place(item);
-    float const* const h = f.spectra + (f.per_sample ? at.batch * channels + at.channel : at.channel) * f.each();
-    run_block(call, f, h, at, place(least(item + slots, items - 1)), memory + slot * each);
+  auto const spectrum = [&](long_place const& at)
+                            TERN_LAMBDA { return f.spectra + (f.per_sample ? at.batch * channels + at.channel : at.channel) * f.each(); };
+  if (!can_chain(f.layout))
+    return parallel_for(policy, items, [&](index item, index slot) TERN_LAMBDA {
+      run_block(cpu.on(serial), call, f, spectrum(place(item)), place(item), memory + slot * each);
+    });
+  parallel_chain(policy, items, [&](index item, bool first, index slot, auto const& take) TERN_LAMBDA {
+    index next = items;
+    long_place const at = place(item), likely = place(least(item + slots, items - 1));
+    run_chained(call, f, spectrum(at), at, first, likely, memory + slot * each, [&]() TERN_LAMBDA {
+      next = take();
+      return long_follower{next < items, place(next)};
+    });
+    return next;
   });
 }
 
@@ -228,9 +263,15 @@ inline void run_long(cpu_policy const& policy, long_call call, sample_view const
     float* const h = spectra + slot * f.each();
     index const first = f.per_sample ? i / channels : 0, end = f.per_sample ? first + 1 : call.in.extent[0];
     prepare_filter(f, k.row(first, i % channels), h, mine);
-    for (index b = 0, blocks = (end - first) * f.layout.blocks; b < blocks; ++b) {
-      auto const place = [&](index at) TERN_LAMBDA { return long_place{first + at / f.layout.blocks, i % channels, at % f.layout.blocks}; };
-      run_block(call, f, h, place(b), place(least(b + 1, blocks - 1)), mine);
+    index const blocks = (end - first) * f.layout.blocks;
+    auto const place = [&](index b) TERN_LAMBDA { return long_place{first + b / f.layout.blocks, i % channels, b % f.layout.blocks}; };
+    for (index b = 0; b < blocks; ++b) {
+      if (!can_chain(f.layout)) {
+        run_block(cpu.on(serial), call, f, h, place(b), mine);
+        continue;
+      }
+      long_follower const next{b + 1 < blocks, place(b + 1)};
+      run_chained(call, f, h, place(b), b == 0, place(least(b + 1, blocks - 1)), mine, [&]() TERN_LAMBDA { return next; });
     }
   });
 }

@@ -80,7 +80,7 @@ class long_conv_stream {
       for (index p = 0; p < pieces_; ++p) {
         detail::block_source piece{k.row(0, c), {}, p * block_, false};
         if (piece.u.n > (p + 1) * block_) piece.u.n = (p + 1) * block_;
-        detail::split_block(plan_, piece, 1.f / static_cast<float>(plan_.points()), scratch + detail::tower_buffer,
+        detail::split_block(plan_, detail::tower_op::split, piece, 1.f / static_cast<float>(plan_.points()), scratch + detail::tower_buffer,
                             filters_.data() + (c * pieces_ + p) * plan_.floats(), scratch);
       }
     });
@@ -127,7 +127,7 @@ class long_conv_stream {
       }
       float* const inputs = inputs_.data() + i * pieces_ * size;
       block_source const both{row_of_floats(past, 2 * block_), {}, 0, false};
-      split_block(plan_, both, 1.f, z, inputs + at_ * size, buffer);
+      split_block(plan_, tower_op::split, both, 1.f, z, inputs + at_ * size, buffer);
       sum_pieces(filters_.data() + i % channels_ * pieces_ * size, inputs, sum);
       block_sink const to{&y, const_cast<void*>(y.place.row(i / channels_, i % channels_).data), -block_, 0, block_, {}, {}};
       run_tower({plan_, z, sum, tower_op::join}, {}, to.sink(), buffer);

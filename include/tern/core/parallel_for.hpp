@@ -26,6 +26,25 @@ TERN_INLINE void parallel_for(cpu_policy const& policy, index items, Body&& body
   threads.run(slots, task_ref(worker));
 }
 
+/// The same where a slot's items follow each other in its memory: body(item, first, slot, take) calls take() once, when it wants to know
+/// what its slot does next, and returns that: an item, or `items` where there is none. first: whether the slot did nothing before.
+template <class Body>
+TERN_INLINE void parallel_chain(cpu_policy const& policy, index items, Body&& body) {
+  executor_ref const threads = items > 1 ? policy.executor() : executor_ref{};
+  index const slots = threads.concurrency() < items ? threads.concurrency() : items;
+  index next = 0;
+  auto const take = [&] {
+    index const i = __atomic_fetch_add(&next, index{1}, __ATOMIC_RELAXED);
+    return i < items ? i : items;
+  };
+  auto worker = [&](index slot) {
+    bool first = true;
+    for (index i = take(); i < items; first = false) i = body(i, first, slot, take);
+  };
+  if (slots <= 1) return worker(0);
+  threads.run(slots, task_ref(worker));
+}
+
 /// How many slots `parallel_for` uses for this many items.
 TERN_INLINE index slots_for(cpu_policy const& policy, index items) {
   index const threads = items > 1 ? policy.concurrency() : 1;

@@ -150,10 +150,44 @@ TERN_INLINE void join8_few(cpack (&x)[8], Power const& w) {
   for (int m = 1; m < 8; ++m) x[m] = times_conjugate(q[m % 4], w(m));
 }
 
+/// The discrete Fourier transform of 3 numbers, in place: see dft_odd.
+TERN_INLINE void dft_3(cpack& a, cpack& b, cpack& c, bool positive) {
+  simd::pack<float> const half(0.5f), r(0.86602540378443865f);
+  cpack const s = b + c, d = b - c, t{simd::fnma(half, s.re, a.re), simd::fnma(half, s.im, a.im)};
+  cpack const up{simd::fnma(r, d.im, t.re), simd::fma(r, d.re, t.im)}, down{simd::fma(r, d.im, t.re), simd::fnma(r, d.re, t.im)};
+  a = a + s;
+  b = positive ? up : down;
+  c = positive ? down : up;
+}
+/// That of 9 as three times three: 88 operations, where dft_odd takes 104.
+TERN_INLINE void dft_9(cpack (&x)[9], float const* root, bool positive) {
+  auto const turned = [&](cpack const& a, int m) TERN_LAMBDA {
+    cpack const w = splat_complex(root + 2 * m);
+    return positive ? a * w : times_conjugate(a, w);
+  };
+  TERN_UNROLL
+  for (int j = 0; j < 3; ++j) dft_3(x[j], x[3 + j], x[6 + j], positive);
+  x[4] = turned(x[4], 1);
+  x[5] = turned(x[5], 2);
+  x[7] = turned(x[7], 2);
+  x[8] = turned(x[8], 4);
+  cpack y[9];
+  TERN_UNROLL
+  for (int k = 0; k < 3; ++k) {
+    dft_3(x[3 * k], x[3 * k + 1], x[3 * k + 2], positive);
+    TERN_UNROLL
+    for (int j = 0; j < 3; ++j) y[k + 3 * j] = x[3 * k + j];
+  }
+  TERN_UNROLL
+  for (int k = 0; k < 9; ++k) x[k] = y[k];
+}
+
 /// The discrete Fourier transform of R numbers, R odd: x_k = sum over m of x_m e^(sign 2 pi i m k / R). root: e^(2 pi i m / R), m < R, as
 /// pairs of floats.
 template <int R>
 TERN_INLINE void dft_odd(cpack (&x)[R], float const* root, bool positive) {
+  if constexpr (R == 3) return dft_3(x[0], x[1], x[2], positive);
+  if constexpr (R == 9) return dft_9(x, root, positive);
   constexpr int H = R / 2;
   cpack s[H], d[H];
   cpack const first = x[0];

@@ -63,7 +63,7 @@ inline void fill_chirp(chirp_plan& t, float* memory, float* scratch) noexcept {
     im[t.n - 1 + j] = im[t.n - 1 - j] = -at[W];
     square = (square + 2 * j + 1) % (2 * t.n);
   }
-  run_chirp(t, re, tower_op::split, scratch);
+  run_chirp(t, re, tower_op::filter, scratch);
 }
 
 /// One sequence. load(first, count) and store(first, count, numbers) move registers.

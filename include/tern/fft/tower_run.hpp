@@ -66,9 +66,9 @@ inline constexpr index tower_tile_lines = 16;
 struct tower_job {
   tower_plan const& plan;
   float* z;  // plan.floats()
-  float* h;  // a spectrum, plan.floats(): read, or written by tower_op::split
+  float* h;  // a spectrum, plan.floats(): read, or written by tower_op::filter and split
   tower_op op = tower_op::convolve;
-  float scale = 1.f;  // of what tower_op::split writes
+  float scale = 1.f;  // of what is written there
   bool far = false;   // whether h is read, and asked for ahead
   bool asks = false;  // whether `later` is asked for: what will be used soon
   tower_row later[most_tower_rows] = {};
@@ -128,6 +128,19 @@ struct tower_job {
       float const* const own = buffer + r * tower_chunk * complex_pack;
       keep(first, to.re[r], own);
       if (rows == tower_rows::complex) keep(plan.points() + first, to.im[r], own + tower_chunk * W);
+    }
+  }
+  inline void read(tower_source const& in, float* buffer) const noexcept {
+    for (index c = 0; c < chunks(); ++c) read(c, in, buffer);
+  }
+  inline void write(tower_sink const& out, float* buffer) const noexcept {
+    for (index c = 0; c < chunks(); ++c) write(c, out, buffer);
+  }
+  /// The last pass, and the first of what is next in the same place, piece by piece: z comes to the first-level cache once for both.
+  inline void write_and_read(tower_sink const& out, tower_source const& next, float* buffer) const noexcept {
+    for (index c = 0; c < chunks(); ++c) {
+      write(c, out, buffer);
+      read(c, next, buffer);
     }
   }
   /// Whether dense samples, or results, can be read, or written, without `read` and `write`.
@@ -206,10 +219,10 @@ struct tower_job {
       for (index n = first; n < first + count; ++n) {
         float* const p = z + n * width * complex_pack;
         ahead.work_near(width <= tower_near);
-        if (op != tower_op::join) split_pass(plan, pass, n, 1, p, part, ahead);
+        if (has_split(op)) split_pass(plan, pass, n, 1, p, part, ahead);
         descend(pass + 1, n * plan.radix[pass], plan.radix[pass], ahead);
         ahead.work_near(width <= tower_near);
-        if (op != tower_op::split) join_pass(plan, pass, n, 1, p, part, ahead);
+        if (has_join(op)) join_pass(plan, pass, n, 1, p, part, ahead);
       }
       return;
     }
@@ -222,12 +235,12 @@ struct tower_job {
     ahead.work_near(true);
     float* const p = z + first * width * complex_pack;
     index const registers = count * width;
-    if (op != tower_op::join)
+    if (has_split(op))
       for (int q = pass; q < plan.passes; ++q)
         split_pass(plan, q, first * width / plan.width(q), registers / plan.width(q), p, plan.width(q) / plan.radix[q], ahead);
     index const tile = first * width / simd::lanes;
     run_tiles(plan, op, tile, registers / simd::lanes, p, h + first * width * complex_pack, scale, ahead);
-    if (op != tower_op::split)
+    if (has_join(op))
       for (int q = plan.passes - 1; q >= pass; --q)
         join_pass(plan, q, first * width / plan.width(q), registers / plan.width(q), p, plan.width(q) / plan.radix[q], ahead);
   }
@@ -238,22 +251,20 @@ TERN_INLINE bool has_wide_nodes(tower_plan const& t) { return t.length > tower_n
 
 /// The whole job on the calling thread. buffer: tower_buffer floats.
 inline void run_tower(tower_job const& job, tower_source const& in, tower_sink const& out, float* buffer) noexcept {
-  if (job.op != tower_op::join)
-    for (index c = 0; c < job.chunks(); ++c) job.read(c, in, buffer);
+  if (has_split(job.op)) job.read(in, buffer);
   job.descend();
-  if (job.op != tower_op::split)
-    for (index c = 0; c < job.chunks(); ++c) job.write(c, out, buffer);
+  if (has_join(job.op)) job.write(out, buffer);
   if (out.past) simd::finish_stores_past();
 }
 /// The same on threads. buffer: tower_buffer floats for each slot of `policy`.
 inline void run_tower_on(cpu_policy const& policy, tower_job const& job, tower_source const& in, tower_sink const& out, float* buffer) {
   if (!has_wide_nodes(job.plan)) return run_tower(job, in, out, buffer);
-  if (job.op != tower_op::join)
+  if (has_split(job.op))
     parallel_for(policy, job.chunks(), [&](index c, index slot) TERN_LAMBDA { job.read(c, in, buffer + slot * tower_buffer); });
   parallel_for(policy, job.plan.radix[0], [&](index n, index) TERN_LAMBDA {
     if (job.plan.keeps(n)) job.descend(n);
   });
-  if (job.op != tower_op::split)
+  if (has_join(job.op))
     parallel_for(policy, job.chunks(), [&](index c, index slot) TERN_LAMBDA {
       job.write(c, out, buffer + slot * tower_buffer);
       if (out.past) simd::finish_stores_past();
