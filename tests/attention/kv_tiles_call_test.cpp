@@ -41,14 +41,15 @@ struct tiled_cache {
 
 /// What tile_kernels.hpp states for integer products, added up for one row without any help of chance: each score is off by at most
 /// sum over blocks of (max |q| / 254) sum |k|, so a weight by a factor of e^(2 delta), and the integer weights by half a step in each
-/// tile: P / 510 times what its tokens hold at most.
+/// tile (of 2 bits: each block of keys): P / 510 (P / 508) times what its tokens hold at most.
 /// With keys of 2 bits, a score is off by (max over elements of |q| d) / 254 for each step of its codes, d the step of an element in a
 /// tile.
 struct tile_bound {
   double delta = 0;             // of scores
-  std::vector<double> largest;  // P of each tile
+  index tokens;                 // in a tile, or a block of keys
+  std::vector<double> largest;  // P of each
   tile_bound(int bits, double const* q, double const* k, index keys, index dim, double scale, std::function<bool(index)> const& seen)
-      : largest(static_cast<std::size_t>((keys + 63) / 64)) {
+      : tokens(bits == 2 ? tern::detail::key_block : 64), largest(static_cast<std::size_t>((keys + tokens - 1) / tokens)) {
     std::vector<double> p(static_cast<std::size_t>(keys));
     double sum = 0;
     for (index j = 0; j < keys; ++j) {
@@ -89,7 +90,7 @@ struct tile_bound {
   }
   void find_largest(std::vector<double> const& p, double sum) {
     for (index j = 0; j < static_cast<index>(p.size()); ++j) {
-      double& most = largest[static_cast<std::size_t>(j / 64)];
+      double& most = largest[static_cast<std::size_t>(j / tokens)];
       most = std::max(most, p[static_cast<std::size_t>(j)] / sum);
     }
   }
@@ -117,7 +118,8 @@ void check_tiles(index tokens, index keys, index window_length) {
     tile_bound const bound(Keys::bits, queries.data() + row * dim, k.decoded.data() + row / tokens / (heads / kv_heads) * keys * dim, keys,
                            dim, scale, [&](index j) { return seen(row % tokens, j); });
     double steps = 0;
-    for (double p : bound.largest) steps += std::exp(2 * bound.delta) * p / 510 * 64 * most_v * (Values::bits == 2 ? 2 : 1);
+    for (double p : bound.largest)
+      steps += std::exp(2 * bound.delta) * p * static_cast<double>(bound.tokens) * most_v / (Values::bits == 2 ? 508 / 2. : 510);
     for (index d = 0; d < dim_v; ++d) {
       auto const at = static_cast<std::size_t>(row * dim_v + d);
       double const exact = (attention_accuracy::b0 + std::sqrt(static_cast<double>(dim)) * want.growth[static_cast<std::size_t>(row)] +

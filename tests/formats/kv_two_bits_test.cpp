@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -137,21 +138,36 @@ TEST_CASE("kv_two_bits: gathered values are the same to the bit, and the last on
   }
 }
 
-TEST_CASE("kv_two_bits: gathered keys are rounded anew", "[formats]") {
+TEST_CASE("kv_two_bits: gathered keys are rounded anew, as their rows would be", "[formats]") {
   rng r(4);
-  index const dim = 32;
-  tile_of<keys2> const a(r.normal<float>(tokens * dim), dim), b(r.normal<float>(tokens * dim), dim);
-  std::vector<tern::formats::detail::tile_token> from;
-  std::vector<float> x;
-  for (index i = 0; i < tokens; ++i) {
-    auto const& tile = i % 2 == 0 ? a : b;
-    from.push_back({tile.bytes.data(), i});
-    auto const row = tile.row(i);
-    x.insert(x.end(), row.begin(), row.end());
+  index const dim = 96;
+  auto x = r.normal<float>(tokens * dim);
+  for (index t = 0; t < tokens; ++t) {
+    x[static_cast<std::size_t>(t * dim + 5)] = 1.5f;                            // a step of zero
+    if (t < 9) x[static_cast<std::size_t>(t * dim + 40)] = t < 4 ? 3.f : -3.f;  // codes that only some tokens have
   }
-  tile_of<keys2> to(std::vector<float>(tokens * dim), dim);
-  keys2::gather(from.data(), tokens, dim, to.bytes.data());
-  CHECK(to.bytes == tile_of<keys2>(x, dim).bytes);
+  x[static_cast<std::size_t>(12 * dim + 70)] = std::numeric_limits<float>::infinity();
+  tile_of<keys2> const a(x, dim), b(r.normal<float>(tokens * dim), dim), c(r.normal<float>(tokens * dim, 4), dim);
+  auto const check = [&](index count, auto const& token) {
+    std::vector<tern::formats::detail::tile_token> from;
+    std::vector<float> rows;
+    for (index i = 0; i < tokens; ++i) {
+      auto const [tile, t] = token(std::min(i, count - 1));
+      if (i < count) from.push_back({tile->bytes.data(), t});
+      auto const row = tile->row(t);
+      rows.insert(rows.end(), row.begin(), row.end());
+    }
+    tile_of<keys2> to(std::vector<float>(tokens * dim), dim);
+    keys2::gather(from.data(), count, dim, to.bytes.data());
+    CAPTURE(count);
+    CHECK(to.bytes == tile_of<keys2>(rows, dim).bytes);
+  };
+  using place = std::pair<tile_of<keys2> const*, index>;
+  for (index count : {1, 17, 64}) {
+    check(count, [&](index i) { return place(i % 2 == 0 ? &a : &b, i); });                     // a tile for each token
+    check(count, [&](index i) { return place(i < 21 ? &a : i < 43 ? &b : &c, 3 * i % 64); });  // runs
+    check(count, [&](index i) { return place(&c, 63 - i); });
+  }
 }
 
 }  // namespace

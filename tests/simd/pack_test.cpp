@@ -105,6 +105,10 @@ TEST_CASE("pack: integers wrap, compare and shift", "[simd]") {
   CHECK(check([](auto a, auto b) { return ones(a == b); }, [](int32_t a, int32_t b) { return int32_t{a == b}; }));
   CHECK(check([](auto a, auto) { return simd::shift_left<5>(a); }, [](int32_t a, int32_t) { return wrap(std::int64_t{a} * 32); }));
   CHECK(check([](auto a, auto) { return simd::shift_right<5>(a); }, [](int32_t a, int32_t) { return a >> 5; }));
+  CHECK(check([](auto a, auto b) { return simd::shift_right(a, b & pack<int32_t>(31)); },
+              [](int32_t a, int32_t b) { return a >> (b & 31); }));
+  CHECK(check([](auto a, auto b) { return simd::select_bits(pack<int32_t>(0x0ff0), a, b); },
+              [](int32_t a, int32_t b) { return (a & 0x0ff0) | (b & ~0x0ff0); }));
   auto small = make_pack<int32_t>([](size i) { return 3 * i - 7; });
   auto product = lanes_of(small * small);
   auto negative = lanes_of(-small);
@@ -247,6 +251,7 @@ TEST_CASE("reduce: the largest of integers", "[simd]") {
   for (size at = 0; at < lanes; ++at) {
     CHECK(simd::reduce_max(make_pack<std::int32_t>([&](size i) { return static_cast<std::int32_t>(i == at ? 7 : -i); })) == 7);
     CHECK(simd::reduce_max(make_pack<std::int32_t>([&](size i) { return i == at ? -5 : std::numeric_limits<std::int32_t>::min(); })) == -5);
+    CHECK(simd::reduce_or(make_pack<std::int32_t>([&](size i) { return i == at ? 6 : 8; })) == (lanes > 1 ? 14 : 6));
   }
 }
 
@@ -288,4 +293,11 @@ TEST_CASE("reduce: several packs at once", "[simd]") {
   simd::reduce_add_each(first, few.data());
   CHECK(few.intact());
   for (int i = 0; i < 3; ++i) CHECK(few[i] == sums[i]);
+  float added[8 * lanes], largest[8 * lanes];
+  simd::add_each(first, added);
+  simd::max_each(first, largest);
+  for (int i = 0; i < 3; ++i) {
+    CHECK(added[i] == sums[i]);
+    CHECK(largest[i] == simd::reduce_max(x[i]));
+  }
 }

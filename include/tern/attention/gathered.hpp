@@ -70,6 +70,7 @@ struct gathered {
 struct gathered_pages : gathered {
   struct group_type : gathered::group_type {
     static constexpr bool whole_pages = true;  // keys 64 j to 64 j + 63 of the group are those of a page
+    TERN_INLINE index key(index j) const { return ids[j / page_rows] * page_rows + j % page_rows; }
   };
   TERN_INLINE gathered_pages(index_lists const& pages, index heads_of_q, index heads_of_k, index tokens_of_q, index keys_of_k,
                              std::int32_t const* lengths_of_keys = nullptr)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 /// @file attention/tile_values.hpp
-/// The weighted sum of the values of a block that lie in tiles of 8, 4 or 2 bits.
+/// The weighted sum of the values of a block that lie in tiles of 8 or 4 bits; of 2 bits, two_bit_kernels.hpp.
 
 #include <tern/attention/two_bit_kernels.hpp>
 
@@ -10,6 +10,7 @@ inline namespace TERN_ABI {
 
 /// o[r] = alpha[r] o[r] + sum_j p[r * key_block + j] v[j] for weights p >= 0. Fetches the tiles of `ahead`.
 template <int R, class Format>
+  requires(Format::bits != 2)
 [[gnu::noinline]] inline void tile_values(float const* p,                                                 // (R, key_block)
                                           std::byte const* const* tile, index count, index dim_v,         // (count <= key_block) tokens
                                           float const* alpha,                                             // (R)
@@ -23,18 +24,17 @@ template <int R, class Format>
       for (index d = 0; d < dim_v; d += simd::lanes)
         simd::store(o + r * o_stride + d, simd::load(o + r * o_stride + d) * simd::pack<float>(alpha[r]));
   index const blocks = dim_v / 32, tiles = (count + T - 1) / T;
-  constexpr index turns = Format::bits == 2 ? 10 : 18;  // two of them while weights are made
+  constexpr index turns = 18;  // two of them while weights are made
   tile_fetch const fetch(ahead, blocks, turns);
   tile_weights<R> weights[key_block / T];
   for (index t = 0; t < tiles; ++t) weights[t].take(p + t * T, tokens_in(t));
   // The integers of a block are made before the dot products of the one in front of it: making them is a chain of dependent
   // steps, which then runs beside the dot products.
   alignas(64) std::int32_t w[2][R][16];
-  float factor[2][R], base[2][R];
+  float factor[2][R];
   auto prepare = [&](index t, index b, index slot) TERN_LAMBDA {
     float const most = weights[t].quantize(block_at(t, b), tokens_in(t), w[slot]);
     for (index r = 0; r < R; ++r) factor[slot][r] = weights[t].most[r] * most;
-    if constexpr (Format::bits == 2) two_bit_bases(weights[t], block_at(t, b), tokens_in(t), base[slot]);
   };
   if (tiles * blocks > 0) prepare(0, 0, 0);
   index slot = 0;
@@ -48,10 +48,7 @@ template <int R, class Format>
       else if (t + 1 < tiles)
         prepare(t + 1, 0, 1 - slot);
       std::uint8_t const* const codes = block_at(t, b) + Format::scale_bytes;
-      if constexpr (Format::bits == 2)
-        two_bit_block(codes, w[slot], factor[slot], base[slot], fetch, next, o + 32 * b, o_stride);
-      else
-        tile_block<R, Format>(codes, w[slot], factor[slot], fetch, next, o + 32 * b, o_stride);
+      tile_block<R, Format>(codes, w[slot], factor[slot], fetch, next, o + 32 * b, o_stride);
     }
 }
 

@@ -9,9 +9,9 @@
 ///             |s[j] - q . k_j| <= sum_e (a / 2) c_je + (dim / lanes + 5) u sum_e |q_e m_e|,  u = 2^-24
 ///         Four tokens share a byte: what is multiplied is each field with those below it, whose sum is then subtracted.
 /// Values  v_je = m_jb + d_jb c_je in a block b of 32 elements. As in tile_kernels.hpp, the weight of token j and its step become one
-///         8-bit integer,  p_j d_jb = (P D / 255) w_j, and
+///         8-bit integer,  p_j d_jb = (P D / 255) w_j, but for all tiles of a block of keys at once: P and D are the largest of them.
 ///             o += sum_j p_j m_jb + P D / 255 sum_j w_j c_j
-///         with |error| <= (P / 510) sum_j D c_j + 8 u sum |o| for each tile.
+///         with |error| <= (P / 508) sum_j D c_j + 8 u sum |o| for each block of keys.
 /// Cost    for four rows: a key and its value of 128 elements take 16 dot products of 64 bytes, as those of 8 and 4 bits do, and half the
 ///         unpacking of 4 bits: fields of a byte stay where they are, and their sums are divided by 4, 16 and 64 at the end. Matrix
 ///         registers (AMX) were no faster for so few rows: 68 cycles for 16 lines that are unpacked and multiplied at once, 22 where they
@@ -50,18 +50,27 @@ struct two_bit_codes {
   }
 };
 
+/// Room for a number of each of up to four rows, or blocks, in whole packs.
+inline constexpr index two_bit_row_numbers = round_to_multiple(4, simd::lanes);
+/// f(first of a pack of them) for all packs.
+template <class F>
+TERN_INLINE void each_two_bit_pack(F const& f) {
+  TERN_UNROLL
+  for (index i = 0; i < two_bit_row_numbers; i += simd::lanes) f(i);
+}
+
 /// Fields whose sums for four rows fit the registers.
 inline constexpr int two_bit_fields = query_tile_rows == 12 ? 4 : 2;
 
 /// Up to four rows of q for one tile of keys.
 template <int R>
 struct two_bit_queries {
-  float step[R];  // a
-  float base[R];  // sum_e q_e m_e
+  float step[two_bit_row_numbers], inverse[two_bit_row_numbers];  // a and 1 / a of each row
+  float base[two_bit_row_numbers];                                // sum_e q_e m_e
 
-  /// q (R, dim), z (R, dim), scaled (R, dim): q d. The scales are read once for all rows.
-  TERN_INLINE void take(float const* q, index q_stride, std::byte const* tile, index dim, float* scaled, std::int8_t* z,
-                        tile_fetch const& fetch, char const* next) {
+  /// q (R, dim), scaled (R, dim): q d. The scales are read once for all rows.
+  TERN_INLINE void scale(float const* q, index q_stride, std::byte const* tile, index dim, float* scaled, tile_fetch const& fetch,
+                         char const* next) {
     using packf = simd::pack<float>;
     constexpr index W = simd::lanes;
     auto const* const d = reinterpret_cast<f16 const*>(tile);
@@ -80,11 +89,16 @@ struct two_bit_queries {
         sum[r] = simd::fma(x, least, sum[r]);
       }
     }
-    simd::reduce_add_each(sum, base);
+    simd::max_each(most, step);
+    simd::add_each(sum, base);
+    each_two_bit_pack([&](index i) TERN_LAMBDA { take_steps(i); });
+  }
+  /// z (R, dim)
+  TERN_INLINE void round(float const* scaled, index dim, std::int8_t* z) const {
+    constexpr index W = simd::lanes;
     TERN_UNROLL
     for (index r = 0; r < R; ++r) {
-      // Where 1 / a is zero, z is of no account: it is zero too, or the step or the sum is no number.
-      packf const factor(inverse_step(r, simd::reduce_max(most[r])));
+      simd::pack<float> const factor(inverse[r]);
       auto const code = [&](index e) TERN_LAMBDA { return simd::to_int(simd::load(scaled + r * dim + e) * factor); };
       index e = 0;
       for (; e + 4 * W <= dim; e += 4 * W) simd::store_as_bytes(z + r * dim + e, {code(e), code(e + W), code(e + 2 * W), code(e + 3 * W)});
@@ -93,16 +107,19 @@ struct two_bit_queries {
   }
 
  private:
-  /// 1 / a, or 0 where no integers stand for q d: for infinity and NaN, and for what is too small. Sets the step.
-  TERN_INLINE float inverse_step(index r, float largest) {
-    float const inverse = largest > 0 ? 127.f / largest : 0.f;
-    bool const numbers = inverse <= __FLT_MAX__ && largest <= __FLT_MAX__;
-    step[r] = largest <= __FLT_MAX__ ? (numbers ? largest / 127.f : 0.f) : __builtin_nanf("");
-    return numbers && base[r] - base[r] == 0 ? inverse : 0.f;
+  /// 1 / a is 0 where no integers stand for q d: for infinity and NaN, and for what is too small. z is then of no account: it is zero
+  /// too, or the step or the sum is no number.
+  TERN_INLINE void take_steps(index i) {
+    using packf = simd::pack<float>;
+    packf const largest = simd::load(static_cast<float const*>(step) + i), sum = simd::load(static_cast<float const*>(base) + i);
+    packf const zero(0.f), most_finite(__FLT_MAX__), upper(127.f), over = upper / largest;
+    auto const finite = largest <= most_finite, numbers = (largest > zero) & (over <= most_finite) & finite;
+    simd::store(step + i, simd::select(finite, simd::select(numbers, largest / upper, zero), packf(__builtin_nanf(""))));
+    simd::store(inverse + i, simd::select(numbers & (sum - sum == zero), over, zero));
   }
 };
 /// Words of memory for them and all tiles of a block.
-TERN_INLINE constexpr index two_bit_query_words(index dim) { return 4 * dim + key_block / formats::keys2::tokens * dim; }
+TERN_INLINE constexpr index two_bit_query_words(index dim) { return key_block / formats::keys2::tokens * (4 + 1) * dim; }
 
 /// s = base + step * dot / 4^f for tokens 16 f + from, ..., where dots are of field f and those below it.
 template <int R>
@@ -159,72 +176,212 @@ template <int R>
                                              fetch_ahead const& ahead, float* s) noexcept {         // (R, key_block)
   constexpr index T = formats::keys2::tokens;
   index const tiles = (count + T - 1) / T;
-  auto* const z = reinterpret_cast<std::int8_t*>(memory + 4 * dim);
+  auto* const z = reinterpret_cast<std::int8_t*>(memory + key_block / T * 4 * dim);
   two_bit_queries<R> of[key_block / T];
   // A line is asked for with each line of codes, and the others of the tile ahead before. All queries come before the first product: what
   // is known of those of one tile is waited for while those of the next are read.
   index const lines = dim / 4, more = ahead.bytes > 64 * lines ? ahead.bytes - 64 * lines : 0;
   tile_fetch const fetch({ahead.row, ahead.count, more}, 1, dim / simd::lanes);
   auto const next = [&](index t) TERN_LAMBDA { return ahead.at(t, tile[t]); };
-  for (index t = 0; t < tiles; ++t) of[t].take(q, q_stride, tile[t], dim, memory, z + t * R * dim, fetch, next(t));
+  for (index t = 0; t < tiles; ++t) of[t].scale(q, q_stride, tile[t], dim, memory + t * R * dim, fetch, next(t));
+  for (index t = 0; t < tiles; ++t) of[t].round(memory + t * R * dim, dim, z + t * R * dim);
   for (index t = 0; t < tiles; ++t) {
     auto const* const codes = reinterpret_cast<std::uint8_t const*>(tile[t]) + formats::keys2::scale_bytes(dim);
     two_bit_tile(of[t], z + t * R * dim, codes, dim, next(t) + more, s + T * t);
   }
 }
 
-/// Sums over the tokens of a tile of p_j m_jb, for each row; p as tile_weights has it.
+/// The weights of a block of keys as integers, for R rows: w = 255 p d / (P D) to the nearest. P and D are the largest of the block.
 template <int R>
-TERN_INLINE void two_bit_bases(tile_weights<R> const& weights, std::uint8_t const* block, index tokens, float (&base)[R]) {
-  using packf = simd::pack<float>;
-  constexpr index T = formats::values2::tokens;
-  auto const* const m = reinterpret_cast<f16 const*>(block) + T;
-  packf sum[R];
-  TERN_UNROLL
-  for (index r = 0; r < R; ++r) sum[r] = packf(0.f);
-  TERN_UNROLL
-  for (index j = 0; j < T; j += simd::lanes) {
-    packf const x = j + simd::lanes <= tokens ? simd::load(m + j) : simd::load_n(m + j, tokens > j ? tokens - j : 0);
-    TERN_UNROLL
-    for (index r = 0; r < R; ++r) sum[r] = simd::fma(simd::load(weights.p[r] + j), x, sum[r]);
-  }
-  simd::reduce_add_each(sum, base);
-  for (index r = 0; r < R; ++r) base[r] *= weights.most[r];
-}
+struct two_bit_weights {
+  using format = formats::values2;
+  static constexpr index T = format::tokens, tiles = key_block / T;
+  static constexpr index ahead = 4;  // blocks of elements whose D are looked for at once: each is a chain of dependent steps
+  static_assert(ahead <= two_bit_row_numbers);
 
-/// o += the weighted values of 32 elements of a tile.
+  float p[R][key_block];                                             // 255 p / P, zero behind the last
+  float most[simd::lanes];                                           // P / 255 of each row
+  float largest[two_bit_row_numbers], inverse[two_bit_row_numbers];  // D and 1 / D, or 0 where D is none
+  index count;
+
+  /// Of `n` tokens.
+  TERN_INLINE void take(float const* from, index n) {
+    using packf = simd::pack<float>;
+    constexpr index W = simd::lanes;
+    count = n;
+    for (index r = 0; r < R; ++r) {
+      float const* const row = from + r * key_block;
+      float const highest = largest_weight(row, n);
+      most[r] = highest / 255.f;
+      packf const factor(highest > 0 ? 255.f / highest : 0.f);
+      index j = 0;
+      for (; j + W <= n; j += W) simd::store(p[r] + j, simd::load(row + j) * factor);
+      for (; j < divide_up(n, T) * T; j += W) simd::store(p[r] + j, simd::load_n(row + j, n > j ? n - j : 0) * factor);
+    }
+  }
+  /// d and m of a block of 32 elements in tile t, with zeros for tokens behind the last, in `own`.
+  TERN_INLINE std::uint8_t const* scales(std::uint8_t const* block, index t, std::uint8_t* own) const {
+    index const tokens = count - t * T;
+    if (tokens >= T) return block;
+    for (index side = 0; side < 2; ++side) {
+      __builtin_memset(own + 2 * T * side, 0, 2 * T);
+      __builtin_memcpy(own + 2 * T * side, block + 2 * T * side, static_cast<std::size_t>(2 * tokens));
+    }
+    return own;
+  }
+  /// Looks for D of the blocks from b on, `block(t, b)` of `blocks` each.
+  template <class Block>
+  TERN_INLINE void find_largest(index b, index blocks, Block const& block) {
+    using packi = simd::pack<std::int32_t>;
+    using packf = simd::pack<float>;
+    f16 of_block[two_bit_row_numbers] = {};
+    for (index i = 0; i < ahead && b + i < blocks; ++i) {
+      // Of numbers that are not negative the bits are in their order, with those of NaN behind all. Two are a word.
+      packi high(0), low(0);
+      for (index t = 0; t * T < count; ++t) {
+        alignas(64) std::uint8_t own[format::scale_bytes];
+        std::uint8_t const* const d = scales(block(t, b + i), t, own);
+        TERN_UNROLL
+        for (index j = 0; j < 2 * T; j += 4 * simd::lanes) {
+          packi const two = simd::load(reinterpret_cast<std::int32_t const*>(d + j)) & packi(0x7fff7fff);
+          high = simd::max(high, two);
+          low = simd::max(low, simd::shift_left<16>(two));
+        }
+      }
+      of_block[i] = f16::from_bits(static_cast<std::uint16_t>(simd::reduce_max(simd::max(high, low)) >> 16));
+    }
+    each_two_bit_pack([&](index i) TERN_LAMBDA {
+      packf const all = simd::load(static_cast<f16 const*>(of_block) + i);
+      simd::store(largest + i, all);
+      simd::store(inverse + i, simd::select(all > packf(0.f), packf(1.f) / all, packf(0.f)));
+    });
+  }
+  /// The integers of tile t, four tokens a word, of block b; p m is added to `sum`.
+  TERN_INLINE void quantize(std::uint8_t const* block, index t, index b, std::int32_t (&w)[R][16], simd::pack<float> (&sum)[R]) const {
+    using packf = simd::pack<float>;
+    using packi = simd::pack<std::int32_t>;
+    constexpr index W = simd::lanes;
+    alignas(64) std::uint8_t own[format::scale_bytes];
+    auto const* const d = reinterpret_cast<f16 const*>(scales(block, t, own));
+    // A number below 256 plus the first has its nearest integer in the lowest byte of the bits, plus the second in the one above it.
+    packf const factor(inverse[b % ahead]), first(0x1p23f), second(0x1p15f + 0.5f);
+    packi const byte(0xff), half(0xffff);
+    TERN_UNROLL
+    for (index g = 0; g < 16; g += W) {
+      packf scale[4], least[4];
+      TERN_UNROLL
+      for (index m = 0; m < 4; ++m) {
+        scale[m] = simd::load(d + 16 * m + g) * factor;
+        least[m] = simd::load(d + T + 16 * m + g);
+      }
+      TERN_UNROLL
+      for (index r = 0; r < R; ++r) {
+        packi n[4];
+        TERN_UNROLL
+        for (index m = 0; m < 4; ++m) {
+          packf const x = simd::load(p[r] + T * t + 16 * m + g);
+          n[m] = simd::bit_cast<std::int32_t>(simd::fma(x, scale[m], m % 2 == 0 ? first : second));
+          sum[r] = simd::fma(x, least[m], sum[r]);
+        }
+        simd::store(w[r] + g, simd::select_bits(half, simd::select_bits(byte, n[0], n[1]),
+                                                simd::shift_left<16>(simd::select_bits(byte, n[2], n[3]))));
+      }
+    }
+  }
+};
+
+/// What 32 elements of a block of values are multiplied by.
 template <int R>
-TERN_INLINE void two_bit_block(std::uint8_t const* codes, std::int32_t const (&w)[R][16], float const (&factor)[R], float const (&base)[R],
-                               tile_fetch const& fetch, char const* next, float* o, index o_stride) {
+struct two_bit_factors {
+  alignas(64) std::int32_t w[key_block / formats::values2::tokens][R][16];
+  float factor[two_bit_row_numbers], base[two_bit_row_numbers];  // of the integer sums of each row, and beside them
+
+  template <class Block>
+  TERN_INLINE void make(two_bit_weights<R> const& of, index b, Block const& block) {
+    simd::pack<float> sum[R];
+    TERN_UNROLL
+    for (index r = 0; r < R; ++r) sum[r] = simd::pack<float>(0.f);
+    for (index t = 0; t * of.T < of.count; ++t) of.quantize(block(t, b), t, b, w[t], sum);
+    simd::add_each(sum, base);
+    each_two_bit_pack([&](index i) TERN_LAMBDA {
+      simd::pack<float> const most = simd::load(static_cast<float const*>(of.most) + i);
+      simd::store(base + i, simd::load(static_cast<float const*>(base) + i) * most);
+      simd::store(factor + i, most * simd::pack<float>(of.largest[b % of.ahead]));
+    });
+  }
+};
+
+/// o = alpha o + the weighted values of 32 elements of `tiles` tiles.
+template <int R, class Codes, class Fetch>
+TERN_INLINE void two_bit_block(Codes const& codes, index tiles, two_bit_factors<R> const& of, float const* alpha, Fetch const& fetch,
+                               float* o, index o_stride) {
   using packf = simd::pack<float>;
   using packi = simd::pack<std::int32_t>;
-  constexpr index F = two_bit_fields;
+  constexpr index F = two_bit_fields, sums = F == 4 ? 3 : 2;  // of the first field, of 4 times the second, of 16 times the others
   two_bit_codes const codes_of = two_bit_codes::each();
   for (index from = 0; from < 16; from += simd::lanes)
     for (index f0 = 0; f0 < 4; f0 += F) {
-      simd::dot_sums acc[R][F];
+      simd::dot_sums acc[R][sums];
       TERN_UNROLL
-      for (index i = 0; i < R * F; ++i) acc[i / F][i % F] = simd::as_dot_sums(packi(0));
-      TERN_UNROLL
-      for (index g = 0; g < 8; ++g) {
-        fetch(next, g);
-        simd::pack<std::uint8_t> x[4];
-        codes_of.read_each(codes + 64 * g, from, x);
+      for (index i = 0; i < R * sums; ++i) acc[i / sums][i % sums] = simd::as_dot_sums(packi(0));
+      for (index t = 0; t < tiles; ++t) {
+        std::uint8_t const* const line = codes(t);
         TERN_UNROLL
-        for (index r = 0; r < R; ++r) TERN_UNROLL
-        for (index f = 0; f < F; ++f)
-          acc[r][f] = simd::dot(acc[r][f], simd::splat4<std::uint8_t>(w[r][g + f % 2 * 8]), simd::bit_cast<std::int8_t>(x[f0 + f]));
+        for (index g = 0; g < 8; ++g) {
+          fetch(t, g);
+          simd::pack<std::uint8_t> x[4];
+          codes_of.read_each(line + 64 * g, from, x);
+          TERN_UNROLL
+          for (index r = 0; r < R; ++r) TERN_UNROLL
+          for (index f = f0; f < f0 + F; ++f) {
+            simd::dot_sums& sum = acc[r][f < 2 ? f : sums % 2 * 2];
+            sum = simd::dot(sum, simd::splat4<std::uint8_t>(of.w[t][r][g + f % 2 * 8]), simd::bit_cast<std::int8_t>(x[f]));
+          }
+        }
       }
       TERN_UNROLL
-      for (index r = 0; r < R; ++r) TERN_UNROLL
-      for (index f = 0; f < F; f += 2) {
-        // 1 and 4 times the codes; 16 times both.
-        packi const first = simd::to_pack(acc[r][f]), second = simd::to_pack(acc[r][f + 1]);
-        packi const sum = f0 + f == 0 ? first + simd::shift_right<2>(second) : simd::shift_right<4>(first + second);
-        float* const to = o + r * o_stride + 8 * (f0 + f) + from;
-        simd::store(to, simd::load(to) + simd::fma(simd::to_float(sum), packf(factor[r]), packf(base[r])));
+      for (index r = 0; r < R; ++r) {
+        auto const add = [&](index e, packi sum) TERN_LAMBDA {
+          float* const to = o + r * o_stride + e + from;
+          simd::store(to,
+                      simd::fma(simd::load(to), packf(alpha[r]), simd::fma(simd::to_float(sum), packf(of.factor[r]), packf(of.base[r]))));
+        };
+        if (f0 == 0) add(0, simd::to_pack(acc[r][0]) + simd::shift_right<2>(simd::to_pack(acc[r][1])));
+        if (f0 + F == 4) add(16, simd::shift_right<4>(simd::to_pack(acc[r][sums % 2 * 2])));
       }
     }
+}
+
+/// o[r] = alpha[r] o[r] + sum_j p[r * key_block + j] v[j] for weights p >= 0. Fetches the tiles of `ahead`.
+template <int R, class Format>
+  requires(Format::bits == 2)
+[[gnu::noinline]] inline void tile_values(float const* p,                                                 // (R, key_block)
+                                          std::byte const* const* tile, index count, index dim_v,         // (count <= key_block) tokens
+                                          float const* alpha,                                             // (R)
+                                          fetch_ahead const& ahead, float* o, index o_stride) noexcept {  // (R, dim_v)
+  index const blocks = dim_v / Format::elements, tiles = divide_up(count, Format::tokens);
+  auto const block = [&](index t, index b) TERN_LAMBDA { return reinterpret_cast<std::uint8_t const*>(tile[t]) + b * Format::block_bytes; };
+  constexpr index turns = 10;  // two of them while weights are made
+  tile_fetch const fetch(ahead, blocks, turns);
+  two_bit_weights<R> weights;
+  weights.take(p, count);
+  // What multiplies a block is made before the dot products of the one in front of it, beside which it then runs.
+  two_bit_factors<R> of[2];
+  auto const ask = [&](index t, index b, index turn) TERN_LAMBDA { fetch(ahead.at(t, tile[t]) + b * fetch.step, turn); };
+  auto const prepare = [&](index b) TERN_LAMBDA {
+    for (index t = 0; t < tiles; ++t) {
+      ask(t, b, turns - 2);
+      ask(t, b, turns - 1);
+    }
+    if (b % weights.ahead == 0) weights.find_largest(b, blocks, block);
+    of[b % 2].make(weights, b, block);
+  };
+  if (blocks > 0 && tiles > 0) prepare(0);
+  for (index b = 0; b < blocks && tiles > 0; ++b) {
+    if (b + 1 < blocks) prepare(b + 1);
+    two_bit_block([&](index t) TERN_LAMBDA { return block(t, b) + Format::scale_bytes; }, tiles, of[b % 2], alpha,
+                  [&](index t, index g) TERN_LAMBDA { ask(t, b, g); }, o + Format::elements * b, o_stride);
+  }
 }
 
 }  // namespace TERN_ABI

@@ -23,6 +23,7 @@
 /// Source: KIVI (Liu et al. 2024, arXiv:2402.02750): keys by channel, values by token, asymmetric; groups of 32 there.
 
 #include <tern/formats/kv_tiles.hpp>
+#include <tern/simd/shuffle.hpp>
 
 #include <cstddef>
 #include <cstdint>
@@ -66,6 +67,154 @@ TERN_INLINE float f16_at(std::uint8_t const* p) {
   __builtin_memcpy(&x, p, 2);
   return x;
 }
+
+/// Tokens of tiles of keys, which become a tile: 32 elements at a time. Only four numbers stand for an element in each tile that is read,
+/// so that codes go through a table of four instead of being decoded one by one.
+class two_bit_tokens {
+  using packf = simd::pack<float>;
+  using packi = simd::pack<std::int32_t>;
+  static constexpr index tokens = 64, elements = 32, groups = elements / 4, W = simd::lanes;
+  static constexpr std::int32_t lowest_field = 0x03030303;
+
+ public:
+  static constexpr index turns = elements / W + groups;
+  /// The last of `count` tokens fills what is left.
+  TERN_INLINE two_bit_tokens(tile_token const* from, index count) {
+    index first = 0;
+    for (index i = 0; i < tokens; ++i) {
+      tile_token const& of = from[i < count ? i : count - 1];
+      if (i == 0 || of.tile != tile_[tiles_ - 1]) {
+        add_runs(first, i);
+        tile_[tiles_++] = of.tile;
+        first = i;
+      }
+      word_[i] = static_cast<std::int32_t>(of.t % 16);
+      shift_[i] = static_cast<std::int32_t>(of.t / 16 * 2);
+    }
+    add_runs(first, tokens);
+  }
+  /// Writes elements 32 b, ... of the tile `to`. Calls beside.turn() `turns` times.
+  template <class Beside>
+  TERN_INLINE void write(index dim, index b, std::byte* to, Beside& beside) {
+    index const scales = elements * b, lines = 4 * dim + scales * 16;
+    read_codes(lines);
+    for (index e = 0; e < elements; e += W) {
+      beside.turn();
+      make_tables(dim, scales, e, reinterpret_cast<f16*>(to) + scales + e);
+    }
+    translate();
+    for (index g = 0; g < groups; ++g) {
+      beside.turn();
+      write_line(g, reinterpret_cast<std::int32_t*>(to + lines + 64 * g));
+    }
+  }
+
+ private:
+  /// Tokens of one tile in one pack of those that are made.
+  struct run {
+    index tile, at;
+    bool ends;  // the last of its tile
+    std::int32_t mine[W];
+  };
+  TERN_INLINE void add_runs(index first, index end) {
+    for (index at = first / W * W; at < end; at += W) {
+      run& r = run_[runs_++];
+      r.tile = tiles_ - 1;
+      r.at = at;
+      r.ends = at + W >= end;
+      packi const t = simd::iota<std::int32_t>() + packi(static_cast<std::int32_t>(at));
+      auto const mine = (packi(static_cast<std::int32_t>(first - 1)) < t) & (t < packi(static_cast<std::int32_t>(end)));
+      simd::store(r.mine, simd::select(mine, packi(-1), packi(0)));
+    }
+  }
+  /// Codes as 4 e + c, e the element in its group, and which of them occur in each tile.
+  TERN_INLINE void read_codes(index lines) {
+    simd::byte_table const bits = simd::load_table(bit_of_code);
+    packi seen[groups];
+    TERN_UNROLL
+    for (index g = 0; g < groups; ++g) seen[g] = packi(0);
+    for (index i = 0; i < runs_; ++i) {
+      run const& r = run_[i];
+      packi const which = simd::load(word_ + r.at), shift = simd::load(shift_ + r.at), mine = simd::load(r.mine);
+      std::byte const* const line = tile_[r.tile] + lines;
+      TERN_UNROLL
+      for (index g = 0; g < groups; ++g) {
+        auto const words = simd::lookup(simd::load_table(reinterpret_cast<float const*>(line + 64 * g)), which);
+        packi const fields = simd::shift_right(simd::bit_cast<std::int32_t>(words), shift) & packi(lowest_field);
+        packi const code = fields | packi(0x0c080400);
+        std::int32_t* const to = code_[g] + r.at;
+        simd::store(to, simd::select_bits(mine, code, simd::load(static_cast<std::int32_t const*>(to))));
+        seen[g] = seen[g] | (simd::bit_cast<std::int32_t>(simd::lookup(bits, simd::bit_cast<std::uint8_t>(code))) & mine);
+      }
+      if (!r.ends) continue;
+      TERN_UNROLL
+      for (index g = 0; g < groups; ++g) {
+        std::int32_t const all = simd::reduce_or(seen[g]);
+        __builtin_memcpy(seen_[r.tile] + 4 * g, &all, 4);
+        seen[g] = packi(0);
+      }
+    }
+  }
+  /// d and m of elements e, e + 1, ..., and what the codes of each tile become.
+  TERN_INLINE void make_tables(index dim, index scales, index e, f16* step) {
+    auto const number = [&](index tile, index c) TERN_LAMBDA {
+      auto const* const d = reinterpret_cast<f16 const*>(tile_[tile]) + scales + e;
+      return simd::fma(simd::load(d), packf(static_cast<float>(c)), simd::load(d + dim));  // exact: c has two bits
+    };
+    two_bit_scale of;
+    for (index i = 0; i < tiles_; ++i) {
+      packi const seen = simd::load_widened(seen_[i] + e);
+      packf lowest = number(i, 3), highest = number(i, 0);
+      for (index c = 1; c < 4; ++c) {
+        auto const occurs = [&](index k) TERN_LAMBDA { return packf(0.f) < simd::to_float(seen & packi(1 << k)); };
+        lowest = simd::select(occurs(3 - c), number(i, 3 - c), lowest);
+        highest = simd::select(occurs(c), number(i, c), highest);
+      }
+      of.add(lowest);
+      of.add(highest);
+    }
+    of.write(step, step + dim);
+    packf const inverse = inverse_or_zero(simd::load(static_cast<f16 const*>(step))),
+                least = simd::load(static_cast<f16 const*>(step) + dim);
+    for (index i = 0; i < tiles_; ++i) {
+      auto const code = [&](index c) TERN_LAMBDA { return two_bit_codes_of(number(i, c), inverse, least); };
+      simd::store(table_[i] + e,
+                  (code(0) | simd::shift_left<8>(code(1))) | (simd::shift_left<16>(code(2)) | simd::shift_left<24>(code(3))));
+    }
+  }
+  /// Codes to those that they become.
+  TERN_INLINE void translate() {
+    for (index i = 0; i < runs_; ++i) {
+      run const& r = run_[i];
+      packi const mine = simd::load(r.mine);
+      TERN_UNROLL
+      for (index g = 0; g < groups; ++g) {
+        std::int32_t* const at = code_[g] + r.at;
+        packi const from = simd::load(static_cast<std::int32_t const*>(at));
+        auto const table = simd::load_table(reinterpret_cast<std::int8_t const*>(table_[r.tile] + 4 * g));
+        packi const code = simd::bit_cast<std::int32_t>(simd::lookup(table, simd::bit_cast<std::uint8_t>(from)));
+        simd::store(at, simd::select_bits(mine, code, from));
+      }
+    }
+  }
+  TERN_INLINE void write_line(index g, std::int32_t* to) const {
+    for (index t = 0; t < 16; t += W) {
+      auto const field = [&](index f) TERN_LAMBDA { return simd::load(code_[g] + 16 * f + t); };
+      simd::store(to + t, (field(0) | simd::shift_left<2>(field(1))) | (simd::shift_left<4>(field(2)) | simd::shift_left<6>(field(3))));
+    }
+  }
+
+  static_assert(W <= 16);
+  static constexpr std::int8_t bit_of_code[16] = {1, 2, 4, 8, 1, 2, 4, 8, 1, 2, 4, 8, 1, 2, 4, 8};
+
+  std::byte const* tile_[tokens];
+  index tiles_ = 0, runs_ = 0;
+  run run_[tokens + tokens / W];
+  std::int32_t word_[tokens], shift_[tokens];  // of each token in a line, and in the words of one
+  std::int32_t code_[groups][tokens];
+  std::uint8_t seen_[tokens][elements];   // bit c: code c occurs
+  std::int32_t table_[tokens][elements];  // byte c: what becomes of code c
+};
 
 }  // namespace detail
 
@@ -118,17 +267,10 @@ struct keys2 {
   /// beside.turn() gather_turns(dim) times.
   template <class Beside = detail::no_turns>
   TERN_INLINE static void gather(detail::tile_token const* from, index count, index dim, std::byte* to, Beside&& beside = {}) {
-    for (index b = 0; b < dim / elements; ++b) {
-      float x[tokens * elements];
-      for (index i = 0; i < tokens; ++i) {
-        beside.turn();
-        detail::tile_token const& of = from[i < count ? i : count - 1];
-        decode(of.tile, dim, b, of.t, x + i * elements);
-      }
-      encode_tokens(x, elements, dim, b, to);
-    }
+    detail::two_bit_tokens of(from, count);
+    for (index b = 0; b < dim / elements; ++b) of.write(dim, b, to, beside);
   }
-  TERN_INLINE static constexpr index gather_turns(index dim) { return dim / elements * tokens; }
+  TERN_INLINE static constexpr index gather_turns(index dim) { return dim / elements * detail::two_bit_tokens::turns; }
 };
 
 /// Values in 2 bits: 48 bytes for a token of 128 elements.

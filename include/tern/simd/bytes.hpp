@@ -218,6 +218,15 @@ TERN_SIMD_BITS(|)
 TERN_SIMD_BITS(^)
 #undef TERN_SIMD_BITS
 
+/// The bits of a where `which` has ones, of b elsewhere.
+TERN_INLINE pack<std::int32_t> select_bits(pack<std::int32_t> which, pack<std::int32_t> a, pack<std::int32_t> b) {
+#if defined(TERN_SIMD_AVX512)
+  return pack<std::int32_t>(_mm512_ternarylogic_epi32(which.v, a.v, b.v, 0xca));
+#else
+  return (which & a) | (b & (which ^ pack<std::int32_t>(-1)));
+#endif
+}
+
 /// Every byte shifted right by n bits, filled with zeros.
 template <int n>
 TERN_INLINE pack<std::uint8_t> shift_right(pack<std::uint8_t> a) {

@@ -346,6 +346,23 @@ TERN_INLINE pack<std::int32_t> shift_right(pack<std::int32_t> a, int n) {
 #endif
 }
 
+/// The same, each lane by its own number.
+TERN_INLINE pack<std::int32_t> shift_right(pack<std::int32_t> a, pack<std::int32_t> n) {
+#if defined(TERN_SIMD_AVX512)
+  return pack<std::int32_t>(_mm512_maskz_srav_epi32(0xffff, a.v, n.v));
+#elif defined(TERN_SIMD_AVX2)
+  return pack<std::int32_t>(_mm256_srav_epi32(a.v, n.v));
+#elif defined(TERN_SIMD_NEON)
+  return pack<std::int32_t>(vshlq_s32(a.v, vnegq_s32(n.v)));
+#else
+  std::int32_t lane[lanes], by[lanes];
+  store(static_cast<std::int32_t*>(lane), a);
+  store(static_cast<std::int32_t*>(by), n);
+  for (index i = 0; i < lanes; ++i) lane[i] >>= by[i];
+  return load(static_cast<std::int32_t const*>(lane));
+#endif
+}
+
 // ---- bits --------------------------------------------------------------------------------------------------------------
 
 #if defined(TERN_SIMD_EMULATED)

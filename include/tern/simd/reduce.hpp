@@ -68,6 +68,17 @@ TERN_INLINE std::int32_t reduce_add(pack<std::int32_t> a) {
   });
 #endif
 }
+/// The bits that a lane has.
+TERN_INLINE std::int32_t reduce_or(pack<std::int32_t> a) {
+#if defined(TERN_SIMD_AVX512)
+  __m256i const half = _mm256_or_si256(_mm512_castsi512_si256(a.v), _mm512_maskz_extracti32x8_epi32(0xff, a.v, 1));
+  __m128i x = _mm_or_si128(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+  x = _mm_or_si128(x, _mm_shuffle_epi32(x, 0x4e));
+  return _mm_cvtsi128_si32(_mm_or_si128(x, _mm_shuffle_epi32(x, 0xb1)));
+#else
+  return reduce(a, [](std::int32_t x, std::int32_t y) { return x | y; });
+#endif
+}
 /// The largest lane; unspecified if a lane is NaN.
 TERN_INLINE float reduce_max(pack<float> a) {
 #if defined(TERN_SIMD_AVX512) || defined(TERN_SIMD_AVX2)
@@ -111,16 +122,33 @@ TERN_INLINE float reduce_min(pack<float> a) {
 
 namespace detail {
 #if defined(TERN_SIMD_AVX512)
-/// Each 128 bits are four sums of four lanes each, of a[0], ... a[3].
-TERN_INLINE __m512 sum_quarters(pack<float> const* a) {
+struct plus {
+  TERN_INLINE __m512 operator()(__m512 a, __m512 b) const { return _mm512_add_ps(a, b); }
+};
+struct larger {
+  TERN_INLINE __m512 operator()(__m512 a, __m512 b) const { return _mm512_max_ps(a, b); }
+};
+/// Each 128 bits are f of four lanes each, of a[0], ... a[3].
+template <class F>
+TERN_INLINE __m512 join_quarters(pack<float> const* a, F f) {
   __m512 const x = a[0].v, y = a[1].v, z = a[2].v, w = a[3].v;
-  __m512d const xy = _mm512_castps_pd(_mm512_add_ps(_mm512_maskz_unpacklo_ps(0xffff, x, y), _mm512_maskz_unpackhi_ps(0xffff, x, y)));
-  __m512d const zw = _mm512_castps_pd(_mm512_add_ps(_mm512_maskz_unpacklo_ps(0xffff, z, w), _mm512_maskz_unpackhi_ps(0xffff, z, w)));
-  return _mm512_add_ps(_mm512_castpd_ps(_mm512_maskz_unpacklo_pd(0xff, xy, zw)), _mm512_castpd_ps(_mm512_maskz_unpackhi_pd(0xff, xy, zw)));
+  __m512d const xy = _mm512_castps_pd(f(_mm512_maskz_unpacklo_ps(0xffff, x, y), _mm512_maskz_unpackhi_ps(0xffff, x, y)));
+  __m512d const zw = _mm512_castps_pd(f(_mm512_maskz_unpacklo_ps(0xffff, z, w), _mm512_maskz_unpackhi_ps(0xffff, z, w)));
+  return f(_mm512_castpd_ps(_mm512_maskz_unpacklo_pd(0xff, xy, zw)), _mm512_castpd_ps(_mm512_maskz_unpackhi_pd(0xff, xy, zw)));
 }
-/// Sums of neighboring 128 bits of x, then of y.
-TERN_INLINE __m512 sum_halves(__m512 x, __m512 y) {
-  return _mm512_add_ps(_mm512_maskz_shuffle_f32x4(0xffff, x, y, 0x88), _mm512_maskz_shuffle_f32x4(0xffff, x, y, 0xdd));
+/// f of neighboring 128 bits of x, then of y.
+template <class F>
+TERN_INLINE __m512 join_halves(__m512 x, __m512 y, F f) {
+  return f(_mm512_maskz_shuffle_f32x4(0xffff, x, y, 0x88), _mm512_maskz_shuffle_f32x4(0xffff, x, y, 0xdd));
+}
+/// Lane i is f of the lanes of a[i], for n <= 4.
+template <int n, class F>
+TERN_INLINE pack<float> join_few(pack<float> const (&a)[n], F f) {
+  pack<float> some[4];
+  TERN_UNROLL
+  for (index i = 0; i < 4; ++i) some[i] = a[i < n ? i : 0];
+  __m512 const quarter = join_quarters(some, f), half = join_halves(quarter, quarter, f);
+  return pack<float>(f(half, _mm512_maskz_shuffle_f32x4(0xffff, half, half, 0x55)));
 }
 #endif
 /// Lane i is the sum of a[i]: halving `lanes` registers together takes a third of the shuffles of halving each.
@@ -128,8 +156,9 @@ TERN_INLINE pack<float> sum_each(pack<float> const (&a)[lanes]) {
 #if defined(TERN_SIMD_AVX512)
   __m512 quarter[4];
   TERN_UNROLL
-  for (index g = 0; g < 4; ++g) quarter[g] = sum_quarters(a + 4 * g);
-  return pack<float>(sum_halves(sum_halves(quarter[0], quarter[1]), sum_halves(quarter[2], quarter[3])));
+  for (index g = 0; g < 4; ++g) quarter[g] = join_quarters(a + 4 * g, plus{});
+  plus const f;
+  return pack<float>(join_halves(join_halves(quarter[0], quarter[1], f), join_halves(quarter[2], quarter[3], f), f));
 #elif defined(TERN_SIMD_AVX2)
   __m256 const low = _mm256_hadd_ps(_mm256_hadd_ps(a[0].v, a[1].v), _mm256_hadd_ps(a[2].v, a[3].v));
   __m256 const high = _mm256_hadd_ps(_mm256_hadd_ps(a[4].v, a[5].v), _mm256_hadd_ps(a[6].v, a[7].v));
@@ -146,16 +175,34 @@ TERN_INLINE pack<float> sum_each(pack<float> const (&a)[lanes]) {
 }
 }  // namespace detail
 
+/// to[i] = the sum of a[i]. Whole packs are written: a multiple of `lanes` numbers, of which those behind n have no meaning.
+template <int n>
+TERN_INLINE void add_each(pack<float> const (&a)[n], float* to) {
+#if defined(TERN_SIMD_AVX512)
+  if constexpr (n <= 4) return store(to, detail::join_few(a, detail::plus{}));
+#endif
+  for (index g = 0; g < n; g += lanes) {
+    pack<float> some[lanes];
+    TERN_UNROLL
+    for (index i = 0; i < lanes; ++i) some[i] = a[g + i < n ? g + i : 0];
+    store(to + g, detail::sum_each(some));
+  }
+}
+/// The same for the largest lane of each. Unspecified where one is NaN.
+template <int n>
+TERN_INLINE void max_each(pack<float> const (&a)[n], float* to) {
+#if defined(TERN_SIMD_AVX512)
+  if constexpr (n <= 4) return store(to, detail::join_few(a, detail::larger{}));
+#endif
+  for (index i = 0; i < n; ++i) to[i] = reduce_max(a[i]);
+}
+
 /// sums[i] = the sum of a[i], for any number of packs. How one is summed does not depend on the others.
 template <int n>
 TERN_INLINE void reduce_add_each(pack<float> const (&a)[n], float* sums) {
 #if defined(TERN_SIMD_AVX512)
   if constexpr (n <= 4) {  // and no masked store, which what is loaded soon would have to wait for
-    pack<float> some[4];
-    TERN_UNROLL
-    for (index i = 0; i < 4; ++i) some[i] = i < n ? a[i < n ? i : 0] : pack<float>(0.f);
-    __m512 const quarter = detail::sum_quarters(some), half = detail::sum_halves(quarter, quarter);
-    __m128 const sum = _mm_add_ps(_mm512_castps512_ps128(half), _mm256_extractf128_ps(_mm512_castps512_ps256(half), 1));
+    __m128 const sum = _mm512_castps512_ps128(detail::join_few(a, detail::plus{}).v);
     float lane[4];
     _mm_storeu_ps(static_cast<float*>(lane), sum);
     __builtin_memcpy(sums, lane, n * sizeof(float));

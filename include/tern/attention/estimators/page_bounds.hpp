@@ -66,22 +66,28 @@ TERN_INLINE void bound_rows(T const* x, index stride, index count, index dim, B*
   }
 }
 
-/// sum_d max(q_d low_d, q_d high_d)
-template <class T, class B>
-TERN_INLINE float bound_of(T const* q, B const* low, B const* high, index dim) {
+/// to[r] = sum_d max(q_rd low_d, q_rd high_d) for R rows of q: by the sign of q it is known which of both is larger.
+template <int R, class T, class B>
+TERN_INLINE void bounds_of(T const* q, index stride, B const* low, B const* high, index dim, float* to) {
   constexpr index W = simd::lanes;
   using packf = simd::pack<float>;
-  packf sum(0.f);
+  packf sum[R];
+  TERN_UNROLL
+  for (index r = 0; r < R; ++r) sum[r] = packf(0.f);
+  auto const add = [&](packf least, packf most, auto const& row) TERN_LAMBDA {
+    TERN_UNROLL
+    for (index r = 0; r < R; ++r) {
+      packf const x = row(q + r * stride);
+      sum[r] = simd::fma(x, simd::select(x < packf(0.f), least, most), sum[r]);
+    }
+  };
   index d = 0;
-  for (; d + W <= dim; d += W) {
-    packf const x = simd::load(q + d);
-    sum += simd::max(x * simd::load(low + d), x * simd::load(high + d));
-  }
-  if (d < dim) {
-    packf const x = simd::load_n(q + d, dim - d);
-    sum += simd::max(x * simd::load_n(low + d, dim - d), x * simd::load_n(high + d, dim - d));
-  }
-  return simd::reduce_add(sum);
+  for (; d + W <= dim; d += W)
+    add(simd::load(low + d), simd::load(high + d), [&](T const* row) TERN_LAMBDA { return simd::load(row + d); });
+  if (d < dim)
+    add(simd::load_n(low + d, dim - d), simd::load_n(high + d, dim - d),
+        [&](T const* row) TERN_LAMBDA { return simd::load_n(row + d, dim - d); });
+  simd::reduce_add_each(sum, to);
 }
 
 }  // namespace TERN_ABI
@@ -142,11 +148,17 @@ inline constexpr struct page_scores_fn {
     detail::for_rows(policy, k_heads * pages, most * shared * dim, [&](index item) TERN_LAMBDA {
       index const h = item / pages, p = item % pages, left = detail::divide_up(keys - p * page, logical), held = table[p];
       float best = detail::negative_infinity;
-      for (index l = 0; l < most && l < left; ++l)
-        for (index i = 0; i < shared; ++i) {
-          float const bound = detail::bound_of(x[h * shared + i].data(), low[held][h][l].data(), high[held][h][l].data(), dim);
-          best = bound > best || bound != bound ? bound : best;
-        }
+      for (index l = 0; l < most && l < left; ++l) {
+        auto const take = [&](auto R, index i) TERN_LAMBDA {
+          float bound[R.value];
+          detail::bounds_of<R.value>(x[h * shared + i].data(), x.stride(0), low[held][h][l].data(), high[held][h][l].data(), dim,
+                                     static_cast<float*>(bound));
+          for (float b : bound) best = b > best || b != b ? b : best;
+        };
+        index i = 0;
+        for (; i + 4 <= shared; i += 4) take(std::integral_constant<int, 4>{}, i);
+        for (; i < shared; ++i) take(std::integral_constant<int, 1>{}, i);
+      }
       to(h, p) = best;
     });
   }
