@@ -100,13 +100,20 @@ class depthwise_block {
   /// What all sums of the block share.
   void set_steps() {
     conv_axis const &height = p_.axis[1], &width = p_.axis[2];
-    sum_.steps.signal_row = signal_in_place_ ? p_.x.at[1] * height.dilation : height.dilation * row_size();
-    sum_.steps.signal = signal_in_place_ ? p_.x.at[2] : simd::lanes;
-    sum_.steps.taps_row = taps_in_place_ ? p_.w.at[1] : width.kernel * simd::lanes;
-    sum_.steps.taps = taps_in_place_ ? p_.w.at[2] : simd::lanes;
+    index const signal_row = signal_in_place_ ? p_.x.at[1] * height.dilation : height.dilation * row_size();
+    index const signal = signal_in_place_ ? p_.x.at[2] : simd::lanes, next_signal = signal_in_place_ ? simd::lanes : signal_size();
+    index const taps_row = taps_in_place_ ? p_.w.at[1] : width.kernel * simd::lanes;
+    index const taps = taps_in_place_ ? p_.w.at[2] : simd::lanes, next_taps = taps_in_place_ ? simd::lanes : taps_size();
+    exchanged_ = clipped() && width.in > 0 && width.before + 1 >= width.out && width.before + width.in <= width.kernel;
+    if (exchanged_)
+      sum_.steps = {taps_row, signal_row, taps, signal};
+    else
+      sum_.steps = {signal_row, taps_row, signal, taps};
+    sum_.next_signal = exchanged_ ? next_taps : next_signal;
+    sum_.next_taps = exchanged_ ? next_signal : next_taps;
+    edge_[0] = exchanged_ || !clipped() ? 0 : begin_;
+    edge_[1] = clipped() ? end_ : plan_.row;
     sum_.rows = rows_;
-    sum_.next_signal = signal_in_place_ ? simd::lanes : signal_size();
-    sum_.next_taps = taps_in_place_ ? simd::lanes : taps_size();
   }
 
   /// Whether columns follow each other: those of the border are left out then, and need no place.
@@ -177,6 +184,8 @@ class depthwise_block {
   /// The outputs (d, h, all columns of the block): where the signal is copied member by member, otherwise in the order of its memory.
   void sum_rows(index d, index h) {
     sum_.rows_end = rows_ + (signal_in_place_ ? list_rows(d, h) : load_rows(d, h));
+    if (exchanged_)
+      for (depthwise_rows* r = rows_; r != sum_.rows_end; ++r) *r = {r->taps, r->signal, r->count};
     bool const together = signal_in_place_ && p_.axis[2].kernel <= depthwise_taps_most;
     index const step = signal_in_place_ ? depthwise_pixels_most : size_[2];
     sum_.members = together ? members_ : 1;
@@ -233,11 +242,12 @@ class depthwise_block {
     return count;
   }
   float const* taps_row(index plane, index tap) const {
-    if (!taps_in_place_) return taps_ + (plane * p_.axis[1].kernel + tap) * sum_.steps.taps_row;
+    if (!taps_in_place_) return taps_ + (plane * p_.axis[1].kernel + tap) * p_.axis[2].kernel * simd::lanes;
     return static_cast<float const*>(p_.w.point(batch_ * p_.w.batch + channel_ + plane * p_.w.at[0] + tap * p_.w.at[1]));
   }
 
   void sum_tiles(index g, index begin, index end, float* out, index out_step) {
+    if (exchanged_) return sum_exchanged(g, begin, end, out + (end - begin - 1) * out_step, -out_step);
     index const taps = p_.axis[2].kernel;
     for (index column = begin; column < end;) {
       index const width = depthwise_width(end - column), pixels = least(width, end - column);
@@ -248,9 +258,7 @@ class depthwise_block {
         stop = seen > first ? seen : first + 1;
       }
       if (!signal_in_place_) fetch(column, column + width);
-      sum_.from = taps_ + (g + 1) * taps_size() - simd::lanes;
-      sum_.from_step = 0;
-      sum_.next_from = taps_size();
+      start_sums(g);
       for (index r = 0; r < tables_.run_count; ++r) {
         depthwise_run const& run = tables_.runs[r];
         bool const last = r == tables_.run_count - 1;
@@ -261,22 +269,41 @@ class depthwise_block {
       column += width;
     }
   }
+  /// The same where each output sees all columns. Signal and taps change places, so that none of what is read is a zero around the input:
+  /// with outputs from the last to the first, q = end - 1 - o,
+  ///
+  ///     out[q] = bias + sum over rows, over v of w[q + v + before - (end - 1)] x[v]
+  void sum_exchanged(index g, index begin, index end, float* out, index out_step) {
+    depthwise_run const columns{begin_ - (end - 1), 0, end_ - begin_};
+    for (index q = 0; q < end - begin;) {
+      index const left = end - begin - q, width = depthwise_width(left);
+      if (!signal_in_place_) fetch(q, q + width);
+      start_sums(g);
+      sum_run(g, q, width, columns, 0, columns.count, out, out_step, least(width, left));
+      out += width * out_step;
+      q += width;
+    }
+  }
+  void start_sums(index g) {
+    sum_.from = taps_ + (g + 1) * taps_size() - simd::lanes;
+    sum_.from_step = 0;
+    sum_.next_from = taps_size();
+  }
   /// Taps [from, to) of the run, a few after the other: sums wait in memory meanwhile. Which ones go together does not depend on `from` and
   /// `to`, so that outputs are the same wherever a block ends.
   void sum_run(index g, index column, index width, depthwise_run const& run, index from, index to, float* out, index out_step,
                index pixels) {
     constexpr index most = depthwise_taps_most;
-    index const first = clipped() ? begin_ : 0, stop = clipped() ? end_ : plan_.row;
     for (index done = 0; done < to;) {
       index const left = run.count - done, few = left <= most ? left : left >= 2 * most ? most : (left + 1) / 2;  // not few at the end
       index const tap = done < from ? from : done, taps = least(done + few, to) - tap;
       done += few;
       if (taps <= 0) continue;
       index const at = column + run.column + tap;
-      sum_.signal_at = g * sum_.next_signal + (at - first) * sum_.steps.signal;
+      sum_.signal_at = g * sum_.next_signal + (at - edge_[0]) * sum_.steps.signal;
       sum_.taps_at = g * sum_.next_taps + (run.tap + tap) * sum_.steps.taps;
-      sum_.begin = first - at;
-      sum_.end = stop - at;
+      sum_.begin = edge_[0] - at;
+      sum_.end = edge_[1] - at;
       bool const last = tap + taps == to;
       sum_.out = last ? out : sums_;
       sum_.out_step = last ? out_step : simd::lanes;
@@ -303,8 +330,10 @@ class depthwise_block {
   depthwise_sum sum_{};
   alignas(64) float sums_[depthwise_pixels_most * simd::lanes];
   bool signal_in_place_ = false, taps_in_place_ = false;
+  bool exchanged_ = false;                 // signal and taps have changed places
   index origin_[3] = {}, size_[3] = {};    // of outputs
   index begin_ = 0, end_ = 0, first_ = 0;  // columns of the signal that are not zeros around it; the first one's in the input
+  index edge_[2] = {};                     // what sums see as signal, in columns
   index start_ = 0;                        // a multiple of the ring: see slot()
   index loaded_ = 0;                       // rows of the input before this one are in the ring, or no longer seen
   index batch_ = 0, channel_ = 0, channels_ = 0, members_ = 0;

@@ -111,9 +111,6 @@ inline constexpr index depthwise_signal_bytes = 256 * 1024;
 /// Multiply-adds of registers that make up a piece of work, if there are not many pieces anyway.
 inline constexpr index depthwise_grain = 1 << 17;
 
-/// So few outputs of a block make a copy of its taps not worth while.
-inline constexpr index depthwise_few_outputs = 256;
-
 TERN_INLINE index taps_of(depthwise_problem const& p) { return p.axis[0].kernel * p.axis[1].kernel * p.axis[2].kernel; }
 
 TERN_INLINE void size_rows(depthwise_problem const& p, depthwise_plan& plan) {
@@ -135,16 +132,27 @@ TERN_INLINE bool large_image(depthwise_problem const& p) {
 /// Whether there is less to do than it costs to fetch a signal.
 TERN_INLINE bool few_taps(depthwise_problem const& p) { return taps_of(p) <= 9; }
 
+/// Places of the first-level cache, of 48 KiB, for registers so many bytes apart.
+TERN_INLINE index cache_places(index bytes) {
+  constexpr index line = 64, sets = 64, ways = 12;
+  index const apart = bytes & -bytes;  // the largest power of two that divides it
+  return ways * (apart <= line ? sets : apart >= line * sets ? 1 : line * sets / apart);
+}
+
 /// Whether signals are read where they lie: a copy costs as much as some taps, and what is left in the first-level cache by one row of
 /// outputs serves the next one if columns are not so far apart that they share few places of it.
 TERN_INLINE bool read_in_place(depthwise_problem const& p) {
-  constexpr index line = 64, sets = 64, ways = 8;
   conv_axis const& width = p.axis[2];
   if (!p.plain_x || width.stride != 1 || width.dilation != 1 || p.channels < simd::lanes) return false;
   if (few_taps(p)) return true;
-  index const bytes = p.x.at[2] * p.x.element, apart = bytes & -bytes;  // the largest power of two that divides it
-  index const places = ways * (apart <= line ? sets : apart >= line * sets ? 1 : line * sets / apart);
-  return !large_image(p) && p.axis[0].kernel * p.axis[1].kernel * (depthwise_pixels_most + width.kernel - 1) <= places;
+  index const seen = p.axis[0].kernel * p.axis[1].kernel * (depthwise_pixels_most + width.kernel - 1);
+  return !large_image(p) && seen <= cache_places(p.x.at[2] * p.x.element);
+}
+/// Whether taps are: so few outputs of a block make a copy not worth while, if all of them stay in the first-level cache beside a signal.
+TERN_INLINE bool taps_read_in_place(depthwise_problem const& p, depthwise_plan const& plan) {
+  constexpr index few = 256;
+  return p.plain_w && p.axis[2].stride == 1 && plan.out[0] * plan.out[1] * plan.out[2] <= few &&
+         3 * taps_of(p) <= 2 * cache_places(p.w.at[2] * p.w.element);
 }
 
 /// Rows are summed for neighboring groups in the order of their memory: those that are read in place, as many as the first-level cache
@@ -198,7 +206,7 @@ TERN_INLINE depthwise_plan plan_depthwise(depthwise_problem const& p) {
   plan.groups = divide_up(p.channels, simd::lanes);
   plan.signal_in_place = read_in_place(p);
   size_blocks(p, plan);
-  plan.taps_in_place = p.plain_w && p.axis[2].stride == 1 && plan.out[0] * plan.out[1] * plan.out[2] <= depthwise_few_outputs;
+  plan.taps_in_place = taps_read_in_place(p, plan);
   constexpr index line = workspace::alignment, pack_bytes = simd::lanes * index{sizeof(float)};
   plan.rows = plan.signal_in_place ? plan.team : 1;
   plan.signal_bytes = round_to_multiple(plan.team * plan.signal_bytes, line);
