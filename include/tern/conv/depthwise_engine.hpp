@@ -64,7 +64,7 @@ class depthwise_block {
     place(item);
     set_steps();
     for (index g = 0; g < members_; ++g) load_taps(g);
-    if (!clipped() && !signal_in_place_) zero_borders();
+    if (!p_.clipped() && !signal_in_place_) zero_borders();
     for (index d = 0; d < size_[0]; ++d) {
       loaded_ = start_ = 0;
       for (index h = 0; h < size_[1]; ++h) sum_rows(origin_[0] + d, origin_[1] + h);
@@ -104,20 +104,17 @@ class depthwise_block {
     index const signal = signal_in_place_ ? p_.x.at[2] : simd::lanes, next_signal = signal_in_place_ ? simd::lanes : signal_size();
     index const taps_row = taps_in_place_ ? p_.w.at[1] : width.kernel * simd::lanes;
     index const taps = taps_in_place_ ? p_.w.at[2] : simd::lanes, next_taps = taps_in_place_ ? simd::lanes : taps_size();
-    exchanged_ = clipped() && width.in > 0 && width.before + 1 >= width.out && width.before + width.in <= width.kernel;
+    exchanged_ = p_.clipped() && width.in > 0 && width.before + 1 >= width.out && width.before + width.in <= width.kernel;
     if (exchanged_)
       sum_.steps = {taps_row, signal_row, taps, signal};
     else
       sum_.steps = {signal_row, taps_row, signal, taps};
     sum_.next_signal = exchanged_ ? next_taps : next_signal;
     sum_.next_taps = exchanged_ ? next_signal : next_taps;
-    edge_[0] = exchanged_ || !clipped() ? 0 : begin_;
-    edge_[1] = clipped() ? end_ : plan_.row;
+    edge_[0] = exchanged_ || !p_.clipped() ? 0 : begin_;
+    edge_[1] = p_.clipped() ? end_ : plan_.row;
     sum_.rows = rows_;
   }
-
-  /// Whether columns follow each other: those of the border are left out then, and need no place.
-  bool clipped() const { return p_.axis[2].stride == 1 && p_.axis[2].dilation == 1; }
 
   /// The channels of a member.
   index channel_of(index g) const { return channel_ + g * simd::lanes; }
@@ -137,8 +134,8 @@ class depthwise_block {
     // A kernel that is larger than the image has taps that no output of the block sees.
     conv_axis const& height = p_.axis[1];
     index const top = height.first_tap(origin_[1] + size_[1] - 1), bottom = height.end_tap(origin_[1]);
-    index const left = clipped() && begin_ >= size_[2] ? begin_ - size_[2] + 1 : 0, right = clipped() ? least(kw, end_) : kw;
-    bool const whole = clipped() && left == 0 && right == kw && p_.w.at[1] == kw * p_.w.at[2];
+    index const left = p_.clipped() && begin_ >= size_[2] ? begin_ - size_[2] + 1 : 0, right = p_.clipped() ? least(kw, end_) : kw;
+    bool const whole = p_.clipped() && left == 0 && right == kw && p_.w.at[1] == kw * p_.w.at[2];
     for (index d = 0; d < p_.axis[0].kernel; ++d) {
       index const plane = from + d * p_.w.at[0] + left * p_.w.at[2];
       float* const to = taps + (d * kh * kw + left) * simd::lanes;
@@ -162,7 +159,7 @@ class depthwise_block {
   void load_signal(float* to, index d, index h) const {
     channel_row const row{p_.x.channel, p_.x.at[2], channels_, end_ - begin_};
     index const* const place = tables_.column_place == nullptr ? nullptr : tables_.column_place + begin_;
-    float* const first = clipped() || place != nullptr ? to : to + begin_ * simd::lanes;
+    float* const first = p_.clipped() || place != nullptr ? to : to + begin_ * simd::lanes;
     if (plan_.team == 1)
       p_.load_x(input_row(d, h), row, first, place);
     else
@@ -230,7 +227,7 @@ class depthwise_block {
       float* const rows = signal_ + plane * plane_size();
       for (index i = from; i < to; ++i) load_signal(rows + slot(i) * row_size(), depth.input(d, plane), i);
       if (first >= end) continue;
-      index const at = slot(height.input(h, first)), before = least(end - first, divide_up(plan_.ring - at, height.dilation));
+      index const at = slot(height.input(h, first)), before = least(end - first, height.steps(plan_.ring - at));
       rows_[count++] = {rows + at * row_size(), taps_row(plane, first), before};
       if (before == end - first) continue;
       rows_[count++] = {rows + (at + before * height.dilation - plan_.ring) * row_size(), taps_row(plane, first + before),
@@ -252,7 +249,7 @@ class depthwise_block {
     for (index column = begin; column < end;) {
       index const width = depthwise_width(end - column), pixels = least(width, end - column);
       index first = 0, stop = taps;
-      if (clipped()) {  // taps that meet zeros alone are left out, but for one
+      if (p_.clipped()) {  // taps that meet zeros alone are left out, but for one
         index const skipped = least(taps - 1, begin_ - column - pixels + 1), seen = least(taps, end_ - column);
         first = skipped > 0 ? skipped : 0;
         stop = seen > first ? seen : first + 1;

@@ -18,12 +18,14 @@ struct conv_axis {
   /// The first and one past the last of the taps that an output sees.
   TERN_INLINE index first_tap(index o) const {
     index const left = before - o * stride;
-    return left <= 0 ? 0 : dilation == 1 ? left : divide_up(left, dilation);
+    return left <= 0 ? 0 : steps(left);
   }
   TERN_INLINE index end_tap(index o) const {
     index const left = in + before - o * stride;
-    return left <= 0 ? 0 : least(kernel, dilation == 1 ? left : divide_up(left, dilation));
+    return left <= 0 ? 0 : least(kernel, steps(left));
   }
+  /// Taps that fit into so many inputs, the last one in part.
+  TERN_INLINE index steps(index inputs) const { return dilation == 1 ? inputs : divide_up(inputs, dilation); }
   TERN_INLINE index input(index o, index tap) const { return o * stride - before + tap * dilation; }
 };
 
@@ -65,6 +67,9 @@ struct depthwise_problem {
   int step_count = 0;
   bool adds = false;
   bool sums = false;  // by no transform
+
+  /// Whether columns follow each other: those of the border are left out then, and need no place.
+  TERN_INLINE bool clipped() const { return axis[2].stride == 1 && axis[2].dilation == 1; }
 };
 
 /// Outputs side by side of up to `lanes` channels: from the first one on.
@@ -120,7 +125,8 @@ TERN_INLINE void size_rows(depthwise_problem const& p, depthwise_plan& plan) {
   index const computed = plan.out[2] + 4;  // no tile is wider than what is left by more
   plan.width = round_to_multiple(computed, simd::lanes);
   plan.phase = computed + divide_up((width.kernel - 1) * width.dilation + 1, width.stride);
-  plan.row = plan.phase * width.stride;
+  // Where columns follow each other those of the border are left out.
+  plan.row = p.clipped() ? least(width.in, plan.phase) : plan.phase * width.stride;
   plan.signal_bytes = p.axis[0].kernel * plan.ring * plan.row * simd::lanes * index{sizeof(float)};
 }
 
