@@ -178,14 +178,13 @@ class depthwise_block {
     for (index c = begin; c < end; ++c) simd::store(to + c * simd::lanes, simd::pack<float>(0.f));
   }
 
-  /// The outputs (d, h, all columns of the block): where the signal is copied member by member, otherwise in the order of its memory.
+  /// The outputs (d, h, all columns of the block).
   void sum_rows(index d, index h) {
     sum_.rows_end = rows_ + (signal_in_place_ ? list_rows(d, h) : load_rows(d, h));
     if (exchanged_)
       for (depthwise_rows* r = rows_; r != sum_.rows_end; ++r) *r = {r->taps, r->signal, r->count};
-    bool const together = signal_in_place_ && p_.axis[2].kernel <= depthwise_taps_most;
     index const step = signal_in_place_ ? depthwise_pixels_most : size_[2];
-    sum_.members = together ? members_ : 1;
+    sum_.members = plan_.together ? members_ : 1;
     for (index c = 0; c < size_[2]; c += step)
       for (index g = 0; g < members_; g += sum_.members) sum_row(d, h, g, c, least(step, size_[2] - c));
   }
@@ -193,7 +192,7 @@ class depthwise_block {
   void sum_row(index d, index h, index g, index begin, index columns) {
     index const v = origin_[2] + begin, to = batch_ * p_.y.batch + channel_of(g) * p_.y.channel + d * p_.y.at[0] + h * p_.y.at[1];
     index const y = to + v * p_.y.at[2];
-    bool const direct = p_.plain_y && p_.step_count == 0 && channels_of(g) == simd::lanes;
+    bool const direct = p_.plain_y && p_.step_count == 0 && channels_of(g + sum_.members - 1) == simd::lanes;
     sum_.next_out = direct ? simd::lanes : plan_.width * simd::lanes;
     sum_tiles(g, begin, begin + columns, direct ? static_cast<float*>(p_.y.point(y)) : row_, direct ? p_.y.at[2] : simd::lanes);
     if (direct) return;

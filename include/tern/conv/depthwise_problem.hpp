@@ -102,6 +102,7 @@ struct depthwise_plan {
   index groups;  // of channels
   index team;    // of groups
   index teams;
+  bool together;                        // a team's sums are one call
   index rows;                           // of outputs that wait for what follows the sums
   bool signal_in_place, taps_in_place;  // are read where they lie, but for channels that fill no register
   index items;
@@ -161,15 +162,16 @@ TERN_INLINE bool taps_read_in_place(depthwise_problem const& p, depthwise_plan c
          3 * taps_of(p) <= 2 * cache_places(p.w.at[2] * p.w.element);
 }
 
-/// Rows are summed for neighboring groups in the order of their memory: those that are read in place, as many as the first-level cache
-/// takes; and those of large images, whose channels are far apart and come one cache line at a time otherwise, which memory is slow at.
+/// Groups whose rows are summed after each other: as many as the first-level cache takes, where one call serves them; and for large images
+/// in the order of their memory, whose channels are far apart and come one cache line at a time otherwise, which memory is slow at.
 TERN_INLINE index team_size(depthwise_problem const& p, depthwise_plan const& plan) {
   constexpr index line = 64, first_cache = 32 * 1024, second_cache = 512 * 1024, most_taps = 49;
   index const taps = taps_of(p), taps_bytes = taps * simd::lanes * index{sizeof(float)};
   bool const copied = !plan.signal_in_place, large = large_image(p);
-  if (p.x.channel != 1 || p.axis[0].kernel > 1 || taps > most_taps || (copied && !large)) return 1;
+  if (p.x.channel != 1 || p.axis[0].kernel > 1 || taps > most_taps || (copied && !large && !plan.together)) return 1;
   index const tile = line * (p.axis[1].kernel * (depthwise_pixels_most + p.axis[2].kernel - 1) + depthwise_pixels_most + taps);
-  index const fit = large ? second_cache / (taps_bytes + (copied ? plan.signal_bytes : 0)) : first_cache / tile;
+  index const copies = taps_bytes + (copied ? plan.signal_bytes : 0);
+  index const fit = large ? second_cache / copies : copied ? first_cache / copies : first_cache / tile;
   return fit < 2 ? 1 : divide_up(plan.groups, divide_up(plan.groups, fit));  // even ones
 }
 
@@ -191,6 +193,7 @@ TERN_INLINE void size_blocks(depthwise_problem const& p, depthwise_plan& plan) {
   if (plan.signal_in_place && !few_taps(p)) plan.out[2] = least(plan.out[2], depthwise_pixels_most);
   auto const halve_width = [&] { plan.out[2] = round_to_multiple(divide_up(plan.out[2], 2), depthwise_pixels_most); };
   for (size_rows(p, plan); plan.signal_bytes > depthwise_signal_bytes && plan.out[2] > least_width; size_rows(p, plan)) halve_width();
+  plan.together = p.clipped() && p.axis[2].kernel <= depthwise_taps_most && (plan.signal_in_place || !large_image(p));
   plan.team = team_size(p, plan);
   for (plan.items = count_items(p, plan); plan.items < many; plan.items = count_items(p, plan)) {
     if (plan.team * plan.out[0] * plan.out[1] * plan.out[2] * taps_of(p) <= 2 * depthwise_grain) break;
@@ -214,7 +217,7 @@ TERN_INLINE depthwise_plan plan_depthwise(depthwise_problem const& p) {
   size_blocks(p, plan);
   plan.taps_in_place = taps_read_in_place(p, plan);
   constexpr index line = workspace::alignment, pack_bytes = simd::lanes * index{sizeof(float)};
-  plan.rows = plan.signal_in_place ? plan.team : 1;
+  plan.rows = plan.together ? plan.team : 1;
   plan.signal_bytes = round_to_multiple(plan.team * plan.signal_bytes, line);
   plan.taps_bytes = round_to_multiple(plan.team * (taps_of(p) + 1) * pack_bytes, line);  // and the bias
   plan.out_bytes = round_to_multiple((plan.rows + (p.adds ? 1 : 0)) * plan.width * pack_bytes, line);
