@@ -233,7 +233,7 @@ class depthwise_block {
                         end - first - before};
     }
     if (to > loaded_) loaded_ = to;
-    bool const ahead = p_.x.channel == 1 && plan_.team == 1 && loaded_ < height.in && depth.kernel == 1;
+    bool const ahead = p_.x.channel == 1 && (plan_.team == 1 || !plan_.together) && loaded_ < height.in && depth.kernel == 1;
     next_ = ahead ? static_cast<char const*>(input_row(depth.input(d, 0), loaded_)) : nullptr;
     return count;
   }
@@ -253,7 +253,7 @@ class depthwise_block {
         first = skipped > 0 ? skipped : 0;
         stop = seen > first ? seen : first + 1;
       }
-      if (!signal_in_place_) fetch(column, column + width);
+      if (!signal_in_place_) fetch(g, column, column + width);
       start_sums(g);
       for (index r = 0; r < tables_.run_count; ++r) {
         depthwise_run const& run = tables_.runs[r];
@@ -273,7 +273,7 @@ class depthwise_block {
     depthwise_run const columns{begin_ - (end - 1), 0, end_ - begin_};
     for (index q = 0; q < end - begin;) {
       index const left = end - begin - q, width = depthwise_width(left);
-      if (!signal_in_place_) fetch(q, q + width);
+      if (!signal_in_place_) fetch(g, q, q + width);
       start_sums(g);
       sum_run(g, q, width, columns, 0, columns.count, out, out_step, least(width, left));
       out += width * out_step;
@@ -312,10 +312,11 @@ class depthwise_block {
   }
 
   /// Asks for columns of the row that will be loaded next: their channels are too far apart for the hardware to foresee.
-  void fetch(index begin, index end) const {
+  void fetch(index g, index begin, index end) const {
     if (next_ == nullptr) return;
     index const step = p_.x.at[2] * p_.x.element;
-    for (index c = begin; c < least(end, end_ - begin_); ++c) __builtin_prefetch(next_ + c * step, 0, 3);
+    char const* const next = next_ + g * simd::lanes * p_.x.element;
+    for (index c = begin; c < least(end, end_ - begin_); ++c) __builtin_prefetch(next + c * step, 0, 3);
   }
 
   depthwise_problem const& p_;
