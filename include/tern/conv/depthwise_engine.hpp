@@ -64,7 +64,7 @@ class depthwise_block {
     place(item);
     set_steps();
     for (index g = 0; g < members_; ++g) load_taps(g);
-    if (!clipped() && !signal_in_place_) zero_borders();
+    if (!p_.clipped() && !signal_in_place_) zero_borders();
     for (index d = 0; d < size_[0]; ++d) {
       loaded_ = start_ = 0;
       for (index h = 0; h < size_[1]; ++h) sum_rows(origin_[0] + d, origin_[1] + h);
@@ -100,17 +100,21 @@ class depthwise_block {
   /// What all sums of the block share.
   void set_steps() {
     conv_axis const &height = p_.axis[1], &width = p_.axis[2];
-    sum_.steps.signal_row = signal_in_place_ ? p_.x.at[1] * height.dilation : height.dilation * row_size();
-    sum_.steps.signal = signal_in_place_ ? p_.x.at[2] : simd::lanes;
-    sum_.steps.taps_row = taps_in_place_ ? p_.w.at[1] : width.kernel * simd::lanes;
-    sum_.steps.taps = taps_in_place_ ? p_.w.at[2] : simd::lanes;
+    index const signal_row = signal_in_place_ ? p_.x.at[1] * height.dilation : height.dilation * row_size();
+    index const signal = signal_in_place_ ? p_.x.at[2] : simd::lanes, next_signal = signal_in_place_ ? simd::lanes : signal_size();
+    index const taps_row = taps_in_place_ ? p_.w.at[1] : width.kernel * simd::lanes;
+    index const taps = taps_in_place_ ? p_.w.at[2] : simd::lanes, next_taps = taps_in_place_ ? simd::lanes : taps_size();
+    exchanged_ = p_.clipped() && width.in > 0 && width.before + 1 >= width.out && width.before + width.in <= width.kernel;
+    if (exchanged_)
+      sum_.steps = {taps_row, signal_row, taps, signal};
+    else
+      sum_.steps = {signal_row, taps_row, signal, taps};
+    sum_.next_signal = exchanged_ ? next_taps : next_signal;
+    sum_.next_taps = exchanged_ ? next_signal : next_taps;
+    edge_[0] = exchanged_ || !p_.clipped() ? 0 : begin_;
+    edge_[1] = p_.clipped() ? end_ : plan_.row;
     sum_.rows = rows_;
-    sum_.next_signal = signal_in_place_ ? simd::lanes : signal_size();
-    sum_.next_taps = taps_in_place_ ? simd::lanes : taps_size();
   }
-
-  /// Whether columns follow each other: those of the border are left out then, and need no place.
-  bool clipped() const { return p_.axis[2].stride == 1 && p_.axis[2].dilation == 1; }
 
   /// The channels of a member.
   index channel_of(index g) const { return channel_ + g * simd::lanes; }
@@ -130,8 +134,8 @@ class depthwise_block {
     // A kernel that is larger than the image has taps that no output of the block sees.
     conv_axis const& height = p_.axis[1];
     index const top = height.first_tap(origin_[1] + size_[1] - 1), bottom = height.end_tap(origin_[1]);
-    index const left = clipped() && begin_ >= size_[2] ? begin_ - size_[2] + 1 : 0, right = clipped() ? least(kw, end_) : kw;
-    bool const whole = clipped() && left == 0 && right == kw && p_.w.at[1] == kw * p_.w.at[2];
+    index const left = p_.clipped() && begin_ >= size_[2] ? begin_ - size_[2] + 1 : 0, right = p_.clipped() ? least(kw, end_) : kw;
+    bool const whole = p_.clipped() && left == 0 && right == kw && p_.w.at[1] == kw * p_.w.at[2];
     for (index d = 0; d < p_.axis[0].kernel; ++d) {
       index const plane = from + d * p_.w.at[0] + left * p_.w.at[2];
       float* const to = taps + (d * kh * kw + left) * simd::lanes;
@@ -155,7 +159,7 @@ class depthwise_block {
   void load_signal(float* to, index d, index h) const {
     channel_row const row{p_.x.channel, p_.x.at[2], channels_, end_ - begin_};
     index const* const place = tables_.column_place == nullptr ? nullptr : tables_.column_place + begin_;
-    float* const first = clipped() || place != nullptr ? to : to + begin_ * simd::lanes;
+    float* const first = p_.clipped() || place != nullptr ? to : to + begin_ * simd::lanes;
     if (plan_.team == 1)
       p_.load_x(input_row(d, h), row, first, place);
     else
@@ -174,12 +178,13 @@ class depthwise_block {
     for (index c = begin; c < end; ++c) simd::store(to + c * simd::lanes, simd::pack<float>(0.f));
   }
 
-  /// The outputs (d, h, all columns of the block): where the signal is copied member by member, otherwise in the order of its memory.
+  /// The outputs (d, h, all columns of the block).
   void sum_rows(index d, index h) {
     sum_.rows_end = rows_ + (signal_in_place_ ? list_rows(d, h) : load_rows(d, h));
-    bool const together = signal_in_place_ && p_.axis[2].kernel <= depthwise_taps_most;
+    if (exchanged_)
+      for (depthwise_rows* r = rows_; r != sum_.rows_end; ++r) *r = {r->taps, r->signal, r->count};
     index const step = signal_in_place_ ? depthwise_pixels_most : size_[2];
-    sum_.members = together ? members_ : 1;
+    sum_.members = plan_.together ? members_ : 1;
     for (index c = 0; c < size_[2]; c += step)
       for (index g = 0; g < members_; g += sum_.members) sum_row(d, h, g, c, least(step, size_[2] - c));
   }
@@ -187,7 +192,7 @@ class depthwise_block {
   void sum_row(index d, index h, index g, index begin, index columns) {
     index const v = origin_[2] + begin, to = batch_ * p_.y.batch + channel_of(g) * p_.y.channel + d * p_.y.at[0] + h * p_.y.at[1];
     index const y = to + v * p_.y.at[2];
-    bool const direct = p_.plain_y && p_.step_count == 0 && channels_of(g) == simd::lanes;
+    bool const direct = p_.plain_y && p_.step_count == 0 && channels_of(g + sum_.members - 1) == simd::lanes;
     sum_.next_out = direct ? simd::lanes : plan_.width * simd::lanes;
     sum_tiles(g, begin, begin + columns, direct ? static_cast<float*>(p_.y.point(y)) : row_, direct ? p_.y.at[2] : simd::lanes);
     if (direct) return;
@@ -221,36 +226,35 @@ class depthwise_block {
       float* const rows = signal_ + plane * plane_size();
       for (index i = from; i < to; ++i) load_signal(rows + slot(i) * row_size(), depth.input(d, plane), i);
       if (first >= end) continue;
-      index const at = slot(height.input(h, first)), before = least(end - first, divide_up(plan_.ring - at, height.dilation));
+      index const at = slot(height.input(h, first)), before = least(end - first, height.steps(plan_.ring - at));
       rows_[count++] = {rows + at * row_size(), taps_row(plane, first), before};
       if (before == end - first) continue;
       rows_[count++] = {rows + (at + before * height.dilation - plan_.ring) * row_size(), taps_row(plane, first + before),
                         end - first - before};
     }
     if (to > loaded_) loaded_ = to;
-    bool const ahead = p_.x.channel == 1 && plan_.team == 1 && loaded_ < height.in && depth.kernel == 1;
+    bool const ahead = p_.x.channel == 1 && (plan_.team == 1 || !plan_.together) && loaded_ < height.in && depth.kernel == 1;
     next_ = ahead ? static_cast<char const*>(input_row(depth.input(d, 0), loaded_)) : nullptr;
     return count;
   }
   float const* taps_row(index plane, index tap) const {
-    if (!taps_in_place_) return taps_ + (plane * p_.axis[1].kernel + tap) * sum_.steps.taps_row;
+    if (!taps_in_place_) return taps_ + (plane * p_.axis[1].kernel + tap) * p_.axis[2].kernel * simd::lanes;
     return static_cast<float const*>(p_.w.point(batch_ * p_.w.batch + channel_ + plane * p_.w.at[0] + tap * p_.w.at[1]));
   }
 
   void sum_tiles(index g, index begin, index end, float* out, index out_step) {
+    if (exchanged_) return sum_exchanged(g, begin, end, out + (end - begin - 1) * out_step, -out_step);
     index const taps = p_.axis[2].kernel;
     for (index column = begin; column < end;) {
       index const width = depthwise_width(end - column), pixels = least(width, end - column);
       index first = 0, stop = taps;
-      if (clipped()) {  // taps that meet zeros alone are left out, but for one
+      if (p_.clipped()) {  // taps that meet zeros alone are left out, but for one
         index const skipped = least(taps - 1, begin_ - column - pixels + 1), seen = least(taps, end_ - column);
         first = skipped > 0 ? skipped : 0;
         stop = seen > first ? seen : first + 1;
       }
-      if (!signal_in_place_) fetch(column, column + width);
-      sum_.from = taps_ + (g + 1) * taps_size() - simd::lanes;
-      sum_.from_step = 0;
-      sum_.next_from = taps_size();
+      if (!signal_in_place_) fetch(g, column, column + width);
+      start_sums(g);
       for (index r = 0; r < tables_.run_count; ++r) {
         depthwise_run const& run = tables_.runs[r];
         bool const last = r == tables_.run_count - 1;
@@ -261,22 +265,41 @@ class depthwise_block {
       column += width;
     }
   }
+  /// The same where each output sees all columns. Signal and taps change places, so that none of what is read is a zero around the input:
+  /// with outputs from the last to the first, q = end - 1 - o,
+  ///
+  ///     out[q] = bias + sum over rows, over v of w[q + v + before - (end - 1)] x[v]
+  void sum_exchanged(index g, index begin, index end, float* out, index out_step) {
+    depthwise_run const columns{begin_ - (end - 1), 0, end_ - begin_};
+    for (index q = 0; q < end - begin;) {
+      index const left = end - begin - q, width = depthwise_width(left);
+      if (!signal_in_place_) fetch(g, q, q + width);
+      start_sums(g);
+      sum_run(g, q, width, columns, 0, columns.count, out, out_step, least(width, left));
+      out += width * out_step;
+      q += width;
+    }
+  }
+  void start_sums(index g) {
+    sum_.from = taps_ + (g + 1) * taps_size() - simd::lanes;
+    sum_.from_step = 0;
+    sum_.next_from = taps_size();
+  }
   /// Taps [from, to) of the run, a few after the other: sums wait in memory meanwhile. Which ones go together does not depend on `from` and
   /// `to`, so that outputs are the same wherever a block ends.
   void sum_run(index g, index column, index width, depthwise_run const& run, index from, index to, float* out, index out_step,
                index pixels) {
     constexpr index most = depthwise_taps_most;
-    index const first = clipped() ? begin_ : 0, stop = clipped() ? end_ : plan_.row;
     for (index done = 0; done < to;) {
       index const left = run.count - done, few = left <= most ? left : left >= 2 * most ? most : (left + 1) / 2;  // not few at the end
       index const tap = done < from ? from : done, taps = least(done + few, to) - tap;
       done += few;
       if (taps <= 0) continue;
       index const at = column + run.column + tap;
-      sum_.signal_at = g * sum_.next_signal + (at - first) * sum_.steps.signal;
+      sum_.signal_at = g * sum_.next_signal + (at - edge_[0]) * sum_.steps.signal;
       sum_.taps_at = g * sum_.next_taps + (run.tap + tap) * sum_.steps.taps;
-      sum_.begin = first - at;
-      sum_.end = stop - at;
+      sum_.begin = edge_[0] - at;
+      sum_.end = edge_[1] - at;
       bool const last = tap + taps == to;
       sum_.out = last ? out : sums_;
       sum_.out_step = last ? out_step : simd::lanes;
@@ -289,10 +312,11 @@ class depthwise_block {
   }
 
   /// Asks for columns of the row that will be loaded next: their channels are too far apart for the hardware to foresee.
-  void fetch(index begin, index end) const {
+  void fetch(index g, index begin, index end) const {
     if (next_ == nullptr) return;
     index const step = p_.x.at[2] * p_.x.element;
-    for (index c = begin; c < least(end, end_ - begin_); ++c) __builtin_prefetch(next_ + c * step, 0, 3);
+    char const* const next = next_ + g * simd::lanes * p_.x.element;
+    for (index c = begin; c < least(end, end_ - begin_); ++c) __builtin_prefetch(next + c * step, 0, 3);
   }
 
   depthwise_problem const& p_;
@@ -303,8 +327,10 @@ class depthwise_block {
   depthwise_sum sum_{};
   alignas(64) float sums_[depthwise_pixels_most * simd::lanes];
   bool signal_in_place_ = false, taps_in_place_ = false;
+  bool exchanged_ = false;                 // signal and taps have changed places
   index origin_[3] = {}, size_[3] = {};    // of outputs
   index begin_ = 0, end_ = 0, first_ = 0;  // columns of the signal that are not zeros around it; the first one's in the input
+  index edge_[2] = {};                     // what sums see as signal, in columns
   index start_ = 0;                        // a multiple of the ring: see slot()
   index loaded_ = 0;                       // rows of the input before this one are in the ring, or no longer seen
   index batch_ = 0, channel_ = 0, channels_ = 0, members_ = 0;

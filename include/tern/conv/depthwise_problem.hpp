@@ -18,12 +18,14 @@ struct conv_axis {
   /// The first and one past the last of the taps that an output sees.
   TERN_INLINE index first_tap(index o) const {
     index const left = before - o * stride;
-    return left <= 0 ? 0 : dilation == 1 ? left : divide_up(left, dilation);
+    return left <= 0 ? 0 : steps(left);
   }
   TERN_INLINE index end_tap(index o) const {
     index const left = in + before - o * stride;
-    return left <= 0 ? 0 : least(kernel, dilation == 1 ? left : divide_up(left, dilation));
+    return left <= 0 ? 0 : least(kernel, steps(left));
   }
+  /// Taps that fit into so many inputs, the last one in part.
+  TERN_INLINE index steps(index inputs) const { return dilation == 1 ? inputs : divide_up(inputs, dilation); }
   TERN_INLINE index input(index o, index tap) const { return o * stride - before + tap * dilation; }
 };
 
@@ -65,6 +67,9 @@ struct depthwise_problem {
   int step_count = 0;
   bool adds = false;
   bool sums = false;  // by no transform
+
+  /// Whether columns follow each other: those of the border are left out then, and need no place.
+  TERN_INLINE bool clipped() const { return axis[2].stride == 1 && axis[2].dilation == 1; }
 };
 
 /// Outputs side by side of up to `lanes` channels: from the first one on.
@@ -97,6 +102,7 @@ struct depthwise_plan {
   index groups;  // of channels
   index team;    // of groups
   index teams;
+  bool together;                        // a team's sums are one call
   index rows;                           // of outputs that wait for what follows the sums
   bool signal_in_place, taps_in_place;  // are read where they lie, but for channels that fill no register
   index items;
@@ -111,9 +117,6 @@ inline constexpr index depthwise_signal_bytes = 256 * 1024;
 /// Multiply-adds of registers that make up a piece of work, if there are not many pieces anyway.
 inline constexpr index depthwise_grain = 1 << 17;
 
-/// So few outputs of a block make a copy of its taps not worth while.
-inline constexpr index depthwise_few_outputs = 256;
-
 TERN_INLINE index taps_of(depthwise_problem const& p) { return p.axis[0].kernel * p.axis[1].kernel * p.axis[2].kernel; }
 
 TERN_INLINE void size_rows(depthwise_problem const& p, depthwise_plan& plan) {
@@ -123,7 +126,8 @@ TERN_INLINE void size_rows(depthwise_problem const& p, depthwise_plan& plan) {
   index const computed = plan.out[2] + 4;  // no tile is wider than what is left by more
   plan.width = round_to_multiple(computed, simd::lanes);
   plan.phase = computed + divide_up((width.kernel - 1) * width.dilation + 1, width.stride);
-  plan.row = plan.phase * width.stride;
+  // Where columns follow each other those of the border are left out.
+  plan.row = p.clipped() ? least(width.in, plan.phase) : plan.phase * width.stride;
   plan.signal_bytes = p.axis[0].kernel * plan.ring * plan.row * simd::lanes * index{sizeof(float)};
 }
 
@@ -135,27 +139,39 @@ TERN_INLINE bool large_image(depthwise_problem const& p) {
 /// Whether there is less to do than it costs to fetch a signal.
 TERN_INLINE bool few_taps(depthwise_problem const& p) { return taps_of(p) <= 9; }
 
+/// Places of the first-level cache, of 48 KiB, for registers so many bytes apart.
+TERN_INLINE index cache_places(index bytes) {
+  constexpr index line = 64, sets = 64, ways = 12;
+  index const apart = bytes & -bytes;  // the largest power of two that divides it
+  return ways * (apart <= line ? sets : apart >= line * sets ? 1 : line * sets / apart);
+}
+
 /// Whether signals are read where they lie: a copy costs as much as some taps, and what is left in the first-level cache by one row of
 /// outputs serves the next one if columns are not so far apart that they share few places of it.
 TERN_INLINE bool read_in_place(depthwise_problem const& p) {
-  constexpr index line = 64, sets = 64, ways = 8;
   conv_axis const& width = p.axis[2];
   if (!p.plain_x || width.stride != 1 || width.dilation != 1 || p.channels < simd::lanes) return false;
   if (few_taps(p)) return true;
-  index const bytes = p.x.at[2] * p.x.element, apart = bytes & -bytes;  // the largest power of two that divides it
-  index const places = ways * (apart <= line ? sets : apart >= line * sets ? 1 : line * sets / apart);
-  return !large_image(p) && p.axis[0].kernel * p.axis[1].kernel * (depthwise_pixels_most + width.kernel - 1) <= places;
+  index const seen = p.axis[0].kernel * p.axis[1].kernel * (depthwise_pixels_most + width.kernel - 1);
+  return !large_image(p) && seen <= cache_places(p.x.at[2] * p.x.element);
+}
+/// Whether taps are: so few outputs of a block make a copy not worth while, if all of them stay in the first-level cache beside a signal.
+TERN_INLINE bool taps_read_in_place(depthwise_problem const& p, depthwise_plan const& plan) {
+  constexpr index few = 256;
+  return p.plain_w && p.axis[2].stride == 1 && plan.out[0] * plan.out[1] * plan.out[2] <= few &&
+         3 * taps_of(p) <= 2 * cache_places(p.w.at[2] * p.w.element);
 }
 
-/// Rows are summed for neighboring groups in the order of their memory: those that are read in place, as many as the first-level cache
-/// takes; and those of large images, whose channels are far apart and come one cache line at a time otherwise, which memory is slow at.
+/// Groups whose rows are summed after each other: as many as the first-level cache takes, where one call serves them; and for large images
+/// in the order of their memory, whose channels are far apart and come one cache line at a time otherwise, which memory is slow at.
 TERN_INLINE index team_size(depthwise_problem const& p, depthwise_plan const& plan) {
   constexpr index line = 64, first_cache = 32 * 1024, second_cache = 512 * 1024, most_taps = 49;
   index const taps = taps_of(p), taps_bytes = taps * simd::lanes * index{sizeof(float)};
   bool const copied = !plan.signal_in_place, large = large_image(p);
-  if (p.x.channel != 1 || p.axis[0].kernel > 1 || taps > most_taps || (copied && !large)) return 1;
+  if (p.x.channel != 1 || p.axis[0].kernel > 1 || taps > most_taps || (copied && !large && !plan.together)) return 1;
   index const tile = line * (p.axis[1].kernel * (depthwise_pixels_most + p.axis[2].kernel - 1) + depthwise_pixels_most + taps);
-  index const fit = large ? second_cache / (taps_bytes + (copied ? plan.signal_bytes : 0)) : first_cache / tile;
+  index const copies = taps_bytes + (copied ? plan.signal_bytes : 0);
+  index const fit = large ? second_cache / copies : copied ? first_cache / copies : first_cache / tile;
   return fit < 2 ? 1 : divide_up(plan.groups, divide_up(plan.groups, fit));  // even ones
 }
 
@@ -177,6 +193,7 @@ TERN_INLINE void size_blocks(depthwise_problem const& p, depthwise_plan& plan) {
   if (plan.signal_in_place && !few_taps(p)) plan.out[2] = least(plan.out[2], depthwise_pixels_most);
   auto const halve_width = [&] { plan.out[2] = round_to_multiple(divide_up(plan.out[2], 2), depthwise_pixels_most); };
   for (size_rows(p, plan); plan.signal_bytes > depthwise_signal_bytes && plan.out[2] > least_width; size_rows(p, plan)) halve_width();
+  plan.together = p.clipped() && p.axis[2].kernel <= depthwise_taps_most && (plan.signal_in_place || !large_image(p));
   plan.team = team_size(p, plan);
   for (plan.items = count_items(p, plan); plan.items < many; plan.items = count_items(p, plan)) {
     if (plan.team * plan.out[0] * plan.out[1] * plan.out[2] * taps_of(p) <= 2 * depthwise_grain) break;
@@ -198,9 +215,9 @@ TERN_INLINE depthwise_plan plan_depthwise(depthwise_problem const& p) {
   plan.groups = divide_up(p.channels, simd::lanes);
   plan.signal_in_place = read_in_place(p);
   size_blocks(p, plan);
-  plan.taps_in_place = p.plain_w && p.axis[2].stride == 1 && plan.out[0] * plan.out[1] * plan.out[2] <= depthwise_few_outputs;
+  plan.taps_in_place = taps_read_in_place(p, plan);
   constexpr index line = workspace::alignment, pack_bytes = simd::lanes * index{sizeof(float)};
-  plan.rows = plan.signal_in_place ? plan.team : 1;
+  plan.rows = plan.together ? plan.team : 1;
   plan.signal_bytes = round_to_multiple(plan.team * plan.signal_bytes, line);
   plan.taps_bytes = round_to_multiple(plan.team * (taps_of(p) + 1) * pack_bytes, line);  // and the bias
   plan.out_bytes = round_to_multiple((plan.rows + (p.adds ? 1 : 0)) * plan.width * pack_bytes, line);
