@@ -208,21 +208,21 @@ struct code_range {
   index first = 0, bytes = 0;
 };
 template <class Format>
-inline constexpr code_range codes_of{};
+inline constexpr code_range code_range_of{};
 template <>
-inline constexpr code_range codes_of<formats::q2_k>{16, 64};
+inline constexpr code_range code_range_of<formats::q2_k>{16, 64};
 template <>
-inline constexpr code_range codes_of<formats::q3_k>{0, 96};
+inline constexpr code_range code_range_of<formats::q3_k>{0, 96};
 template <>
-inline constexpr code_range codes_of<formats::q4_k>{16, 128};
+inline constexpr code_range code_range_of<formats::q4_k>{16, 128};
 template <>
-inline constexpr code_range codes_of<formats::q5_k>{16, 160};
+inline constexpr code_range code_range_of<formats::q5_k>{16, 160};
 template <>
-inline constexpr code_range codes_of<formats::q6_k>{0, 192};
+inline constexpr code_range code_range_of<formats::q6_k>{0, 192};
 template <>
-inline constexpr code_range codes_of<formats::tq1_0>{0, 48};
+inline constexpr code_range code_range_of<formats::tq1_0>{0, 48};
 template <>
-inline constexpr code_range codes_of<formats::tq2_0>{0, 64};
+inline constexpr code_range code_range_of<formats::tq2_0>{0, 64};
 
 /// A block of each row, whose codes have been loaded to memory in the order of registers: a load from there takes the place of four and of
 /// what joins them (measured on Sapphire Rapids, one row of x times 4096 x 14336, memory read at 16.5 GB/s: q3_k 7.2 GB/s without, 8.5 so,
@@ -234,15 +234,15 @@ struct gathered_blocks {
   Blocks const& b;
   std::uint8_t* memory;
   TERN_INLINE void gather() const {
-    for (index at = 0; at < codes_of<Format>.bytes; at += 16) {
+    for (index at = 0; at < code_range_of<Format>.bytes; at += 16) {
       simd::pack<std::uint8_t> u[4];
-      b.codes(codes_of<Format>.first + at, u);
+      b.codes(code_range_of<Format>.first + at, u);
       TERN_UNROLL
       for (index r = 0; r < 4; ++r) simd::store(memory + at / 16 * piece + r * u[r].size, u[r]);
     }
   }
   TERN_INLINE void codes(index at, simd::pack<std::uint8_t> (&u)[4]) const {
-    std::uint8_t const* const p = memory + (at - codes_of<Format>.first) / 16 * piece;
+    std::uint8_t const* const p = memory + (at - code_range_of<Format>.first) / 16 * piece;
     TERN_UNROLL
     for (index r = 0; r < 4; ++r) u[r] = simd::load(p + r * u[r].size);
   }
@@ -262,10 +262,10 @@ template <class Format, class Rows>
 struct block_walk<Format, Rows> {
   Rows rows;
   using blocks = typename Rows::blocks;
-  static constexpr bool gathers = !blocks::quads && codes_of<Format>.bytes > 0;
+  static constexpr bool gathers = !blocks::quads && code_range_of<Format>.bytes > 0;
   index block = -1;
   super_scales<Format> kept;
-  alignas(64) std::uint8_t codes[gathers ? codes_of<Format>.bytes * simd::lanes : 1];
+  alignas(64) std::uint8_t codes[gathers ? code_range_of<Format>.bytes * simd::lanes : 1];
 
   TERN_INLINE explicit block_walk(Rows const& r) : rows(r) {}
   TERN_INLINE void load(index g, row_group<Format::granule>& out) {
