@@ -262,6 +262,10 @@ TEMPLATE_TEST_CASE("tiles: weights of zero, and NaN", "[attention]", formats::va
   };
   std::vector<float> p(key_block, 0.f);
   for (float x : sum(p)) CHECK(x == 2.f);
+  // So small that 255 / P is infinite: keys that are 84 below the largest score.
+  std::fill(p.begin(), p.begin() + 64, 1e-37f);
+  for (float x : sum(p)) CHECK(x == 2.f);
+  std::fill(p.begin(), p.end(), 0.f);
   p[5] = nan;
   for (float x : sum(p)) CHECK(std::isnan(x));
   p[5] = -nan;

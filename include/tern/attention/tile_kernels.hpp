@@ -159,6 +159,12 @@ TERN_INLINE float largest_weight(float const* x, index n) {
   return __builtin_bit_cast(float, simd::reduce_max(most));
 }
 
+/// 255 / P for the largest weight P; 0 for none, for NaN, and for P so small that this would be infinite.
+TERN_INLINE float weight_factor(float largest) {
+  float const factor = 255.f / largest;
+  return largest > 0 && factor <= __FLT_MAX__ ? factor : 0.f;
+}
+
 /// The weights of a tile's tokens: p * 255 / P, zero behind the last one.
 template <int R>
 struct tile_weights {
@@ -172,7 +178,7 @@ struct tile_weights {
       float const* const row = from + r * key_block;
       float const largest = largest_weight(row, n);
       most[r] = largest / 255.f;
-      packf const factor(largest > 0 ? 255.f / largest : 0.f);
+      packf const factor(weight_factor(largest));
       for (index j = 0; j < 64; j += W) {
         packf const x = j + W <= n ? simd::load(row + j) : simd::load_n(row + j, n > j ? n - j : 0);
         simd::store(p[r] + j, x * factor);

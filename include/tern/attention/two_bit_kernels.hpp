@@ -200,7 +200,7 @@ struct two_bit_weights {
   static_assert(ahead <= two_bit_row_numbers);
 
   float p[R][key_block];                                             // 255 p / P, zero behind the last
-  float most[simd::lanes];                                           // P / 255 of each row
+  float most[two_bit_row_numbers];                                   // P / 255 of each row
   float largest[two_bit_row_numbers], inverse[two_bit_row_numbers];  // D and 1 / D, or 0 where D is none
   index count;
 
@@ -213,7 +213,7 @@ struct two_bit_weights {
       float const* const row = from + r * key_block;
       float const highest = largest_weight(row, n);
       most[r] = highest / 255.f;
-      packf const factor(highest > 0 ? 255.f / highest : 0.f);
+      packf const factor(weight_factor(highest));
       index j = 0;
       for (; j + W <= n; j += W) simd::store(p[r] + j, simd::load(row + j) * factor);
       for (; j < divide_up(n, T) * T; j += W) simd::store(p[r] + j, simd::load_n(row + j, n > j ? n - j : 0) * factor);
