@@ -62,6 +62,9 @@ struct by_page {
   }
 };
 
+std::string const whole = "expected whole pages of 64, which these keys are written in";
+std::string const left_whole = "expected a multiple of 64: these keys are written in whole pages, which keep() has to leave";
+
 TEST_CASE("kv_cache: keys by page are appended 64 at a time") {
   by_page c;
   for (index h = 0; h < 2; ++h) {
@@ -74,7 +77,6 @@ TEST_CASE("kv_cache: keys by page are appended 64 at a time") {
     for (std::size_t t = 0; t < 256; t += 64) CHECK(rounded_well(keys, x.keys, t, t + 64));
   }
   held const before(c.cache, c.a, 1);
-  std::string const whole = "expected whole pages of 64, which these keys are written in";
   CHECK(c.said(c.a, 50) == "kv_cache::append: k.extent(1) is 50, expected a multiple of 64, which these keys are written in");
   CHECK(c.said(c.b, 128) == "no error");
   CHECK(c.cache.bytes() == 12 * c.page);
@@ -82,7 +84,7 @@ TEST_CASE("kv_cache: keys by page are appended 64 at a time") {
   c.cache.truncate(c.b, 320);
   CHECK(c.cache.bytes() == 10 * c.page);
   c.cache.truncate(c.b, 100);
-  CHECK(c.said(c.b, 64) == "kv_cache::append: the tokens of a head is 100, " + whole);
+  CHECK(c.said(c.b, 64) == "kv_cache::append: the number of tokens that a head has is 100, " + left_whole);
   CHECK(held(c.cache, c.b, 1) == before.first(100));
   CHECK(held(c.cache, c.a, 1) == before);
   c.cache.truncate(c.b, 64);
@@ -119,7 +121,7 @@ TEST_CASE("kv_cache: keeping some tokens rounds keys by page anew, from the firs
     for (std::size_t t = 64; t < count; t += 64) CHECK(rounded_well(keys, x.keys, t, std::min(t + 64, count)));
     CHECK(held(c.cache, c.b, static_cast<index>(h)) == before[h]);  // which shared the pages
   }
-  CHECK(c.said(c.a, 64) == "kv_cache::append: the tokens of a head is 132, expected whole pages of 64, which these keys are written in");
+  CHECK(c.said(c.a, 64) == "kv_cache::append: the number of tokens that a head has is 132, " + left_whole);
 }
 
 }  // namespace

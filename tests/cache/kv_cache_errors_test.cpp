@@ -15,10 +15,12 @@ TEST_CASE("kv_cache: wrong extents") {
   CHECK(said_of_shape<f16, f16>({.layers = 1, .kv_heads = 1, .dim = 33}) == "no error");
   CHECK(said_of_shape<f16, f16>({.layers = 0, .kv_heads = 1, .dim = 33}) == "kv_cache: layers is 0, expected at least 1");
   CHECK(said_of_shape<f16, f16>({.layers = 1, .kv_heads = -1, .dim = 33}) == "kv_cache: kv_heads is -1, expected at least 1");
-  std::string const of_keys = "expected a multiple of what the format of keys has in a block";
-  std::string const of_values = "expected a multiple of what the format of values has in a block";
-  CHECK(said_of_shape<f16, f16>({.layers = 1, .kv_heads = 1, .dim = 0}) == "kv_cache: dim is 0, " + of_keys);
-  CHECK(said_of_shape<f16, f16>({.layers = 1, .kv_heads = 1, .dim = 8, .dim_v = 0}) == "kv_cache: dim_v is 0, " + of_values);
+  auto const multiple = [](char const* of, char const* side) {
+    return std::string("expected a multiple of ") + of + ", which the format of " + side + " has in a block";
+  };
+  std::string const of_keys = multiple("32", "keys"), of_values = multiple("32", "values");
+  CHECK(said_of_shape<f16, f16>({.layers = 1, .kv_heads = 1, .dim = 0}) == "kv_cache: dim is 0, " + multiple("1", "keys"));
+  CHECK(said_of_shape<f16, f16>({.layers = 1, .kv_heads = 1, .dim = 8, .dim_v = 0}) == "kv_cache: dim_v is 0, " + multiple("1", "values"));
   CHECK(said_of_shape<q8_0, float>({.layers = 1, .kv_heads = 1, .dim = 48, .dim_v = 3}) == "kv_cache: dim is 48, " + of_keys);
   CHECK(said_of_shape<float, q8_0>({.layers = 1, .kv_heads = 1, .dim = 48}) == "kv_cache: dim_v is 48, " + of_values);
   CHECK(said_of_shape<keys8, values4>({.layers = 1, .kv_heads = 1, .dim = 96}) == "no error");

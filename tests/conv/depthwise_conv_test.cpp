@@ -167,6 +167,10 @@ TEST_CASE("depthwise_conv: errors name what is wrong", "[conv]") {
   CHECK(message_of([&] { depthwise_conv(cpu, xs.slice(0, 0, 1), ws, xs.slice(0, 1, 2), same_padding{}); }) == "no error");
   CHECK(message_of([&] { depthwise_conv(cpu, xs.slice(3, 0, 2), ws.slice(2, 0, 2), xs.slice(3, 2, 4), same_padding{}); }) ==
         "no error");  // other channels of one tensor
+  CHECK(says(ws, ys, same_padding{}, residual{ys}) == "no error");
+  CHECK(says(ws, ys, same_padding{}, residual{view(y.data() + 1, 2, 6, 7, 5)}) ==
+        "depthwise_conv: y overlaps residual, expected memory of its own");
+  CHECK(says(ws, ys, same_padding{}, bias{ys[0][0][0]}) == "depthwise_conv: y overlaps bias, expected memory of its own");
   CHECK(says(ws, ys, same_padding{}, stride{0}) == "depthwise_conv: stride is 0, expected at least 1");
   CHECK(says(ws, ys, same_padding{}, dilation{1, -1}) == "depthwise_conv: dilation is -1, expected at least 1");
   CHECK(says(ws, ys, padding{zeros{1, -2}}) == "depthwise_conv: padding is -2, expected at least 0");

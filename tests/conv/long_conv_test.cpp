@@ -249,6 +249,7 @@ TEST_CASE("a wrong long convolution says what is wrong") {
         "long_conv: y is gate_in, expected memory of its own");
   CHECK(message_of([&] { long_conv(cpu, v(2, 3, 8), k(3, 8), y(2, 3, 8), gate_out{y(3, 3, 8).slice(0, 1, 3)}); }) ==
         "long_conv: y overlaps gate_out, expected memory of its own");
+  CHECK(message_of([&] { long_conv(cpu, v(2, 3, 8), y(1, 3, 8), y(2, 3, 8)); }) == "long_conv: y is k, expected memory of its own");
   CHECK(message_of([&] { long_filter(cpu, k(3, 0), 8); }) == "long_filter: k's number of taps is 0, expected at least 1");
   CHECK(message_of([&] { long_filter(cpu, k(3, 8), 0); }) == "long_filter: length is 0, expected at least 1");
   long_conv(cpu, v(0, 3, 8), k(3, 8), y(0, 3, 8));

@@ -70,6 +70,9 @@ TEST_CASE("a wrong long convolution in blocks says what is wrong") {
   long_conv_stream stream(cpu, v(1, 2, 8), 4);
   CHECK(message_of([&] { stream.step(cpu, v(1, 2, 5), v(1, 2, 5)); }) == "long_conv_stream::step: u's length is 5, expected block = 4");
   CHECK(message_of([&] { stream.step(cpu, v(1, 2, 4), v(1, 2, 3)); }) == "long_conv_stream::step: y has length 3, expected u's 4");
+  CHECK(message_of([&] { stream.step(cpu, v(1, 2, 4), v(1, 2, 4)); }) == "no error");
+  CHECK(message_of([&] { stream.step(cpu, v(1, 2, 4), tern::view(memory.data() + 1, 1, 2, 4)); }) ==
+        "long_conv_stream::step: y overlaps u, expected memory of its own");
 }
 
 }  // namespace tern::test

@@ -30,7 +30,8 @@
 ///           where that can be had: defragment() moves pages so that it goes at once.
 ///           `bytes()` counts pages in use, `reserved_bytes()` what is allocated for pages.
 /// By page   keys in 2 bits share scales over the 64 tokens of a page: they are appended 64 at a time, to whole pages. cache/kv_tiers.hpp
-///           keeps the latest tokens in another format until there are 64 of them. keep() rounds such keys anew.
+///           keeps the latest tokens in another format until there are 64 of them. keep() rounds such keys anew; of a head
+///           that is to be appended to it keeps a multiple of 64.
 /// Errors    wrong shapes, sequences that are not open, positions that do not ascend, pages beyond `max_pages`: the cache is as before.
 /// Threads   one that changes the cache at a time; appending uses the policy's. Views (keys, values, positions) hold until the next change.
 /// Cost      append writes each number once, and never moves old ones; but for the first token behind a fork, which copies one page a head.
@@ -198,11 +199,15 @@ class kv_cache : public detail::kv_tables {
   static kv_shape const& checked(kv_shape const& n) {
     detail::expect(n.layers >= 1, "kv_cache", "layers", n.layers, "at least 1");
     detail::expect(n.kv_heads >= 1, "kv_cache", "kv_heads", n.kv_heads, "at least 1");
-    detail::expect(n.dim >= 1 && n.dim % key_format::granule == 0, "kv_cache", "dim", n.dim,
-                   "a multiple of what the format of keys has in a block");
-    detail::expect(n.dim_v >= 1 && n.dim_v % value_format::granule == 0, "kv_cache", "dim_v", n.dim_v,
-                   "a multiple of what the format of values has in a block");
+    expect_blocks("dim", n.dim, "keys", key_format::granule);
+    expect_blocks("dim_v", n.dim_v, "values", value_format::granule);
     return n;
+  }
+  static void expect_blocks(char const* extent, index was, char const* side, index granule) {
+    if (was < 1 || was % granule != 0)
+      (detail::message() << "kv_cache: " << extent << " is " << was << ", expected a multiple of " << granule << ", which the format of "
+                         << side << " has in a block")
+          .fail();
   }
 
   /// Fails unless all sequences of a batch are open.
@@ -262,8 +267,8 @@ class kv_cache : public detail::kv_tables {
     constexpr char const* op = "kv_cache::append";
     detail::expect(count % page_rows == 0, op, "k.extent(1)", count, "a multiple of 64, which these keys are written in");
     for (index h = 0; h < shape_.kv_heads; ++h)
-      detail::expect(at(s, layer, h).size() % page_rows == 0, op, "the tokens of a head", at(s, layer, h).size(),
-                     "whole pages of 64, which these keys are written in");
+      detail::expect(at(s, layer, h).size() % page_rows == 0, op, "the number of tokens that a head has", at(s, layer, h).size(),
+                     "a multiple of 64: these keys are written in whole pages, which keep() has to leave");
   }
   /// Token t of a head, behind token `before`, is to be asked for.
   TERN_INLINE void fetch(head const& of, index t, index before, page_gather& to) const {

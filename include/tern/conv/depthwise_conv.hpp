@@ -21,7 +21,7 @@
 /// x always has a batch, which may be 1: a w of as many dimensions as x has a kernel for each sample.
 ///
 /// Errors   extents that do not fit; strides and dilations below 1, paddings below 0; options for another number of dimensions; y that
-///          overlaps x or w.
+///          overlaps x, w or the bias, or a residual that is not y.
 /// Large    kernels on large images, such as 31 x 31 on 56 x 56, stride and dilation 1, are multiplied by transforms where they are faster
 ///          (conv/depthwise_transform.hpp, transform_wins: by extents alone). Then errors are relative to norms, as below, and one infinity
 ///          or NaN may spread over the outputs of its image and channel. `direct_sums{}` keeps to sums over taps.
@@ -254,6 +254,7 @@ inline constexpr struct depthwise_conv_fn {
   static void set_finish(detail::depthwise_problem& p, detail::depthwise_request<N> const& r, Y const& y) {
     if (r.has_bias) {
       detail::expect_equal("depthwise_conv", "bias.extent(0)", r.bias.extent(0), "channels", p.channels);
+      detail::expect_own_memory("depthwise_conv", "y", y, "bias", r.bias);
       p.bias = r.bias.data();
       p.bias_stride = r.bias.stride(0);
     }
@@ -264,6 +265,7 @@ inline constexpr struct depthwise_conv_fn {
       step.apply = from.apply;
       if (from.apply != nullptr) continue;
       for (int d = 0; d < N + 2; ++d) detail::expect_extent("depthwise_conv", "residual", from.added, d, "y", y, d);
+      detail::expect_same_or_own_memory("depthwise_conv", "y", detail::place_of(y), "residual", detail::place_of(from.added));
       step.added = detail::conv_tensor_of<N, void const*>(from.added, r.first);
       step.load = &detail::load_row<float>;
       p.adds = true;

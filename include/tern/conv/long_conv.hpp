@@ -13,8 +13,8 @@
 ///         each input; d (channels). Any n, any number of taps from 1 on, any strides.
 /// Types   u, k, y, w, v each f32, f16 or bf16; d f32; f32 inside.
 /// Alias   y overlaps nothing that is read: a block's samples reach into the next.
-/// Errors  extents that do not fit, no taps; y that overlaps u or a gate; a mode or a spectrum given beside a long_filter that has another.
-/// Memory  from the policy; `workspace_size` of one length may exceed that of a longer one, which is cut into other blocks.
+/// Errors  extents that do not fit, no taps; y that overlaps u, k or a gate; a mode or a spectrum given beside a long_filter that has
+/// another. Memory  from the policy; `workspace_size` of one length may exceed that of a longer one, which is cut into other blocks.
 /// Special one infinity or NaN of a row, or of its filter, may spread over the row's results: each is a sum of all.
 /// Cost    per row about 6 n (log2 n + 6) / lanes vector operations, u and a spectrum of 8 n bytes read, y written; filters that are not
 ///         prepared cost two thirds of a row each. A circle costs little more than half of that where n is an odd number up to 9 times a
@@ -53,19 +53,20 @@ inline long_filters filters_for(char const* op, sample_view const& in, sample_vi
   f.count = k.extent[0] * k.extent[1];
   return f;
 }
+inline memory_place place_of(sample_view const& v) { return {v.data, v.bytes, 3, v.extent, v.stride}; }
 inline void check_long(char const* op, sample_view const& in, result_view const& out, long_request const& r, bool backward) {
   expect_samples(op, backward ? "du" : "y", out.place, backward ? "dy" : "u", in);
-  auto const place = [](sample_view const& v) { return memory_place(v.data, v.bytes, 3, v.extent, v.stride); };
-  expect_own_memory(op, backward ? "du" : "y", place(out.place), backward ? "dy" : "u", place(in));
+  expect_own_memory(op, backward ? "du" : "y", place_of(out.place), backward ? "dy" : "u", place_of(in));
   expect_options(op, r, backward ? "dy" : "u", in);
-  if (r.gate_in) expect_own_memory(op, backward ? "du" : "y", place(out.place), "gate_in", place(r.gate_in));
-  if (r.gate_out) expect_own_memory(op, backward ? "du" : "y", place(out.place), "gate_out", place(r.gate_out));
+  if (r.gate_in) expect_own_memory(op, backward ? "du" : "y", place_of(out.place), "gate_in", place_of(r.gate_in));
+  if (r.gate_out) expect_own_memory(op, backward ? "du" : "y", place_of(out.place), "gate_out", place_of(r.gate_out));
 }
 
 /// Forward and backward, with filters as a view of taps.
 inline void convolve_rows(char const* op, cpu_policy const& policy, sample_view const& in, sample_view const& k, result_view const& out,
                           long_request const& r, bool backward) {
   check_long(op, in, out, r, backward);
+  expect_own_memory(op, backward ? "du" : "y", place_of(out.place), "k", place_of(k));
   long_filters f = filters_for(op, in, k, r, backward);
   if (in.extent[0] * in.extent[1] * in.extent[2] == 0) return;
   if (backward) f.layout = f.layout.transposed();

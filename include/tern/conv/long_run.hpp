@@ -206,7 +206,7 @@ inline void run_rows(cpu_policy const& policy, long_call call, long_filters cons
     return parallel_for(policy, items, [&](index item, index slot) TERN_LAMBDA {
       run_block(cpu.on(serial), call, f, spectrum(place(item)), place(item), memory + slot * each);
     });
-  parallel_chain(policy, items, [&](index item, bool first, index slot, auto const& take) TERN_LAMBDA {
+  parallel_chain(policy, items, [&](index item, bool first, index slot, chain_turn const& take) TERN_LAMBDA {
     index next = items;
     long_place const at = place(item), likely = place(least(item + slots, items - 1));
     run_chained(call, f, spectrum(at), at, first, likely, memory + slot * each, [&]() TERN_LAMBDA {

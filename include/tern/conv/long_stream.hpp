@@ -12,7 +12,8 @@
 /// its own length and P products, and a result comes with the block whose sample it is.
 ///
 /// Types   k, u, y f32, f16 or bf16; f32 inside.
-/// Alias   y may be u. Errors: extents that do not fit, no taps, no samples.
+/// Alias   y may be u. Errors: extents that do not fit, no taps, no samples; y that overlaps u and is not u.
+/// Gates   y = v .* ((u .* w) conv k) + D .* u of a signal that comes in blocks: step(u .* w), then the rest by hand.
 /// Special one infinity or NaN may spread over the block that it comes with and the P blocks behind it.
 /// Memory  P spectra for each filter and for each signal, of 8 bytes a sample of the block but at least those of the shortest transform
 ///         (2048 bytes with 16 lanes): short blocks cost memory and time. No allocation in `step` but the policy's workspace.
@@ -112,6 +113,7 @@ class long_conv_stream {
     expect_equal(op, "u's channels", u.extent[1], "channels", channels_);
     expect_equal(op, "u's length", u.extent[2], "block", block_);
     expect_samples(op, "y", y.place, "u", u);
+    expect_same_or_own_memory(op, "y", place_of(y.place), "u", place_of(u));
     index const rows = batch_ * channels_, size = plan_.floats(), each = step_floats();
     workspace::lease const lease(policy.scratch(), step_bytes(policy));
     float* const memory = reinterpret_cast<float*>(lease.data());

@@ -17,6 +17,11 @@ inline void expect_own_memory(char const* op, char const* result, memory_place c
   if (overlap(y, x)) [[unlikely]]
     fail_own_memory(op, result, argument, y.first == x.first);
 }
+/// And where it does, but is not that argument, element by element.
+inline void expect_same_or_own_memory(char const* op, char const* result, memory_place const& y, char const* argument,
+                                      memory_place const& x) {
+  if (!(y == x)) expect_own_memory(op, result, y, argument, x);
+}
 template <class T, class U, int Y, int X>
 inline void expect_own_memory(char const* op, char const* result, tensor_view<T, Y> const& y, char const* argument,
                               tensor_view<U, X> const& x) {

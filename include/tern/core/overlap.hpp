@@ -30,6 +30,7 @@ struct memory_place {
       stride[rank++] = step < 0 ? -step : step;
     }
   }
+  TERN_INLINE bool operator==(memory_place const&) const = default;
   /// Bytes from the first to behind the last, of the dimensions whose strides are not multiples of `period` (0: of all).
   TERN_INLINE index span(index period) const {
     index bytes = element;

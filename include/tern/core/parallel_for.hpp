@@ -26,17 +26,23 @@ TERN_INLINE void parallel_for(cpu_policy const& policy, index items, Body&& body
   threads.run(slots, task_ref(worker));
 }
 
-/// The same where a slot's items follow each other in its memory: body(item, first, slot, take) calls take() once, when it wants to know
-/// what its slot does next, and returns that: an item, or `items` where there is none. first: whether the slot did nothing before.
+/// What comes next in a chain: an item that nobody has, or `items` where there is none.
+struct chain_turn {
+  index* next;
+  index items;
+  TERN_INLINE index operator()() const {
+    index const i = __atomic_fetch_add(next, index{1}, __ATOMIC_RELAXED);
+    return i < items ? i : items;
+  }
+};
+/// The same where a slot's items follow each other in its memory: body(item, first, slot, take) calls take(), a chain_turn, once, when it
+/// wants to know what its slot does next, and returns that. first: whether the slot did nothing before.
 template <class Body>
 TERN_INLINE void parallel_chain(cpu_policy const& policy, index items, Body&& body) {
   executor_ref const threads = items > 1 ? policy.executor() : executor_ref{};
   index const slots = threads.concurrency() < items ? threads.concurrency() : items;
   index next = 0;
-  auto const take = [&] {
-    index const i = __atomic_fetch_add(&next, index{1}, __ATOMIC_RELAXED);
-    return i < items ? i : items;
-  };
+  chain_turn const take{&next, items};
   auto worker = [&](index slot) {
     bool first = true;
     for (index i = take(); i < items; first = false) i = body(i, first, slot, take);
