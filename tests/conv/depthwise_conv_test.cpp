@@ -170,7 +170,7 @@ TEST_CASE("depthwise_conv: errors name what is wrong", "[conv]") {
   CHECK(says(ws, ys, same_padding{}, residual{ys}) == "no error");
   CHECK(says(ws, ys, same_padding{}, residual{view(y.data() + 1, 2, 6, 7, 5)}) ==
         "depthwise_conv: y overlaps residual, expected memory of its own");
-  CHECK(says(ws, ys, same_padding{}, bias{ys[0][0][0]}) == "depthwise_conv: y overlaps bias, expected memory of its own");
+  CHECK(says(ws, ys, same_padding{}, bias{ys[0][0][1]}) == "depthwise_conv: y overlaps bias, expected memory of its own");
   CHECK(says(ws, ys, same_padding{}, stride{0}) == "depthwise_conv: stride is 0, expected at least 1");
   CHECK(says(ws, ys, same_padding{}, dilation{1, -1}) == "depthwise_conv: dilation is -1, expected at least 1");
   CHECK(says(ws, ys, padding{zeros{1, -2}}) == "depthwise_conv: padding is -2, expected at least 0");
