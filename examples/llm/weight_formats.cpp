@@ -13,7 +13,6 @@
 #include <tern/matmul/bit_planes.hpp>
 
 #include <cstddef>
-#include <optional>
 #include <utility>
 #include <vector>
 
@@ -61,19 +60,14 @@ made hold(arrays& owned, Weights const& weights) {
   return std::make_unique<held<Weights>>(std::move(owned), weights);
 }
 
-made int8_by_rows(policy_type const& policy, matrix w) {
+/// A scale for each index of `side`: 0 rows, 1 columns.
+template <class Weights, int side>
+made int8(policy_type const& policy, matrix w) {
   arrays a;
   auto const q = a.make<std::int8_t>(w.extent(0), w.extent(1));
-  auto const scales = a.make<float>(w.extent(0));
-  tern::int8_rows::encode(policy, w, q, scales);
-  return hold(a, tern::int8_rows(q, scales));
-}
-made int8_by_columns(policy_type const& policy, matrix w) {
-  arrays a;
-  auto const q = a.make<std::int8_t>(w.extent(0), w.extent(1));
-  auto const scales = a.make<float>(w.extent(1));
-  tern::int8_columns::encode(policy, w, q, scales);
-  return hold(a, tern::int8_columns(q, scales));
+  auto const scales = a.make<float>(w.extent(side));
+  Weights::encode(policy, w, q, scales);
+  return hold(a, Weights(q, scales));
 }
 
 constexpr index group = 64;
@@ -171,8 +165,8 @@ made planes(policy_type const& policy, matrix w) {
 using formats::e8m0;
 
 constexpr weight_format all[] = {
-    {"int8_rows", "RTN", int8_by_rows},
-    {"int8_columns", "RTN", int8_by_columns},
+    {"int8_rows", "RTN", int8<tern::int8_rows, 0>},
+    {"int8_columns", "RTN", int8<tern::int8_columns, 1>},
     {"fp8_e4m3", "RTN", floats<formats::fp8_e4m3, float, 0>},
     {"fp8_e5m2", "RTN", floats<formats::fp8_e5m2, float, 0>},
     {"fp6_e2m3", "RTN", floats<formats::e2m3, e8m0, 32>},

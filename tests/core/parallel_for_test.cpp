@@ -49,27 +49,21 @@ bool chains_each_once(cpu_policy const& policy, index items) {
   return right;
 }
 
+void check_policies(bool (*right)(cpu_policy const& policy, index items)) {
+  thread_pool two(2), five(5);
+  for (index items : {0, 1, 2, 3, 7, 64, 1000}) {
+    CHECK(right(cpu, items));
+    CHECK(right(cpu.on(serial), items));
+    CHECK(right(cpu.on(two), items));
+    CHECK(right(cpu.on(five), items));
+  }
+}
+
 }  // namespace
 
-TEST_CASE("parallel_chain runs each item once, after the one that its slot had before") {
-  thread_pool two(2), five(5);
-  for (index items : {0, 1, 2, 3, 7, 64, 1000}) {
-    CHECK(chains_each_once(cpu, items));
-    CHECK(chains_each_once(cpu.on(serial), items));
-    CHECK(chains_each_once(cpu.on(two), items));
-    CHECK(chains_each_once(cpu.on(five), items));
-  }
-}
+TEST_CASE("parallel_chain runs each item once, after the one that its slot had before") { check_policies(chains_each_once); }
 
-TEST_CASE("parallel_for runs each item once, in a slot of its own") {
-  thread_pool two(2), five(5);
-  for (index items : {0, 1, 2, 3, 7, 64, 1000}) {
-    CHECK(runs_each_once(cpu, items));
-    CHECK(runs_each_once(cpu.on(serial), items));
-    CHECK(runs_each_once(cpu.on(two), items));
-    CHECK(runs_each_once(cpu.on(five), items));
-  }
-}
+TEST_CASE("parallel_for runs each item once, in a slot of its own") { check_policies(runs_each_once); }
 
 TEST_CASE("parallel_for nests and takes callers from several threads") {
   thread_pool pool(3);

@@ -165,6 +165,17 @@ TERN_INLINE float weight_factor(float largest) {
   return largest > 0 && factor <= __FLT_MAX__ ? factor : 0.f;
 }
 
+/// p * 255 / P for `n` weights p, zeros behind them up to `room`, whole packs. Returns P / 255.
+TERN_INLINE float scale_weights(float const* from, index n, index room, float* to) {
+  constexpr index W = simd::lanes;
+  float const largest = largest_weight(from, n);
+  simd::pack<float> const factor(weight_factor(largest));
+  index j = 0;
+  for (; j + W <= n; j += W) simd::store(to + j, simd::load(from + j) * factor);
+  for (; j < room; j += W) simd::store(to + j, simd::load_n(from + j, n > j ? n - j : 0) * factor);
+  return largest / 255.f;
+}
+
 /// The weights of a tile's tokens: p * 255 / P, zero behind the last one.
 template <int R>
 struct tile_weights {
@@ -172,18 +183,7 @@ struct tile_weights {
   float most[R];  // P / 255
 
   TERN_INLINE void take(float const* from, index n) {
-    using packf = simd::pack<float>;
-    constexpr index W = simd::lanes;
-    for (index r = 0; r < R; ++r) {
-      float const* const row = from + r * key_block;
-      float const largest = largest_weight(row, n);
-      most[r] = largest / 255.f;
-      packf const factor(weight_factor(largest));
-      for (index j = 0; j < 64; j += W) {
-        packf const x = j + W <= n ? simd::load(row + j) : simd::load_n(row + j, n > j ? n - j : 0);
-        simd::store(p[r] + j, x * factor);
-      }
-    }
+    for (index r = 0; r < R; ++r) most[r] = scale_weights(from + r * key_block, n, 64, p[r]);
   }
 
   /// The integers of one block, four tokens a word, and its largest scale D. A number below 256 is rounded by adding 2^23.

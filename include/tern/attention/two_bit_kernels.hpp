@@ -206,18 +206,8 @@ struct two_bit_weights {
 
   /// Of `n` tokens.
   TERN_INLINE void take(float const* from, index n) {
-    using packf = simd::pack<float>;
-    constexpr index W = simd::lanes;
     count = n;
-    for (index r = 0; r < R; ++r) {
-      float const* const row = from + r * key_block;
-      float const highest = largest_weight(row, n);
-      most[r] = highest / 255.f;
-      packf const factor(weight_factor(highest));
-      index j = 0;
-      for (; j + W <= n; j += W) simd::store(p[r] + j, simd::load(row + j) * factor);
-      for (; j < divide_up(n, T) * T; j += W) simd::store(p[r] + j, simd::load_n(row + j, n > j ? n - j : 0) * factor);
-    }
+    for (index r = 0; r < R; ++r) most[r] = scale_weights(from + r * key_block, n, divide_up(n, T) * T, p[r]);
   }
   /// d and m of a block of 32 elements in tile t, with zeros for tokens behind the last, in `own`.
   TERN_INLINE std::uint8_t const* scales(std::uint8_t const* block, index t, std::uint8_t* own) const {

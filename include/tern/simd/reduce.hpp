@@ -41,6 +41,30 @@ TERN_INLINE T reduce(pack<T> a, F f) {
     for (index i = 0; i < half; ++i) lane[i] = f(lane[i], lane[i + half]);
   return lane[0];
 }
+#if defined(TERN_SIMD_AVX512)
+namespace detail {
+struct word_sum {
+  TERN_INLINE __m256i operator()(__m256i a, __m256i b) const { return _mm256_add_epi32(a, b); }
+  TERN_INLINE __m128i operator()(__m128i a, __m128i b) const { return _mm_add_epi32(a, b); }
+};
+struct word_bits {
+  TERN_INLINE __m256i operator()(__m256i a, __m256i b) const { return _mm256_or_si256(a, b); }
+  TERN_INLINE __m128i operator()(__m128i a, __m128i b) const { return _mm_or_si128(a, b); }
+};
+struct larger_word {
+  TERN_INLINE __m256i operator()(__m256i a, __m256i b) const { return _mm256_max_epi32(a, b); }
+  TERN_INLINE __m128i operator()(__m128i a, __m128i b) const { return _mm_max_epi32(a, b); }
+};
+/// f of all words, halving.
+template <class F>
+TERN_INLINE std::int32_t reduce_words(__m512i a, F f) {
+  __m256i const half = f(_mm512_castsi512_si256(a), _mm512_maskz_extracti32x8_epi32(0xff, a, 1));
+  __m128i x = f(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+  x = f(x, _mm_shuffle_epi32(x, 0x4e));
+  return _mm_cvtsi128_si32(f(x, _mm_shuffle_epi32(x, 0xb1)));
+}
+}  // namespace detail
+#endif
 /// The sum of all lanes, halving.
 TERN_INLINE float reduce_add(pack<float> a) {
 #if defined(TERN_SIMD_AVX512) || defined(TERN_SIMD_AVX2)
@@ -58,10 +82,7 @@ TERN_INLINE float reduce_add(pack<float> a) {
 }
 TERN_INLINE std::int32_t reduce_add(pack<std::int32_t> a) {
 #if defined(TERN_SIMD_AVX512)
-  __m256i const half = _mm256_add_epi32(_mm512_castsi512_si256(a.v), _mm512_maskz_extracti32x8_epi32(0xff, a.v, 1));
-  __m128i x = _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
-  x = _mm_add_epi32(x, _mm_shuffle_epi32(x, 0x4e));
-  return _mm_cvtsi128_si32(_mm_add_epi32(x, _mm_shuffle_epi32(x, 0xb1)));
+  return detail::reduce_words(a.v, detail::word_sum{});
 #else
   return reduce(a, [](std::int32_t x, std::int32_t y) {
     return static_cast<std::int32_t>(static_cast<std::uint32_t>(x) + static_cast<std::uint32_t>(y));  // wraps, as registers do
@@ -71,10 +92,7 @@ TERN_INLINE std::int32_t reduce_add(pack<std::int32_t> a) {
 /// The bits that a lane has.
 TERN_INLINE std::int32_t reduce_or(pack<std::int32_t> a) {
 #if defined(TERN_SIMD_AVX512)
-  __m256i const half = _mm256_or_si256(_mm512_castsi512_si256(a.v), _mm512_maskz_extracti32x8_epi32(0xff, a.v, 1));
-  __m128i x = _mm_or_si128(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
-  x = _mm_or_si128(x, _mm_shuffle_epi32(x, 0x4e));
-  return _mm_cvtsi128_si32(_mm_or_si128(x, _mm_shuffle_epi32(x, 0xb1)));
+  return detail::reduce_words(a.v, detail::word_bits{});
 #else
   return reduce(a, [](std::int32_t x, std::int32_t y) { return x | y; });
 #endif
@@ -96,10 +114,7 @@ TERN_INLINE float reduce_max(pack<float> a) {
 }
 TERN_INLINE std::int32_t reduce_max(pack<std::int32_t> a) {
 #if defined(TERN_SIMD_AVX512)
-  __m256i const half = _mm256_max_epi32(_mm512_castsi512_si256(a.v), _mm512_maskz_extracti32x8_epi32(0xff, a.v, 1));
-  __m128i x = _mm_max_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
-  x = _mm_max_epi32(x, _mm_shuffle_epi32(x, 0x4e));
-  return _mm_cvtsi128_si32(_mm_max_epi32(x, _mm_shuffle_epi32(x, 0xb1)));
+  return detail::reduce_words(a.v, detail::larger_word{});
 #else
   return reduce(a, [](std::int32_t x, std::int32_t y) { return x > y ? x : y; });
 #endif
