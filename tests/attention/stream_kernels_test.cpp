@@ -96,9 +96,11 @@ wanted sums(std::vector<float> const& o, std::vector<float> const& alpha, std::v
     }
   return w;
 }
-std::vector<float> weights(rng& r, index rows) {
+/// (rows, key_block): of `count` keys, behind which nothing may be taken.
+std::vector<float> weights(rng& r, index rows, index count) {
   std::vector<float> p(static_cast<std::size_t>(rows * key_block), poison<float>());
-  for (float& x : p) x = static_cast<float>(std::exp(r.normal() - 2));
+  for (index i = 0; i < rows; ++i)
+    for (index j = 0; j < count; ++j) p[static_cast<std::size_t>(i * key_block + j)] = static_cast<float>(std::exp(r.normal() - 2));
   return p;
 }
 template <class T>
@@ -125,7 +127,7 @@ void check_rows(index count, index dim) {
                   u * (2 + std::sqrt(n))));
   CHECK(s.intact());
 
-  auto const p = weights(r, R);
+  auto const p = weights(r, R, count);
   auto const alpha = r.normal<float>(R);
   auto const before = r.normal<float>(R * dim);
   guarded<float> o(before, 1);
@@ -197,7 +199,7 @@ void check_values(index count, index dim) {
   rng r(static_cast<std::uint64_t>(100 * count + dim + R));
   stored_tiles<Format> const tiles(r, count, dim);
   auto const next = untyped(tiles.at);
-  auto const p = weights(r, R);
+  auto const p = weights(r, R, count);
   auto const alpha = r.normal<float>(R);
   auto const before = r.normal<float>(R * dim);
   guarded<float> o(before, 1);
