@@ -18,7 +18,7 @@ int main() {
   std::normal_distribution<float> normal;
   for (auto* x : {&q, &k, &v})
     for (float& e : *x) e = normal(bits);
-  auto view = [&](std::vector<float>& x) { return tern::view(x.data(), heads, tokens, dim); };
+  auto view = [&](std::vector<float>& x) { return tern::view(x, heads, tokens, dim); };
 
   auto show = [&](char const* what, std::vector<float>& to, auto const&... options) {
     double best = 1e9;

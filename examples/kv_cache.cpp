@@ -24,7 +24,7 @@ struct tensor {
     std::normal_distribution<float> normal;
     for (float& x : numbers) x = normal(bits);
   }
-  auto view() { return tern::view(numbers.data(), heads, tokens, dim); }
+  auto view() { return tern::view(numbers, heads, tokens, dim); }
   std::vector<float> numbers;
   tern::index heads, tokens;
 };

@@ -109,7 +109,7 @@ int main(int argc, char** argv) {
   room[0] = 0.5f;
 
   sound wet{std::vector<float>(dry.samples.size()), dry.rate};
-  tern::long_conv_stream stream(tern::cpu, tern::view(room.data(), 1, taps), block);
+  tern::long_conv_stream stream(tern::cpu, tern::view(room, 1, taps), block);
   auto const start = std::chrono::steady_clock::now();
   for (tern::index i = 0; i < n; i += block)
     stream.step(tern::cpu, tern::view(dry.samples.data() + i, 1, block), tern::view(wet.samples.data() + i, 1, block));

@@ -24,7 +24,7 @@ double cosine(tern::tensor_view<float const, 1> a, tern::tensor_view<float const
 
 std::vector<std::vector<index>> nearest(tern::cpu_policy const& policy, embeddings const& of, embeddings const& among, index count) {
   std::vector<float> products(static_cast<std::size_t>(of.texts() * among.texts()));
-  auto const cosines = tern::view(products.data(), of.texts(), among.texts());
+  auto const cosines = tern::view(products, of.texts(), among.texts());
   tern::matmul(policy, of.view(), among.view(), cosines);
   std::vector<std::vector<index>> all;
   for (index i = 0; i < of.texts(); ++i) {

@@ -15,8 +15,8 @@ class embeddings {
  public:
   embeddings(std::size_t texts, tern::index width) : width_(width), elements_(texts * static_cast<std::size_t>(width)) {}
   tern::index texts() const { return static_cast<tern::index>(elements_.size()) / width_; }
-  tern::tensor_view<float, 2> view() { return tern::view(elements_.data(), texts(), width_); }
-  tern::tensor_view<float const, 2> view() const { return tern::view(elements_.data(), texts(), width_); }
+  tern::tensor_view<float, 2> view() { return tern::view(elements_, texts(), width_); }
+  tern::tensor_view<float const, 2> view() const { return tern::view(elements_, texts(), width_); }
   tern::tensor_view<float const, 1> operator[](std::size_t i) const { return view()[static_cast<tern::index>(i)]; }
 
  private:

@@ -110,6 +110,20 @@ TEST_CASE("contiguous ranges are views of rank 1") {
   CHECK(view(plain)[3] == 4);
 }
 
+TEST_CASE("contiguous ranges take a shape that holds all of their elements") {
+  std::vector<float> vector(24);
+  std::iota(vector.begin(), vector.end(), 0.f);
+  auto const v = view(vector, 2, 3, 4);
+  STATIC_REQUIRE(std::is_same_v<decltype(v), tensor_view<float, 3> const>);
+  CHECK(&v(1, 2, 3) == &vector[23]);
+  std::vector<float> const& constant = vector;
+  STATIC_REQUIRE(std::is_same_v<decltype(view(constant, 24)), tensor_view<float const, 1>>);
+  CHECK(view(std::span<float const>(vector).first(6), 3, 2).stride(0) == 2);
+  CHECK(view(std::vector<float>(), 0, 7).extent(1) == 7);
+  CHECK_THROWS_WITH(view(vector, 5, 5), "view: size() is 24, expected the product of the extents = 25");
+  CHECK_THROWS_WITH(view(vector, 2, 3), "view: size() is 24, expected the product of the extents = 6");
+}
+
 TEST_CASE("Eigen's matrices are (rows, columns) in either order") {
   Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::ColMajor> col(3, 5);
   Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor> row(3, 5);

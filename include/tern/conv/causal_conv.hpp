@@ -28,6 +28,7 @@
 #include <tern/conv/depthwise_kernel.hpp>
 #include <tern/conv/own_memory.hpp>
 #include <tern/conv/register_function.hpp>
+#include <tern/core/given_once.hpp>
 #include <tern/core/parallel_for.hpp>
 #include <tern/matmul/bias.hpp>
 #include <tern/pointwise/rows.hpp>
@@ -331,6 +332,8 @@ inline constexpr struct causal_conv_fn {
     auto const ys = tern::view(y);                         // (batch, length, channels)
     static_assert((detail::causal_option<Options> && ...),
                   "tern: an option of causal_conv is bias, conv_state, dilation, or a function of registers (act::*, each)");
+    static_assert(detail::settings<tern::bias, conv_state, tern::dilation>::given_once<Options...>,
+                  "tern: the same option of causal_conv is given twice");
     detail::causal_request r;
     (r.set(options), ...);
     check(xs, ws, ys, r);

@@ -45,6 +45,7 @@
 #include <tern/conv/depthwise_transform.hpp>
 #include <tern/conv/own_memory.hpp>
 #include <tern/conv/register_function.hpp>
+#include <tern/core/given_once.hpp>
 #include <tern/core/tensor_view.hpp>
 #include <tern/matmul/bias.hpp>
 
@@ -187,6 +188,8 @@ inline constexpr struct depthwise_conv_fn {
         "of registers (act::*, each), or a residual with as many dimensions as y");
     static_assert(!((std::is_same_v<Options, same_padding> || ...) && (std::is_same_v<Options, padding> || ...)),
                   "tern: depthwise_conv takes padding or same_padding, not both");
+    static_assert(detail::settings<tern::stride, tern::dilation, padding, bias>::given_once<Options...>,
+                  "tern: the same option of depthwise_conv is given twice");
     detail::depthwise_request<n> r;
     (r.set(options), ...);
     detail::check_window(r.stride, r.dilation, r.padding, n);

@@ -14,6 +14,7 @@
 
 #include <tern/conv/long_samples.hpp>
 #include <tern/conv/sparse_spectrum.hpp>
+#include <tern/core/given_once.hpp>
 
 namespace tern {
 
@@ -50,9 +51,6 @@ struct skip {
 namespace detail {
 inline namespace TERN_ABI {
 
-template <class O, class... Options>
-inline constexpr bool given_once = (0 + ... + int{std::is_same_v<O, Options>}) == 1;
-
 TERN_INLINE char const* name_of(long_mode m) { return m == long_mode::causal ? "causal" : m == long_mode::circular ? "circular" : "same"; }
 
 /// The options of a call.
@@ -79,7 +77,7 @@ struct long_request {
   }
   template <class... Options>
   TERN_INLINE static long_request of(Options const&... options) {
-    static_assert((given_once<Options, Options...> && ...), "tern: the same option of a long convolution is given twice");
+    static_assert(settings<Options...>::template given_once<Options...>, "tern: the same option of a long convolution is given twice");
     long_request r;
     (r.set(options), ...);
     return r;

@@ -29,6 +29,7 @@
 /// Machines differ in compute::bf16: matrix registers (simd/tiles.hpp) have an order of their own. Cost: rows n k multiply-adds; one pass
 /// over the weights, which is what one to a few rows cost. Error: `accuracy` below.
 
+#include <tern/core/given_once.hpp>
 #include <tern/core/overlap.hpp>
 #include <tern/matmul/bias.hpp>
 #include <tern/matmul/hadamard_in.hpp>
@@ -65,6 +66,8 @@ inline constexpr struct matmul_fn {
         (detail::matmul_option<Options> && ...),
         "tern: an option of matmul is a compute type, accumulate, one of matmul/options.hpp, or has const check() and prepare(), or "
         "check() and finish(), not both");
+    static_assert(detail::settings<compute, gather, scatter, split_outliers, residual<2>>::given_once<Options...>,
+                  "tern: the same option of matmul is given twice");
     auto const weights = detail::hold_weights(w);
     detail::any_weights const erased[] = {detail::weights_of(weights)};
     tensor_view<float, 2> const results[] = {tern::view(y)};
@@ -110,6 +113,7 @@ inline constexpr struct matmul_fn {
   static void run_all(cpu_policy const& policy, tensor_view<T, 2> const& x, W const (&w)[N], tensor_view<float, 2> const (&y)[N],
                       Options const&... options) {
     static_assert(N <= most, "tern: one call of matmul takes at most 16 matrices");
+    static_assert(detail::settings<compute, gather>::given_once<Options...>, "tern: the same option of matmul is given twice");
     detail::any_weights erased[N];
     for (std::size_t j = 0; j < N; ++j) erased[j] = detail::weights_of(w[j]);
     detail::matmul_request request;
