@@ -13,6 +13,8 @@
 #include <tern/core/error.hpp>
 #include <tern/core/rounding.hpp>
 #include <tern/core/tensor_view.hpp>
+#include <tern/formats/packed_bits.hpp>
+#include <tern/formats/scale_grid.hpp>
 
 #include <cstdint>
 
@@ -34,6 +36,7 @@ class binary_weights {
     tern::detail::expect(k >= 0 && k % 32 == 0, "binary_weights", "k", k, "a multiple of 32");
     tern::detail::expect_equal("binary_weights", "words.extent(1)", words.extent(1), "k / 64 rounded up", tern::detail::divide_up(k, 64));
     tern::detail::expect(words.data() != nullptr || words.size() == 0, "binary_weights", "words.data()", 0, "not null");
+    tern::detail::expect(words.extent(1) <= 1 || words.stride(1) == 1, "binary_weights", "words.stride(1)", words.stride(1), "1");
     tern::detail::expect(scales.extent(0) == 0 || scales.extent(0) == rows, "binary_weights", "scales.extent(0)", scales.extent(0),
                          "0 or the rows of words");
     tern::detail::expect(scales.data() != nullptr || scales.extent(0) == 0, "binary_weights", "scales.data()", 0, "not null");
@@ -45,6 +48,32 @@ class binary_weights {
     for (int j = 0; j < 32; ++j) u[j] = static_cast<std::uint8_t>((bits >> j & 1) << 1);
   }
   TERN_INLINE void scales(index row, index, float* scale, float*) const { scale[0] = scales_.extent(0) == 0 ? 1.f : scales_[row]; }
+  /// For matmul: `lanes` rows in registers, a row a lane.
+  static constexpr bool quads = true;
+  class lane_walk {
+   public:
+    TERN_INLINE lane_walk(binary_weights const& w, index row)
+        : codes_(w.memory(row)), scales_(w.scales_, row), scaled_(w.scales_.extent(0) > 0) {}
+    template <class Group>
+    TERN_INLINE void load(index g, Group& out) {
+      codes_.load(g, out.u);
+      TERN_UNROLL
+      for (index i = 0; i < 8; ++i) {
+        auto const u = simd::bit_cast<std::int32_t>(out.u[i / 4][i % 4]);
+        out.u[i / 4][i % 4] = simd::bit_cast<std::uint8_t>(u + u);
+      }
+      out.scale[0] = scaled_ ? scales_.get() : simd::pack<float>(1.f);
+    }
+
+   private:
+    detail::packed_walk<1> codes_;
+    detail::row_scale_walk scales_;
+    bool scaled_;
+  };
+  TERN_INLINE lane_walk walk(index row) const { return {*this, row}; }
+  TERN_INLINE row_memory memory(index row) const {
+    return {reinterpret_cast<std::uint8_t const*>(words_.data() + row * words_.stride(0)), 8 * words_.extent(1), 8 * words_.stride(0)};
+  }
 
  private:
   tensor_view<std::uint64_t const, 2> words_;

@@ -19,6 +19,8 @@
 /// format's idea: read in the abstract; its formula and layout from knowledge; the encoder is own.
 
 #include <tern/formats/float_rows.hpp>
+#include <tern/formats/packed_bits.hpp>
+#include <tern/formats/scale_grid.hpp>
 
 namespace tern {
 
@@ -195,6 +197,43 @@ struct bit_plane_weights {
     }
   }
   TERN_INLINE void scales(index row, index, float* s, float*) const { s[0] = from.row_scales[row]; }
+  /// For matmul: `lanes` rows in registers, a row a lane.
+  static constexpr bool quads = true;
+  class lane_walk {
+   public:
+    TERN_INLINE lane_walk(bit_plane_weights const& w, index row) : count_(w.from.planes), scales_(w.from.row_scales, row) {
+      for (int i = 0; i < count_; ++i) planes_[i] = formats::detail::packed_walk<1>(w.memory(i, row));
+    }
+    template <class Group>
+    TERN_INLINE void load(index g, Group& out) {
+      using packi = simd::pack<std::int32_t>;
+      packi bits[8] = {packi(0), packi(0), packi(0), packi(0), packi(0), packi(0), packi(0), packi(0)};
+      for (int i = count_; i-- > 0;) {
+        planes_[i].load(g, out.u);
+        TERN_UNROLL
+        for (index j = 0; j < 8; ++j) bits[j] = bits[j] + bits[j] | simd::bit_cast<std::int32_t>(out.u[j / 4][j % 4]);
+      }
+      auto const each_of = [](std::uint32_t byte) TERN_LAMBDA { return packi(static_cast<std::int32_t>(byte * 0x01010101u)); };
+      auto const count = 1u << count_;
+      TERN_UNROLL
+      for (index j = 0; j < 8; ++j)
+        out.u[j / 4][j % 4] =
+            simd::bit_cast<std::uint8_t>(code == bit_code::bipolar ? bits[j] + bits[j] + each_of(129 - count)
+                                                                   : (bits[j] ^ each_of(count / 2)) + each_of(128 - count / 2));
+      out.scale[0] = scales_.get();
+    }
+
+   private:
+    int count_;
+    formats::detail::packed_walk<1> planes_[bit_planes<code>::most_planes];
+    formats::detail::row_scale_walk scales_;
+  };
+  TERN_INLINE lane_walk walk(index row) const { return {*this, row}; }
+
+ private:
+  TERN_INLINE row_memory memory(int plane, index row) const {
+    return {reinterpret_cast<std::uint8_t const*>(from.row(plane, row)), 8 * from.words.extent(2), 8 * from.words.stride(1)};
+  }
 };
 
 }  // namespace TERN_ABI

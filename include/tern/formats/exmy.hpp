@@ -121,7 +121,7 @@ namespace detail {
 /// What each code of a format is among integers.
 template <class F>
 struct exmy_level_table {
-  std::uint8_t u[F::bits <= 4 ? 16 : 1 << F::bits] = {};
+  std::uint8_t u[F::bits <= 4 ? 16 : F::bits <= 6 ? 64 : 1 << F::bits] = {};
   constexpr exmy_level_table() {
     for (int c = 0; c < 1 << F::bits; ++c) {
       int const magnitude = static_cast<int>(exmy_integer(F::fraction_bits, c & ((1 << (F::bits - 1)) - 1)));
@@ -156,6 +156,15 @@ TERN_INLINE simd::pack<float> decode_exmy(simd::pack<std::int32_t> code) {
   if constexpr (F::specials == float_specials::ieee) value = simd::select(integer == last + packf(1.f), packf(__builtin_inff()), value);
   return simd::bit_cast<float>(simd::bit_cast<std::int32_t>(value) | simd::shift_left<31 - sign>(code & packi(std::int32_t{1 << sign})));
 }
+/// `lanes` codes, a byte each, times a scale.
+template <class F>
+TERN_INLINE simd::pack<float> load_exmy(std::uint8_t const* code, float scale) {
+  constexpr bool nan = F::specials == float_specials::nan;
+  if constexpr (simd::has_small_floats && F::bits == 8 && F::fraction_bits >= 2 && (F::fraction_bits > 2 || !nan))
+    return (simd::widen_small_floats<F::fraction_bits, nan>(code) * power_of_two(15 - F::bias)) * scale;
+  else
+    return decode_exmy<F>(simd::load_widened(code)) * scale;
+}
 }  // namespace detail
 
 /// Weights (rows, columns) of a format F with scales, owned by somebody else.
@@ -188,17 +197,43 @@ class exmy_weights {
   {
     for (index i = 0; i < 32 / Granule; ++i) scale[i] = scales_.at(row, 32 * g + Granule * i) * F::least;
   }
+  /// For matmul: `lanes` rows in registers, a row a lane.
+  static constexpr bool quads = true;
+  class lane_walk {
+   public:
+    TERN_INLINE lane_walk(exmy_weights const& w, index row)
+        : codes_(w.memory(row)), scales_(w.scales_, row), levels_(detail::exmy_levels<F>.u) {}
+    template <class Group>
+    TERN_INLINE void load(index g, Group& out) {
+      codes_.load(g, out.u);
+      levels_.choose(out.u);
+      TERN_UNROLL
+      for (index i = 0; i < 32 / Granule; ++i) out.scale[i] = scales_.at(32 * g + Granule * i) * F::least;
+    }
+
+   private:
+    detail::packed_walk<F::bits> codes_;
+    detail::scale_walk<Scale> scales_;
+    detail::level_table<F::bits> levels_;
+  };
+  TERN_INLINE lane_walk walk(index row) const
+    requires(F::has_integers && F::bits <= 6)
+  {
+    return {*this, row};
+  }
+  TERN_INLINE row_memory memory(index row) const { return codes_.memory(row, columns); }
   /// Columns k0 to k1, multiples of 32, of a row.
   TERN_INLINE void decode(index row, index k0, index k1, float* TERN_RESTRICT out) const
     requires(!F::has_integers)
   {
     for (index k = k0; k < k1; k += 32) {
       std::uint8_t u[32];
-      codes_.unpack(row, k / 32, u);
+      std::uint8_t const* const code = codes_.at(row, k / 32, u);
+      TERN_UNROLL
       for (index i = 0; i < 32; i += Granule, out += Granule) {
         float const scale = scales_.at(row, k + i);
-        for (index j = 0; j < Granule; j += simd::lanes)
-          simd::store(out + j, detail::decode_exmy<F>(simd::load_widened(u + i + j)) * scale);
+        TERN_UNROLL
+        for (index j = 0; j < Granule; j += simd::lanes) simd::store(out + j, detail::load_exmy<F>(code + i + j, scale));
       }
     }
   }

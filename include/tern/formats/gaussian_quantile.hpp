@@ -74,6 +74,7 @@ class gaussian_quantile_weights {
     tern::detail::expect(deviation.data() != nullptr || rows == 0, op, "deviation.data()", 0, "not null");
   }
 
+  TERN_INLINE row_memory memory(index row) const { return codes_.memory(row, columns); }
   /// Columns k0 to k1, multiples of 32, of a row.
   TERN_INLINE void decode(index row, index k0, index k1, float* TERN_RESTRICT out) const {
     constexpr gaussian_levels<bits> levels{};

@@ -18,6 +18,7 @@
 
 #include <tern/formats/float_rows.hpp>
 #include <tern/formats/weights.hpp>
+#include <tern/simd/convert.hpp>
 #include <tern/simd/rows.hpp>
 
 namespace tern {
@@ -120,11 +121,18 @@ struct int8_columns {
     detail::expect_equal("int8_columns", "row_scales.extent(0)", row_scales.extent(0), "q.extent(0)", rows);
   }
 
+  TERN_INLINE row_memory memory(index row) const {
+    return {reinterpret_cast<std::uint8_t const*>(q.data() + row * q.stride(0)), columns, q.stride(0)};
+  }
   /// Columns [k0, k1).
   TERN_INLINE void decode(index row, index k0, index k1, float* out) const {
     float const scale = row_scales.data() != nullptr ? row_scales[row] : 1.f;
     std::int8_t const* const from = q.data() + row * q.stride(0);
-    for (index k = k0; k < k1; ++k) *out++ = static_cast<float>(from[k]) * scale * column_scales[k];
+    index k = k0;
+    if (column_scales.stride(0) == 1)
+      for (; k + simd::lanes <= k1; k += simd::lanes, out += simd::lanes)
+        simd::store(out, simd::to_float(simd::load_widened(from + k)) * scale * simd::load(column_scales.data() + k));
+    for (; k < k1; ++k) *out++ = static_cast<float>(from[k]) * scale * column_scales[k];
   }
 
   /// Rounds w (n, k) into q (n, k) and column_scales (k), the largest magnitudes of columns / 127.

@@ -15,6 +15,7 @@
 
 #include <tern/formats/packed_bits.hpp>
 #include <tern/formats/q4.hpp>
+#include <tern/formats/scale_grid.hpp>
 
 namespace tern::formats {
 inline namespace TERN_ABI {
@@ -42,14 +43,40 @@ class mid_rise_weights {
     requires(bits <= 7)
   {
     codes_.unpack(row, g, u);
-    constexpr auto shift = static_cast<std::uint64_t>(1 - (1 << bits) + offset) * detail::each_byte;
-    for (int j = 0; j < 32; j += 8) detail::store8(u + j, 2 * detail::load8(u + j) + shift);  // all stay below 256
+    for (int j = 0; j < 32; j += 8) detail::store8(u + j, 2 * detail::load8(u + j) + shift_of_bytes);
   }
   TERN_INLINE void scales(index row, index, float* scale, float*) const
     requires(bits <= 7)
   {
     scale[0] = scales_[row] * unit;
   }
+  /// For matmul: `lanes` rows in registers, a row a lane.
+  static constexpr bool quads = true;
+  class lane_walk {
+   public:
+    TERN_INLINE lane_walk(mid_rise_weights const& w, index row) : codes_(w.memory(row)), scales_(w.scales_, row) {}
+    template <class Group>
+    TERN_INLINE void load(index g, Group& out) {
+      codes_.load(g, out.u);
+      out.scale[0] = scales_.get() * unit;
+      simd::pack<std::int32_t> const shift(static_cast<std::int32_t>(shift_of_bytes));
+      TERN_UNROLL
+      for (index i = 0; i < 8; ++i) {
+        auto const u = simd::bit_cast<std::int32_t>(out.u[i / 4][i % 4]);
+        out.u[i / 4][i % 4] = simd::bit_cast<std::uint8_t>(u + u + shift);
+      }
+    }
+
+   private:
+    detail::packed_walk<bits> codes_;
+    detail::row_scale_walk scales_;
+  };
+  TERN_INLINE lane_walk walk(index row) const
+    requires(bits <= 7)
+  {
+    return {*this, row};
+  }
+  TERN_INLINE row_memory memory(index row) const { return codes_.memory(row, columns); }
   /// Columns k0 to k1, multiples of 32, of a row.
   TERN_INLINE void decode(index row, index k0, index k1, float* TERN_RESTRICT out) const
     requires(bits == 8)
@@ -64,6 +91,8 @@ class mid_rise_weights {
 
  private:
   static constexpr float unit = 1.f / static_cast<float>(1 << bits);
+  /// From twice a code to its integer, for each byte: all stay below 256.
+  static constexpr std::uint64_t shift_of_bytes = static_cast<std::uint64_t>(1 - (1 << bits) + offset) * detail::each_byte;
   detail::packed_rows<bits> codes_;
   tensor_view<float const, 1> scales_;
 };

@@ -26,6 +26,7 @@
 
 #include <tern/core/error.hpp>
 #include <tern/core/tensor_view.hpp>
+#include <tern/formats/weights.hpp>
 #include <tern/simd/convert.hpp>
 #include <tern/simd/pairs.hpp>
 #include <tern/simd/shuffle.hpp>
@@ -148,6 +149,7 @@ class codebook_weights {
     offset_ = absmax.offset;
   }
 
+  TERN_INLINE row_memory memory(index row) const { return {packed_ + row * row_bytes_, columns / 2, row_bytes_}; }
   /// Columns k0 to k1 of a row; k0 a multiple of 32.
   TERN_INLINE void decode(index row, index k0, index k1, float* TERN_RESTRICT out) const {
     simd::float_table const values = simd::load_table(Codebook::values);

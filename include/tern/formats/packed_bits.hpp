@@ -6,6 +6,9 @@
 
 #include <tern/core/error.hpp>
 #include <tern/core/tensor_view.hpp>
+#include <tern/formats/weights.hpp>
+#include <tern/simd/codes.hpp>
+#include <tern/simd/rows.hpp>
 
 #include <cstdint>
 
@@ -20,33 +23,6 @@ TERN_INLINE constexpr index packed_bytes(index columns) {
 
 namespace detail {
 
-/// The bits of `each` in every `width` of 64 bits.
-TERN_INLINE constexpr std::uint64_t repeated_bits(int each, int width) {
-  std::uint64_t mask = 0;
-  for (int i = 0; i < 64; i += width) mask |= ((std::uint64_t{1} << each) - 1) << i;
-  return mask;
-}
-/// Eight codes side by side as eight bytes: the halves of all that is together move apart, three times.
-template <int bits>
-TERN_INLINE constexpr std::uint64_t spread_bits(std::uint64_t w) {
-  constexpr std::uint64_t four = repeated_bits(4 * bits, 64), two = repeated_bits(2 * bits, 32), one = repeated_bits(bits, 16);
-  w = (w & four) | (w & four << 4 * bits) << (32 - 4 * bits);
-  w = (w & two) | (w & two << 2 * bits) << (16 - 2 * bits);
-  return (w & one) | (w & one << bits) << (8 - bits);
-}
-/// 32 codes from 4 * bits bytes.
-template <int bits>
-TERN_INLINE void unpack_bits(std::uint8_t const* p, std::uint8_t* u) {
-  static_assert(bits >= 1 && bits <= 8);
-  if constexpr (bits == 8) {
-    __builtin_memcpy(u, p, 32);
-  } else {
-    std::uint64_t w[4] = {};
-    for (int j = 0; j < 4; ++j) __builtin_memcpy(w + j, p + j * bits, bits);
-    for (int j = 0; j < 4; ++j) w[j] = spread_bits<bits>(w[j]);
-    __builtin_memcpy(u, w, 32);
-  }
-}
 /// 32 codes into 4 * bits bytes.
 template <int bits>
 TERN_INLINE void pack_bits(std::uint8_t const* u, std::uint8_t* p) {
@@ -72,8 +48,114 @@ struct packed_rows {
     tern::detail::expect(codes.size() == 0 || codes.data() != nullptr, op, "codes.data()", 0, "not null");
   }
   TERN_INLINE static index columns(tensor_view<std::uint8_t const, 2> const& codes) { return codes.extent(1) / bits * 8; }
+  TERN_INLINE row_memory memory(index row, index columns) const { return {data + row * row_bytes, packed_bytes<bits>(columns), row_bytes}; }
+  /// Where the codes of columns 32 g to 32 g + 31 are bytes: their own place, or u.
+  TERN_INLINE std::uint8_t const* at(index row, index g, std::uint8_t* u) const {
+    std::uint8_t const* const from = data + row * row_bytes + g * (4 * bits);
+    if constexpr (bits == 8) return from;
+    simd::unpack_codes<bits>(from, u);
+    return u;
+  }
   /// The codes of columns 32 g to 32 g + 31.
-  TERN_INLINE void unpack(index row, index g, std::uint8_t* u) const { unpack_bits<bits>(data + row * row_bytes + g * (4 * bits), u); }
+  TERN_INLINE void unpack(index row, index g, std::uint8_t* u) const {
+    simd::unpack_codes<bits>(data + row * row_bytes + g * (4 * bits), u);
+  }
+};
+
+/// The codes of `lanes` rows, 32 columns at a time and a row a lane. What is read of the rows beyond that is kept.
+template <int bits>
+class packed_walk {
+  using words = simd::pack<std::int32_t>;
+  static constexpr index L = simd::lanes, bytes = 4 * bits, window = (bytes + 15) / 16 * 16;
+
+ public:
+  packed_walk() = default;
+  /// first: the first of the rows.
+  TERN_INLINE explicit packed_walk(row_memory const& first) : data_(first.data), stride_(first.stride), end_(first.bytes) {}
+
+  /// Byte i of a lane of u[h][j]: the code of column 32 g + 16 h + 4 j + i.
+  TERN_INLINE void load(index g, simd::pack<std::uint8_t> (&u)[2][4]) {
+    index const at = bytes * g;
+    words w[bits];
+    if constexpr (bytes == window) {
+      words all[window / 4];
+      fetch(at, all);
+      TERN_UNROLL
+      for (index j = 0; j < bits; ++j) w[j] = all[j];
+    } else {
+      if (at < from_ || at + bytes > from_ + window) keep(at);
+      TERN_UNROLL
+      for (index j = 0; j < bits; ++j) w[j] = simd::load(kept_ + ((at - from_) / 4 + j) * L);
+    }
+    u[0][0] = quad<0>(w);
+    u[0][1] = quad<1>(w);
+    u[0][2] = quad<2>(w);
+    u[0][3] = quad<3>(w);
+    u[1][0] = quad<4>(w);
+    u[1][1] = quad<5>(w);
+    u[1][2] = quad<6>(w);
+    u[1][3] = quad<7>(w);
+  }
+
+ private:
+  /// `window` bytes from `at` on, four to a word.
+  TERN_INLINE void fetch(index at, words (&w)[window / 4]) const {
+    TERN_UNROLL
+    for (index i = 0; i < window; i += 16) {
+      simd::pack<std::uint8_t> t[4];
+      simd::load_rows16(data_ + at + i, stride_, t);
+      simd::transpose_quads(t);
+      TERN_UNROLL
+      for (index j = 0; j < 4; ++j) w[i / 4 + j] = simd::bit_cast<std::int32_t>(t[j]);
+    }
+  }
+  /// The window that starts at `at`, or that ends with the rows.
+  TERN_INLINE void keep(index at) {
+    from_ = at + window <= end_ ? at : end_ > window ? end_ - window : 0;
+    if (end_ >= window) {
+      words w[window / 4];
+      fetch(from_, w);
+      TERN_UNROLL
+      for (index j = 0; j < window / 4; ++j) simd::store(kept_ + j * L, w[j]);
+    } else {
+      for (index i = 0; i < L; ++i)
+        for (index j = 0; 4 * j < end_; ++j) __builtin_memcpy(kept_ + j * L + i, data_ + i * stride_ + 4 * j, 4);
+    }
+  }
+  /// The codes of columns 4 q to 4 q + 3, which may begin in one word and end in the next.
+  template <int q>
+  TERN_INLINE static simd::pack<std::uint8_t> quad(words const (&w)[bits]) {
+    constexpr int at = bits * q / 8, shift = 4 * bits * q % 32;
+    if constexpr (shift + 4 * bits <= 32)
+      return simd::spread_codes<bits, shift>(w[at]);
+    else
+      return simd::spread_codes<bits, 0>((simd::shift_right<shift>(w[at]) & words(std::int32_t{(1 << (32 - shift)) - 1})) |
+                                         simd::shift_left<32 - shift>(w[at + 1]));
+  }
+
+  std::uint8_t const* data_ = nullptr;
+  index stride_ = 0, end_ = 0, from_ = -window;
+  std::int32_t kept_[bytes == window ? 1 : window / 4 * L];
+};
+
+/// What codes of up to 6 bits stand for, 16 bytes or 64 at `levels`, which outlive it.
+template <int bits>
+class level_table {
+ public:
+  TERN_INLINE explicit level_table(std::uint8_t const* levels) : of_(load(levels)) {}
+  TERN_INLINE void choose(simd::pack<std::uint8_t> (&u)[2][4]) const {
+    TERN_UNROLL
+    for (index i = 0; i < 8; ++i) u[i / 4][i % 4] = simd::bit_cast<std::uint8_t>(simd::lookup(of_, u[i / 4][i % 4]));
+  }
+
+ private:
+  TERN_INLINE static auto load(std::uint8_t const* levels) {
+    if constexpr (bits <= 4)
+      return simd::load_table(reinterpret_cast<std::int8_t const*>(levels));
+    else
+      return simd::load_table64(levels);
+  }
+  std::conditional_t<(bits <= 4), simd::byte_table, simd::byte_table64> of_;
 };
 
 /// Checks what an encoder writes codes of w to.

@@ -10,6 +10,7 @@
 #include <tern/core/error.hpp>
 #include <tern/core/float16.hpp>
 #include <tern/core/tensor_view.hpp>
+#include <tern/simd/convert.hpp>
 
 #include <cstdint>
 #include <type_traits>
@@ -66,6 +67,66 @@ struct scale_grid {
   TERN_INLINE float at(index row, index column) const {
     return static_cast<float>(data[(row >> row_shift) * row_stride + (column >> column_shift)]);
   }
+};
+
+/// The scales of `lanes` rows from `row` on, a row a lane, read when the columns of the last ones end.
+template <scale_storage Scale>
+class scale_walk {
+ public:
+  TERN_INLINE scale_walk(scale_grid<Scale> const& grid, index row) : grid_(grid), row_(row) {}
+  TERN_INLINE simd::pack<float> at(index column) {
+    if (column >> grid_.column_shift != at_) enter(column >> grid_.column_shift);
+    return scale_;
+  }
+
+ private:
+  TERN_INLINE void enter(index block) {
+    at_ = block;
+    auto const each = [&](auto* out) TERN_LAMBDA {
+      for (index i = 0; i < simd::lanes; ++i)
+        __builtin_memcpy(static_cast<void*>(out + i), grid_.data + ((row_ + i) >> grid_.row_shift) * grid_.row_stride + block,
+                         sizeof(Scale));
+    };
+    if constexpr (std::is_same_v<Scale, e8m0>) {
+      using packi = simd::pack<std::int32_t>;
+      std::int32_t bits[simd::lanes] = {};
+      each(bits);
+      packi const e = simd::load(static_cast<std::int32_t const*>(bits));
+      packi const finite = simd::select(e == packi(0), packi(0x400000), simd::shift_left<23>(e));
+      scale_ = simd::bit_cast<float>(simd::select(e == packi(255), packi(0x7fc00000), finite));
+    } else {
+      Scale scales[simd::lanes];
+      each(scales);
+      scale_ = simd::load(static_cast<Scale const*>(scales));
+    }
+  }
+
+  scale_grid<Scale> const& grid_;
+  index row_, at_ = -1;
+  simd::pack<float> scale_{0.f};
+};
+
+/// The scales of `lanes` rows from `row` on where each row has one.
+class row_scale_walk {
+ public:
+  TERN_INLINE row_scale_walk(tensor_view<float const, 1> const& scales, index row) : scales_(scales), row_(row) {}
+  TERN_INLINE simd::pack<float> get() {
+    if (!read_) enter();
+    return scale_;
+  }
+
+ private:
+  TERN_INLINE void enter() {
+    read_ = true;
+    float scales[simd::lanes];
+    for (index i = 0; i < simd::lanes; ++i) scales[i] = scales_[row_ + i];
+    scale_ = simd::load(static_cast<float const*>(scales));
+  }
+
+  tensor_view<float const, 1> const& scales_;
+  index row_;
+  bool read_ = false;
+  simd::pack<float> scale_{0.f};
 };
 
 /// The largest |x| of a rectangle, at most f32's largest; NaN counts as 0.

@@ -99,8 +99,22 @@ struct decoded_rows {
   float* memory;
   TERN_INLINE float const* at(index row, index i, index k0, index k1) const {
     float* const out = memory + i * chunk;
+    ask_for_next(row, k1);
     decode_row(w, row, k0, k1, out);
     return out;
+  }
+
+ private:
+  /// The chunk that this row's place decodes next: a few lines of each row are too short for the machine's own prefetchers.
+  TERN_INLINE void ask_for_next(index row, index k) const {
+    if constexpr (requires { w.memory(row); }) {
+      bool const same = k < w.columns;
+      row_memory const m = w.memory(same ? row : row + stream_rows_at_once);
+      index const from = same ? m.bytes * k / w.columns : 0,
+                  to = same ? m.bytes * least(k + chunk, w.columns) / w.columns : least(m.bytes, chunk);
+      for (index at = from; at < to; at += 64)
+        __builtin_prefetch(reinterpret_cast<void const*>(reinterpret_cast<std::uintptr_t>(m.data) + static_cast<std::uintptr_t>(at)), 0, 2);
+    }
   }
 };
 
