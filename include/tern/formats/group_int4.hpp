@@ -263,12 +263,12 @@ struct basic_group_int4 {
         for (index i = 0; i < simd::lanes; ++i) parts[i] = w.zero(n + i, next);
         min = simd::load(static_cast<f16 const*>(parts));
       }
-      if constexpr (kind == group_zero::integer)
-        for (index r = 0; r < 4; ++r) {
-          std::uint8_t bytes[4 * simd::lanes];
-          for (index i = 0; i < 4 * simd::lanes; ++i) bytes[i] = static_cast<std::uint8_t>(16 - w.zero(n + r + i / 16 * 4, next));
-          shift[r] = simd::load(static_cast<std::uint8_t const*>(bytes));
-        }
+      if constexpr (kind == group_zero::integer) {
+        std::int32_t each[simd::lanes];  // a row a lane, in all of its bytes
+        for (index i = 0; i < simd::lanes; ++i) each[i] = (16 - w.zero(n + i, next)) * 0x01010101;
+        for (auto& s : shift) s = simd::bit_cast<std::uint8_t>(simd::load(static_cast<std::int32_t const*>(each)));
+        simd::transpose_quads(shift);
+      }
     }
     /// Codes and what is added to them stay below 32.
     TERN_INLINE simd::pack<std::uint8_t> shifted(simd::pack<std::uint8_t> u, index r) const {
