@@ -222,6 +222,27 @@ class exmy_weights {
     return {*this, row};
   }
   TERN_INLINE row_memory memory(index row) const { return codes_.memory(row, columns); }
+  /// For matmul: columns k0 + k to k0 + k + lanes - 1 of a row in a register.
+  class row_cursor {
+   public:
+    row_cursor() = default;
+    TERN_INLINE row_cursor(exmy_weights const& w, index row, index k0)
+        : code_(w.memory(row).data + k0), scale_(w.scales_.row(row)), shift_(w.scales_.column_shift), k0_(k0) {}
+    TERN_INLINE simd::pack<float> at(index k) const {
+      return detail::load_exmy<F>(code_ + k, static_cast<float>(scale_[(k0_ + k) >> shift_]));
+    }
+
+   private:
+    std::uint8_t const* code_ = nullptr;
+    Scale const* scale_ = nullptr;
+    int shift_ = 0;
+    index k0_ = 0;
+  };
+  TERN_INLINE row_cursor cursor(index row, index k0) const
+    requires(!F::has_integers && F::bits == 8)
+  {
+    return {*this, row, k0};
+  }
   /// Columns k0 to k1, multiples of 32, of a row.
   TERN_INLINE void decode(index row, index k0, index k1, float* TERN_RESTRICT out) const
     requires(!F::has_integers)

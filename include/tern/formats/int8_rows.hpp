@@ -112,6 +112,7 @@ struct int8_columns {
       : rows(q_in.extent(0)), columns(q_in.extent(1)), q(q_in), column_scales(column_scales_in) {
     detail::expect_int8_codes("int8_columns", q);
     detail::expect_equal("int8_columns", "column_scales.extent(0)", column_scales.extent(0), "q.extent(1)", columns);
+    detail::expect(columns <= 1 || column_scales.stride(0) == 1, "int8_columns", "column_scales.stride(0)", column_scales.stride(0), "1");
   }
   /// And row_scales (n).
   int8_columns(tensor_view<std::int8_t const, 2> const& q_in, tensor_view<float const, 1> const& column_scales_in,
@@ -124,14 +125,30 @@ struct int8_columns {
   TERN_INLINE row_memory memory(index row) const {
     return {reinterpret_cast<std::uint8_t const*>(q.data() + row * q.stride(0)), columns, q.stride(0)};
   }
+  /// For matmul: columns k0 + k to k0 + k + lanes - 1 of a row in a register.
+  class row_cursor {
+   public:
+    row_cursor() = default;
+    TERN_INLINE row_cursor(int8_columns const& w, index row, index k0)
+        : q_(w.q.data() + row * w.q.stride(0) + k0), column_(w.column_scales.data() + k0), scale_(w.row_scale(row)) {}
+    TERN_INLINE simd::pack<float> at(index k) const {
+      return simd::to_float(simd::load_widened(q_ + k)) * scale_ * simd::load(column_ + k);
+    }
+
+   private:
+    std::int8_t const* q_ = nullptr;
+    float const* column_ = nullptr;
+    float scale_ = 1.f;
+  };
+  TERN_INLINE row_cursor cursor(index row, index k0) const { return {*this, row, k0}; }
+  TERN_INLINE float row_scale(index row) const { return row_scales.data() != nullptr ? row_scales[row] : 1.f; }
   /// Columns [k0, k1).
   TERN_INLINE void decode(index row, index k0, index k1, float* out) const {
-    float const scale = row_scales.data() != nullptr ? row_scales[row] : 1.f;
+    float const scale = row_scale(row);
     std::int8_t const* const from = q.data() + row * q.stride(0);
     index k = k0;
-    if (column_scales.stride(0) == 1)
-      for (; k + simd::lanes <= k1; k += simd::lanes, out += simd::lanes)
-        simd::store(out, simd::to_float(simd::load_widened(from + k)) * scale * simd::load(column_scales.data() + k));
+    for (; k + simd::lanes <= k1; k += simd::lanes, out += simd::lanes)
+      simd::store(out, simd::to_float(simd::load_widened(from + k)) * scale * simd::load(column_scales.data() + k));
     for (; k < k1; ++k) *out++ = static_cast<float>(from[k]) * scale * column_scales[k];
   }
 

@@ -64,6 +64,7 @@ struct scale_grid {
     tern::detail::expect(scales.extent(1) <= 1 || scales.stride(1) == 1, op, "scales.stride(1)", scales.stride(1), "1");
     tern::detail::expect(rows * columns == 0 || data != nullptr, op, "scales.data()", 0, "not null");
   }
+  TERN_INLINE Scale const* row(index i) const { return data + (i >> row_shift) * row_stride; }
   TERN_INLINE float at(index row, index column) const {
     return static_cast<float>(data[(row >> row_shift) * row_stride + (column >> column_shift)]);
   }

@@ -27,35 +27,48 @@ inline constexpr int stream_weight_rows = R == 1 ? 8 : (tile_rows >= 12 ? 16 : 8
 /// with 2048 bytes).
 inline constexpr index stream_ahead = 512;
 
+/// Columns of a row of numbers that lies in memory.
+template <class T>
+struct lying_row {
+  T const* p;
+  TERN_INLINE simd::pack<float> at(index k) const {
+    if (k * index{sizeof(T)} % 64 == 0) __builtin_prefetch(reinterpret_cast<char const*>(p + k) + stream_ahead, 0, 2);
+    return simd::load(p + k);
+  }
+  TERN_INLINE simd::pack<float> last(index k, index n) const { return simd::load_n(p + k, n); }
+};
+
 /// Products of R rows of x with N rows of weights over `columns` columns: to[r][n].
-template <int R, int N, class X, class T>
-TERN_INLINE void stream_dots(X const* const (&x)[R], T const* const* w, index columns, float (&to)[R * N]) {
+template <int R, int N, class X, class Row>
+TERN_INLINE void stream_dots(X const* const (&x)[R], Row const* w, index columns, float (&to)[R * N]) {
   using packf = simd::pack<float>;
   constexpr index W = simd::lanes;
   packf sum[R * N];
   TERN_UNROLL
   for (packf& s : sum) s = packf(0.f);
-  auto const add = [&](auto const& load, index k) TERN_LAMBDA {
+  index k = 0;
+  for (; k + W <= columns; k += W) {
     packf a[R];
     TERN_UNROLL
-    for (index r = 0; r < R; ++r) a[r] = simd::in_register(load(x[r] + k));
+    for (index r = 0; r < R; ++r) a[r] = simd::in_register(simd::load(x[r] + k));
     TERN_UNROLL
     for (index n = 0; n < N; ++n) {
-      if (k * index{sizeof(T)} % 64 == 0) __builtin_prefetch(reinterpret_cast<char const*>(w[n] + k) + stream_ahead, 0, 2);
-      packf const b = simd::in_register(load(w[n] + k));
+      packf const b = simd::in_register(w[n].at(k));
       TERN_UNROLL
       for (index r = 0; r < R; ++r) sum[r * N + n] = simd::fma(a[r], b, sum[r * N + n]);
     }
-  };
-  index k = 0;
-  for (; k + W <= columns; k += W) add([](auto const* p) TERN_LAMBDA { return simd::load(p); }, k);
-  if (k < columns) add([&](auto const* p) TERN_LAMBDA { return simd::load_n(p, columns - k); }, k);
+  }
+  if (k < columns)
+    for (index n = 0; n < N; ++n) {
+      packf const b = w[n].last(k, columns - k);
+      for (index r = 0; r < R; ++r) sum[r * N + n] = simd::fma(simd::load_n(x[r] + k, columns - k), b, sum[r * N + n]);
+    }
   simd::reduce_add_each(sum, to);
 }
 
 /// What some columns add to R rows of y from row r0 on, for the weight rows [n, end) whose columns are at w. x: at the first column.
-template <int R, class X, class T>
-TERN_INLINE void stream_weights_times(matmul_job const& job, index n, index end, T const* const* w, X const* x, index x_stride, index r0,
+template <int R, class X, class Row>
+TERN_INLINE void stream_weights_times(matmul_job const& job, index n, index end, Row const* w, X const* x, index x_stride, index r0,
                                       index columns, bool add) {
   constexpr int N = stream_weight_rows<R>;
   X const* row[R];
@@ -84,24 +97,24 @@ inline constexpr index stream_rows_at_once = stream_weight_rows<1>;
 /// Numbers where they lie.
 template <class T>
 struct plain_rows {
-  using element = T;
+  using row_type = lying_row<T>;
   static constexpr index chunk = stream_chunk;
   block_matrix const& m;
-  TERN_INLINE T const* at(index row, index, index k0, index) const { return reinterpret_cast<T const*>(m.row(row)) + k0; }
+  TERN_INLINE row_type at(index row, index, index k0, index) const { return {reinterpret_cast<T const*>(m.row(row)) + k0}; }
 };
 /// Weights that are decoded as they are needed, into memory for stream_rows_at_once chunks.
 template <class W>
 struct decoded_rows {
-  using element = float;
+  using row_type = lying_row<float>;
   static constexpr index whole = chunk_columns * panel_rows / stream_rows_at_once;  // what a panel's memory holds
   static constexpr index chunk = whole < stream_chunk ? whole : stream_chunk;
   W const& w;
   float* memory;
-  TERN_INLINE float const* at(index row, index i, index k0, index k1) const {
+  TERN_INLINE row_type at(index row, index i, index k0, index k1) const {
     float* const out = memory + i * chunk;
     ask_for_next(row, k1);
     decode_row(w, row, k0, k1, out);
-    return out;
+    return {out};
   }
 
  private:
@@ -118,6 +131,25 @@ struct decoded_rows {
   }
 };
 
+/// Weights of a byte a column that are decoded in registers, whose columns are whole registers.
+template <class W>
+struct cursor_rows {
+  static constexpr index chunk = stream_chunk;
+  W const& w;
+  struct row_type {
+    decltype(std::declval<W const&>().cursor(index{}, index{})) from;
+    std::uintptr_t ahead;  // may pass the end
+    TERN_INLINE simd::pack<float> at(index k) const {
+      if (k % 64 == 0) __builtin_prefetch(reinterpret_cast<void const*>(ahead + static_cast<std::uintptr_t>(k)), 0, 2);
+      return from.at(k);
+    }
+    TERN_INLINE simd::pack<float> last(index k, index) const { return from.at(k); }
+  };
+  TERN_INLINE row_type at(index row, index, index k0, index) const {
+    return {w.cursor(row, k0), reinterpret_cast<std::uintptr_t>(w.memory(row).data) + static_cast<std::uintptr_t>(k0 + stream_ahead)};
+  }
+};
+
 /// Weight rows [n0, n1) of a job times all rows of x: a piece of some rows and a chunk of columns is used for all of them in turn.
 template <class Source, class X>
 inline void stream_stripe_float(Source const& source, matmul_job const& job, index n0, index n1, X const* x, index x_stride, index rows,
@@ -127,7 +159,7 @@ inline void stream_stripe_float(Source const& source, matmul_job const& job, ind
     for (index k0 = 0; k0 < columns || k0 == 0; k0 += Source::chunk) {
       index const end = n + stream_rows_at_once < n1 ? n + stream_rows_at_once : n1;
       index const k1 = k0 + Source::chunk < columns ? k0 + Source::chunk : columns;
-      typename Source::element const* w[stream_rows_at_once] = {};
+      typename Source::row_type w[stream_rows_at_once];
       for (index i = 0; i < stream_rows_at_once; ++i) w[i] = n + i < end ? source.at(n + i, i, k0, k1) : w[0];
       auto const take = [&]<int R>(index r)
                             TERN_LAMBDA { stream_weights_times<R>(job, n, end, w, x + k0, x_stride, r, k1 - k0, add || k0 > 0); };

@@ -101,6 +101,8 @@ struct operations_on {
   }
   static void stream_floats(W const& w, matmul_job const& job, index n0, index n1, float const* x, index x_stride, index rows, bool add,
                             matmul_panel& panel) noexcept {
+    if constexpr (requires { w.cursor(n0, n1); })
+      if (rows <= 4 && w.columns % simd::lanes == 0) return stream_stripe_float(cursor_rows<W>{w}, job, n0, n1, x, x_stride, rows, add);
     if constexpr (!coded_weights<W>) stream_stripe_float(decoded_rows<W>{w, panel.floats}, job, n0, n1, x, x_stride, rows, add);
   }
 };
