@@ -37,6 +37,14 @@ std::vector<float> elements(W const& w) {
         w.decode(i, k, end, part.data());
         CHECK(std::memcmp(part.data(), row + k, static_cast<std::size_t>(end - k) * 4) == 0);
         CHECK(part.intact());
+        if constexpr (requires { w.cursor(i, k); }) {
+          auto const registers = w.cursor(i, k);
+          for (index j = 0; k + j + simd::lanes <= w.columns; j += simd::lanes) {
+            float lane[simd::lanes];
+            simd::store(lane, registers.at(j));
+            CHECK(std::memcmp(lane, row + k + j, sizeof(lane)) == 0);
+          }
+        }
       }
     }
     guarded<float> whole(w.columns, 1);

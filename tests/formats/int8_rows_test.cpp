@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "catch.hpp"
 #include "coded.hpp"
+#include "elements.hpp"
 #include "message.hpp"
 
 #include <tern/formats/int8_rows.hpp>
@@ -82,6 +83,7 @@ TEST_CASE("int8 columns: a scale for each column, and for both") {
   for (auto& c : column) c = static_cast<float>(std::exp(r.normal()));
   int8_columns::encode(cpu, view(x.data(), n, k), view(std::as_const(column)), q.view, view(row));
   auto const both = decoded_columns(int8_columns(q.view, view(std::as_const(column)), view(std::as_const(row))));
+  CHECK(elements(int8_columns(q.view, view(std::as_const(column)), view(std::as_const(row)))) == both);
   for (index i = 0; i < n; ++i)
     for (index j = 0; j < k; ++j) {
       auto const at = static_cast<std::size_t>(i * k + j);
