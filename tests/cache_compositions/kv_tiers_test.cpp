@@ -98,5 +98,112 @@ TEST_CASE("kv_tiers: a fork goes its own way, and truncation reaches into compre
   CHECK(t.bytes() == 0);
 }
 
+/// Places of a head, ascending: of the first `old` every `step`th from `first` on, then `recent` of those behind them.
+std::vector<std::int32_t> some_places(index old, index first, index step, index recent, index length) {
+  std::vector<std::int32_t> list;
+  for (index j = first; j < old; j += step) list.push_back(static_cast<std::int32_t>(j));
+  for (index j = length - recent; j < length; ++j) list.push_back(static_cast<std::int32_t>(j));
+  return list;
+}
+
+rows listed(rows const& all, std::vector<std::int32_t> const& list) {
+  rows some;
+  for (std::int32_t j : list) some.push_back(all[static_cast<std::size_t>(j)]);
+  return some;
+}
+
+TEST_CASE("kv_tiers: keep takes places through both caches, each head its own") {
+  rng r(3);
+  tiers t({.layers = 2, .kv_heads = kv_heads, .dim = dim}, 64);
+  auto const s = t.open();
+  append(t, r, s, 300);
+  append(t, r, s, 1);  // settles
+  REQUIRE(t.old.length(s, 0) == 192);
+  auto const other = t.fork(s);
+  rows const keys[] = {keys_held(t, s, 0), keys_held(t, s, 1)}, values[] = {values_held(t, s, 0), values_held(t, s, 1)};
+  std::vector<std::vector<std::int32_t>> const places = {some_places(192, 1, 3, 109, 301), some_places(192, 128, 1, 109, 301)};
+  REQUIRE(places[0].size() == 173);
+  lists_of lists(places);
+  t.keep(three_threads(), s, 0, lists());
+  for (index h = 0; h < kv_heads; ++h) {
+    auto const at = static_cast<std::size_t>(h);
+    CHECK(t.old.length(s, 0, h) == 64);
+    CHECK(t.recent.length(s, 0, h) == 109);
+    CHECK(t.length(s, 1, h) == 301);
+    CHECK(values_held(t, s, h) == listed(values[at], places[at]));
+    rows const now = keys_held(t, s, h), before = listed(keys[at], places[at]);
+    for (std::size_t j = 0; j < now.size(); ++j) {
+      // A page of keys in 2 bits is rounded anew: by half a step, a third of what an element ranges over (at most 8 in all pages).
+      double const most = j < 64 ? 8. / 6 : 0;
+      for (std::size_t d = 0; d < now[j].size(); ++d) REQUIRE(std::abs(now[j][d] - before[j][d]) <= most);
+      auto const position =
+          j < 64 ? t.old.positions(s, 0, h)[static_cast<index>(j)] : t.recent.positions(s, 0, h)[static_cast<index>(j) - 64];
+      REQUIRE(position == places[at][j]);
+    }
+    CHECK(keys_held(t, other, h) == keys[at]);
+  }
+  check_attention(t, r, s, 5);
+  append(t, r, s, 100);
+  CHECK(t.old.length(s, 0) == 64);  // 45 of 109 are behind the latest 64
+  append(t, r, s, 1);
+  CHECK(t.old.length(s, 0) == 192);
+  CHECK(t.length(s, 0) == 274);
+  check_attention(t, r, s, 5);
+}
+
+TEST_CASE("kv_tiers: keep of a full list changes nothing, of an empty one leaves nothing; rows may be ragged in old") {
+  rng r(4);
+  kv_tiers<kv_cache<formats::q8_0>, kv_cache<f16>> t({.layers = 1, .kv_heads = kv_heads, .dim = dim}, 64);
+  auto const s = t.open();
+  head_rows k(r, kv_heads, 200, dim), v(r, kv_heads, 200, dim);
+  t.append(cpu, s, 0, k.view(), v.view());
+  t.append(cpu, s, 0, k.view(), v.view());
+  REQUIRE(t.old.length(s, 0) == 128);
+  rows const old[] = {keys_of(t.old, s, 0), keys_of(t.old, s, 1)}, recent = keys_of(t.recent, s, 1);
+  auto const all = some_places(128, 0, 1, 272, 400);
+  lists_of everything({all, all});
+  t.keep(cpu, s, 0, everything());
+  CHECK(t.length(s, 0) == 400);
+  CHECK(keys_of(t.old, s, 1) == old[1]);
+  CHECK(keys_of(t.recent, s, 1) == recent);
+  std::vector<std::vector<std::int32_t>> const places = {some_places(128, 0, 2, 3, 400), some_places(128, 127, 1, 3, 400)};
+  lists_of ragged(places);
+  t.keep(cpu, s, 0, ragged());
+  CHECK(keys_of(t.old, s, 0) == listed(old[0], {places[0].begin(), places[0].end() - 3}));
+  CHECK(keys_of(t.old, s, 1) == rows{old[1][127]});
+  CHECK(keys_of(t.recent, s, 1) == rows(recent.end() - 3, recent.end()));
+  lists_of nothing(std::vector<std::vector<std::int32_t>>(2));
+  t.keep(cpu, s, 0, nothing());
+  CHECK(t.length(s, 0) == 0);
+  CHECK(t.bytes() == 0);
+}
+
+TEST_CASE("kv_tiers: what keep refuses") {
+  rng r(5);
+  tiers t({.layers = 1, .kv_heads = kv_heads, .dim = dim}, 64);
+  auto const s = t.open();
+  append(t, r, s, 300);
+  append(t, r, s, 1);
+  rows const before = keys_held(t, s, 1);
+  auto said = [&](std::vector<std::int32_t> const& a, std::vector<std::int32_t> const& b, index layer = 0) {
+    lists_of lists({a, b});
+    return message_of([&] { t.keep(cpu, s, layer, lists()); });
+  };
+  auto const all = some_places(192, 0, 1, 109, 301), third = some_places(192, 0, 3, 109, 301), half = some_places(192, 0, 2, 109, 301);
+  std::string const op = "kv_tiers::keep: ", of_old = op + "the listed tokens of old of a head", first = "those of the first head";
+  CHECK(said(third, all) == of_old + " is 192, expected " + first + " = 64");
+  CHECK(said(half, half) == of_old + " is 96, expected a multiple of 64, which these keys are written in");
+  CHECK(said(third, some_places(192, 0, 3, 108, 301)) == op + "the listed tokens of recent of a head is 108, expected " + first + " = 109");
+  CHECK(said(third, {5, 4}) == op + "an index of lists is 4, expected one below the limit, after the one before");
+  CHECK(said({301}, third) == op + "an index of lists is 301, expected one below the limit, after the one before");
+  CHECK(said(all, all, 1) == "kv_cache::longest: the layer is 1, expected less than layers = 1");
+  lists_of three({all, all, all});
+  CHECK(message_of([&] { t.keep(cpu, s, 0, three()); }) ==
+        op + "the rows of a list of indices is 3, expected the rows that are needed = 2");
+  CHECK(keys_held(t, s, 1) == before);
+  t.close(s);
+  CHECK(said(all, all) == "kv_cache::longest: the sequence is 0, expected one that is open");
+}
+
 }  // namespace
 }  // namespace tern::test

@@ -7,16 +7,22 @@
 ///     auto const chat = cache.open();
 ///     cache.append(policy, chat, layer, k, v);
 ///     cache.attend(policy, chat, layer, q, out);                      the queries are the last tokens
+///     cache.keep(policy, chat, layer, lists);                         of each head, the listed tokens stay
 ///
 ///     out = merge(attention(q, old), attention(q, recent, causal))    exact: the softmax over all keys together
 ///
 /// This is KIVI's cache (Liu et al. 2024, arXiv:2402.02750), where keys have scales by channel over 64 tokens and so cannot be written one
-/// by one: the last 128 to 191 tokens stay in full precision.
+/// by one: the last 128 to 191 tokens stay in full precision. Attention of few queries rounds q to 8 bits over keys of 2 bits, for each 64
+/// of them (attention.hpp, Error).
 ///
 /// Tokens    append first moves whole pages of 64 tokens from `recent` to `old` that leave at least `latest` behind; so those that attend
 ///           sees unrounded are as many as were appended last, and `latest` at least.
-/// Memory    attend: scratch from the policy, two outputs and three log-sum-exps.
-/// Errors    those of kv_cache; truncating into the middle of a page of `old` moves the tokens before back to `recent`.
+/// Places    of a head count through both caches, those of `old` first. keep takes as many tokens of `recent` from each head, which move to
+///           `old` together; where keys are of 2 bits, of `old` too, and a multiple of 64 (such keys are rounded anew, as kv_cache has it).
+///           A budget of 64 m + length(recent) with all of `recent` protected (cache/select_tokens.hpp) is so.
+/// Memory    attend: scratch from the policy, two outputs and three log-sum-exps; keep: the numbers of the lists once more.
+/// Errors    those of kv_cache; truncating into the middle of a page of `old` moves the tokens before back to `recent`. keep changes
+///           nothing then, but where no page is left for a copy of a shared one of `recent`.
 /// Cost      each token is written twice.
 
 #include <tern/attention/partials.hpp>
@@ -85,6 +91,24 @@ class kv_tiers {
     detail::attend_both(policy, x, old, s, recent, s, layer, to, tern::view(reinterpret_cast<float*>(scratch.data()), heads, tokens));
   }
 
+  /// Of each head of a layer, the listed tokens stay: row h of `lists` has their places, ascending (see the top of this file).
+  void keep(cpu_policy const& policy, sequence s, index layer, index_lists const& lists) {
+    index const heads = recent.shape().kv_heads;
+    check_kept(s, layer, lists);
+    workspace::lease const scratch(policy.scratch(), static_cast<std::size_t>(heads * (lists.most() + 2)) * sizeof(std::int32_t));
+    auto* const counts = reinterpret_cast<std::int32_t*>(scratch.data());
+    index_lists const of_old{lists.ids, {counts, tern::shape<1>{{heads}}}};
+    index_lists const of_recent{tern::view(counts + 2 * heads, heads, lists.most()), {counts + heads, tern::shape<1>{{heads}}}};
+    for (index h = 0; h < heads; ++h) {
+      index const before = kept_of_old(s, layer, lists, h), count = lists.count(h) - before;
+      of_old.counts[h] = static_cast<std::int32_t>(before);
+      of_recent.counts[h] = static_cast<std::int32_t>(count);
+      for (index i = 0; i < count; ++i) of_recent.row(h)[i] = lists.row(h)[before + i] - static_cast<std::int32_t>(old.length(s, layer, h));
+    }
+    old.keep(policy, s, layer, of_old);
+    recent.keep(policy, s, layer, of_recent);
+  }
+
   /// Tokens at `position` and behind it are forgotten, in all layers.
   void truncate(cpu_policy const& policy, sequence s, index position) {
     recent.truncate(s, position);
@@ -100,6 +124,28 @@ class kv_tiers {
   }
 
  private:
+  /// How many of the listed tokens of a head `old` holds.
+  TERN_INLINE index kept_of_old(sequence s, index layer, index_lists const& lists, index h) const {
+    index count = 0;
+    while (count < lists.count(h) && lists.row(h)[count] < old.length(s, layer, h)) ++count;
+    return count;
+  }
+  void check_kept(sequence s, index layer, index_lists const& lists) const {
+    constexpr char const* op = "kv_tiers::keep";
+    static_cast<void>(recent.longest(s, layer));  // fails unless it is open
+    lists.check_shape(op, recent.shape().kv_heads);
+    for (index h = 0; h < recent.shape().kv_heads; ++h) {
+      detail::expect_ascending(op, "an index of lists", lists.row(h), lists.count(h), length(s, layer, h));
+      index const before = kept_of_old(s, layer, lists, h), first = kept_of_old(s, layer, lists, 0);
+      detail::expect_equal(op, "the listed tokens of recent of a head", lists.count(h) - before, "those of the first head",
+                           lists.count(0) - first);
+      if constexpr (Old::by_page) {
+        detail::expect_equal(op, "the listed tokens of old of a head", before, "those of the first head", first);
+        detail::expect(before % page_rows == 0, op, "the listed tokens of old of a head", before,
+                       "a multiple of 64, which these keys are written in");
+      }
+    }
+  }
   /// Whole pages from `recent` to `old`.
   void settle(cpu_policy const& policy, sequence s, index layer) {
     for (index length = recent.longest(s, layer); length - latest_ >= page_rows; length -= page_rows) {
