@@ -101,12 +101,16 @@ struct setting {
     v_heads = 2;
     tokens = many() ? 41 : 5;
     keys = f.value[9] == few_split || f.value[9] == many_split ? 1092 : 105;
-    auto blocked = [](int s) { return s == static_cast<int>(source::q8_0) || s == static_cast<int>(source::q4_0); };
+    auto blocked = [](int s) {
+      return s == static_cast<int>(source::q8_0) || s == static_cast<int>(source::q4_0) || s == static_cast<int>(source::tiles);
+    };
+    auto any = [&](source x) { return f.value[0] == static_cast<int>(x) || f.value[1] == static_cast<int>(x); };
     dim = f.value[8] == odd_dims ? (blocked(f.value[0]) ? 96 : 33) : 32;
     dim_v = f.value[8] == odd_dims ? (blocked(f.value[1]) ? 32 : 19) : f.value[8] == unequal_dims ? 64 : 32;
-    bool const is_paged = f.value[0] == static_cast<int>(source::paged) || f.value[1] == static_cast<int>(source::paged);
+    bool const is_paged = any(source::paged), ragged = is_paged || any(source::tiles);
     for (index b = 0; b < batch; ++b) {
-      lengths.push_back(static_cast<std::int32_t>(is_paged ? (b == 0 ? keys - 3 : keys * 4 / 7) : keys));
+      // Tiles know the longest sequence, and not that there might be room for more.
+      lengths.push_back(static_cast<std::int32_t>(!ragged ? keys : b > 0 ? keys * 4 / 7 : is_paged ? keys - 3 : keys));
       groupings.emplace_back(r, tokens, lengths.back());
     }
     for (index h = 0; h < heads; ++h) sink.push_back(static_cast<float>(h) / 2 - 1);
@@ -118,6 +122,10 @@ struct setting {
   index stated() const { return many() ? -2 : 70; }
   bool many() const { return f.value[9] == many_queries || f.value[9] == many_split; }
   bool in_bf16s() const { return many() && f.value[10] == in_bf16; }
+  /// Whether few queries take tiles in their order, and so as integers.
+  bool in_tiles_of(int side) const { return !many() && !in_groups() && f.value[side] == static_cast<int>(source::tiles); }
+  bool integer_scores() const { return in_tiles_of(0) && f.value[5] == 0; }
+  bool integer_weights() const { return in_tiles_of(1) && f.value[4] <= by_hard; }
 
   bool sees(index b, index h, index i, index j) const {
     auto const ii = static_cast<std::size_t>(i), jj = static_cast<std::size_t>(j);
@@ -232,7 +240,31 @@ struct results {
         sum_view(sum.data(), shape<3>{{s.batch, s.heads, s.tokens}}) {}
 };
 
-void check(setting const& s, results const& got, oracle::attended want);
+/// By how much integers for q (tile_kernels.hpp) change the scores of each row at most: sum over blocks of (max |q| / 254) sum |k|.
+inline std::vector<double> rounded_queries(setting const& s, std::vector<double> const& q, std::vector<double> const& k) {
+  std::vector<double> all;
+  for (index row = 0; row < s.batch * s.heads * s.tokens; ++row) {
+    index const b = row / s.tokens / s.heads, head = row / s.tokens % s.heads / (s.heads / s.k_heads);
+    double most = 0;
+    for (index j = 0; s.integer_scores() && j < s.length(b); ++j) {
+      double off = 0;
+      for (index block = 0; block < s.dim; block += 32) {
+        double largest = 0, sum = 0;
+        for (index d = block; d < block + 32; ++d) {
+          largest = std::max(largest, std::abs(q[static_cast<std::size_t>(row * s.dim + d)]));
+          sum += std::abs(k[static_cast<std::size_t>(((b * s.k_heads + head) * s.keys + j) * s.dim + d)]);
+        }
+        off += largest / 254 * sum;
+      }
+      most = std::max(most, off / std::sqrt(static_cast<double>(s.dim)));
+    }
+    all.push_back(most);
+  }
+  return all;
+}
+
+/// `rounded`: of rounded_queries.
+void check(setting const& s, results const& got, oracle::attended want, std::vector<double> const& rounded);
 
 template <row R>
 auto options_of(setting const& s, results const& to) {
@@ -294,13 +326,13 @@ void run_row() {
     rng r(static_cast<std::uint64_t>(100 * number + c));
     setting const s(r, factors_of(number, c));
     auto const k = stored_as<source(of.k)>(r, {s.batch, s.k_heads, s.keys, s.dim}, s.lengths);
-    auto const v = stored_as<source(of.v)>(r, {s.batch, s.v_heads, s.keys, s.dim_v}, s.lengths);
+    auto const v = stored_as<source(of.v), false>(r, {s.batch, s.v_heads, s.keys, s.dim_v}, s.lengths);
     std::vector<std::int32_t> const all(static_cast<std::size_t>(s.batch), static_cast<std::int32_t>(s.tokens));
     strided<float> const q(r, {s.batch, s.heads, s.tokens, s.dim}, all);
     results to(s);
     std::apply([&](auto const&... o) { attention(cpu.on(several_threads()), q.view, k(), v(), to.out_view, o...); }, options_of<of>(s, to));
     CAPTURE(number, c);
-    check(s, to, oracle::attention(q.values, k.values, v.values, spec_of(s)));
+    check(s, to, oracle::attention(q.values, k.values, v.values, spec_of(s)), rounded_queries(s, q.values, k.values));
   }
 }
 template <int first, int... I>

@@ -6,7 +6,7 @@
 
 namespace tern::test {
 
-enum class source { f32, f16, bf16, q8_0, q4_0, paged, ring, joined, count };
+enum class source { f32, f16, bf16, q8_0, q4_0, paged, ring, joined, tiles, count };
 
 struct extents4 {
   index batch, heads, keys, dim;
@@ -144,7 +144,45 @@ struct in_segments : stored_values {
   }
 };
 
-template <source S>
+/// Tiles, each a page of one head, shuffled among more than are used.
+template <class Format>
+struct in_tiles : stored_values {
+  index per_head;
+  std::vector<std::byte> memory;
+  std::vector<std::byte*> address;
+  std::vector<std::int32_t> page;
+  std::vector<page_list> lists;
+  in_tiles(rng& r, extents4 const& of, std::vector<std::int32_t> const& of_sequence)
+      : stored_values(of, of_sequence), per_head((of.keys + page_rows - 1) / page_rows) {
+    index const used = of.batch * of.heads * per_head, bytes = Format::tile_bytes(of.dim);
+    memory.assign(static_cast<std::size_t>((used + 3) * bytes), std::byte{0xff});  // NaN for scales
+    for (index p = 0; p < used + 3; ++p) address.push_back(memory.data() + p * bytes);
+    for (std::size_t p = address.size() - 1; p > 0; --p)
+      std::swap(address[p], address[static_cast<std::size_t>(r.integer(0, static_cast<index>(p)))]);
+    for (index p = 0; p < used; ++p) page.push_back(static_cast<std::int32_t>(p));
+    std::vector<float> row(static_cast<std::size_t>(of.dim));
+    for (index b = 0; b < of.batch; ++b)
+      for (index h = 0; h < of.heads; ++h) {
+        std::int32_t const* const own = page.data() + (b * of.heads + h) * per_head;
+        lists.push_back({own, lengths[static_cast<std::size_t>(b)]});
+        for (index j = 0; exists(b, j); ++j) {
+          std::byte* const to = address[static_cast<std::size_t>(own[j / page_rows])];
+          for (float& x : row) x = static_cast<float>(4 * r.uniform() - 2);
+          for (index e = 0; e < of.dim / Format::elements; ++e) {
+            float* const x = row.data() + e * Format::elements;
+            Format::encode(x, of.dim, e, j % page_rows, to);
+            Format::decode(to, of.dim, e, j % page_rows, x);
+          }
+          std::copy(row.begin(), row.end(), values.begin() + of.at(b, h, j, 0));
+        }
+      }
+  }
+  in_tiles(in_tiles const&) = delete;
+  auto operator()() const { return paged_heads<Format>{address.data(), 0, {lists.data(), shape<2>{{n.batch, n.heads}}}, n.dim}; }
+};
+
+/// `of_keys` or of values, which have tiles of their own.
+template <source S, bool of_keys = true>
 auto stored_as(rng& r, extents4 const& n, std::vector<std::int32_t> const& lengths) {
   if constexpr (S == source::f32) return strided<float>(r, n, lengths);
   if constexpr (S == source::f16) return strided<f16>(r, n, lengths);
@@ -154,6 +192,7 @@ auto stored_as(rng& r, extents4 const& n, std::vector<std::int32_t> const& lengt
   if constexpr (S == source::paged) return in_pages(r, n, lengths);
   if constexpr (S == source::ring) return in_ring(r, n, lengths);
   if constexpr (S == source::joined) return in_segments(r, n, lengths);
+  if constexpr (S == source::tiles) return in_tiles<std::conditional_t<of_keys, formats::keys8, formats::values8>>(r, n, lengths);
 }
 
 }  // namespace tern::test
