@@ -11,7 +11,7 @@
 ///
 /// All but tiles (of which pages may be) are of f32, f16 or bf16, or of whole blocks of a format along dim (formats::q8_0::block,
 /// formats::q4_0::block, formats::e8p::block), as tensors may be: their last extent then counts blocks, so a row of 128 elements is 4. In 8
-/// and 4 bits tiles are faster than blocks.
+/// and 4 bits tiles are faster than blocks; over tiles few queries are rounded to 8 bits on the way (attention.hpp, Error).
 ///
 /// The key of index j is the j-th in all of them, and masks count that index. Nothing is copied but what the engine is working on.
 

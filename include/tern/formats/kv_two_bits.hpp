@@ -8,6 +8,7 @@
 ///     values2    values  0.375               the same               32 elements of a token                the same
 ///
 /// m is the smallest of them and d = (max - min) / 3, both f16. What holds infinity, NaN or more than 6e4 decodes as NaN.
+/// Attention of few queries multiplies them as integers: q times d, for each tile, in 8 bits (attention/two_bit_kernels.hpp has the error).
 ///
 /// A tile holds 64 tokens of one key head, as those of formats/kv_tiles.hpp do; dim is a multiple of 32. Values are written token by token.
 /// Keys cannot: a scale needs its 64 tokens, so that a tile is written at once, and who appends keeps the latest tokens elsewhere.
