@@ -115,8 +115,9 @@ void check_rows(index count, index dim) {
   stored_rows<T> const rows(r, count, dim);
   auto const next = untyped(rows.at);
   tern::detail::fetch_ahead const ahead{next.data(), count / 2, static_cast<index>(sizeof(T)) * dim / stored_rows<T>::elements};
-  guarded<float> const q(r.normal<float>(R * dim), 1);
+  guarded<float> q(r.normal<float>(R * dim), 1);
   std::vector<float> const queries(q.data(), q.data() + R * dim);
+  for (index i = 0; i < R; ++i) tern::detail::order_query<T>(q.data() + i * dim, dim);
 
   guarded<float> s(R * key_block, 3);
   tern::detail::stream_scores<R>(q.data(), dim, rows.at.data(), count, dim, ahead, s.data());

@@ -226,6 +226,7 @@ TERN_INLINE auto stream_queries(Rows const& of, std::byte* memory) {
   for (index r = 0; r < rows; ++r) {
     of.widen_query(r, w.q + r * q_stride);
     for (index d = p.n.dim; d < q_stride; ++d) w.q[r * q_stride + d] = 0;
+    order_query<typename block_rows_of<Rows, stream_decodes>::key_type>(w.q + r * q_stride, p.n.dim);
   }
   if constexpr (tiled<Rows>::keys && !two_bit_keys<decltype(p.k)>)
     each_rows(rows, [&](auto R, index r) TERN_LAMBDA {
