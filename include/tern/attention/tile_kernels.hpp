@@ -179,7 +179,7 @@ TERN_INLINE float scale_weights(float const* from, index n, index room, float* t
 /// The weights of a tile's tokens: p * 255 / P, zero behind the last one.
 template <int R>
 struct tile_weights {
-  float p[R][64];
+  alignas(64) float p[R][64];
   float most[R];  // P / 255
 
   TERN_INLINE void take(float const* from, index n) {
@@ -191,7 +191,7 @@ struct tile_weights {
     using packf = simd::pack<float>;
     using packi = simd::pack<std::int32_t>;
     constexpr index W = simd::lanes;
-    float d[64];
+    alignas(64) float d[64];
     for (index j = 0; j < 64; j += W)
       simd::store(d + j, j + W <= tokens ? simd::load(reinterpret_cast<f16 const*>(block) + j)
                                          : simd::load_n(reinterpret_cast<f16 const*>(block) + j, tokens > j ? tokens - j : 0));

@@ -200,7 +200,7 @@ struct two_bit_weights {
   static_assert(ahead <= two_bit_row_numbers);
 
   float p[R][key_block];                                             // 255 p / P, zero behind the last
-  float most[two_bit_row_numbers];                                   // P / 255 of each row
+  float most[two_bit_row_numbers] = {};                              // P / 255 of each row; what is behind is multiplied, too
   float largest[two_bit_row_numbers], inverse[two_bit_row_numbers];  // D and 1 / D, or 0 where D is none
   index count;
 
