@@ -152,5 +152,26 @@ TEST_CASE("key weights: a batch, one head, and the sum over keys is one for each
   CHECK_THROWS_AS(attention_key_weights(cpu, qs, ks, sums, view(weights.data(), batch, 3, keys), upper_by_head{}), error);
 }
 
+TEST_CASE("key weights: a log-sum-exp with gaps gives the bits of one without") {
+  rng r(505);
+  index const heads = 4, k_heads = 2, keys = 150, dim = 16;
+  for (index tokens : {5, 41, 90}) {
+    auto const q = r.normal<float>(heads * tokens * dim), k = r.normal<float>(k_heads * keys * dim);
+    guarded<float> lse(r.normal<float>(heads * tokens), 1);
+    guarded<float> with_gaps(heads * tokens * 3, 1);
+    tensor_view<float, 2> const apart(with_gaps.data(), shape<2>{{heads, tokens}}, shape<2>{{3, 3 * heads}});
+    for (index h = 0; h < heads; ++h)
+      for (index i = 0; i < tokens; ++i) apart(h, i) = lse[h * tokens + i];
+    std::vector<float> out(static_cast<std::size_t>(heads * keys)), other = out;
+    auto const qs = view(q.data(), heads, tokens, dim);
+    auto const ks = view(k.data(), k_heads, keys, dim);
+    attention_key_weights(cpu, qs, ks, view(lse.data(), heads, tokens), view(out.data(), heads, keys));
+    attention_key_weights(cpu, qs, ks, apart, view(other.data(), heads, keys));
+    CAPTURE(tokens);
+    CHECK(out == other);
+    CHECK(out[0] > 0);
+  }
+}
+
 }  // namespace
 }  // namespace tern::test

@@ -161,10 +161,19 @@ struct logarithm_of_weight {
   tensor_view<float const, 2> lse;  // (heads, tokens)
   TERN_INLINE floats operator()(floats s, score_at const& at) const {
     s = swapped_chain(chain, s, at, heads);
-    float of_query[simd::lanes];
-    for (index i = 0; i < simd::lanes; ++i) of_query[i] = lse(heads.head(at.batch, at.head), at.key_index[i]);
-    floats const sum = simd::load(static_cast<float const*>(of_query)), none(negative_infinity);
+    floats const sum = of_queries(heads.head(at.batch, at.head), at.key_index[0]), none(negative_infinity);
     return simd::select(sum == none, none, s - sum);
+  }
+
+ private:
+  /// Of queries first, first + 1, ...; behind the last one, where scores are -inf, it does not matter.
+  TERN_INLINE floats of_queries(index head, index first) const {
+    float const* const row = &lse(head, first);
+    index const left = lse.extent(1) - first, step = lse.stride(1), some = left < simd::lanes ? left : simd::lanes;
+    if (step == 1) return simd::load_n(row, some);
+    float lane[simd::lanes] = {};
+    for (index i = 0; i < some; ++i) lane[i] = row[i * step];
+    return simd::load(static_cast<float const*>(lane));
   }
 };
 /// e^s
