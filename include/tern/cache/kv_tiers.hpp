@@ -22,7 +22,8 @@
 ///           A budget of 64 m + length(recent) with all of `recent` protected (cache/select_tokens.hpp) is so.
 /// Memory    attend: scratch from the policy, two outputs and three log-sum-exps; keep: the numbers of the lists once more.
 /// Errors    those of kv_cache; truncating into the middle of a page of `old` moves the tokens before back to `recent`. keep changes
-///           nothing then, but where no page is left for a copy of a shared one of `recent`.
+///           nothing then, but where no page is left for a copy of a shared one of `recent`; truncate neither where keys are of 2 bits and
+///           heads would be left with different numbers of tokens.
 /// Cost      each token is written twice.
 
 #include <tern/attention/partials.hpp>
@@ -111,12 +112,11 @@ class kv_tiers {
 
   /// Tokens at `position` and behind it are forgotten, in all layers.
   void truncate(cpu_policy const& policy, sequence s, index position) {
+    check_truncated(s, position);
     recent.truncate(s, position);
     old.truncate(s, position);
     for (index layer = 0; layer < recent.shape().layers && Old::by_page; ++layer) {
       index const length = old.longest(s, layer), part = length % page_rows;
-      for (index h = 0; h < old.shape().kv_heads; ++h)
-        detail::expect_equal("kv_tiers::truncate", "the tokens of a head of old", old.length(s, layer, h), "those of the longest", length);
       if (recent.longest(s, layer) > 0 || part == 0) continue;
       copy(policy, s, layer, old, length - part, part, recent);
       old.truncate(s, layer, old.positions(s, layer, 0)[length - part]);
@@ -129,6 +129,19 @@ class kv_tiers {
     index count = 0;
     while (count < lists.count(h) && lists.row(h)[count] < old.length(s, layer, h)) ++count;
     return count;
+  }
+  /// Fails where heads of 2-bit keys would have different numbers of tokens.
+  void check_truncated(sequence s, index position) const {
+    for (index layer = 0; layer < old.shape().layers && Old::by_page; ++layer) {
+      index first = 0;
+      for (index h = 0; h < old.shape().kv_heads; ++h) {
+        auto const positions = old.positions(s, layer, h);
+        index left = positions.extent(0);
+        while (left > 0 && positions[left - 1] >= position) --left;
+        first = h == 0 ? left : first;
+        detail::expect_equal("kv_tiers::truncate", "the tokens that a head of old has left", left, "those of the first head", first);
+      }
+    }
   }
   void check_kept(sequence s, index layer, index_lists const& lists) const {
     constexpr char const* op = "kv_tiers::keep";
