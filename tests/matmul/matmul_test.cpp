@@ -200,6 +200,30 @@ TEST_CASE("a result is the same bits whatever the threads and whatever else is i
   }
 }
 
+TEST_CASE("blocks of signed bytes that meet many rows where they lie give what one row gives") {
+  rng r(29);
+  for (index k : {32, 96, 512, 544, 1088})
+    for (index n : {1, 15, 16, 17, 31, 32, 47, 100}) {
+      // Rows further apart than long: what is between them is no weight.
+      index const bytes = k / 32 * 34, apart = bytes + 6;
+      random_weights const w(r, weight_type::q8_0, n, k);
+      guarded<std::uint8_t> spread((n - 1) * apart + bytes, 4);
+      for (index i = 0; i < n; ++i) std::memcpy(spread.data() + i * apart, w.m.row(i), static_cast<std::size_t>(bytes));
+      block_matrix m(spread.data(), weight_type::q8_0, n, k);
+      m.row_bytes = apart;
+      for (index rows : {8, 9, 15, 16, 17, 25, 31, 32, 33})
+        for (compute mode : {compute::int8, compute::int8_tokens}) {
+          INFO("rows " << rows << " n " << n << " k " << k);
+          auto const x = r.normal(rows * k), start = r.normal(rows * n);
+          std::vector<float> all = start, alone = start;
+          matmul(cpu, view(x.data(), rows, k), m, view(all.data(), rows, n), mode, accumulate{});
+          for (index i = 0; i < rows; ++i)
+            matmul(cpu, view(x.data() + i * k, 1, k), w.m, view(alone.data() + i * n, 1, n), mode, accumulate{});
+          CHECK(all == alone);
+        }
+    }
+}
+
 TEST_CASE("several matrices in one call give what they give alone") {
   rng r(14);
   index const k = 64;

@@ -2,12 +2,13 @@
 #pragma once
 /// @file matmul/int8_kernel.hpp
 /// y = x w^T for two and more rows of quantized x: `panel_rows` weight rows are unpacked to bytes in a panel (code_panel.hpp), then each
-/// row of x is broadcast against it, four bytes at a time.
+/// row of x is broadcast against it, four bytes at a time. Some numbers of rows meet q8_0 in matrix registers (lying_codes.hpp).
 ///
 /// Each y(r, n) is the sum over groups of 32 columns, in order, of what `add_group` adds: as in int8_stream.hpp, to the bit.
 
 #include <tern/matmul/float_kernel.hpp>
 #include <tern/matmul/int8_stream.hpp>
+#include <tern/matmul/lying_codes.hpp>
 
 namespace tern::detail {
 inline namespace TERN_ABI {
@@ -131,11 +132,15 @@ inline void multiply_int8(cpu_policy const& policy, matmul_job const* jobs, inde
   index const stripe = stream ? streamed_stripe(policy, total) : panels_of(policy, total, rows) * panel_rows;
   index const chunk = stream ? rows : rows_per_item(policy, jobs, count, rows, stripe, int8_tile_rows);
   matmul_split const split(jobs, count, rows, stripe, chunk);
+  // Blocks that are taken where they lie meet all rows, which no item divides.
+  static_assert(!simd::tiles::exist || most_lying_codes <= 8 * int8_tile_rows);
   parallel_for(policy, split.items, [&](index item, index slot) TERN_LAMBDA {
     auto const p = split.at(item, jobs, rows);
     std::byte* const memory = scratch + slot * slot_bytes(rows);
     if (stream)
       p.job->w.operations->stream_codes(*p.job, p.n0, p.n1, x, add);
+    else if (x.tiles != nullptr && blocks_lie_ready(p.job->w))
+      multiply_stripe_lying(*p.job, p.n0, p.n1, rows, x, add);
     else
       for (index n = p.n0; n < p.n1; n += panels_at_once * panel_rows)
         multiply_stripe_int8(*p.job, n, least(n + panels_at_once * panel_rows, p.n1), p.r0, p.r1, x, add, panel_at(memory).codes,

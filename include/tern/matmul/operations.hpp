@@ -69,6 +69,21 @@ struct block_operations {
     block_matrix const& m = of(job.w.object);
     with_block_format(m.type, [&]<class Format>(Format) TERN_LAMBDA { stream_stripe(block_rows<Format>{m}, job, n0, n1, x, add); });
   }
+  /// What lying_blocks asks for, of q8_0.
+  static void scales(void const* w, index n0, index n1, index g0, index g1, float* out) noexcept {
+    using format = formats::q8_0;
+    constexpr index step = sizeof(format::block);
+    index const stride = of(w).row_bytes;
+    std::uint8_t const* const first = of(w).row(n0) + g0 * step;
+    for (index g = 0; g < g1 - g0; ++g) {
+      if constexpr (simd::lanes % 4 == 0)
+        if (n1 - n0 == simd::lanes) {
+          simd::store(out + g * simd::lanes, strided_blocks<format>{first + g * step, stride}.first_f16());
+          continue;
+        }
+      for (index i = 0; i < n1 - n0; ++i) format::scales(block_of<format>(first + i * stride, g), 0, out + g * simd::lanes + i, nullptr);
+    }
+  }
   template <class X>
   static void stream(matmul_job const& job, index n0, index n1, X const* x, index x_stride, index rows, bool add, matmul_panel&) noexcept {
     auto const run = [&](auto const& source) TERN_LAMBDA { stream_stripe_float(source, job, n0, n1, x, x_stride, rows, add); };
@@ -196,7 +211,8 @@ TERN_INLINE any_weights weights_of(W const& w) {
           w.type == weight_type::bf16,
           false,
           w.data != nullptr,
-          {w.row(0), w.columns / format.elements * format.bytes, w.row_bytes}};
+          {w.row(0), w.columns / format.elements * format.bytes, w.row_bytes},
+          w.type == weight_type::q8_0 ? lying_blocks{2, format.bytes, &block_operations::scales} : lying_blocks{}};
 }
 TERN_INLINE any_weights weights_of(chosen_blocks const& w) {
   bool const numbers = info(w.m.type).elements == 1;
@@ -225,8 +241,8 @@ TERN_INLINE any_weights weights_of(W const& w) {
   }
   bool signed_bytes = false;
   if constexpr (requires { W::signed_bytes; }) signed_bytes = W::signed_bytes && memory_of(w).data != nullptr;
-  return {&w,    &custom_operations<W>::table, w.rows, w.columns,    32,          codes, !coded_weights<W>,
-          false, row_scaled_weights<W>,        true,   memory_of(w), signed_bytes};
+  return {&w,    &custom_operations<W>::table, w.rows, w.columns,    32, codes,       !coded_weights<W>,
+          false, row_scaled_weights<W>,        true,   memory_of(w), {}, signed_bytes};
 }
 
 /// Types that weights_of takes as they are; others are views that become a block_matrix first.

@@ -26,12 +26,20 @@ struct q8_scales {
   std::int32_t first;  // the sum of the first 16
 };
 
+/// 32 columns of `lanes` rows, for matrix registers (matmul/lying_codes.hpp): four columns of each row are neighbours.
+struct x_tile {
+  static constexpr index rows = simd::lanes;
+  alignas(64) std::int8_t q[8][rows][4];
+  float scale[rows];
+};
+
 /// Quantized rows: row r's integers at q + r * stride, its scales at scales + r * blocks.
 struct q8_rows {
   std::int8_t* q;
   q8_scales* scales;
   index stride;
   index blocks;
+  x_tile* tiles = nullptr;             // the same again, [rows / lanes][blocks], where matrix registers meet blocks
   std::int8_t const* panel = nullptr;  // the same integers for weights that lie ready (matmul/tile_kernel.hpp)
 };
 
@@ -109,6 +117,17 @@ TERN_INLINE void quantize_token(float const* x, index blocks, std::int8_t* q, q8
   for (index b = 0; b < blocks; ++b) quantize_block(x + 32 * b, amax, q + 32 * b, scales[b]);
 }
 
+/// A tile of each block of up to `lanes` rows; rows that are missing are zeros.
+TERN_INLINE void fill_tiles(q8_rows const& x, index first, index rows, x_tile* out) {
+  for (index b = 0; b < x.blocks; ++b)
+    for (index r = 0; r < x_tile::rows; ++r) {
+      std::int8_t q[32] = {};
+      if (r < rows) __builtin_memcpy(q, x.q + (first + r) * x.stride + 32 * b, sizeof(q));
+      for (index j = 0; j < 8; ++j) __builtin_memcpy(out[b].q[j][r], q + 4 * j, 4);
+      out[b].scale[r] = r < rows ? x.scales[(first + r) * x.blocks + b].scale : 0.f;
+    }
+}
+
 /// Rows of x, 16 to an item of work.
 inline void quantize_rows(cpu_policy const& policy, matmul_input const& in, q8_rows const& out, bool tokens) {
   constexpr index rows_each = 16;
@@ -120,6 +139,11 @@ inline void quantize_rows(cpu_policy const& policy, matmul_input const& in, q8_r
       q8_scales* const s = out.scales + r * out.blocks;
       tokens ? quantize_token(x, out.blocks, q, s) : quantize_row(x, out.blocks, q, s);
     }
+  });
+  if (out.tiles == nullptr) return;
+  parallel_for(policy, divide_up(in.rows, x_tile::rows), [&](index tile, index) TERN_LAMBDA {
+    index const first = tile * x_tile::rows;
+    fill_tiles(out, first, in.rows - first < x_tile::rows ? in.rows - first : x_tile::rows, out.tiles + tile * out.blocks);
   });
 }
 

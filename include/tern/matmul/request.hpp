@@ -126,8 +126,8 @@ struct matmul_request {
 
 /// Where the pieces of a call's scratch memory start; -1 for what is not needed.
 struct matmul_plan {
-  index x_f32, y_dense;                            // where the caller's memory does not serve
-  index x_tiles, x_bf16, x_panel, x_q8, x_scales;  // as the compute type needs
+  index x_f32, y_dense;                                        // where the caller's memory does not serve
+  index x_tiles, x_bf16, x_panel, x_q8, x_scales, x_q8_tiles;  // as the compute type needs
   index low_rank, gate, outliers, outlier_columns;
   index panels, bytes;
   index stride;  // of the rows of prepared x, in elements
@@ -159,6 +159,7 @@ TERN_INLINE matmul_plan plan_matmul(cpu_policy const& policy, matmul_request con
            round_to_multiple(k, 64) * panel_rows * (request.mode == compute::bf16 ? index{sizeof(bf16)} : 1));
   p.x_q8 = take(int8, rows * p.stride);
   p.x_scales = take(int8, rows * (k / 32) * index{sizeof(q8_scales)});
+  p.x_q8_tiles = take(int8 && takes_x_tiles(rows), divide_up(rows, x_tile::rows) * (k / 32) * index{sizeof(x_tile)});
   p.low_rank = take(request.has_low_rank(), rows * padded_columns(request.low_rank.a.rows) * f32_bytes);
   p.gate = take(request.has_gate(), rows * n * f32_bytes);
   p.outliers = take(request.has_split, rows * p.stride * f32_bytes);

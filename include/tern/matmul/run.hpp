@@ -108,7 +108,8 @@ inline void multiply_as_bf16(cpu_policy const& policy, matmul_job* jobs, index c
                  memory.panels());
 }
 
-/// x as the compute type takes it, made once for all products of a call. lying: whether matrix registers meet weights where they lie.
+/// x as the compute type takes it, made once for all products of a call. lying, blocks_lie: whether matrix registers meet numbers, or
+/// blocks, where they lie.
 struct prepared_input {
   matmul_input in;
   tiled_rows tiles{};
@@ -116,7 +117,7 @@ struct prepared_input {
   bf16 const* panel = nullptr;
   q8_rows x_q8{};
 };
-inline prepared_input prepare_input(cpu_policy const& policy, matmul_input const& in, compute mode, bool lying,
+inline prepared_input prepare_input(cpu_policy const& policy, matmul_input const& in, compute mode, bool lying, bool blocks_lie,
                                     matmul_memory const& memory) {
   prepared_input p{in};
   if (mode == compute::bf16) {
@@ -129,6 +130,7 @@ inline prepared_input prepare_input(cpu_policy const& policy, matmul_input const
     if (memory.plan.x_tiles >= 0) p.tiles = tile_x(policy, in.x, in.x_stride, in.rows, in.columns, memory.at<float>(memory.plan.x_tiles));
   } else {
     p.x_q8 = {memory.at<std::int8_t>(memory.plan.x_q8), memory.at<q8_scales>(memory.plan.x_scales), memory.plan.stride, in.columns / 32};
+    if (memory.plan.x_q8_tiles >= 0 && blocks_lie) p.x_q8.tiles = memory.at<x_tile>(memory.plan.x_q8_tiles);
     quantize_rows(policy, in, p.x_q8, mode == compute::int8_tokens);
     if (lying && in.rows > 1)
       p.x_q8.panel = panel_x<std::int8_t>(p.x_q8.q, p.x_q8.stride, in.rows, in.columns, memory.at<std::int8_t>(memory.plan.x_panel),
@@ -182,8 +184,12 @@ inline void run_matmul(cpu_policy const& policy, matmul_job* jobs, index count, 
   auto const lie = [&](any_weights const& w)
                        TERN_LAMBDA { return memory.plan.x_panel >= 0 && (halves_lie_ready(w) || bytes_lie_ready(w)); };
   bool lying = request.has_gate() && lie(request.gate_weights);
-  for (index j = 0; j < count; ++j) lying |= lie(jobs[j].w);
-  prepared_input const p = prepare_input(policy, in, request.mode, lying, memory);
+  bool blocks_lie = request.has_gate() && blocks_lie_ready(request.gate_weights);
+  for (index j = 0; j < count; ++j) {
+    lying |= lie(jobs[j].w);
+    blocks_lie |= blocks_lie_ready(jobs[j].w);
+  }
+  prepared_input const p = prepare_input(policy, in, request.mode, lying, blocks_lie, memory);
   if (request.has_gate()) {
     request.gated.z = memory.at<float>(memory.plan.gate);
     request.gated.stride = request.gate_weights.rows;

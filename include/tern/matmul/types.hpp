@@ -61,6 +61,14 @@ struct code_kind {
 template <class W>
 inline constexpr code_kind code_kind_of{W::granule, W::offset, W::has_min};
 
+/// Codes of which each row has signed bytes of 32 columns, their offset taken off, `step` bytes apart from byte `first` of the row on.
+struct lying_blocks {
+  static constexpr index groups = 16;
+  index first = 0, step = 0;
+  // scales of up to `groups` groups [g0, g1) of up to `lanes` weight rows [n0, n1) to out (g1 - g0, lanes); none: there are no such bytes
+  void (*scales)(void const* w, index n0, index n1, index g0, index g1, float* out) noexcept = nullptr;
+};
+
 /// Weights of any type: what they are, and how a kernel gets at them.
 struct any_weights {
   void const* object = nullptr;  // the caller's, alive for the call
@@ -73,6 +81,7 @@ struct any_weights {
   bool row_scale = false;              // codes with one scale a row
   bool data = true;                    // there is memory behind it
   row_memory memory{};                 // of the first row, where rows lie in memory, one like the other
+  lying_blocks lying{};                // what is in that memory
   bool signed_bytes = false;           // that memory is codes less their offset, in bytes
   tern::bf16 const* panels = nullptr;  // whole panels (matmul/float_panel.hpp) that lie ready
 };

@@ -30,16 +30,17 @@ namespace tiles {
 /// Rows of a tile.
 inline constexpr index rows = 16;
 
-/// The shapes of the registers. Tiles C: 0 to 3, A: 4 and 5, B: 6 and 7; tiles 0, 1 and 4 have `upper` rows, tiles 2, 3 and 5 `lower`.
+/// The shapes of the registers. Tiles C: 0 to 3, A: 4 and 5, B: 6 and 7; tiles 0, 1 and 4 have `upper` rows, tiles 2, 3 and 5 `lower`. A's
+/// rows have `bytes` bytes, a multiple of 4 up to 64, which B's rows take by four.
 struct shape {
   std::uint8_t palette = 1, start = 0, reserved[14] = {};
   std::uint16_t column_bytes[16] = {};
   std::uint8_t row_count[16] = {};
-  TERN_INLINE shape(index upper, index lower) {
+  TERN_INLINE shape(index upper, index lower, index bytes = 64) {
     row_count[0] = row_count[1] = row_count[4] = static_cast<std::uint8_t>(upper);
     row_count[2] = row_count[3] = row_count[5] = static_cast<std::uint8_t>(lower);
-    row_count[6] = row_count[7] = rows;
-    for (int t = 0; t < 8; ++t) column_bytes[t] = row_count[t] == 0 ? 0 : 64;
+    row_count[6] = row_count[7] = static_cast<std::uint8_t>(bytes / 4);
+    for (int t = 0; t < 8; ++t) column_bytes[t] = row_count[t] == 0 ? 0 : static_cast<std::uint16_t>(t == 4 || t == 5 ? bytes : 64);
   }
 };
 static_assert(sizeof(shape) == 64);
