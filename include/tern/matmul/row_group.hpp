@@ -209,7 +209,7 @@ template <class W, index Registers>
 struct prefetch_rows {
   static constexpr index side = lies_in_tiles<W> ? simd::lanes : 1;  // rows of one place
   static constexpr index registers = Registers, places = Registers * simd::lanes / side;
-  static constexpr index most_ahead = lies_in_tiles<W> ? 8192 : 16384 / places;  // in each
+  static constexpr index most_ahead = lies_in_tiles<W> ? 4096 : 16384 / places;  // in each
   std::uintptr_t at = 0;
   index stride = 0, end = 0, turn = 0, each = 0;  // to the next place, of a place, from there to the next ones, of a step
   index reached = 0, asked = 0;                   // in each place
