@@ -56,7 +56,7 @@ TERN_INLINE void store_scales(row_scales<W::granule> const& w, index g, index fi
 template <bool Scales, class W>
 TERN_INLINE void pack_lanes(W const& weights, index n, index end, index g0, index groups, index first, code_panel& panel) {
   bool const whole = n + simd::lanes <= end;
-  prefetch_rows<W, 1> next(weights, n, n + panel_rows, g0);
+  prefetch_rows<W, 1, 2> next(weights, n, n + panel_rows, g0);
   auto rows = walk_rows(weights, n);
   index g = 0;
   if constexpr (walks_blocks<decltype(rows)>)

@@ -203,13 +203,14 @@ TERN_INLINE void load_group(formats::q5_1 f, Blocks const& b, row_group<formats:
 /// While `Registers` times `lanes` rows are walked, the memory that is to come is asked for: in each row or tile some way ahead, and where
 /// they end, in those that the walk turns to. The machine's own prefetchers do not keep up with so many places (measured on Sapphire
 /// Rapids, one row of x times 4096 x 14336 of interleaved q2_k, memory read at 16.5 GB/s: 8.0 GB/s when nothing was asked for, 9.9 when
-/// every other line was, 14.5 so). A line is asked for evenly, and to the first cache: it takes one of the few buffers for lines on their
-/// way once, not twice. Past the end of a matrix it does no harm. Weights that lie otherwise are left to the machine.
-template <class W, index Registers>
+/// every other line was, 14.5 so). Lines are asked for evenly, and to the first cache: each takes one of the few buffers for lines on their
+/// way once, not twice. Where rows are packed, a panel has the first cache, and Cache is 2. Past the end of a matrix it does no harm.
+/// Weights that lie otherwise are left to the machine.
+template <class W, index Registers, int Cache = 1>
 struct prefetch_rows {
   static constexpr index side = lies_in_tiles<W> ? simd::lanes : 1;  // rows of one place
   static constexpr index registers = Registers, places = Registers * simd::lanes / side;
-  static constexpr index most_ahead = lies_in_tiles<W> ? 4096 : 16384 / places;  // in each
+  static constexpr index most_ahead = (Cache == 2 ? 8192 : lies_in_tiles<W> ? 4096 * places : 16384) / places;  // in each
   std::uintptr_t at = 0;
   index stride = 0, end = 0, turn = 0, each = 0;  // to the next place, of a place, from there to the next ones, of a step
   index reached = 0, asked = 0;                   // in each place
@@ -231,7 +232,7 @@ struct prefetch_rows {
       std::uintptr_t const line = at + static_cast<std::uintptr_t>(asked < end ? asked : asked + turn);
       TERN_UNROLL
       for (index i = 0; i < places; ++i)
-        __builtin_prefetch(reinterpret_cast<void const*>(line + static_cast<std::uintptr_t>(i * stride)), 0, 3);
+        __builtin_prefetch(reinterpret_cast<void const*>(line + static_cast<std::uintptr_t>(i * stride)), 0, 4 - Cache);
     }
   }
 };
