@@ -131,7 +131,7 @@ TEST_CASE("dot: bf16 multiplies exactly and rounds each sum once", "[simd]") {
   CHECK((tiny == 0.f || tiny == 0x1p-119f));
 }
 
-TEST_CASE("bytes: fields, shifts and logic", "[simd]") {
+TEST_CASE("bytes: fields, shifts, logic and sums", "[simd]") {
   auto const all = make_pack<u8>([](size i) { return 37 * i + 11; });
   auto const other = make_pack<u8>([](size i) { return 101 * i + 5; });
   auto const x = lanes_of(all), y = lanes_of(other);
@@ -144,6 +144,11 @@ TEST_CASE("bytes: fields, shifts and logic", "[simd]") {
     CHECK(top[i] == x[i] >> 7);
     CHECK(both[i] == (x[i] | y[i]));
     CHECK(differ[i] == (x[i] ^ y[i]));
+  }
+  auto const sum = lanes_of(simd::add_bytes(all, other)), mean = lanes_of(simd::mean_bytes(all, other));
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    CHECK(sum[i] == static_cast<u8>(x[i] + y[i]));
+    CHECK(mean[i] == (x[i] + y[i] + 1) / 2);
   }
   auto const flipped = lanes_of(simd::bit_cast<s8>(all) ^ pack<s8>(s8{-128}));
   for (std::size_t i = 0; i < x.size(); ++i) CHECK(flipped[i] == static_cast<s8>(x[i] - 128));

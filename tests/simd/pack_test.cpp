@@ -104,6 +104,7 @@ TEST_CASE("pack: integers wrap, compare and shift", "[simd]") {
   CHECK(check([](auto a, auto b) { return ones(a < b); }, [](int32_t a, int32_t b) { return int32_t{a < b}; }));
   CHECK(check([](auto a, auto b) { return ones(a == b); }, [](int32_t a, int32_t b) { return int32_t{a == b}; }));
   CHECK(check([](auto a, auto) { return simd::shift_left<5>(a); }, [](int32_t a, int32_t) { return wrap(std::int64_t{a} * 32); }));
+  CHECK(check([](auto a, auto) { return simd::shift_left(a, 7); }, [](int32_t a, int32_t) { return wrap(std::int64_t{a} * 128); }));
   CHECK(check([](auto a, auto) { return simd::shift_right<5>(a); }, [](int32_t a, int32_t) { return a >> 5; }));
   CHECK(check([](auto a, auto b) { return simd::shift_right(a, b & pack<int32_t>(31)); },
               [](int32_t a, int32_t b) { return a >> (b & 31); }));

@@ -24,16 +24,52 @@ struct code_panel {
   alignas(64) float mins[2 * panel_groups * panel_rows];
 };
 
+/// Visits a block of 256 columns of `lanes` weight rows for its codes, to be stored at `to` in a panel.
+template <class Ahead>
+struct panel_codes {
+  std::uint8_t* to;
+  Ahead& ahead;
+  TERN_INLINE void take(int piece, row_words const (&w)[4], int shift, int mask) const {
+    if (piece % 2 == 1) ahead.step();
+    TERN_UNROLL
+    for (int j = 0; j < 4; ++j) simd::store(at(piece, j), field_of(w[j], shift, mask));
+  }
+  TERN_INLINE void take_digits(int piece, row_words const (&w)[4], row_words const (&)[4]) const {
+    if (piece % 2 == 1) ahead.step();
+    TERN_UNROLL
+    for (int j = 0; j < 4; ++j) simd::store(at(piece, j), first_digit(w[j]));
+  }
+  TERN_INLINE std::uint8_t* at(index piece, index j) const { return to + 4 * (4 * piece + j) * panel_rows; }
+};
+
+/// Scales, and minima where there are any, of a group of a panel.
+template <class W>
+TERN_INLINE void store_scales(row_scales<W::granule> const& w, index g, index first, code_panel& panel) {
+  constexpr index granules = 32 / W::granule;
+  for (index j = 0; j < granules; ++j) {
+    index const at = (g * granules + j) * panel_rows + first;
+    simd::store(panel.scales + at, w.scale[j]);
+    if constexpr (W::has_min) simd::store(panel.mins + at, w.min[j]);
+  }
+}
 /// `lanes` weight rows from row n on to lanes first, first + 1, ... of a panel, through registers; rows from `end` on count as the last.
 template <bool Scales, class W>
 TERN_INLINE void pack_lanes(W const& weights, index n, index end, index g0, index groups, index first, code_panel& panel) {
-  constexpr index granules = 32 / W::granule;
   bool const whole = n + simd::lanes <= end;
-  prefetch_rows<W, 1> next(weights, n, n + panel_rows, g0);
+  prefetch_rows<W, 1, 2> next(weights, n, n + panel_rows, g0);
   auto rows = walk_rows(weights, n);
-  for (index g = 0; g < groups; ++g) {
+  index g = 0;
+  if constexpr (walks_blocks<decltype(rows)>)
+    for (; whole && g < groups; g += rows.groups) {
+      panel_codes<decltype(next)> codes{panel.codes + 4 * (8 * g * panel_rows + first), next};
+      rows.visit((g0 + g) / rows.groups, codes);
+      for (index i = 0; Scales && i < rows.groups; ++i) store_scales<W>(rows.scales.of_group(i), g + i, first, panel);
+    }
+  for (; g < groups; ++g) {
     row_group<W::granule> w;
-    if (whole)
+    if constexpr (walks_blocks<decltype(rows)>)
+      load_rows(weights, n, end, g0 + g, w);
+    else if (whole)
       rows.load(g0 + g, w);
     else
       load_rows(weights, n, end, g0 + g, w);
@@ -42,11 +78,7 @@ TERN_INLINE void pack_lanes(W const& weights, index n, index end, index g0, inde
       if constexpr (!loads_quads<W>) simd::transpose_quads(w.u[h]);
       for (index j = 0; j < 4; ++j) simd::store(panel.codes + 4 * ((8 * g + 4 * h + j) * panel_rows + first), w.u[h][j]);
     }
-    for (index j = 0; Scales && j < granules; ++j) {
-      index const at = (g * granules + j) * panel_rows + first;
-      simd::store(panel.scales + at, w.scale[j]);
-      if constexpr (W::has_min) simd::store(panel.mins + at, w.min[j]);
-    }
+    if constexpr (Scales) store_scales<W>(w, g, first, panel);
   }
 }
 /// One weight row to one lane.

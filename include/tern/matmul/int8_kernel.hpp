@@ -66,7 +66,7 @@ inline void multiply_codes(code_panel const& panel, std::int32_t offset, index g
         TERN_UNROLL
         for (int r = 0; r < Rows; ++r) {
           q8_scales const& own = scales[r * blocks + g];
-          pack<float> const s(granules == 1 ? own.sum : own.scale * static_cast<float>(taken(r)));
+          pack<float> const s(granules == 1 ? own.sum : own.half_sum[j]);
           sum[r][0] = simd::fma(m0, s, sum[r][0]);
           sum[r][1] = simd::fma(m1, s, sum[r][1]);
         }

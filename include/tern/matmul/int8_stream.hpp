@@ -4,8 +4,8 @@
 /// y = x w^T for one row of quantized x: the weights are read once, from their blocks, as they lie.
 ///
 /// `lanes` weight rows are walked side by side, 32 columns at a time. A register takes 16 bytes of lanes / 4 rows; dot products
-/// of bytes leave four partial sums a row, and `sum_quads` makes one lane a row of four registers. From there on all is done
-/// by the lane, in the order that int8_kernel.hpp keeps too.
+/// of bytes leave four partial sums a row, and `sum_quads` makes one lane a row of four registers. Blocks of 256, and tiles, are a
+/// row a lane from the start. From there on all is done by the lane, in the order that int8_kernel.hpp keeps too.
 
 #include <tern/matmul/code_panel.hpp>
 #include <tern/matmul/quantize.hpp>
@@ -28,14 +28,14 @@ struct group_scales {
     TERN_UNROLL
     for (index j = 0; j < granules; ++j) {
       if constexpr (W::offset != 0) offset[j] = simd::pack<std::int32_t>(-W::offset * taken[j]);
-      if constexpr (W::has_min) sum[j] = simd::pack<float>(granules == 1 ? x.sum : x.scale * static_cast<float>(taken[j]));
+      if constexpr (W::has_min) sum[j] = simd::pack<float>(granules == 1 ? x.sum : x.half_sum[j]);
     }
   }
 };
 /// What 32 columns add to a sum. part: the integer dot products with each part of the columns that has a scale.
 template <class W>
 TERN_INLINE simd::pack<float> add_group(simd::pack<float> sum, simd::pack<std::int32_t> const (&part)[2], group_scales<W> const& x,
-                                        row_group<W::granule> const& w) {
+                                        row_scales<W::granule> const& w) {
   TERN_UNROLL
   for (index j = 0; j < 32 / W::granule; ++j) {
     simd::pack<std::int32_t> n = part[j];
@@ -100,9 +100,12 @@ TERN_INLINE void multiply_group(row_group<W::granule> const& w, std::int8_t cons
 }
 
 /// Registers of weight rows that are walked side by side. Rows are read in `lanes` places at once; a tile is one place, and a few of them
-/// keep memory busier (measured on Sapphire Rapids, one row of x times 4096 x 14336 of q2_k: 8.9 GB/s with one, 13.5 with four).
+/// keep memory busier (measured on Sapphire Rapids, one row of x times 4096 x 14336, memory read at 16.2 GB/s: interleaved q2_k 11.8 GB/s
+/// with one, 14.6 with two, 14.0 with four; q4_0, whose groups have little to do, 14.2 with two, 14.9 with four).
 template <class W>
-inline constexpr index streamed_registers = lies_in_tiles<W> ? 4 : 1;
+inline constexpr index streamed_registers = !lies_in_tiles<W>                                                      ? 1
+                                            : walks_blocks<decltype(walk_rows(std::declval<W const&>(), index{}))> ? 2
+                                                                                                                   : 4;
 
 /// What 32 columns of `lanes` weight rows add to their sums.
 template <class W>
@@ -113,10 +116,64 @@ TERN_INLINE simd::pack<float> add_products(simd::pack<float> sum, row_group<W::g
   return add_group<W>(sum, part, scales, w);
 }
 
+/// Visits a block of 256 columns of `lanes` weight rows for its products with x, which are added group by group, once a group's integer dot
+/// products are complete.
+template <class W, class Scales, class Ahead>
+struct block_products {
+  using pack = simd::pack<std::int32_t>;
+  static constexpr int granules = 32 / static_cast<int>(W::granule);
+  std::int8_t const* q;
+  q8_scales const* x;
+  Scales const& scales;
+  Ahead& ahead;
+  simd::pack<float> sum;
+  pack part[8][2], less[8];  // the dot products with halves of groups, or with groups; what ternary ones are less
+
+  TERN_INLINE block_products(std::int8_t const* columns, q8_scales const* of_columns, Scales const& of_rows, Ahead& next,
+                             simd::pack<float> before)
+      : q(columns), x(of_columns), scales(of_rows), ahead(next), sum(before) {}
+  /// Codes stay where they are in their bytes, if products of bytes take them so, and the sum is moved.
+  TERN_INLINE void take(int piece, row_words const (&w)[4], int shift, int mask) {
+    using shape = code_shape_of<W>;
+    int const raised = mask << shift <= (shape::wide || simd::dot7_takes_bytes ? 255 : 127) ? shift : 0;
+    pack to = starts(piece) ? pack(0) : dots(piece);
+    TERN_UNROLL
+    for (int j = 0; j < 4; ++j) to = dot_codes<shape>(to, field_of(w[j], shift - raised, mask << raised), columns(piece, j));
+    dots(piece) = ends(piece) && raised > 0 ? simd::shift_right(to, raised) : to;
+    if (piece % 2 == 1) add(piece / 2);
+  }
+  /// 256 times the first digit of p is 3 p less what is left for the others: two products of bytes, where these take all bytes.
+  TERN_INLINE void take_digits(int piece, row_words const (&w)[4], row_words const (&next)[4]) {
+    pack to = starts(piece) ? pack(0) : dots(piece), taken = starts(piece) ? pack(0) : less[piece / 2];
+    TERN_UNROLL
+    for (int j = 0; j < 4; ++j) {
+      if constexpr (simd::dot7_takes_bytes) {
+        to = simd::dot7(to, simd::bit_cast<std::uint8_t>(w[j]), columns(piece, j));
+        taken = simd::dot7(taken, simd::bit_cast<std::uint8_t>(next[j]), columns(piece, j));
+      } else {
+        to = simd::dot7(to, first_digit(w[j]), columns(piece, j));
+      }
+    }
+    less[piece / 2] = taken;
+    dots(piece) = ends(piece) && simd::dot7_takes_bytes ? simd::shift_right<8>(to + to + to - taken) : to;
+    if (piece % 2 == 1) add(piece / 2);
+  }
+
+ private:
+  TERN_INLINE static bool starts(int piece) { return granules == 2 || piece % 2 == 0; }
+  TERN_INLINE static bool ends(int piece) { return granules == 2 || piece % 2 == 1; }
+  TERN_INLINE pack& dots(int piece) { return part[piece / 2][granules == 2 ? piece % 2 : 0]; }
+  TERN_INLINE simd::pack<std::int8_t> columns(int piece, int j) const { return simd::splat4(q + 16 * piece + 4 * j); }
+  TERN_INLINE void add(int g) {
+    if ((g + 1) % Ahead::registers == 0) ahead.step();
+    sum = add_group<W>(sum, part[g], group_scales<W>(x[g]), scales.of_group(g));
+  }
+};
+
 /// `Registers` times `lanes` whole weight rows from row n on times one row of x, added to `sum`.
 template <index Registers, class W>
 TERN_INLINE void stream_rows(W const& weights, index n, q8_rows const& x, simd::pack<float> (&sum)[Registers]) {
-  static_assert(Registers == 1 || Registers == 4);
+  static_assert(Registers == 1 || Registers == 2 || Registers == 4);
   struct walks {
     decltype(walk_rows(weights, n)) of[Registers];
   };
@@ -124,35 +181,21 @@ TERN_INLINE void stream_rows(W const& weights, index n, q8_rows const& x, simd::
   auto rows = [&]() TERN_LAMBDA {
     if constexpr (Registers == 1)
       return walks{{walk(0)}};
+    else if constexpr (Registers == 2)
+      return walks{{walk(0), walk(1)}};
     else
       return walks{{walk(0), walk(1), walk(2), walk(3)}};
   }();
+  using walk_type = std::remove_reference_t<decltype(rows.of[0])>;
   prefetch_rows<W, Registers> next(weights, n, n + Registers * simd::lanes, 0);
-  auto const add = [&](index r, index g, group_scales<W> const& scales, row_group<W::granule> const& w)
-                       TERN_LAMBDA { sum[r] = add_products<W>(sum[r], w, x.q + 32 * g, scales); };
-  if constexpr (requires { rows.of[0].enter(0); }) {
-    using walk_type = std::remove_reference_t<decltype(rows.of[0])>;
-    auto const each = [&](auto const& f) TERN_LAMBDA {
-      if constexpr (walk_type::brief) {
-        TERN_UNROLL
-        for (index r = 0; r < Registers; ++r) f(r);
-      } else {
-        for (index r = 0; r < Registers; ++r) f(r);
+  if constexpr (walks_blocks<walk_type>) {
+    for (index g = 0; g < x.blocks; g += walk_type::groups)
+      for (index r = 0; r < Registers; ++r) {
+        auto& of = rows.of[r];
+        block_products<W, decltype(of.scales), decltype(next)> products(x.q + 32 * g, x.scales + g, of.scales, next, sum[r]);
+        of.visit(g / walk_type::groups, products);
+        sum[r] = products.sum;
       }
-    };
-    for (index g = 0; g < x.blocks; g += walk_type::parts) {
-      each([&](index r) TERN_LAMBDA { rows.of[r].enter(g / walk_type::parts); });
-      TERN_UNROLL
-      for (index part = 0; part < walk_type::parts; ++part) {
-        next.step();
-        group_scales<W> const scales(x.scales[g + part]);
-        each([&](index r) TERN_LAMBDA {
-          row_group<W::granule> w;
-          rows.of[r].take(part, w);
-          add(r, g + part, scales, w);
-        });
-      }
-    }
   } else {
     for (index g = 0; g < x.blocks; ++g) {
       next.step();
@@ -161,7 +204,7 @@ TERN_INLINE void stream_rows(W const& weights, index n, q8_rows const& x, simd::
       for (index r = 0; r < Registers; ++r) {
         row_group<W::granule> w;
         rows.of[r].load(g, w);
-        add(r, g, scales, w);
+        sum[r] = add_products<W>(sum[r], w, x.q + 32 * g, scales);
       }
     }
   }

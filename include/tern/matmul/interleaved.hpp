@@ -29,14 +29,15 @@ struct tile_blocks {
   TERN_INLINE row_words first_byte() const { return simd::load_widened(rest_at); }
   TERN_INLINE simd::pack<float> first_f16() const { return simd::load(reinterpret_cast<f16 const*>(rest_at)); }
   TERN_INLINE simd::pack<float> last_f16() const { return first_f16(); }
-  /// All but the last two of the last 16 bytes, which begin within a word.
-  TERN_INLINE void last_words(row_words (&out)[4]) const {
+  /// All but the last two of the last 16 bytes, which begin within a word, and the f16 that these are.
+  TERN_INLINE simd::pack<float> last_words(row_words (&out)[4]) const {
     index const first = 4 * layout.words - 16;
     TERN_UNROLL
     for (index j = 0; j < 4; ++j) {
       out[j] = simd::shift_right<16>(word(first + 4 * j)) & row_words(0xffff);
       if (j < 3) out[j] = out[j] | simd::shift_left<16>(word(first + 4 * j + 4));
     }
+    return last_f16();
   }
 };
 

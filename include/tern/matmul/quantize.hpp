@@ -24,6 +24,11 @@ struct q8_scales {
   float sum;           // s
   std::int32_t total;  // the sum of q
   std::int32_t first;  // the sum of the first 16
+  float half_sum[2];   // d times that of each 16
+  TERN_INLINE void sum_halves() {
+    half_sum[0] = scale * static_cast<float>(first);
+    half_sum[1] = scale * static_cast<float>(total - first);
+  }
 };
 
 /// 32 columns of `lanes` rows, for matrix registers (matmul/lying_codes.hpp): four columns of each row are neighbours.
@@ -107,6 +112,7 @@ TERN_INLINE void quantize_row(float const* x, index blocks, std::int8_t* q, q8_s
     for (index b = 0; b < count; ++b) {
       scales[b0 + b].scale = value[b];
       scales[b0 + b].sum = value[batch + b];
+      scales[b0 + b].sum_halves();
     }
   }
 }
@@ -114,7 +120,10 @@ TERN_INLINE void quantize_row(float const* x, index blocks, std::int8_t* q, q8_s
 /// The same with one scale for the row.
 TERN_INLINE void quantize_token(float const* x, index blocks, std::int8_t* q, q8_scales* scales) {
   float const amax = largest_magnitude(x, 32 * blocks);
-  for (index b = 0; b < blocks; ++b) quantize_block(x + 32 * b, amax, q + 32 * b, scales[b]);
+  for (index b = 0; b < blocks; ++b) {
+    quantize_block(x + 32 * b, amax, q + 32 * b, scales[b]);
+    scales[b].sum_halves();
+  }
 }
 
 /// A tile of each block of up to `lanes` rows; rows that are missing are zeros.

@@ -15,10 +15,13 @@ inline namespace TERN_ABI {
 /// so, u[h][j] has columns 16 h + 4 j to 16 h + 4 j + 3 of every row, a row a lane: what transpose_quads makes of the former.
 /// Granule: columns that share a scale (and a minimum, in formats that have one), 16 or 32.
 template <index Granule>
-struct row_group {
+struct row_scales {
   static constexpr index granules = 32 / Granule;
-  simd::pack<std::uint8_t> u[2][4];
   simd::pack<float> scale[granules], min[granules];
+};
+template <index Granule>
+struct row_group : row_scales<Granule> {
+  simd::pack<std::uint8_t> u[2][4];
 };
 
 /// Whether weights load groups by quads.
@@ -79,10 +82,9 @@ template <class Format>
 struct strided_blocks {
   static constexpr bool quads = false;
   static constexpr index bytes = sizeof(typename Format::block);
-  std::uint8_t const* p;
-  index row_bytes;
+  simd::row_places rows;
   /// 16 bytes of each row, as u[h] of a row_group.
-  TERN_INLINE void codes(index at, simd::pack<std::uint8_t> (&u)[4]) const { simd::load_rows16(p + at, row_bytes, u); }
+  TERN_INLINE void codes(index at, simd::pack<std::uint8_t> (&u)[4]) const { rows.load16(at, u); }
   /// The same as four words a row.
   TERN_INLINE void words(index at, row_words (&out)[4]) const {
     simd::pack<std::uint8_t> t[4];
@@ -102,8 +104,11 @@ struct strided_blocks {
   TERN_INLINE row_words first_byte() const { return word(0) & row_words(255); }
   TERN_INLINE simd::pack<float> first_f16() const { return simd::low_f16(word(0)); }
   TERN_INLINE simd::pack<float> last_f16() const { return simd::high_f16(word(bytes - 4)); }
-  /// The last 16 bytes.
-  TERN_INLINE void last_words(row_words (&out)[4]) const { words(bytes - 16, out); }
+  /// The last 16 bytes, and the f16 at their end.
+  TERN_INLINE simd::pack<float> last_words(row_words (&out)[4]) const {
+    words(bytes - 16, out);
+    return simd::high_f16(out[3]);
+  }
 };
 
 /// The halves of 16 bytes: codes, or choices among the format's levels.
@@ -196,14 +201,16 @@ TERN_INLINE void load_group(formats::q5_1 f, Blocks const& b, row_group<formats:
 }
 
 /// While `Registers` times `lanes` rows are walked, the memory that is to come is asked for: in each row or tile some way ahead, and where
-/// they end, in those that the walk turns to. The machine's own prefetchers do not keep up with so many places; much further ahead, and
-/// what is asked for takes the buffers that what is used now needs (measured on Sapphire Rapids, one row of x times 4096 x 14336 of q8_0:
-/// 10.7 GB/s of 15.5 when the next rows were asked for, 13.9 when nothing was, 15.2 so). Past the end of a matrix it does no harm. Weights
-/// that lie otherwise are left to the machine.
-template <class W, index Registers>
+/// they end, in those that the walk turns to. The machine's own prefetchers do not keep up with so many places (measured on Sapphire
+/// Rapids, one row of x times 4096 x 14336 of interleaved q2_k, memory read at 16.5 GB/s: 8.0 GB/s when nothing was asked for, 9.9 when
+/// every other line was, 14.5 so). Lines are asked for evenly, and to the first cache: each takes one of the few buffers for lines on their
+/// way once, not twice. Where rows are packed, a panel has the first cache, and Cache is 2. Past the end of a matrix it does no harm.
+/// Weights that lie otherwise are left to the machine.
+template <class W, index Registers, int Cache = 1>
 struct prefetch_rows {
   static constexpr index side = lies_in_tiles<W> ? simd::lanes : 1;  // rows of one place
-  static constexpr index places = Registers * simd::lanes / side, most_ahead = 8192 / places;
+  static constexpr index registers = Registers, places = Registers * simd::lanes / side;
+  static constexpr index most_ahead = (Cache == 2 ? 8192 : lies_in_tiles<W> ? 4096 * places : 16384) / places;  // in each
   std::uintptr_t at = 0;
   index stride = 0, end = 0, turn = 0, each = 0;  // to the next place, of a place, from there to the next ones, of a step
   index reached = 0, asked = 0;                   // in each place
@@ -225,7 +232,7 @@ struct prefetch_rows {
       std::uintptr_t const line = at + static_cast<std::uintptr_t>(asked < end ? asked : asked + turn);
       TERN_UNROLL
       for (index i = 0; i < places; ++i)
-        __builtin_prefetch(reinterpret_cast<void const*>(line + static_cast<std::uintptr_t>(i * stride)), 0, 2);
+        __builtin_prefetch(reinterpret_cast<void const*>(line + static_cast<std::uintptr_t>(i * stride)), 0, 4 - Cache);
     }
   }
 };

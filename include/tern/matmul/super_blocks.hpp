@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 /// @file matmul/super_blocks.hpp
-/// Blocks of 256 elements in registers, `lanes` rows at once: at a block's beginning the scales of its eight groups of 32 columns are
-/// worked out for all rows together and kept, then each group takes its codes.
+/// Blocks of 256 elements in registers, `lanes` rows at once, a row a lane: the scales of a block's eight groups of 32 columns are worked
+/// out for all rows together and kept, then its codes are visited in the order in which they lie: each byte is loaded once, whatever the
+/// groups that share it.
 
 #include <tern/matmul/row_group.hpp>
 
@@ -13,30 +14,13 @@ TERN_INLINE row_words byte_of(row_words a, int i) { return bits_of(a, 8 * i, 255
 TERN_INLINE row_words signed_byte_of(row_words a, int i) {
   return simd::shift_right<24>(simd::shift_left<24>(simd::shift_right(a, 8 * i)));
 }
-
-/// Codes of 32 columns: u = bits of 32 bytes of each row.
-template <class Blocks>
-TERN_INLINE void take_codes(Blocks const& b, index at, int shift, std::uint8_t mask, simd::pack<std::uint8_t> (&u)[2][4]) {
-  TERN_UNROLL
-  for (index h = 0; h < 2; ++h) {
-    b.codes(at + 16 * h, u[h]);
-    TERN_UNROLL
-    for (index r = 0; r < 4; ++r)
-      u[h][r] =
-          simd::bit_cast<std::uint8_t>(simd::shift_right(simd::bit_cast<std::int32_t>(u[h][r]), shift)) & simd::pack<std::uint8_t>(mask);
-  }
-}
-/// u |= such bits << left, where none leaves its byte.
-template <int left, class Blocks>
-TERN_INLINE void add_codes(Blocks const& b, index at, int shift, std::uint8_t mask, simd::pack<std::uint8_t> (&u)[2][4]) {
-  simd::pack<std::uint8_t> v[2][4];
-  take_codes(b, at, shift, mask, v);
-  TERN_UNROLL
-  for (index h = 0; h < 2; ++h) {
-    TERN_UNROLL
-    for (index r = 0; r < 4; ++r)
-      u[h][r] = u[h][r] | simd::bit_cast<std::uint8_t>(simd::shift_left<left>(simd::bit_cast<std::int32_t>(v[h][r])));
-  }
+/// A byte in all bytes.
+TERN_INLINE row_words each_byte(int byte) { return row_words(0x01010101 * byte); }
+/// Bits moved to the left, or to the right where n < 0. What comes from a neighboring byte is for the caller to leave out.
+TERN_INLINE row_words moved_left(row_words a, int n) { return n > 0 ? simd::shift_left(a, n) : n < 0 ? simd::shift_right(a, -n) : a; }
+/// The bits of every byte from `shift` on that `mask` has.
+TERN_INLINE simd::pack<std::uint8_t> field_of(row_words a, int shift, int mask) {
+  return simd::bit_cast<std::uint8_t>(moved_left(a, -shift)) & simd::pack<std::uint8_t>(static_cast<std::uint8_t>(mask));
 }
 
 /// Scales and minima of a block of each row, part by part.
@@ -49,10 +33,28 @@ struct super_scales {
     simd::store(scale[part], s);
     simd::store(min[part], m);
   }
+  /// Those of 32 columns.
+  TERN_INLINE row_scales<Format::granule> of_group(index g) const {
+    constexpr index granules = 32 / Format::granule;
+    row_scales<Format::granule> of;
+    TERN_UNROLL
+    for (index j = 0; j < granules; ++j) {
+      of.scale[j] = simd::load(scale[g * granules + j]);
+      if constexpr (Format::has_min) of.min[j] = simd::load(min[g * granules + j]);
+    }
+    return of;
+  }
 };
 
-// For each format: `find_scales` for a block of each row, and `find_codes` for its group g. The layouts are those of
-// formats/k_quants.hpp and its neighbours.
+// For each format: `find_scales` for a block of each row, and `visit_codes`, which hands all codes of a block to `to` in registers. The
+// layouts are those of formats/k_quants.hpp and its neighbours.
+//
+//     to.take(part, w, shift, mask)    columns 16 part to 16 part + 15 of each row: column 4 j + i is byte i of the row's word w[j],
+//                                      >> shift & mask
+//     to.take_digits(part, w, next)    the same in base 3: column 4 j + i is 3 p / 256 rounded down, p being byte i of w[j]; next: the
+//                                      bytes 3 p mod 256
+//
+// Within 32 columns, the first 16 come first.
 
 /// d, e and twelve bytes of six-bit scales and minima: q4_k and q5_k.
 template <class Format, class Blocks>
@@ -73,19 +75,44 @@ template <class Blocks>
 TERN_INLINE void find_scales(formats::q4_k, Blocks const& b, super_scales<formats::q4_k>& out) {
   find_six_bits(b, out);
 }
-template <class Blocks>
-TERN_INLINE void find_codes(formats::q4_k, Blocks const& b, index g, simd::pack<std::uint8_t> (&u)[2][4]) {
-  take_codes(b, 16 + g / 2 * 32, static_cast<int>(g % 2 * 4), 15, u);
+template <class Blocks, class To>
+TERN_INLINE void visit_codes(formats::q4_k, Blocks const& b, To& to) {
+  TERN_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    TERN_UNROLL
+    for (int h = 0; h < 2; ++h) {
+      row_words w[4];
+      b.words(16 + 32 * i + 16 * h, w);
+      to.take(4 * i + h, w, 0, 15);
+      to.take(4 * i + 2 + h, w, 4, 15);
+    }
+  }
 }
 
 template <class Blocks>
 TERN_INLINE void find_scales(formats::q5_k, Blocks const& b, super_scales<formats::q5_k>& out) {
   find_six_bits(b, out);
 }
-template <class Blocks>
-TERN_INLINE void find_codes(formats::q5_k, Blocks const& b, index g, simd::pack<std::uint8_t> (&u)[2][4]) {
-  take_codes(b, 48 + g / 2 * 32, static_cast<int>(g % 2 * 4), 15, u);
-  add_codes<4>(b, 16, static_cast<int>(g), 1, u);
+template <class Blocks, class To>
+TERN_INLINE void visit_codes(formats::q5_k, Blocks const& b, To& to) {
+  TERN_UNROLL
+  for (int h = 0; h < 2; ++h) {
+    row_words top[4];
+    b.words(16 + 16 * h, top);
+    TERN_UNROLL
+    for (int i = 0; i < 4; ++i) {
+      row_words w[4];
+      b.words(48 + 32 * i + 16 * h, w);
+      TERN_UNROLL
+      for (int r = 0; r < 2; ++r) {
+        int const g = 2 * i + r;
+        row_words u[4];
+        TERN_UNROLL
+        for (int j = 0; j < 4; ++j) u[j] = simd::select_bits(each_byte(16), moved_left(top[j], 4 - g), moved_left(w[j], -4 * r));
+        to.take(2 * g + h, u, 0, 31);
+      }
+    }
+  }
 }
 
 template <class Blocks>
@@ -100,16 +127,29 @@ TERN_INLINE void find_scales(formats::q2_k, Blocks const& b, super_scales<format
     out.set(part, d * simd::to_float(s), negative_e * simd::to_float(t));
   }
 }
-template <class Blocks>
-TERN_INLINE void find_codes(formats::q2_k, Blocks const& b, index g, simd::pack<std::uint8_t> (&u)[2][4]) {
-  take_codes(b, 16 + g / 4 * 32, static_cast<int>(g % 4 * 2), 3, u);
+/// Two bits: columns 128 i + 32 r + j have bits 2 r of byte at + 32 i + j.
+template <class Blocks, class To>
+TERN_INLINE void visit_pairs(Blocks const& b, index at, To& to) {
+  TERN_UNROLL
+  for (int i = 0; i < 2; ++i) {
+    TERN_UNROLL
+    for (int h = 0; h < 2; ++h) {
+      row_words w[4];
+      b.words(at + 32 * i + 16 * h, w);
+      TERN_UNROLL
+      for (int r = 0; r < 4; ++r) to.take(8 * i + 2 * r + h, w, 2 * r, 3);
+    }
+  }
+}
+template <class Blocks, class To>
+TERN_INLINE void visit_codes(formats::q2_k, Blocks const& b, To& to) {
+  visit_pairs(b, 16, to);
 }
 
 template <class Blocks>
 TERN_INLINE void find_scales(formats::q3_k, Blocks const& b, super_scales<formats::q3_k>& out) {
-  row_words w[4];
-  b.last_words(w);  // the last two bytes of q, twelve of scales, d
-  auto const d = b.last_f16();
+  row_words w[4];  // the last two bytes of q, twelve of scales, d
+  auto const d = b.last_words(w);
   auto const c = [&](int i) TERN_LAMBDA { return byte_of(w[(i + 2) / 4], (i + 2) % 4); };
   TERN_UNROLL
   for (int part = 0; part < 16; ++part) {
@@ -117,10 +157,27 @@ TERN_INLINE void find_scales(formats::q3_k, Blocks const& b, super_scales<format
     out.set(part, d * simd::to_float(s - row_words(32)));
   }
 }
-template <class Blocks>
-TERN_INLINE void find_codes(formats::q3_k, Blocks const& b, index g, simd::pack<std::uint8_t> (&u)[2][4]) {
-  take_codes(b, 32 + g / 4 * 32, static_cast<int>(g % 4 * 2), 3, u);
-  add_codes<2>(b, 0, static_cast<int>(g), 1, u);
+template <class Blocks, class To>
+TERN_INLINE void visit_codes(formats::q3_k, Blocks const& b, To& to) {
+  TERN_UNROLL
+  for (int h = 0; h < 2; ++h) {
+    row_words top[4];
+    b.words(16 * h, top);
+    TERN_UNROLL
+    for (int i = 0; i < 2; ++i) {
+      row_words w[4];
+      b.words(32 + 32 * i + 16 * h, w);
+      TERN_UNROLL
+      for (int r = 0; r < 4; ++r) {
+        int const g = 4 * i + r, at = r < 2 ? 2 * r : 4;  // where the code comes to lie: mostly where its lower bits are
+        row_words u[4];
+        TERN_UNROLL
+        for (int j = 0; j < 4; ++j)
+          u[j] = simd::select_bits(each_byte(4 << at), moved_left(top[j], at + 2 - g), moved_left(w[j], at - 2 * r));
+        to.take(2 * g + h, u, at, 7);
+      }
+    }
+  }
 }
 
 template <class Blocks>
@@ -131,10 +188,26 @@ TERN_INLINE void find_scales(formats::q6_k, Blocks const& b, super_scales<format
   TERN_UNROLL
   for (int part = 0; part < 16; ++part) out.set(part, d * simd::to_float(signed_byte_of(w[part / 4], part % 4)));
 }
-template <class Blocks>
-TERN_INLINE void find_codes(formats::q6_k, Blocks const& b, index g, simd::pack<std::uint8_t> (&u)[2][4]) {
-  take_codes(b, g / 4 * 64 + g % 2 * 32, static_cast<int>(g % 4 / 2 * 4), 15, u);
-  add_codes<4>(b, 128 + g / 4 * 32, static_cast<int>(g % 4 * 2), 3, u);
+template <class Blocks, class To>
+TERN_INLINE void visit_codes(formats::q6_k, Blocks const& b, To& to) {
+  TERN_UNROLL
+  for (int i = 0; i < 2; ++i) {
+    TERN_UNROLL
+    for (int h = 0; h < 2; ++h) {
+      row_words w[2][4], top[4];
+      b.words(64 * i + 16 * h, w[0]);
+      b.words(64 * i + 32 + 16 * h, w[1]);
+      b.words(128 + 32 * i + 16 * h, top);
+      TERN_UNROLL
+      for (int r = 0; r < 4; ++r) {
+        row_words u[4];
+        TERN_UNROLL
+        for (int j = 0; j < 4; ++j)
+          u[j] = simd::select_bits(each_byte(48), moved_left(top[j], 4 - 2 * r), moved_left(w[r % 2][j], r / 2 * -4));
+        to.take(8 * i + 2 * r + h, u, 0, 63);
+      }
+    }
+  }
 }
 
 template <class Blocks>
@@ -148,106 +221,76 @@ TERN_INLINE void find_scales(formats::iq4_xs, Blocks const& b, super_scales<form
     out.set(g, d * simd::to_float(s - row_words(32)));
   }
 }
-template <class Blocks>
-TERN_INLINE void find_codes(formats::iq4_xs, Blocks const& b, index g, simd::pack<std::uint8_t> (&u)[2][4]) {
-  load_halves(formats::iq4_xs{}, b, 8 + 16 * g, u);
+template <class Blocks, class To>
+TERN_INLINE void visit_codes(formats::iq4_xs, Blocks const& b, To& to) {
+  auto const table = simd::load_table(reinterpret_cast<std::int8_t const*>(formats::iq4_xs::levels));
+  TERN_UNROLL
+  for (int g = 0; g < 8; ++g) {
+    row_words w[4];
+    b.words(8 + 16 * g, w);
+    TERN_UNROLL
+    for (int h = 0; h < 2; ++h) {
+      row_words u[4];
+      TERN_UNROLL
+      for (int j = 0; j < 4; ++j) u[j] = simd::bit_cast<std::int32_t>(simd::lookup(table, field_of(w[j], 4 * h, 15)));
+      to.take(2 * g + h, u, 0, 255);
+    }
+  }
 }
 
 /// One scale for the block, at its end: ternary.
 template <class Format, class Blocks>
 TERN_INLINE void find_one_scale(Blocks const& b, super_scales<Format>& out) {
   auto const d = b.last_f16();
+  TERN_UNROLL
   for (index part = 0; part < super_scales<Format>::parts; ++part) out.set(part, d);
 }
 template <class Blocks>
 TERN_INLINE void find_scales(formats::tq2_0, Blocks const& b, super_scales<formats::tq2_0>& out) {
   find_one_scale(b, out);
 }
-template <class Blocks>
-TERN_INLINE void find_codes(formats::tq2_0, Blocks const& b, index g, simd::pack<std::uint8_t> (&u)[2][4]) {
-  take_codes(b, g / 4 * 32, static_cast<int>(g % 4 * 2), 3, u);
+template <class Blocks, class To>
+TERN_INLINE void visit_codes(formats::tq2_0, Blocks const& b, To& to) {
+  visit_pairs(b, 0, to);
 }
 
-/// Ternary codes, five to a byte p: digit n is the integer part of 3 (p 3^n mod 256) / 256. Bytes are taken by twos.
-TERN_INLINE void take_digit(index n, simd::pack<std::uint8_t>& bytes) {
-  constexpr std::int32_t power[5] = {1, 3, 9, 27, 81};
-  row_words const words = simd::bit_cast<std::int32_t>(bytes), low(0x00ff00ff);
-  auto const thrice = [&](row_words two) TERN_LAMBDA {
-    row_words const rest = two * row_words(power[n]) & low;
-    return rest + simd::shift_left<1>(rest);
-  };
-  row_words const even = thrice(words & low), odd = thrice(simd::shift_right<8>(words) & low);
-  bytes = simd::bit_cast<std::uint8_t>((simd::shift_right<8>(even) & row_words(0x00030003)) | (odd & row_words(0x03000300)));
+/// Ternary codes, five to a byte p, a fraction of 256: the first digit, 3 p / 256 rounded down, which two means of 255 - p have as what
+/// their upper two bits lack; and what is left for the others.
+TERN_INLINE simd::pack<std::uint8_t> first_digit(row_words p) {
+  simd::pack<std::uint8_t> const all(std::uint8_t{255}), a = simd::bit_cast<std::uint8_t>(p) ^ all;
+  return simd::shift_right<6>(simd::mean_bytes(a, simd::mean_bytes(a, all)) ^ all);
 }
-TERN_INLINE void take_digit(index n, simd::pack<std::uint8_t> (&u)[4]) {
-  TERN_UNROLL
-  for (index r = 0; r < 4; ++r) take_digit(n, u[r]);
+TERN_INLINE row_words next_digits(row_words p) {
+  auto const bytes = simd::bit_cast<std::uint8_t>(p);
+  return simd::bit_cast<std::int32_t>(simd::add_bytes(bytes, simd::add_bytes(bytes, bytes)));
 }
 template <class Blocks>
 TERN_INLINE void find_scales(formats::tq1_0, Blocks const& b, super_scales<formats::tq1_0>& out) {
   find_one_scale(b, out);
 }
-template <class Blocks>
-TERN_INLINE void find_codes(formats::tq1_0, Blocks const& b, index g, simd::pack<std::uint8_t> (&u)[2][4]) {
-  b.codes(g < 5 ? 0 : 32, u[0]);
-  take_digit(g < 5 ? g : 2 * g - 10, u[0]);
-  if (g < 7) {
-    b.codes(g < 5 ? 16 : 32, u[1]);
-    return take_digit(g < 5 ? g : 2 * g - 9, u[1]);
-  }
-  row_words const last = b.word(48);
-  for (index n = 0; n < 4; ++n) {
-    u[1][n] = simd::bit_cast<std::uint8_t>(last);
-    take_digit(n, u[1][n]);
-  }
-  from_quads<Blocks>(u[1]);
-}
-
-/// Where the bytes that `find_codes` takes lie in a block: most of them several times, as groups share bytes.
-struct code_range {
-  index first = 0, bytes = 0;
-};
-template <class Format>
-inline constexpr code_range code_range_of{};
-template <>
-inline constexpr code_range code_range_of<formats::q2_k>{16, 64};
-template <>
-inline constexpr code_range code_range_of<formats::q3_k>{0, 96};
-template <>
-inline constexpr code_range code_range_of<formats::q4_k>{16, 128};
-template <>
-inline constexpr code_range code_range_of<formats::q5_k>{16, 160};
-template <>
-inline constexpr code_range code_range_of<formats::q6_k>{0, 192};
-template <>
-inline constexpr code_range code_range_of<formats::tq1_0>{0, 48};
-template <>
-inline constexpr code_range code_range_of<formats::tq2_0>{0, 64};
-
-/// A block of each row, whose codes have been loaded to memory in the order of registers: a load from there takes the place of four and of
-/// what joins them (measured on Sapphire Rapids, one row of x times 4096 x 14336, memory read at 16.5 GB/s: q3_k 7.2 GB/s without, 8.5 so,
-/// 10.3 with a block's groups unrolled; q2_k 8.1, 9.0, 10.0; q5_k 13.1, 14.2, 14.9).
-template <class Format, class Blocks>
-struct gathered_blocks {
-  static constexpr bool quads = Blocks::quads;
-  static constexpr index piece = 4 * simd::pack<std::uint8_t>::size;  // 16 bytes of each row
-  Blocks const& b;
-  std::uint8_t* memory;
-  TERN_INLINE void gather() const {
-    for (index at = 0; at < code_range_of<Format>.bytes; at += 16) {
-      simd::pack<std::uint8_t> u[4];
-      b.codes(code_range_of<Format>.first + at, u);
+template <class Blocks, class To>
+TERN_INLINE void visit_codes(formats::tq1_0, Blocks const& b, To& to) {
+  TERN_UNROLL
+  for (int piece = 0; piece < 3; ++piece) {  // bytes 0 to 15, 16 to 31, 32 to 47
+    row_words w[4], next[4];
+    b.words(16 * piece, w);
+    TERN_UNROLL
+    for (int n = 0; n < 5; ++n) {
       TERN_UNROLL
-      for (index r = 0; r < 4; ++r) simd::store(memory + at / 16 * piece + r * u[r].size, u[r]);
+      for (int j = 0; j < 4; ++j) next[j] = next_digits(w[j]);
+      to.take_digits(piece < 2 ? 2 * n + piece : 10 + n, w, next);
+      TERN_UNROLL
+      for (int j = 0; j < 4; ++j) w[j] = next[j];
     }
   }
-  TERN_INLINE void codes(index at, simd::pack<std::uint8_t> (&u)[4]) const {
-    std::uint8_t const* const p = memory + (at - code_range_of<Format>.first) / 16 * piece;
-    TERN_UNROLL
-    for (index r = 0; r < 4; ++r) u[r] = simd::load(p + r * u[r].size);
-  }
-  TERN_INLINE row_words word(index at) const { return b.word(at); }
-};
+  row_words w[4], digits[5];
+  b.last_words(w);  // six bytes of q, four of h, d
+  digits[0] = (simd::shift_right<16>(w[2]) & row_words(0xffff)) | simd::shift_left<16>(w[3]);
+  TERN_UNROLL
+  for (int n = 0; n < 4; ++n) digits[n + 1] = next_digits(digits[n]);
+  row_words const first[4] = {digits[0], digits[1], digits[2], digits[3]}, next[4] = {digits[1], digits[2], digits[3], digits[4]};
+  to.take_digits(15, first, next);
+}
 
 /// `lanes` rows of blocks of 32, group after group. Rows: at(b) is block b of each row.
 template <class Format, class Rows>
@@ -256,47 +299,24 @@ struct block_walk {
   TERN_INLINE explicit block_walk(Rows const& r) : rows(r) {}
   TERN_INLINE void load(index g, row_group<Format::granule>& out) { load_group(Format{}, rows.at(g), out); }
 };
-/// The same of blocks of 256, whose scales are found for all rows together.
+/// The same of blocks of 256, block after block: all scales of one are found for all rows together, and all codes visited.
 template <class Format, class Rows>
   requires(Format::elements == 256)
 struct block_walk<Format, Rows> {
+  static constexpr index groups = 8;  // of a block
   Rows rows;
-  using blocks = typename Rows::blocks;
-  static constexpr bool gathers = !blocks::quads && code_range_of<Format>.bytes > 0;
-  index block = -1;
-  super_scales<Format> kept;
-  alignas(64) std::uint8_t codes[gathers ? code_range_of<Format>.bytes * simd::lanes : 1];
-
+  super_scales<Format> scales;
   TERN_INLINE explicit block_walk(Rows const& r) : rows(r) {}
-  TERN_INLINE void load(index g, row_group<Format::granule>& out) {
-    if (g / parts != block) enter(g / parts);
-    take(g % parts, out);
-  }
-  /// The same in two steps, where a block's groups are taken one after the other: their numbers are known to the compiler then.
-  static constexpr index parts = Format::elements / 32;
-  /// Codes of up to two bits: few enough operations that those of several registers of rows, with all parts of a block, stay in the
-  /// decoded instructions' cache.
-  static constexpr bool brief = sizeof(typename Format::block) < 96;
-  TERN_INLINE void enter(index next) {
-    block = next;
-    blocks const b = rows.at(block);
-    find_scales(Format{}, b, kept);
-    if constexpr (gathers) gathered_blocks<Format, blocks>{b, codes}.gather();
-  }
-  TERN_INLINE void take(index part, row_group<Format::granule>& out) {
-    constexpr index granules = 32 / Format::granule;
-    blocks const b = rows.at(block);
-    if constexpr (gathers)
-      find_codes(Format{}, gathered_blocks<Format, blocks>{b, codes}, part, out.u);
-    else
-      find_codes(Format{}, b, part, out.u);
-    TERN_UNROLL
-    for (index j = 0; j < granules; ++j) {
-      out.scale[j] = simd::load(kept.scale[part * granules + j]);
-      if constexpr (Format::has_min) out.min[j] = simd::load(kept.min[part * granules + j]);
-    }
+  template <class To>
+  TERN_INLINE void visit(index block, To& to) {
+    auto const b = rows.at(block);
+    find_scales(Format{}, b, scales);
+    visit_codes(Format{}, b, to);
   }
 };
+/// Whether a walk goes by such blocks.
+template <class Walk>
+inline constexpr bool walks_blocks = requires { Walk::groups; };
 
 /// Weights that have no such state.
 template <class W>
@@ -311,7 +331,7 @@ struct strided_rows {
   using blocks = strided_blocks<Format>;
   std::uint8_t const* p;
   index row_bytes;
-  TERN_INLINE blocks at(index b) const { return {p + b * blocks::bytes, row_bytes}; }
+  TERN_INLINE blocks at(index b) const { return {simd::row_places(p + b * blocks::bytes, row_bytes)}; }
 };
 template <class Format>
 TERN_INLINE block_walk<Format, strided_rows<Format>> walk_rows(block_rows<Format> const& w, index n) {

@@ -3,7 +3,7 @@
 /// @file simd/bytes.hpp
 /// Packs whose lanes are narrower than 32 bits: the operands of dot.hpp and shuffle.hpp. They fill one register, so
 /// pack<std::uint8_t> and pack<std::int8_t> have 4 * lanes elements and pack<bf16> has 2 * lanes. They load, store, split into
-/// fields of bits and change type; arithmetic happens in pack<std::int32_t> and pack<float>.
+/// fields of bits and change type; but for sums and means of bytes, arithmetic happens in pack<std::int32_t> and pack<float>.
 ///
 /// `load(bf16 const*)` of convert.hpp widens to f32; `load_narrow(bf16 const*)` here keeps 16 bits.
 
@@ -227,6 +227,21 @@ TERN_INLINE pack<std::int32_t> select_bits(pack<std::int32_t> which, pack<std::i
 #endif
 }
 
+/// Shifts every lane left by n bits.
+TERN_INLINE pack<std::int32_t> shift_left(pack<std::int32_t> a, int n) {
+#if defined(TERN_SIMD_EMULATED)
+  return lanewise<std::int32_t>([&](index i) { return static_cast<std::int32_t>(static_cast<std::uint32_t>(a.v[i]) << n); });
+#elif defined(TERN_SIMD_AVX512)
+  return pack<std::int32_t>(_mm512_maskz_sll_epi32(0xffff, a.v, _mm_cvtsi32_si128(n)));
+#elif defined(TERN_SIMD_AVX2)
+  return pack<std::int32_t>(_mm256_sll_epi32(a.v, _mm_cvtsi32_si128(n)));
+#elif defined(TERN_SIMD_SSE)
+  return pack<std::int32_t>(_mm_sll_epi32(a.v, _mm_cvtsi32_si128(n)));
+#else
+  return pack<std::int32_t>(vshlq_s32(a.v, vdupq_n_s32(n)));
+#endif
+}
+
 /// Every byte shifted right by n bits, filled with zeros.
 template <int n>
 TERN_INLINE pack<std::uint8_t> shift_right(pack<std::uint8_t> a) {
@@ -264,6 +279,39 @@ TERN_INLINE pack<std::uint8_t> shift_left(pack<std::uint8_t> a) {
   return pack<std::uint8_t>(_mm256_slli_epi16(a.v, n)) & kept;
 #else
   return pack<std::uint8_t>(_mm_slli_epi16(a.v, n)) & kept;
+#endif
+}
+
+// ---- sums ----------------------------------------------------------------------------------------------------------------
+
+/// a + b modulo 256.
+TERN_INLINE pack<std::uint8_t> add_bytes(pack<std::uint8_t> a, pack<std::uint8_t> b) {
+#if defined(TERN_SIMD_EMULATED)
+  for (index i = 0; i < pack<std::uint8_t>::size; ++i) a.v.lane[i] = static_cast<std::uint8_t>(a.v.lane[i] + b.v.lane[i]);
+  return a;
+#elif defined(TERN_SIMD_NEON)
+  return pack<std::uint8_t>(vaddq_u8(a.v, b.v));
+#elif defined(TERN_SIMD_AVX512)
+  return pack<std::uint8_t>(_mm512_add_epi8(a.v, b.v));
+#elif defined(TERN_SIMD_AVX2)
+  return pack<std::uint8_t>(_mm256_add_epi8(a.v, b.v));
+#else
+  return pack<std::uint8_t>(_mm_add_epi8(a.v, b.v));
+#endif
+}
+/// (a + b) / 2, halves up.
+TERN_INLINE pack<std::uint8_t> mean_bytes(pack<std::uint8_t> a, pack<std::uint8_t> b) {
+#if defined(TERN_SIMD_EMULATED)
+  for (index i = 0; i < pack<std::uint8_t>::size; ++i) a.v.lane[i] = static_cast<std::uint8_t>((a.v.lane[i] + b.v.lane[i] + 1) / 2);
+  return a;
+#elif defined(TERN_SIMD_NEON)
+  return pack<std::uint8_t>(vrhaddq_u8(a.v, b.v));
+#elif defined(TERN_SIMD_AVX512)
+  return pack<std::uint8_t>(_mm512_avg_epu8(a.v, b.v));
+#elif defined(TERN_SIMD_AVX2)
+  return pack<std::uint8_t>(_mm256_avg_epu8(a.v, b.v));
+#else
+  return pack<std::uint8_t>(_mm_avg_epu8(a.v, b.v));
 #endif
 }
 

@@ -35,26 +35,41 @@ TERN_INLINE pack<std::uint8_t> load_rows16(std::uint8_t const* p, index stride) 
 #endif
 }
 
-/// 16 bytes of each of `lanes` rows: u[r] takes those of rows r, r + 4, r + 8, ... Four neighbors share an address that the compiler takes
-/// as unknown: it would keep one for every row, in memory.
-TERN_INLINE void load_rows16(std::uint8_t const* p, index stride, pack<std::uint8_t> (&u)[4]) {
+/// `lanes` rows, `stride` bytes apart. Four neighbors share an address that the compiler takes as unknown: it would keep one for every row,
+/// in memory.
+struct row_places {
+  static constexpr index quads = lanes < 4 ? 1 : lanes / 4;
+  std::uint8_t const* base[quads];
+  index stride;
+  /// The first is at p.
+  TERN_INLINE row_places(std::uint8_t const* p, index row_stride) : stride(row_stride) {
+    TERN_UNROLL
+    for (index i = 0; i < quads; ++i) {
+      base[i] = p + 4 * i * stride;
+      asm("" : "+r"(base[i]));
+    }
+  }
+  /// 16 bytes of each row from `at` on: u[r] takes those of rows r, r + 4, r + 8, ...
+  TERN_INLINE void load16(index at, pack<std::uint8_t> (&u)[4]) const {
+    TERN_UNROLL
+    for (index r = 0; r < 4; ++r) {
+      auto const of = [&](index i) TERN_LAMBDA { return base[i] + at + r * stride; };
 #if defined(TERN_SIMD_AVX512)
-  std::uint8_t const* base[4];
-  TERN_UNROLL
-  for (index i = 0; i < 4; ++i) {
-    base[i] = p + 4 * i * stride;
-    asm("" : "+r"(base[i]));
-  }
-  TERN_UNROLL
-  for (index r = 0; r < 4; ++r) {
-    auto const at = [&](index i) TERN_LAMBDA { return detail::read<__m128i>(base[i] + r * stride); };
-    u[r] = detail::join16(at(0), at(1), at(2), at(3));
-  }
+      auto const row = [&](index i) TERN_LAMBDA { return detail::read<__m128i>(of(i)); };
+      u[r] = detail::join16(row(0), row(1), row(2), row(3));
+#elif defined(TERN_SIMD_AVX2)
+      u[r] = pack<std::uint8_t>(
+          _mm256_inserti128_si256(_mm256_castsi128_si256(detail::read<__m128i>(of(0))), detail::read<__m128i>(of(1)), 1));
 #else
-  TERN_UNROLL
-  for (index r = 0; r < 4; ++r) u[r] = load_rows16(p + r * stride, 4 * stride);
+      std::uint8_t bytes[4 * lanes];
+      for (index i = 0; i < lanes / 4; ++i) __builtin_memcpy(bytes + 16 * i, of(i), 16);
+      u[r] = load(static_cast<std::uint8_t const*>(bytes));
 #endif
-}
+    }
+  }
+};
+/// The first 16 bytes of each.
+TERN_INLINE void load_rows16(std::uint8_t const* p, index stride, pack<std::uint8_t> (&u)[4]) { row_places(p, stride).load16(0, u); }
 
 /// Bytes that hold two codes: their low halves to u[0], their high ones to u[1].
 TERN_INLINE void split_halves(pack<std::uint8_t> const (&bytes)[4], pack<std::uint8_t> (&u)[2][4]) {
@@ -129,6 +144,16 @@ TERN_INLINE void transpose_quads(pack<std::uint8_t> (&a)[4]) {
   a[1].v = _mm_unpackhi_epi64(x, y);
   a[2].v = _mm_unpacklo_epi64(z, w);
   a[3].v = _mm_unpackhi_epi64(z, w);
+#elif defined(TERN_SIMD_NEON)
+  uint32x4_t v[4];
+  TERN_UNROLL
+  for (index r = 0; r < 4; ++r) v[r] = vreinterpretq_u32_u8(a[r].v);
+  uint64x2_t const x = vreinterpretq_u64_u32(vzip1q_u32(v[0], v[1])), y = vreinterpretq_u64_u32(vzip1q_u32(v[2], v[3]));
+  uint64x2_t const z = vreinterpretq_u64_u32(vzip2q_u32(v[0], v[1])), w = vreinterpretq_u64_u32(vzip2q_u32(v[2], v[3]));
+  a[0].v = vreinterpretq_u8_u64(vzip1q_u64(x, y));
+  a[1].v = vreinterpretq_u8_u64(vzip2q_u64(x, y));
+  a[2].v = vreinterpretq_u8_u64(vzip1q_u64(z, w));
+  a[3].v = vreinterpretq_u8_u64(vzip2q_u64(z, w));
 #else
   std::uint8_t from[4][4 * lanes], to[4][4 * lanes];
   for (index j = 0; j < 4; ++j) store(static_cast<std::uint8_t*>(from[j]), a[j]);
