@@ -78,7 +78,7 @@ struct block_operations {
     for (index g = 0; g < g1 - g0; ++g) {
       if constexpr (simd::lanes % 4 == 0)
         if (n1 - n0 == simd::lanes) {
-          simd::store(out + g * simd::lanes, strided_blocks<format>{first + g * step, stride}.first_f16());
+          simd::store(out + g * simd::lanes, strided_blocks<format>{simd::row_places(first + g * step, stride)}.first_f16());
           continue;
         }
       for (index i = 0; i < n1 - n0; ++i) format::scales(block_of<format>(first + i * stride, g), 0, out + g * simd::lanes + i, nullptr);
