@@ -38,7 +38,7 @@
 #include <tern/attention/arguments.hpp>
 #include <tern/attention/plan.hpp>
 #include <tern/attention/tile_bf16.hpp>
-#include <tern/attention/tile_int8.hpp>
+#include <tern/attention/tile_codes.hpp>
 
 namespace tern {
 

@@ -25,6 +25,13 @@ struct bf16_tile {
   static constexpr bool relative_to_block = false;
   static constexpr bool weights_like_scores = false;
 
+  TERN_INLINE static void start() {
+    if (simd::tiles::ready()) simd::tiles::configure(simd::tiles::shape(simd::tiles::rows, simd::tiles::rows));
+  }
+  TERN_INLINE static void finish() {
+    if (simd::tiles::ready()) simd::tiles::release();
+  }
+
   /// Of a row's dims; zeros fill what matrix registers take at once.
   TERN_INLINE static index pairs(index dim) { return simd::tiles::exist ? round_to_multiple(dim, 32) / 2 : (dim + 1) / 2; }
   TERN_INLINE static index query_bytes(index dim) { return round_to_multiple(4 * rows * pairs(dim), 64); }
@@ -83,8 +90,7 @@ struct bf16_tile {
   /// Of `some` rows, a multiple of row_step.
   TERN_INLINE static void scores(std::byte const* q, std::byte const* k, index dim, index some, index first, index last, float* s) {
     if (simd::tiles::ready()) return matrix_scores(q, k, pairs(dim), some, first, last, s);
-    for (index r = 0; r < some; r += group_rows)
-      score_panels<bf16_word, group_rows>(q + 4 * r * pairs(dim), k, pairs(dim), first, last, s + r * key_block);
+    score_panels<bf16_word, group_rows>(q, k, pairs(dim), some, first, last, s);
   }
 
   /// Where the weights of row r go.
@@ -98,8 +104,7 @@ struct bf16_tile {
   TERN_INLINE static void values(std::byte const* p, std::byte const* v, index dim_v, index some, index first, index last,
                                  float const* alpha, float* o, index o_stride) {
     if (simd::tiles::ready()) return matrix_values(p, v, dim_v, some, first, last, alpha, o, o_stride);
-    for (index r = 0; r < some; r += group_rows)
-      value_panels<bf16_word, group_rows>(p + 2 * r * key_block, v, dim_v, first, last, alpha + r, o + r * o_stride, o_stride);
+    value_panels<bf16_word, group_rows>(p, v, dim_v, some, first, last, alpha, o, o_stride);
   }
 
  private:
