@@ -90,7 +90,8 @@ struct bf16_tile {
   /// Of `some` rows, a multiple of row_step.
   TERN_INLINE static void scores(std::byte const* q, std::byte const* k, index dim, index some, index first, index last, float* s) {
     if (simd::tiles::ready()) return matrix_scores(q, k, pairs(dim), some, first, last, s);
-    score_panels<bf16_word, group_rows>(q, k, pairs(dim), some, first, last, s);
+    for (index r = 0; r < some; r += group_rows)
+      score_panels<bf16_word, group_rows>(q + 4 * r * pairs(dim), k, pairs(dim), first, last, s + r * key_block);
   }
 
   /// Where the weights of row r go.
@@ -104,7 +105,8 @@ struct bf16_tile {
   TERN_INLINE static void values(std::byte const* p, std::byte const* v, index dim_v, index some, index first, index last,
                                  float const* alpha, float* o, index o_stride) {
     if (simd::tiles::ready()) return matrix_values(p, v, dim_v, some, first, last, alpha, o, o_stride);
-    value_panels<bf16_word, group_rows>(p, v, dim_v, some, first, last, alpha, o, o_stride);
+    for (index r = 0; r < some; r += group_rows)
+      value_panels<bf16_word, group_rows>(p + 2 * r * key_block, v, dim_v, first, last, alpha + r, o + r * o_stride, o_stride);
   }
 
  private:

@@ -31,9 +31,9 @@ struct bf16_word {
   TERN_INLINE static simd::pack<float> multiply_add(packed a, packed b, simd::pack<float> acc) { return simd::dot(acc, a, b); }
 };
 
-/// c = diag(alpha) c + a b, or a b where alpha is null. `a(r, t)` is at a[r * row_stride + t * stesteps]; b is dense.
+/// c = diag(alpha) c + a b, or a b where alpha is null. `a(r, t)` is at a[r * row_stride + t * step_stride]; b is dense.
 /// Not inlined: gcc spills accumulators where it knows too much about the arguments.
-template <class Word, index rows, int packs, index row_stride, index stesteps>
+template <class Word, index rows, int packs, index row_stride, index step_stride>
 [[gnu::noinline]] inline void word_product(typename Word::type const* TERN_RESTRICT a,  // (rows, steps)
                                            typename Word::type const* TERN_RESTRICT b,  // (steps, packs * lanes)
                                            index steps,                                 //
@@ -61,7 +61,7 @@ template <class Word, index rows, int packs, index row_stride, index stesteps>
       TERN_UNROLL
       for (index n = 0; n < packs; ++n) acc[r][n] = Word::multiply_add(y, x[n], acc[r][n]);
     }
-    a += stesteps;
+    a += step_stride;
     b += packs * W;
   }
   TERN_UNROLL
@@ -69,36 +69,31 @@ template <class Word, index rows, int packs, index row_stride, index stesteps>
   for (index n = 0; n < packs; ++n) simd::store(c + r * c_stride + n * W, acc[r][n]);
 }
 
-/// S = Q K^T for key panels [first, last), each of which stays in the first cache for all of the `some` rows. q: (groups, words, rows);
-/// k: (panels, words, panel_width); s: (some, key_block).
+/// S = Q K^T for key panels [first, last). q: (words, rows); k: (panels, words, panel_width); s: (rows, key_block).
 template <class Word, index rows = query_tile_rows>
-TERN_INLINE void score_panels(std::byte const* q, std::byte const* k, index words, index some, index first, index last, float* s) {
+TERN_INLINE void score_panels(std::byte const* q, std::byte const* k, index words, index first, index last, float* s) {
   using word = typename Word::type;
-  word const* const queries = reinterpret_cast<word const*>(q);
   word const* const keys = reinterpret_cast<word const*>(k);
   for (index n = first; n < last; ++n)
-    for (index r = 0; r < some; r += rows)
-      word_product<Word, rows, 2, 1, rows>(queries + r * words, keys + n * panel_width * words, words, nullptr,
-                                           s + r * key_block + n * panel_width, key_block);
+    word_product<Word, rows, 2, 1, rows>(reinterpret_cast<word const*>(q), keys + n * panel_width * words, words, nullptr,
+                                         s + n * panel_width, key_block);
 }
 
-/// O = diag(alpha) O + P V over key panels [first, last). p: (some, key_block / elements of a word);
+/// O = diag(alpha) O + P V over key panels [first, last). p: (rows, key_block / elements of a word);
 /// v: (panels of columns, key_block / elements, panel_width), the last one narrower where the columns end.
 template <class Word, index rows = query_tile_rows>
-TERN_INLINE void value_panels(std::byte const* p, std::byte const* v, index dim_v, index some, index first, index last, float const* alpha,
-                              float* o, index o_stride) {
+TERN_INLINE void value_panels(std::byte const* p, std::byte const* v, index dim_v, index first, index last, float const* alpha, float* o,
+                              index o_stride) {
   using word = typename Word::type;
   constexpr index W = simd::lanes, steps = key_block / Word::elements, panel_steps = panel_width / Word::elements;
   word const* const weights = reinterpret_cast<word const*>(p) + first * panel_steps;
   index const count = (last - first) * panel_steps;
   for (index d = 0; d < dim_v; d += panel_width) {
-    bool const wide = dim_v - d > W;
-    word const* const values = reinterpret_cast<word const*>(v) + d * steps + first * panel_steps * (wide ? panel_width : W);
-    for (index r = 0; r < some; r += rows)
-      if (wide)
-        word_product<Word, rows, 2, steps, 1>(weights + r * steps, values, count, alpha + r, o + r * o_stride + d, o_stride);
-      else
-        word_product<Word, rows, 1, steps, 1>(weights + r * steps, values, count, alpha + r, o + r * o_stride + d, o_stride);
+    word const* const values = reinterpret_cast<word const*>(v) + d * steps;
+    if (dim_v - d > W)
+      word_product<Word, rows, 2, steps, 1>(weights, values + first * panel_steps * panel_width, count, alpha, o + d, o_stride);
+    else
+      word_product<Word, rows, 1, steps, 1>(weights, values + first * panel_steps * W, count, alpha, o + d, o_stride);
   }
 }
 

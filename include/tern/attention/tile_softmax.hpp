@@ -38,7 +38,8 @@ TERN_INLINE simd::pack<float> exp2_of_fraction(simd::pack<float> r) {
 }
 
 /// 2^x for x <= 0, to as many bits as the weights keep: relative error 2^-13.7 in degree 3, 2^-18.5 in degree 4 (minimax polynomials by
-/// Remez exchange), otherwise exp2_of_nonpositive's. Below -126.5 the result is zero. NaN stays NaN.
+/// Remez exchange), otherwise exp2_of_nonpositive's. Where numbers split in one instruction, exp2_of_fraction's errors. Below -126.5, or
+/// -126 there, the result is zero. NaN stays NaN.
 template <int degree>
 TERN_INLINE simd::pack<float> exp2_for_weights(simd::pack<float> x) {
   using packf = simd::pack<float>;
