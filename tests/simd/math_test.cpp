@@ -157,6 +157,20 @@ TEST_CASE("math: all functions, every 17th float", "[simd][.slow]") {
   check_sine(true);
 }
 
+TEST_CASE("math: a number's fraction, and a product with the power of its whole part", "[simd]") {
+  for (float const x : {0.f, -0.25f, 0.75f, -3.f, -3.5f, 7.875f, -125.5f, -126.f, -1e-9f, 100.25f}) {
+    pack<float> const r = simd::fraction(pack<float>(x));
+    double const whole = std::floor(static_cast<double>(x));
+    CHECK(std::fabs(static_cast<double>(lanes_of(r)[0]) - (static_cast<double>(x) - whole)) <= 0x1p-24);
+    CHECK(lanes_of(simd::times_power(pack<float>(1.5f), pack<float>(x)))[0] == std::ldexp(1.5f, static_cast<int>(whole)));
+  }
+  float const infinity = std::numeric_limits<float>::infinity(), quiet_nan = std::numeric_limits<float>::quiet_NaN();
+  for (float const x : {-126.5f, -1000.f, -1e30f, -infinity})
+    CHECK(lanes_of(simd::times_power(pack<float>(1.5f), pack<float>(x)))[0] == 0.f);
+  CHECK(std::isnan(lanes_of(simd::fraction(pack<float>(quiet_nan)))[0]));
+  CHECK(std::isnan(lanes_of(simd::times_power(pack<float>(quiet_nan), pack<float>(quiet_nan)))[0]));
+}
+
 TEST_CASE("math: limits and signs", "[simd]") {
   float const infinity = std::numeric_limits<float>::infinity(), quiet_nan = std::numeric_limits<float>::quiet_NaN();
   auto first = [](pack<float> x) { return lanes_of(x)[0]; };

@@ -301,4 +301,8 @@ TEST_CASE("reduce: several packs at once", "[simd]") {
     CHECK(added[i] == sums[i]);
     CHECK(largest[i] == simd::reduce_max(x[i]));
   }
+  pack<float> whole[lanes];
+  for (size i = 0; i < lanes; ++i) whole[i] = x[i];
+  simd::max_each(whole, largest);
+  for (size i = 0; i < lanes; ++i) CHECK(largest[i] == simd::reduce_max(x[i]));
 }

@@ -16,11 +16,11 @@
 namespace tern::detail {
 inline namespace TERN_ABI {
 
-/// How many rows one work item takes: many share the cost of packing, but queries and sums should stay in the second-level cache,
+/// How many rows one work item takes: many share the cost of packing, but queries and sums should stay in a second-level cache of 2 MB,
 /// and there should be items enough for all threads. By the shape of the call alone; where rows are cut does not change them.
 template <class Tile>
 TERN_INLINE index prompt_item_rows(attention_extents const& n, index groups, index group_rows) {
-  constexpr index enough_items = 16, cached_floats = index{1} << 17;
+  constexpr index enough_items = 16, cached_floats = index{1} << 18;
   index most = cached_floats / (n.dim + n.dim_v + 1);
   if (most < 32 * query_tile_rows) most = 32 * query_tile_rows;
   while (most > 4 * query_tile_rows && n.batch * n.units() * groups * divide_up(group_rows, most) < enough_items) most /= 2;
@@ -203,6 +203,7 @@ inline void prompt_rows(Rows const& of, Mask const& mask, Scratch const& w, rang
       w.packed.of[packed] = {true, finite};
     }
     index const ahead = to - block - count < count ? to - block - count : count;
+    Tile::start();
     for (index t = 0; t < tiles; ++t) {
       // The next block's rows are fetched bit by bit, so that packing finds them near.
       if (packed + 1 >= w.packed.blocks || !w.packed.of[packed + 1].packed)
@@ -210,6 +211,7 @@ inline void prompt_rows(Rows const& of, Mask const& mask, Scratch const& w, rang
       index const rest = end - first - t * Tile::rows;
       prompt_tile<Tile>(here, mask, w, sum, row0, first_tile + t, rest < Tile::rows ? rest : Tile::rows, w.kept.at(block / key_block, t));
     }
+    Tile::finish();
   }
 }
 

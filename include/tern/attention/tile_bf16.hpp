@@ -25,6 +25,13 @@ struct bf16_tile {
   static constexpr bool relative_to_block = false;
   static constexpr bool weights_like_scores = false;
 
+  TERN_INLINE static void start() {
+    if (simd::tiles::ready()) simd::tiles::configure(simd::tiles::shape(simd::tiles::rows, simd::tiles::rows));
+  }
+  TERN_INLINE static void finish() {
+    if (simd::tiles::ready()) simd::tiles::release();
+  }
+
   /// Of a row's dims; zeros fill what matrix registers take at once.
   TERN_INLINE static index pairs(index dim) { return simd::tiles::exist ? round_to_multiple(dim, 32) / 2 : (dim + 1) / 2; }
   TERN_INLINE static index query_bytes(index dim) { return round_to_multiple(4 * rows * pairs(dim), 64); }

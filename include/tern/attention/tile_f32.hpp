@@ -19,6 +19,10 @@ struct f32_tile {
   static constexpr bool relative_to_block = false;
   static constexpr bool weights_like_scores = true;  // in memory
 
+  /// Before the products with a block of keys, and after them.
+  TERN_INLINE static void start() {}
+  TERN_INLINE static void finish() {}
+
   TERN_INLINE static index query_bytes(index dim) { return round_to_multiple(4 * rows * dim, 64); }
   TERN_INLINE static index key_bytes(index dim) { return 4 * key_block * dim; }
   TERN_INLINE static index value_bytes(index dim_v) { return 4 * key_block * round_to_multiple(dim_v, simd::lanes); }

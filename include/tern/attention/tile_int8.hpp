@@ -63,6 +63,9 @@ struct int8_tile {
   static constexpr bool relative_to_block = true;
   static constexpr bool weights_like_scores = false;
 
+  TERN_INLINE static void start() {}
+  TERN_INLINE static void finish() {}
+
   TERN_INLINE static index blocks(index dim) { return (dim + 31) / 32; }
   TERN_INLINE static index query_bytes(index dim) { return round_to_multiple(36 * rows * blocks(dim), 64); }
   TERN_INLINE static index key_bytes(index dim) { return 40 * key_block * blocks(dim); }
@@ -323,10 +326,6 @@ struct int8_tile {
     }
   }
 };
-
-/// What computes with 8-bit keys and values. Matrix registers multiply bf16 faster than sums of bytes can be scaled by block; where there
-/// is nothing, f32 is as fast.
-using best_int8_tile = std::conditional_t<simd::tiles::exist, bf16_tile, std::conditional_t<simd::has_int8_dot, int8_tile, f32_tile>>;
 
 }  // namespace TERN_ABI
 }  // namespace tern::detail

@@ -150,14 +150,22 @@ template <class Tile, bool keep, class Spec, class AtRow, class Hide>
 TERN_INLINE void weigh_tile(Spec const& spec, float* s,  // (rows, key_block)
                             index rows, index first, index last, AtRow const& at_row, block_keys const& keys, Hide const& hide,
                             softmax_rows const& state, top_rows const& top, std::byte* p) {
-  float highest[round_to_multiple(Tile::rows, simd::lanes)];
-  for (index r = 0; r < rows; ++r) {
-    float* const row = s + r * key_block;
-    score_at at{};
-    if constexpr (!decltype(spec.chain)::empty) at = at_row(r);
-    highest[r] = simd::reduce_max(shape_row(spec, at, keys, row, r, 2 * first, 2 * last, hide));
-    if constexpr (Spec::wants_top)
-      collect_top(row, keys, 2 * first, 2 * last, top.score + r * top.count, top.id + r * top.count, top.count);
+  constexpr index W = simd::lanes;
+  float highest[round_to_multiple(Tile::rows, W)];
+  for (index g = 0; g < rows; g += W) {
+    simd::pack<float> most[W];
+    index const some = rows - g < W ? rows - g : W;
+    for (index i = some; i < W; ++i) most[i] = simd::pack<float>(0.f);
+    for (index i = 0; i < some; ++i) {
+      index const r = g + i;
+      float* const row = s + r * key_block;
+      score_at at{};
+      if constexpr (!decltype(spec.chain)::empty) at = at_row(r);
+      most[i] = shape_row(spec, at, keys, row, r, 2 * first, 2 * last, hide);
+      if constexpr (Spec::wants_top)
+        collect_top(row, keys, 2 * first, 2 * last, top.score + r * top.count, top.id + r * top.count, top.count);
+    }
+    simd::max_each(most, highest + g);
   }
   if constexpr (Spec::softmax) return softmax_weights<Tile, keep>(s, rows, first, last, highest, state, p);
   for (index r = 0; r < rows; ++r) {

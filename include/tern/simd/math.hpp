@@ -64,6 +64,30 @@ TERN_INLINE pack<float> exp(pack<float> x) {
 #endif
 }
 
+#if defined(TERN_SIMD_AVX512)
+/// Whether a number's fraction and the multiplication by a power of two are one instruction each.
+inline constexpr bool splits_exponents = true;
+/// x - floor(x) for numbers, rounded; NaN for NaN.
+TERN_INLINE pack<float> fraction(pack<float> x) { return pack<float>(_mm512_maskz_reduce_ps(0xffff, x.v, 0x9)); }
+/// p 2^floor(x) for x <= 127, or zero where x < -126, that is, no subnormal number where 1 <= p < 2. NaN stays NaN.
+TERN_INLINE pack<float> times_power(pack<float> p, pack<float> x) {
+  return pack<float>(_mm512_maskz_scalef_ps(_mm512_cmp_ps_mask(x.v, _mm512_set1_ps(-126.f), _CMP_NLT_UQ), p.v, x.v));
+}
+#else
+inline constexpr bool splits_exponents = false;
+namespace detail {
+TERN_INLINE pack<float> floor(pack<float> x) {
+  pack<float> const n = round(x);
+  return n - select(n > x, pack<float>(1.f), pack<float>(0.f));
+}
+}  // namespace detail
+TERN_INLINE pack<float> fraction(pack<float> x) { return x - detail::floor(x); }
+TERN_INLINE pack<float> times_power(pack<float> p, pack<float> x) {
+  pack<float> const y = p * detail::power_of_two(to_int(detail::floor(max(pack<float>(-126.f), x))));
+  return select(x < pack<float>(-126.f), pack<float>(0.f), y);
+}
+#endif
+
 /// e^x for x <= 0 (or NaN), what softmax takes: like exp, but may be zero where e^x is subnormal. Unspecified for x > 88.
 TERN_INLINE pack<float> exp_nonpositive(pack<float> x) {
 #if defined(TERN_SIMD_AVX512)

@@ -165,15 +165,19 @@ TERN_INLINE pack<float> join_few(pack<float> const (&a)[n], F f) {
   __m512 const quarter = join_quarters(some, f), half = join_halves(quarter, quarter, f);
   return pack<float>(f(half, _mm512_maskz_shuffle_f32x4(0xffff, half, half, 0x55)));
 }
+/// Lane i is f of the lanes of a[i].
+template <class F>
+TERN_INLINE pack<float> join_lanes(pack<float> const (&a)[lanes], F f) {
+  __m512 quarter[4];
+  TERN_UNROLL
+  for (index g = 0; g < 4; ++g) quarter[g] = join_quarters(a + 4 * g, f);
+  return pack<float>(join_halves(join_halves(quarter[0], quarter[1], f), join_halves(quarter[2], quarter[3], f), f));
+}
 #endif
 /// Lane i is the sum of a[i]: halving `lanes` registers together takes a third of the shuffles of halving each.
 TERN_INLINE pack<float> sum_each(pack<float> const (&a)[lanes]) {
 #if defined(TERN_SIMD_AVX512)
-  __m512 quarter[4];
-  TERN_UNROLL
-  for (index g = 0; g < 4; ++g) quarter[g] = join_quarters(a + 4 * g, plus{});
-  plus const f;
-  return pack<float>(join_halves(join_halves(quarter[0], quarter[1], f), join_halves(quarter[2], quarter[3], f), f));
+  return join_lanes(a, plus{});
 #elif defined(TERN_SIMD_AVX2)
   __m256 const low = _mm256_hadd_ps(_mm256_hadd_ps(a[0].v, a[1].v), _mm256_hadd_ps(a[2].v, a[3].v));
   __m256 const high = _mm256_hadd_ps(_mm256_hadd_ps(a[4].v, a[5].v), _mm256_hadd_ps(a[6].v, a[7].v));
@@ -208,6 +212,7 @@ template <int n>
 TERN_INLINE void max_each(pack<float> const (&a)[n], float* to) {
 #if defined(TERN_SIMD_AVX512)
   if constexpr (n <= 4) return store(to, detail::join_few(a, detail::larger{}));
+  if constexpr (n == lanes) return store(to, detail::join_lanes(a, detail::larger{}));
 #endif
   for (index i = 0; i < n; ++i) to[i] = reduce_max(a[i]);
 }
