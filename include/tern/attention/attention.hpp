@@ -30,8 +30,7 @@
 ///           grow like the square root of their length. For a normalizer f that divides by nothing, M = sum_j (|f(s_ij)| +
 ///           |f'(s_ij)|) |v_j|. Modifiers that are steeper than 1 multiply n, to which the scores that they give are added.
 ///           |lse - exact| <= u (the same + 2 |lse|). `attention_accuracy` has the constants. What products<bf16>, products<std::int8_t>
-///           and tiles of 8, 4 and 2 bits add to it stands in tile_bf16.hpp, tile_int8.hpp, tile_codes.hpp, tile_kernels.hpp and
-///           two_bit_kernels.hpp.
+///           and tiles of 8, 4 and 2 bits add to it stands in tile_bf16.hpp, tile_int8.hpp, tile_kernels.hpp and two_bit_kernels.hpp.
 ///           Over tiles a group of few rows rounds q to 8-bit integers, with one step for 32 elements, or for all where keys are of
 ///           2 bits, and each product of a weight and a step of v to 8 bits.
 /// Cost      4 heads tokens keys dim flop; parts of the score matrix that nobody sees are not computed.
@@ -39,7 +38,7 @@
 #include <tern/attention/arguments.hpp>
 #include <tern/attention/plan.hpp>
 #include <tern/attention/tile_bf16.hpp>
-#include <tern/attention/tile_codes.hpp>
+#include <tern/attention/tile_int8.hpp>
 
 namespace tern {
 

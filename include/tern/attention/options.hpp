@@ -32,8 +32,7 @@ struct scale {
 ///     bf16          q, k, v and the weights rounded to bf16, where the CPU has bf16 dot products; float elsewhere
 ///     std::int8_t   q, k, v and the weights rounded to 8 bits in blocks, where the CPU has dot products of bytes; float elsewhere. A
 ///                   block of 128 keys shares the step of each column of v, so hidden values count for it. Where there are matrix
-///                   registers, only the scores are of bytes, with a step for each row of q and k, and those of up to 64 dims are bf16
-///                   (tile_codes.hpp)
+///                   registers, bf16 is faster and is taken
 /// It is for many queries: few (at most 32 of queries * heads that share keys) are multiplied as float,
 /// and tiles of 8 and 4 bits as integers (tile_kernels.hpp).
 template <class T>

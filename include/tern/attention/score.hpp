@@ -8,7 +8,7 @@
 ///
 /// Modifiers apply in the order in which they are written, after the scale and before any mask. The lanes of `s` are one query's
 /// scores of several keys. Lanes behind the last key, or of hidden ones, hold anything; what is made of them is not used.
-/// A modifier is called from several threads and may not throw.
+/// A modifier is called from several threads, may not throw and calls no kernel: matrix registers may be in use.
 
 #include <tern/core/error.hpp>
 #include <tern/simd/math.hpp>

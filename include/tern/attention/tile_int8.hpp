@@ -327,5 +327,9 @@ struct int8_tile {
   }
 };
 
+/// What computes with 8-bit keys and values. Matrix registers multiply bf16 faster than sums of bytes can be scaled by block; where there
+/// is nothing, f32 is as fast.
+using best_int8_tile = std::conditional_t<simd::tiles::exist, bf16_tile, std::conditional_t<simd::has_int8_dot, int8_tile, f32_tile>>;
+
 }  // namespace TERN_ABI
 }  // namespace tern::detail

@@ -19,96 +19,45 @@ inline namespace TERN_ABI {
 /// Bytes of a packed row of pairs: panel_width words.
 inline constexpr index pair_bytes = 4 * panel_width;
 
-/// What is multiplied: words of two bf16, added up in f32, or of four signed bytes, in integers.
-struct pair_words {
-  template <int C, int A, int B>
-  TERN_INLINE static void dot() {
-    simd::tiles::dot_bf16<C, A, B>();
-  }
-};
-struct code_words {
-  template <int C, int A, int B>
-  TERN_INLINE static void dot() {
-    simd::tiles::dot_signed<C, A, B>();
-  }
-};
-
 /// Tiles 0 and 1 += the rows in tile 4 times 16 pairs of a panel whose rows are `stride` bytes apart, tiles 2 and 3 those in tile 5, where
 /// there are `more`. `wide`: whether the panel has its second half.
-template <class Words>
 TERN_INLINE void add_panel(std::byte const* b, index stride, bool wide, bool more) {
   using namespace simd;
   tiles::load<6>(b, stride);
-  Words::template dot<0, 4, 6>();
-  if (more) Words::template dot<2, 5, 6>();
+  tiles::dot_bf16<0, 4, 6>();
+  if (more) tiles::dot_bf16<2, 5, 6>();
   if (!wide) return;
   tiles::load<7>(b + 64, stride);
-  Words::template dot<1, 4, 7>();
-  if (more) Words::template dot<3, 5, 7>();
+  tiles::dot_bf16<1, 4, 7>();
+  if (more) tiles::dot_bf16<3, 5, 7>();
 }
 
-/// s = q k^T for a panel of keys and 16 rows, or 32 where there are `more`. q: (rows, words); k: (words, panel_width).
-template <class Words>
-TERN_INLINE void matrix_panel(std::byte const* q, std::byte const* k, index words, bool more, float* s) {
-  using namespace simd;
-  constexpr index s_stride = 4 * key_block;
-  index const q_stride = 4 * words;
-  tiles::zero<0>();
-  tiles::zero<1>();
-  tiles::zero<2>();
-  tiles::zero<3>();
-  for (index t = 0; t < words; t += 16) {
-    tiles::load<4>(q + 4 * t, q_stride);
-    if (more) tiles::load<5>(q + tiles::rows * q_stride + 4 * t, q_stride);
-    add_panel<Words>(k + t * pair_bytes, pair_bytes, true, more);
-  }
-  float* const lower = s + tiles::rows * key_block;
-  tiles::store<0>(s, s_stride);
-  tiles::store<1>(s + 16, s_stride);
-  if (!more) return;
-  tiles::store<2>(lower, s_stride);
-  tiles::store<3>(lower + 16, s_stride);
-}
-
-/// S = Q K^T for key panels [first, last) of pairs. q: (rows, pairs), rows and pairs multiples of 16; k: (panels, pairs, panel_width);
+/// S = Q K^T for key panels [first, last). q: (rows, pairs), rows and pairs multiples of 16; k: (panels, pairs, panel_width);
 /// s: (rows, key_block).
 inline void matrix_scores(std::byte const* q, std::byte const* k, index pairs, index rows, index first, index last, float* s) noexcept {
+  using namespace simd;
+  constexpr index s_stride = 4 * key_block;
+  index const q_stride = 4 * pairs;
   for (index n = first; n < last; ++n)
-    for (index r = 0; r < rows; r += 2 * simd::tiles::rows)
-      matrix_panel<pair_words>(q + 4 * r * pairs, k + n * pairs * pair_bytes, pairs, r + simd::tiles::rows < rows,
-                               s + r * key_block + n * panel_width);
-}
-
-/// Sums of codes in s, of a panel of keys and `rows` rows, become scores: times the scales of both.
-TERN_INLINE void scale_codes(float const* q_scale, float const* k_scale, index rows, float* s) {
-  using packf = simd::pack<float>;
-  constexpr index packs = panel_width / simd::lanes;
-  for (index r = 0; r < rows; ++r) {
-    packf const f(q_scale[r]);
-    TERN_UNROLL
-    for (index i = 0; i < packs; ++i) {
-      float* const at = s + r * key_block + i * simd::lanes;
-      packf const sum = simd::to_float(simd::bit_cast<std::int32_t>(simd::load(static_cast<float const*>(at))));
-      simd::store(at, sum * f * simd::load(k_scale + i * simd::lanes));
+    for (index r = 0; r < rows; r += 2 * tiles::rows) {
+      bool const more = r + tiles::rows < rows;
+      tiles::zero<0>();
+      tiles::zero<1>();
+      tiles::zero<2>();
+      tiles::zero<3>();
+      for (index t = 0; t < pairs; t += 16) {
+        tiles::load<4>(q + r * q_stride + 4 * t, q_stride);
+        if (more) tiles::load<5>(q + (r + tiles::rows) * q_stride + 4 * t, q_stride);
+        add_panel(k + (n * pairs + t) * pair_bytes, pair_bytes, true, more);
+      }
+      float* const to = s + r * key_block + n * panel_width;
+      float* const lower = to + tiles::rows * key_block;
+      tiles::store<0>(to, s_stride);
+      tiles::store<1>(to + 16, s_stride);
+      if (!more) continue;
+      tiles::store<2>(lower, s_stride);
+      tiles::store<3>(lower + 16, s_stride);
     }
-  }
-}
-
-/// The same of codes, with a scale for each row of q, (rows), and of k, (key_block). A panel's sums are scaled beside the products of the
-/// next.
-inline void matrix_code_scores(std::byte const* q, float const* q_scale, std::byte const* k, float const* k_scale, index words, index rows,
-                               index first, index last, float* s) noexcept {
-  constexpr index some = 2 * simd::tiles::rows;
-  auto scale = [&](index n, index r) TERN_LAMBDA {
-    scale_codes(q_scale + r, k_scale + n * panel_width, least(some, rows - r), s + r * key_block + n * panel_width);
-  };
-  for (index n = first; n < last; ++n)
-    for (index r = 0; r < rows; r += some) {
-      matrix_panel<code_words>(q + 4 * r * words, k + n * words * pair_bytes, words, r + simd::tiles::rows < rows,
-                               s + r * key_block + n * panel_width);
-      if (n > first) scale(n - 1, r);
-    }
-  for (index r = 0; first < last && r < rows; r += some) scale(last - 1, r);
 }
 
 /// Rows of o times alpha. width: a multiple of the lanes.
@@ -146,7 +95,7 @@ inline void matrix_values(std::byte const* p, std::byte const* v, index dim_v, i
         std::byte const* const weights = p + r * p_stride + 2 * panel_width * n;
         tiles::load<4>(weights, p_stride);
         if (more) tiles::load<5>(weights + tiles::rows * p_stride, p_stride);
-        add_panel<pair_words>(panel + panel_width / 2 * n * v_stride, v_stride, wide, more);
+        add_panel(panel + panel_width / 2 * n * v_stride, v_stride, wide, more);
       }
       tiles::store<0>(to, stride);
       if (wide) tiles::store<1>(to + 16, stride);
