@@ -57,8 +57,9 @@ inline void load_by_four(float const* from, channel_row const& row, float* to, i
     for (index i = 0; i < 4; ++i) simd::store(placed(to, place, at + i), x[i]);
   }
 }
-inline void store_by_four(float* to, channel_row const& row, float const* from) noexcept {
-  for (index c = 0; c < row.columns; c += 4) {
+/// Columns from `begin` on.
+inline void store_by_four(float* to, channel_row const& row, float const* from, index begin) noexcept {
+  for (index c = begin; c < row.columns; c += 4) {
     index const at = least(c, row.columns - 4);
     simd::pack<float> x[4];
     TERN_UNROLL
@@ -117,10 +118,10 @@ inline void load_members(void const* memory, channel_row const& row, float* to, 
 template <class T>
 inline void store_transposed(T* to, channel_row const& row, float const* from) noexcept {
   using simd::lanes;
-  if constexpr (std::is_same_v<T, float>)
-    if (goes_by_four(row)) return store_by_four(to, row, from);
   for (index c = 0; c < row.columns; c += lanes) {
     index const n = least(lanes, row.columns - c);
+    if constexpr (std::is_same_v<T, float>)  // whole lines are stored sooner than their quarters are
+      if (n < lanes && goes_by_four(row)) return store_by_four(to, row, from, c);
     simd::pack<float> tile[lanes];
     TERN_UNROLL
     for (index i = 0; i < lanes; ++i) tile[i] = simd::load(from + (c + i) * lanes);

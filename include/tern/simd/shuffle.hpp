@@ -153,10 +153,11 @@ TERN_INLINE void store_transposed(pack<float> const (&rows)[lanes], float* p, in
 #endif
 }
 
-/// Whether load_columns and store_columns move columns at less cost than a square tile does.
 #if defined(TERN_SIMD_AVX512)
+/// Whether load_columns and store_columns move columns at less cost than a square tile does.
 inline constexpr bool has_quarters = true;
 #else
+/// Whether load_columns and store_columns move columns at less cost than a square tile does.
 inline constexpr bool has_quarters = false;
 #endif
 /// columns[i] lane j = p[j * step + i]: four columns of memory, which loads bring to their quarters. 8 shuffles and 12 blends,
