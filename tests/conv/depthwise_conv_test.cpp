@@ -127,13 +127,16 @@ TEST_CASE("depthwise_conv: 3 x 3 on columns that are neighbors, of every width, 
 
 TEST_CASE("depthwise_conv: images so large that neighboring channels are loaded together", "[conv]") {
   rng r(7);
-  for (index step : {1, 2}) {
+  struct {
+    index kernel, step;
+  } const cases[] = {{3, 1}, {3, 2}, {9, 1}};
+  for (auto const [k, step] : cases) {
     depthwise_case<2> c;
     c.s.channels = 54;
     c.s.in[1] = c.s.in[2] = 70;
-    c.s.kernel[1] = c.s.kernel[2] = 3;
+    c.s.kernel[1] = c.s.kernel[2] = k;
     c.s.stride[1] = c.s.stride[2] = step;
-    c.s.before[1] = c.s.before[2] = 1;
+    c.s.before[1] = c.s.before[2] = k / 2;
     c.set_outputs();
     check<false>(c, r);
   }

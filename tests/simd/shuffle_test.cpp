@@ -41,6 +41,23 @@ TEST_CASE("shuffle: tiles of memory are read and written transposed, and nothing
   }
 }
 
+TEST_CASE("shuffle: four columns of memory are read and written, and nothing beside them", "[simd]") {
+  for (size const step : {size{4}, size{5}, lanes + 3}) {
+    size const n = (lanes - 1) * step + 4;
+    at_page_end<float> from(n), to(n);
+    for (size i = 0; i < n; ++i) {
+      from.data()[i] = static_cast<float>(i);
+      to.data()[i] = -1.f;
+    }
+    pack<float> columns[4];
+    simd::load_columns(from.data(), step, columns);
+    for (size i = 0; i < 4; ++i)
+      for (size j = 0; j < lanes; ++j) CHECK(lanes_of(columns[i])[static_cast<std::size_t>(j)] == static_cast<float>(j * step + i));
+    simd::store_columns(columns, to.data(), step);
+    for (size i = 0; i < n; ++i) CHECK(to.data()[i] == (i % step < 4 ? static_cast<float>(i) : -1.f));
+  }
+}
+
 TEST_CASE("shuffle: reverse puts the last lane first", "[simd]") {
   auto const turned = lanes_of(simd::reverse(make_pack<float>([](size i) { return i + 1; })));
   for (size i = 0; i < lanes; ++i) CHECK(turned[static_cast<std::size_t>(i)] == static_cast<float>(lanes - i));

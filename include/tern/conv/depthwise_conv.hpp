@@ -26,7 +26,7 @@
 ///          (conv/depthwise_transform.hpp, transform_wins: by extents alone). Then errors are relative to norms, as below, and one infinity
 ///          or NaN may spread over the outputs of its image and channel. `direct_sums{}` keeps to sums over taps.
 /// Special  taps on the zeros around the input are left out or are 0 w: weights have to be finite.
-/// Memory   scratch from the policy: up to 0.6 MiB a thread, more for large kernels, and in proportion to strides and dilations; for 3 x 3
+/// Memory   scratch from the policy: up to 0.9 MiB a thread, more for large kernels, and in proportion to strides and dilations; for 3 x 3
 ///          channels first (see Cost) none, or a thread the outputs of a channel where functions or residuals follow. For transforms about
 ///          11 bytes a thread for each lane and position of an image with zeros around it: with 16 lanes and 31 x 31 taps 0.9 MiB for
 ///          56 x 56, and 10.3 MiB for 224 x 224, beyond which images are not transformed.

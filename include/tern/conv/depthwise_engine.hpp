@@ -316,7 +316,7 @@ class depthwise_block {
     if (next_ == nullptr) return;
     index const step = p_.x.at[2] * p_.x.element;
     char const* const next = next_ + g * simd::lanes * p_.x.element;
-    for (index c = begin; c < least(end, end_ - begin_); ++c) __builtin_prefetch(next + c * step, 0, 3);
+    for (index c = begin; c < least(end, end_ - begin_); ++c) __builtin_prefetch(next + c * step, 0, 2);
   }
 
   depthwise_problem const& p_;
@@ -338,13 +338,13 @@ class depthwise_block {
 };
 
 inline std::size_t depthwise_bytes(cpu_policy const& policy, depthwise_problem const& p) {
-  depthwise_plan const plan = plan_depthwise(p);
+  depthwise_plan const plan = plan_depthwise(p, policy.concurrency());
   index const tables = round_to_multiple(depthwise_tables::bytes(p, plan), static_cast<index>(workspace::alignment));
   return static_cast<std::size_t>(tables + slots_for(policy, plan.items) * plan.bytes);
 }
 
 inline void run_depthwise(cpu_policy const& policy, depthwise_problem const& p) {
-  depthwise_plan const plan = plan_depthwise(p);
+  depthwise_plan const plan = plan_depthwise(p, policy.concurrency());
   if (plan.items == 0) return;
   workspace::lease const memory(policy.scratch(), depthwise_bytes(policy, p));
   depthwise_tables const tables(p, plan, memory.data());

@@ -23,7 +23,9 @@ inline constexpr index plane_width_most = simd::many_registers ? 4 : 2;
 struct depthwise_plane {
   float const* x;  // where the first output's first tap is, or would be
   index x_row, x_rows;
-  simd::pack<float> taps[3][3], bias;
+  float const* taps;
+  index taps_row, taps_column;
+  float bias;
   simd::lane_range seen[2][3];  // columns that are no zeros, of the first and the last register
   index before;                 // rows of zeros above x
   float* out;
@@ -38,8 +40,9 @@ inline void sum_plane(depthwise_plane const& p) noexcept {
   using row_sums = simd::pack<float>[width][parts];
   simd::pack<float> taps[3][3];
   TERN_UNROLL
-  for (index n = 0; n < 9; ++n) taps[n / 3][n % 3] = simd::in_register(p.taps[n / 3][n % 3]);
-  simd::pack<float> const bias = simd::in_register(p.bias);
+  for (index n = 0; n < 9; ++n)
+    taps[n / 3][n % 3] = simd::in_register(simd::pack<float>(p.taps[n / 3 * p.taps_row + n % 3 * p.taps_column]));
+  simd::pack<float> const bias = simd::in_register(simd::pack<float>(p.bias));
   simd::lane_range const first[3] = {p.seen[0][0], p.seen[0][1], p.seen[0][2]}, last[3] = {p.seen[1][0], p.seen[1][1], p.seen[1][2]};
   index const x_row = p.x_row, x_rows = p.x_rows, out_row = p.out_row, out_rows = p.out_rows, stored = p.stored;
   float const* x = p.x;
@@ -110,13 +113,21 @@ TERN_INLINE index plane_floats(depthwise_problem const& p) {
   return p.step_count > 0 ? round_to_multiple(p.axis[1].out * plane_pitch(p), static_cast<index>(workspace::alignment)) : 0;
 }
 
-/// Channel `channel` of sample `batch`.
-class depthwise_channel {
+/// Channels one after the other. What depends on columns alone is worked out again only where these change.
+class depthwise_channels {
  public:
-  depthwise_channel(depthwise_problem const& p, index batch, index channel, float* memory)
-      : p_(p), batch_(batch), channel_(channel), memory_(memory) {}
+  depthwise_channels(depthwise_problem const& p, float* memory) : p_(p), memory_(memory) {
+    plane_.x_row = p.x.at[1];
+    plane_.x_rows = p.axis[1].in;
+    plane_.before = p.axis[1].before;
+    plane_.out_rows = p.axis[1].out;
+    plane_.taps_row = p.w.at[1];
+    plane_.taps_column = p.w.at[2];
+  }
 
-  void run() {
+  void run(index batch, index channel) {
+    batch_ = batch;
+    channel_ = channel;
     index const to = batch_ * p_.y.batch + channel_ * p_.y.channel;
     float* const y = static_cast<float*>(p_.y.point(to));
     if (p_.step_count == 0) return sum(y, p_.y.at[1], p_.axis[2].out);
@@ -126,40 +137,33 @@ class depthwise_channel {
 
  private:
   /// Rows of outputs `out_row` floats apart, of which `columns` floats are written: what follows the sums takes whole registers.
-  void sum(float* out, index out_row, index columns) const {
-    using simd::lanes;
-    conv_axis const &height = p_.axis[1], &width = p_.axis[2];
-    depthwise_plane t;
-    set_taps(t);
-    t.x_row = p_.x.at[1];
-    t.x_rows = height.in;
-    t.before = height.before;
-    t.out_row = out_row;
-    t.out_rows = height.out;
+  void sum(float* out, index out_row, index columns) {
+    plane_.taps = static_cast<float const*>(p_.w.point(batch_ * p_.w.batch + channel_ * p_.w.channel));
+    plane_.bias = p_.bias != nullptr ? p_.bias[channel_ * p_.bias_stride] : 0.f;
+    plane_.out_row = out_row;
     float const* const x = static_cast<float const*>(p_.x.point(batch_ * p_.x.batch + channel_ * p_.x.channel));
-    for (index o = 0; o < width.out;) {
-      index const left = divide_up(width.out - o, lanes), registers = least(left, plane_width_most), last = o + (registers - 1) * lanes;
-      index const edge[] = {o - width.before, last - width.before};
-      for (int e = 0; e < 2; ++e)
-        for (index tap = 0; tap < 3; ++tap) t.seen[e][tap] = columns_seen(edge[e] + tap);
-      t.x = x + edge[0];
-      t.out = out + o;
-      t.stored = least(lanes, columns - last);
-      sum_plane(t, registers);
-      o += registers * lanes;
+    for (index o = 0; o < p_.axis[2].out; o += registers_ * simd::lanes) {
+      if (o != first_) set_columns(o, columns);
+      plane_.x = x + o - p_.axis[2].before;
+      plane_.out = out + o;
+      sum_plane(plane_, registers_);
     }
+  }
+  /// Outputs from column `o` on.
+  void set_columns(index o, index columns) {
+    using simd::lanes;
+    conv_axis const& width = p_.axis[2];
+    first_ = o;
+    registers_ = least(divide_up(width.out - o, lanes), plane_width_most);
+    index const last = o + (registers_ - 1) * lanes, edge[] = {o - width.before, last - width.before};
+    for (int e = 0; e < 2; ++e)
+      for (index tap = 0; tap < 3; ++tap) plane_.seen[e][tap] = columns_seen(edge[e] + tap);
+    plane_.stored = least(lanes, columns - last);
   }
   /// The lanes from `column` on that are in x.
   simd::lane_range columns_seen(index column) const {
     index const begin = column < 0 ? -column : 0, end = least(simd::lanes, p_.axis[2].in - column);
     return {begin, end > begin ? end : begin};
-  }
-
-  void set_taps(depthwise_plane& t) const {
-    float const* const w = static_cast<float const*>(p_.w.point(batch_ * p_.w.batch + channel_ * p_.w.channel));
-    for (index u = 0; u < 3; ++u)
-      for (index v = 0; v < 3; ++v) t.taps[u][v] = simd::pack<float>(w[u * p_.w.at[1] + v * p_.w.at[2]]);
-    t.bias = simd::pack<float>(p_.bias != nullptr ? p_.bias[channel_ * p_.bias_stride] : 0.f);
   }
 
   /// What follows the sums of row h.
@@ -179,8 +183,10 @@ class depthwise_channel {
   }
 
   depthwise_problem const& p_;
-  index batch_, channel_;
   float* memory_;
+  index batch_ = 0, channel_ = 0;
+  index first_ = -1, registers_ = 0;  // the outputs that `plane_` is set for
+  depthwise_plane plane_{};
 };
 
 /// Channels that make up a piece of work, by shape alone.
@@ -203,7 +209,8 @@ inline void run_planes(cpu_policy const& policy, depthwise_problem const& p) {
   parallel_for(policy, plane_items(p), [&](index item, index slot) TERN_LAMBDA {
     index const begin = item % pieces * share, end = least(begin + share, p.channels);
     float* const mine = reinterpret_cast<float*>(memory.data()) + slot * plane_floats(p);
-    for (index c = begin; c < end; ++c) depthwise_channel(p, item / pieces, c, mine).run();
+    depthwise_channels channels(p, mine);
+    for (index c = begin; c < end; ++c) channels.run(item / pieces, c);
   });
 }
 

@@ -165,10 +165,10 @@ TERN_INLINE bool taps_read_in_place(depthwise_problem const& p, depthwise_plan c
 /// Groups whose rows are summed after each other: as many as the first-level cache takes, where one call serves them; and for large images
 /// in the order of their memory, whose channels are far apart and come one cache line at a time otherwise, which memory is slow at.
 TERN_INLINE index team_size(depthwise_problem const& p, depthwise_plan const& plan) {
-  constexpr index line = 64, first_cache = 32 * 1024, second_cache = 512 * 1024, most_taps = 49;
+  constexpr index line = 64, first_cache = 32 * 1024, second_cache = 768 * 1024, most_taps = 49;
   index const taps = taps_of(p), taps_bytes = taps * simd::lanes * index{sizeof(float)};
   bool const copied = !plan.signal_in_place, large = large_image(p);
-  if (p.x.channel != 1 || p.axis[0].kernel > 1 || taps > most_taps || (copied && !large && !plan.together)) return 1;
+  if (p.x.channel != 1 || p.axis[0].kernel > 1 || (!large && taps > most_taps) || (copied && !large && !plan.together)) return 1;
   index const tile = line * (p.axis[1].kernel * (depthwise_pixels_most + p.axis[2].kernel - 1) + depthwise_pixels_most + taps);
   index const copies = taps_bytes + (copied ? plan.signal_bytes : 0);
   index const fit = large ? second_cache / copies : copied ? first_cache / copies : first_cache / tile;
@@ -184,9 +184,11 @@ TERN_INLINE index count_items(depthwise_problem const& p, depthwise_plan& plan) 
   return items;
 }
 
-/// Halves the width until the signal fits, and all of the block until there are pieces for many threads. By shape alone.
-TERN_INLINE void size_blocks(depthwise_problem const& p, depthwise_plan& plan) {
-  constexpr index least_width = 4 * depthwise_pixels_most, many = 16;
+/// Halves the width until the signal fits, and all of the block until there are pieces for all threads: outputs are the same wherever a
+/// block ends.
+TERN_INLINE void size_blocks(depthwise_problem const& p, index threads, depthwise_plan& plan) {
+  constexpr index least_width = 4 * depthwise_pixels_most, pieces = 8;  // of a thread, if there are several
+  index const many = threads > 1 ? pieces * threads : 1;
   // Blocks that are copied see kernel - 1 rows of others.
   index const least_height = plan.signal_in_place || p.axis[1].kernel < 4 ? 4 : p.axis[1].kernel;
   for (int d = 0; d < 3; ++d) plan.out[d] = p.axis[d].out;
@@ -197,7 +199,9 @@ TERN_INLINE void size_blocks(depthwise_problem const& p, depthwise_plan& plan) {
   plan.team = team_size(p, plan);
   for (plan.items = count_items(p, plan); plan.items < many; plan.items = count_items(p, plan)) {
     if (plan.team * plan.out[0] * plan.out[1] * plan.out[2] * taps_of(p) <= 2 * depthwise_grain) break;
-    if (plan.out[0] > 1)
+    if (plan.team > 2 && large_image(p))
+      plan.team = divide_up(plan.team, 2);
+    else if (plan.out[0] > 1)
       plan.out[0] = divide_up(plan.out[0], 2);
     else if (plan.out[1] > least_height)
       plan.out[1] = divide_up(plan.out[1], 2);
@@ -209,12 +213,12 @@ TERN_INLINE void size_blocks(depthwise_problem const& p, depthwise_plan& plan) {
   size_rows(p, plan);
 }
 
-TERN_INLINE depthwise_plan plan_depthwise(depthwise_problem const& p) {
+TERN_INLINE depthwise_plan plan_depthwise(depthwise_problem const& p, index threads) {
   depthwise_plan plan{};
   if (p.batch * p.channels * p.axis[0].out * p.axis[1].out * p.axis[2].out == 0) return plan;
   plan.groups = divide_up(p.channels, simd::lanes);
   plan.signal_in_place = read_in_place(p);
-  size_blocks(p, plan);
+  size_blocks(p, threads, plan);
   plan.taps_in_place = taps_read_in_place(p, plan);
   constexpr index line = workspace::alignment, pack_bytes = simd::lanes * index{sizeof(float)};
   plan.rows = plan.together ? plan.team : 1;

@@ -46,9 +46,33 @@ TERN_INLINE void load_tile(T const* from, channel_row const& row, index n, float
     if (i < n) simd::store(placed(to, place, i), tile[i]);
 }
 
+/// Whether columns of floats are moved by four: the last four of a row may have been there before.
+TERN_INLINE bool goes_by_four(channel_row const& row) { return simd::has_quarters && row.channels == simd::lanes && row.columns >= 4; }
+inline void load_by_four(float const* from, channel_row const& row, float* to, index const* place) noexcept {
+  for (index c = 0; c < row.columns; c += 4) {
+    index const at = least(c, row.columns - 4);
+    simd::pack<float> x[4];
+    simd::load_columns(from + at, row.channel, x);
+    TERN_UNROLL
+    for (index i = 0; i < 4; ++i) simd::store(placed(to, place, at + i), x[i]);
+  }
+}
+/// Columns from `begin` on.
+inline void store_by_four(float* to, channel_row const& row, float const* from, index begin) noexcept {
+  for (index c = begin; c < row.columns; c += 4) {
+    index const at = least(c, row.columns - 4);
+    simd::pack<float> x[4];
+    TERN_UNROLL
+    for (index i = 0; i < 4; ++i) x[i] = simd::load(from + (at + i) * simd::lanes);
+    simd::store_columns(x, to + at, row.channel);
+  }
+}
+
 template <class T>
 inline void load_transposed(T const* from, channel_row const& row, float* to, index const* place) noexcept {
   using simd::lanes;
+  if constexpr (std::is_same_v<T, float>)
+    if (goes_by_four(row)) return load_by_four(from, row, to, place);
   for (index c = 0; c < row.columns; c += lanes) {
     index const n = least(lanes, row.columns - c);
     index const* const at = place != nullptr ? place + c : nullptr;
@@ -96,6 +120,8 @@ inline void store_transposed(T* to, channel_row const& row, float const* from) n
   using simd::lanes;
   for (index c = 0; c < row.columns; c += lanes) {
     index const n = least(lanes, row.columns - c);
+    if constexpr (std::is_same_v<T, float>)  // whole lines are stored sooner than their quarters are
+      if (n < lanes && goes_by_four(row)) return store_by_four(to, row, from, c);
     simd::pack<float> tile[lanes];
     TERN_UNROLL
     for (index i = 0; i < lanes; ++i) tile[i] = simd::load(from + (c + i) * lanes);

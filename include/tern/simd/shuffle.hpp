@@ -13,10 +13,11 @@ namespace simd {
 
 namespace detail {
 #if defined(TERN_SIMD_AVX512)
-/// Within each 128-bit quarter: rows 4q .. 4q+3 of r become columns.
-TERN_INLINE void transpose_quarters(__m512 (&r)[16]) {
+/// Within each 128-bit quarter: rows 4g .. 4g+3 of r become columns.
+template <index n>
+TERN_INLINE void transpose_quarters(__m512 (&r)[n]) {
   TERN_UNROLL
-  for (index g = 0; g < 16; g += 4) {
+  for (index g = 0; g < n; g += 4) {
     __m512d const a = _mm512_castps_pd(_mm512_maskz_unpacklo_ps(0xffff, r[g], r[g + 1]));
     __m512d const b = _mm512_castps_pd(_mm512_maskz_unpackhi_ps(0xffff, r[g], r[g + 1]));
     __m512d const c = _mm512_castps_pd(_mm512_maskz_unpacklo_ps(0xffff, r[g + 2], r[g + 3]));
@@ -149,6 +150,59 @@ TERN_INLINE void store_transposed(pack<float> const (&rows)[lanes], float* p, in
   transpose(t);
   TERN_UNROLL
   for (index i = 0; i < lanes; ++i) store(p + i * step, t[i]);
+#endif
+}
+
+#if defined(TERN_SIMD_AVX512)
+/// Whether load_columns and store_columns move columns at less cost than a square tile does.
+inline constexpr bool has_quarters = true;
+#else
+/// Whether load_columns and store_columns move columns at less cost than a square tile does.
+inline constexpr bool has_quarters = false;
+#endif
+/// columns[i] lane j = p[j * step + i]: four columns of memory, which loads bring to their quarters. 8 shuffles and 12 blends,
+/// which two units share, where a fourth of a tile takes 16 or 12 shuffles of one unit.
+TERN_INLINE void load_columns(float const* p, index step, pack<float> (&columns)[4]) {
+#if defined(TERN_SIMD_AVX512)
+  __m512 r[4];
+  TERN_UNROLL
+  for (index k = 0; k < 4; ++k) {
+    r[k] = _mm512_castps128_ps512(_mm_loadu_ps(p + k * step));
+    r[k] = _mm512_mask_broadcast_f32x4(r[k], 0x00f0, _mm_loadu_ps(p + (4 + k) * step));
+    r[k] = _mm512_mask_broadcast_f32x4(r[k], 0x0f00, _mm_loadu_ps(p + (8 + k) * step));
+    r[k] = _mm512_mask_broadcast_f32x4(r[k], 0xf000, _mm_loadu_ps(p + (12 + k) * step));
+  }
+  detail::transpose_quarters(r);
+  TERN_UNROLL
+  for (index i = 0; i < 4; ++i) columns[i] = pack<float>(r[i]);
+#else
+  TERN_UNROLL
+  for (index i = 0; i < 4; ++i) {
+    float lane[lanes];
+    for (index j = 0; j < lanes; ++j) lane[j] = p[j * step + i];
+    columns[i] = load(static_cast<float const*>(lane));
+  }
+#endif
+}
+/// p[j * step + i] = columns[i] lane j.
+TERN_INLINE void store_columns(pack<float> const (&columns)[4], float* p, index step) {
+#if defined(TERN_SIMD_AVX512)
+  __m512 r[4] = {columns[0].v, columns[1].v, columns[2].v, columns[3].v};
+  detail::transpose_quarters(r);
+  TERN_UNROLL
+  for (index k = 0; k < 4; ++k) {
+    _mm_storeu_ps(p + k * step, _mm512_castps512_ps128(r[k]));
+    _mm_storeu_ps(p + (4 + k) * step, _mm512_maskz_extractf32x4_ps(0xf, r[k], 1));
+    _mm_storeu_ps(p + (8 + k) * step, _mm512_maskz_extractf32x4_ps(0xf, r[k], 2));
+    _mm_storeu_ps(p + (12 + k) * step, _mm512_maskz_extractf32x4_ps(0xf, r[k], 3));
+  }
+#else
+  TERN_UNROLL
+  for (index i = 0; i < 4; ++i) {
+    float lane[lanes];
+    store(lane, columns[i]);
+    for (index j = 0; j < lanes; ++j) p[j * step + i] = lane[j];
+  }
 #endif
 }
 
