@@ -30,12 +30,6 @@ enum class bit_code { bipolar, binary };
 namespace detail {
 inline namespace TERN_ABI {
 
-/// The eight bits of a byte as bytes of 0 or 1, the lowest first.
-TERN_INLINE std::uint64_t spread_bits(std::uint64_t byte) {
-  constexpr std::uint64_t each = formats::detail::each_byte;
-  std::uint64_t const own = byte * each & 0x8040201008040201u;
-  return (own + 0x7f * each) >> 7 & each;
-}
 /// The integer that p bits stand for.
 template <bit_code code>
 TERN_INLINE int bit_value(int bits, int planes) {
@@ -184,7 +178,7 @@ struct bit_plane_weights {
     std::uint64_t bits[4] = {};
     for (int i = 0; i < from.planes; ++i) {
       std::uint64_t const half = from.row(i, row)[g / 2] >> (32 * (g % 2));
-      for (int j = 0; j < 4; ++j) bits[j] |= detail::spread_bits(half >> (8 * j) & 255) << i;
+      for (int j = 0; j < 4; ++j) bits[j] |= simd::detail::spread_bits<1>(half >> (8 * j) & 255) << i;
     }
     // In each byte: bits < 2^p become the integer + 128.
     constexpr std::uint64_t each = formats::detail::each_byte;
