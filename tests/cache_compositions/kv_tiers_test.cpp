@@ -153,6 +153,7 @@ TEST_CASE("kv_tiers: keep takes places through both caches, each head its own") 
         "kv_tiers::truncate: the tokens that a head of old has left is 12, expected those of the first head = 47");
   CHECK(t.length(s, 0) == 274);
   CHECK(t.length(s, 1) == 402);
+  CHECK(t.next_position(s) == 402);
 }
 
 TEST_CASE("kv_tiers: keep of a full list changes nothing, of an empty one leaves nothing; rows may be ragged in old") {

@@ -121,6 +121,7 @@ TEST_CASE("contiguous ranges take a shape that holds all of their elements") {
   CHECK(view(std::span<float const>(vector).first(6), 3, 2).stride(0) == 2);
   CHECK(view(std::vector<float>(), 0, 7).extent(1) == 7);
   CHECK_THROWS_WITH(view(vector, 5, 5), "view: size() is 24, expected the product of the extents = 25");
+  CHECK_THROWS_WITH(view(vector, -4, -6), "view: an extent is -4, expected at least 0");
   CHECK_THROWS_WITH(view(vector, 2, 3), "view: size() is 24, expected the product of the extents = 6");
 }
 

@@ -12,13 +12,15 @@
 ///     out = merge(attention(q, old), attention(q, recent, causal))    exact: the softmax over all keys together
 ///
 /// This is KIVI's cache (Liu et al. 2024, arXiv:2402.02750), where keys have scales by channel over 64 tokens and so cannot be written one
-/// by one: the last 128 to 191 tokens stay in full precision. Attention of few queries rounds q to 8 bits over keys of 2 bits, for each 64
-/// of them (attention.hpp, Error).
+/// by one: the last 128 to 191 tokens stay in full precision, and all of an append until the next one. Attention of few queries rounds q to
+/// 8 bits over keys of 2 bits, for each 64 of them (attention.hpp, Error).
 ///
 /// Tokens    append first moves whole pages of 64 tokens from `recent` to `old` that leave at least `latest` behind; so those that attend
 ///           sees unrounded are as many as were appended last, and `latest` at least.
-/// Places    of a head count through both caches, those of `old` first. keep takes as many tokens of `recent` from each head, which move to
-///           `old` together; where keys are of 2 bits, of `old` too, and a multiple of 64 (such keys are rounded anew, as kv_cache has it).
+/// Places    of a head count through both caches, those of `old` first. keep has to list as many tokens of `recent` for each head as for
+/// the others,
+///           since later appends move them together; where keys are of 2 bits, of `old` too, and a multiple of 64. Such keys are rounded
+///           anew, which adds to their error (kv_cache.hpp).
 ///           A budget of 64 m + length(recent) with all of `recent` protected (cache/select_tokens.hpp) is so.
 /// Memory    attend: scratch from the policy, two outputs and three log-sum-exps; keep: the numbers of the lists once more.
 /// Errors    those of kv_cache; truncating into the middle of a page of `old` moves the tokens before back to `recent`. keep changes
@@ -70,6 +72,8 @@ class kv_tiers {
     recent.close(s);
   }
   TERN_INLINE index length(sequence s, index layer, index h = 0) const { return old.length(s, layer, h) + recent.length(s, layer, h); }
+  /// The position that the next token gets.
+  TERN_INLINE index next_position(sequence s, index layer = 0) const { return recent.next_position(s, layer); }
   TERN_INLINE index bytes() const { return old.bytes() + recent.bytes(); }
 
   /// Tokens of k and v behind those of the layer, as kv_cache's.

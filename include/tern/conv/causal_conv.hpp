@@ -335,7 +335,7 @@ inline constexpr struct causal_conv_fn {
     static_assert(detail::settings<tern::bias, conv_state, tern::dilation>::given_once<Options...>,
                   "tern: the same option of causal_conv is given twice");
     detail::causal_request r;
-    (r.set(options), ...);
+    if constexpr ((detail::causal_option<Options> && ...)) (r.set(options), ...);
     check(xs, ws, ys, r);
     if (xs.size() == 0) return;
     using element = typename decltype(xs)::value_type const;

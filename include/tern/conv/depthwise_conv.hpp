@@ -191,7 +191,7 @@ inline constexpr struct depthwise_conv_fn {
     static_assert(detail::settings<tern::stride, tern::dilation, padding, bias>::given_once<Options...>,
                   "tern: the same option of depthwise_conv is given twice");
     detail::depthwise_request<n> r;
-    (r.set(options), ...);
+    if constexpr ((detail::depthwise_option<Options, n> && ...)) (r.set(options), ...);
     detail::check_window(r.stride, r.dilation, r.padding, n);
     detail::depthwise_problem p;
     p.sums = r.sums;

@@ -245,10 +245,12 @@ template <class T, std::integral... I>
 TERN_INLINE constexpr tensor_view<T, static_cast<int>(sizeof...(I))> view(T* data, I... extents) {
   return {data, shape<static_cast<int>(sizeof...(I))>{{static_cast<index>(extents)...}}};
 }
-/// A contiguous range in the given shape: `view(vector, heads, tokens, dim)`. Fails unless it has as many elements.
+/// A contiguous range in the given shape: `view(vector, heads, tokens, dim)`. Fails unless it has as many elements, or if an extent is
+/// negative.
 template <class X, std::integral... I>
   requires(detail::shaped_like_range<std::remove_reference_t<X>> && sizeof...(I) >= 1)
 TERN_INLINE constexpr tensor_view<detail::element_of<X>, static_cast<int>(sizeof...(I))> view(X&& x, I... extents) {
+  (detail::expect(static_cast<index>(extents) >= 0, "view", "an extent", static_cast<index>(extents), "at least 0"), ...);
   detail::expect_equal("view", "size()", static_cast<index>(x.size()), "the product of the extents",
                        (index{1} * ... * static_cast<index>(extents)));
   return view(x.data(), extents...);

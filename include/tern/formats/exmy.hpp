@@ -20,7 +20,7 @@
 ///
 ///     exmy_weights<F, Scale, granule>(codes, scales)     element (i, j) = scale * value(code), rounded once to f32
 ///       codes    (n, bytes of a row)  bits of a code side by side (formats/packed_bits.hpp): FP4 two to a byte, FP8 one each
-///       scales   (n / r, k / c)       formats/scale_grid.hpp; granule is 16 for blocks of 16, 32 for all larger
+///       scales   (1, 1), (n, 1), (n, k / 32), ...: formats/scale_grid.hpp; granule is 16 for blocks of 16, 32 for all larger
 ///     encode_exmy<F>(w, codes, scales)                   scales: the largest |w| of a rectangle over F's largest
 ///     round_to_exmy<F, Scale>(x, out, rows, columns)     the same without codes: x as it is after encoding and decoding
 ///

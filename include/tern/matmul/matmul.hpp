@@ -72,7 +72,7 @@ inline constexpr struct matmul_fn {
     detail::any_weights const erased[] = {detail::weights_of(weights)};
     tensor_view<float, 2> const results[] = {tern::view(y)};
     detail::matmul_request request;
-    (request.set(options), ...);
+    if constexpr ((detail::matmul_option<Options> && ...)) (request.set(options), ...);
     run(policy, tern::view(x), erased, results, 1, request);
   }
   template <tensor_like X, std::size_t N, detail::matmul_option... Options>
