@@ -156,6 +156,41 @@ TEST_CASE("kv_tiers: keep takes places through both caches, each head its own") 
   CHECK(t.next_position(s) == 402);
 }
 
+TEST_CASE("kv_tiers: heads that hold other positions are truncated by theirs") {
+  rng r(6);
+  tiers t({.layers = 1, .kv_heads = kv_heads, .dim = dim}, 64);
+  auto const s = t.open();
+  append(t, r, s, 300);
+  append(t, r, s, 1);
+  std::vector<std::vector<std::int32_t>> places(2);
+  for (std::int32_t i = 0; i < 192; ++i) {
+    if (i < 64 || i >= 128) places[0].push_back(i);
+    if (i < 64 || (i >= 96 && i < 128) || i >= 160) places[1].push_back(i);
+  }
+  lists_of lists(places);
+  t.keep(cpu, s, 0, lists());
+  rows const keys[] = {keys_held(t, s, 0), keys_held(t, s, 1)}, values[] = {values_held(t, s, 0), values_held(t, s, 1)};
+  t.truncate(cpu, s, 160);
+  for (index h = 0; h < kv_heads; ++h) {
+    auto const at = static_cast<std::size_t>(h);
+    REQUIRE(t.old.length(s, 0, h) == 64);
+    REQUIRE(t.recent.length(s, 0, h) == 32);
+    for (index i = 0; i < 32; ++i) CHECK(t.recent.positions(s, 0, h)[i] == places[at][static_cast<std::size_t>(64 + i)]);
+    auto same = [](rows const& have, rows const& want) {  // but for f16's rounding of what moved back
+      REQUIRE(have.size() == 96);
+      for (std::size_t j = 0; j < 96; ++j)
+        for (std::size_t d = 0; d < have[j].size(); ++d)
+          REQUIRE(std::abs(have[j][d] - want[j][d]) <= (j < 64 ? 0 : 0x1p-11 * std::abs(want[j][d])));
+    };
+    same(keys_held(t, s, h), keys[at]);
+    same(values_held(t, s, h), values[at]);
+  }
+  append(t, r, s, 100);
+  append(t, r, s, 1);
+  CHECK(t.old.length(s, 0) == 128);
+  check_attention(t, r, s, 5);
+}
+
 TEST_CASE("kv_tiers: keep of a full list changes nothing, of an empty one leaves nothing; rows may be ragged in old") {
   rng r(4);
   kv_tiers<kv_cache<formats::q8_0>, kv_cache<f16>> t({.layers = 1, .kv_heads = kv_heads, .dim = dim}, 64);

@@ -199,6 +199,12 @@ TEST_CASE("weights of small floats are scale times value, whatever the scales ar
   check_weights<fp8_e4m3, float, 32>(4, 3, nan, 5, 96, 5, 1);
   check_weights<fp8_e4m3, e8m0, 16>(4, 3, nan, 2, 64, 2, 4);
   check_weights<fp8_e5m2, f16, 32>(5, 2, ieee, 2, 256, 2, 2);
+  check_weights<exmy<5, 2>, float, 32>(5, 2, none, 16, 256, 16, 1);
+  check_weights<exmy<5, 2, nan>, float, 32>(5, 2, nan, 16, 256, 16, 1);
+  check_weights<exmy<4, 3>, float, 32>(4, 3, none, 16, 256, 16, 1);
+  check_weights<exmy<4, 3, ieee>, float, 32>(4, 3, ieee, 16, 256, 16, 1);
+  check_weights<exmy<3, 4, nan>, float, 32>(3, 4, nan, 16, 256, 16, 1);
+  check_weights<exmy<3, 4, ieee>, float, 32>(3, 4, ieee, 16, 256, 16, 1);
   static_assert(e2m1::has_integers && e2m3::has_integers && exmy<1, 6>::has_integers && exmy<2, 4>::has_integers);
   static_assert(!e3m2::has_integers && !fp8_e4m3::has_integers && !exmy<2, 5>::has_integers);
 }

@@ -97,4 +97,24 @@ TEST_CASE("products with weights of small floats, codebooks and powers of two") 
                                                                            view(wide_book.data(), 1, 65536, 8), view(rows)));
 }
 
+TEST_CASE("up to 32 rows of x give the bits that each gives alone, with weights that are decoded in registers or to memory") {
+  rng r(153);
+  constexpr index n = 11, k = 2080, rows = 7;
+  auto const x = r.normal(rows * k), columns = r.normal(k, 0.1), scales = r.normal(n, 0.1);
+  auto bytes = random_bytes(r, n * k);
+  for (auto& b : bytes) b = (b & 127) == 127 ? std::uint8_t{1} : b;
+  auto const check = [&](auto const& w) {
+    std::vector<float> all(rows * n), one(n);
+    matmul(cpu, view(x.data(), rows, k), w, view(all, rows, n), compute::f32);
+    for (index i = 0; i < rows; ++i) {
+      matmul(cpu, view(x.data() + i * k, 1, k), w, view(one, 1, n), compute::f32);
+      CHECK(std::equal(one.begin(), one.end(), all.begin() + i * n));
+    }
+  };
+  auto const* const integers = reinterpret_cast<std::int8_t const*>(bytes.data());
+  check(exmy_weights<fp8_e4m3>(view(std::as_const(bytes), n, k), view(scales, n, 1)));
+  check(int8_columns(view(integers, n, k), view(columns)));
+  check(gaussian_quantile_weights<4>(view(bytes.data(), n, k / 2), view(scales), view(scales)));
+}
+
 }  // namespace tern::test::float_formats

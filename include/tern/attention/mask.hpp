@@ -17,7 +17,7 @@
 ///     coverage covers(index i0, index i1, index j0, index j1) const;       // how much of these keys these queries see
 ///     bool visible(index i, index j) const;
 ///
-/// The three are called from several threads and may not throw. A mask that goes by the position of a query has instead
+/// The three are called from several threads, may not throw and call no kernel. A mask that goes by the position of a query has instead
 ///
 ///     index offset;                                   // stated by the caller, or bottom_right
 ///     M aligned(index keys, index offset) const;      // the three functions, for query i at position i + offset of `keys` keys, beyond

@@ -110,6 +110,13 @@ class kv_tables {
     }
     if (next(s, layer) > position) next(s, layer) = static_cast<std::int32_t>(position < 0 ? 0 : position);
   }
+  /// Of each head of a layer, at most the first `tokens` stay; the next token's position is what it was.
+  void shorten(sequence s, index layer, index tokens) {
+    check(s, "shorten", layer);
+    expect(tokens >= 0, "kv_cache::shorten", "tokens", tokens, "at least 0");
+    for (index h = 0; h < shape_.kv_heads; ++h)
+      if (length(s, layer, h) > tokens) cut(s, layer * shape_.kv_heads + h, tokens);
+  }
   /// The tokens of each head of a layer get positions first, first + 1, ...; the next one is behind those of the longest head.
   void renumber(sequence s, index layer, index first = 0) {
     check(s, "renumber", layer);

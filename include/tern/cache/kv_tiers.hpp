@@ -123,7 +123,7 @@ class kv_tiers {
       index const length = old.longest(s, layer), part = length % page_rows;
       if (recent.longest(s, layer) > 0 || part == 0) continue;
       copy(policy, s, layer, old, length - part, part, recent);
-      old.truncate(s, layer, old.positions(s, layer, 0)[length - part]);
+      old.shorten(s, layer, length - part);
     }
   }
 

@@ -159,8 +159,9 @@ TERN_INLINE simd::pack<float> decode_exmy(simd::pack<std::int32_t> code) {
 /// `lanes` codes, a byte each, times a scale.
 template <class F>
 TERN_INLINE simd::pack<float> load_exmy(std::uint8_t const* code, float scale) {
-  constexpr bool nan = F::specials == float_specials::nan;
-  if constexpr (simd::has_small_floats && F::bits == 8 && F::fraction_bits >= 2 && (F::fraction_bits > 2 || !nan))
+  constexpr bool nan = F::specials == float_specials::nan, ieee = F::specials == float_specials::ieee;
+  // f16 has five bits of exponent, and its last one is for infinity and NaN.
+  if constexpr (simd::has_small_floats && F::bits == 8 && (ieee ? F::fraction_bits == 2 : F::fraction_bits > 2))
     return (simd::widen_small_floats<F::fraction_bits, nan>(code) * power_of_two(15 - F::bias)) * scale;
   else
     return decode_exmy<F>(simd::load_widened(code)) * scale;

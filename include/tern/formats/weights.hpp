@@ -25,8 +25,8 @@
 /// are n + lanes rows; `walk` itself, which may be called where there are fewer, reads nothing. With `quads` = true both fill groups a row
 /// a lane. Where rows lie in memory, one like the other, `memory(row)` returns a row_memory: what follows is asked for ahead of time,
 /// and y may not lie there. With `signed_bytes` = true a row's memory is u - offset of each column in a byte. Where a column is a byte of
-/// `memory(row)` that is decoded, `cursor(row, k0)` returns what has `at(k)`, columns k0 + k to k0 + k + lanes - 1 in a register, for up to
-/// four rows of x.
+/// `memory(row)` that is decoded, `cursor(row, k0)` returns what has `at(k)`, columns k0 + k to k0 + k + lanes - 1 in a register: for up to
+/// four rows of x, where the columns are a multiple of the lanes. What it returns has a default constructor.
 
 #include <tern/core/config.hpp>
 #include <tern/core/tensor_view.hpp>

@@ -118,15 +118,16 @@ struct decoded_rows {
   }
 
  private:
-  /// The chunk that this row's place decodes next: a few lines of each row are too short for the machine's own prefetchers.
+  /// The chunk that this row's place decodes next, of this row or of the one that takes its place: a few lines of each row are too short
+  /// for the machine's own prefetchers.
   TERN_INLINE void ask_for_next(index row, index k) const {
     if constexpr (requires { w.memory(row); }) {
-      bool const same = k < w.columns;
-      row_memory const m = w.memory(same ? row : row + stream_rows_at_once);
-      index const from = same ? m.bytes * k / w.columns : 0,
-                  to = same ? m.bytes * least(k + chunk, w.columns) / w.columns : least(m.bytes, chunk);
-      for (index at = from; at < to; at += 64)
-        __builtin_prefetch(reinterpret_cast<void const*>(reinterpret_cast<std::uintptr_t>(m.data) + static_cast<std::uintptr_t>(at)), 0, 2);
+      if (w.columns <= 0) return;
+      bool const last = k >= w.columns;
+      row_memory const m = w.memory(row);
+      index const k0 = last ? 0 : k, from = m.bytes * k0 / w.columns, to = m.bytes * least(k0 + chunk, w.columns) / w.columns;
+      auto const at = reinterpret_cast<std::uintptr_t>(m.data) + static_cast<std::uintptr_t>(last ? stream_rows_at_once * m.stride : 0);
+      for (index b = from; b < to; b += 64) __builtin_prefetch(reinterpret_cast<void const*>(at + static_cast<std::uintptr_t>(b)), 0, 2);
     }
   }
 };
@@ -134,7 +135,7 @@ struct decoded_rows {
 /// Weights of a byte a column that are decoded in registers, whose columns are whole registers.
 template <class W>
 struct cursor_rows {
-  static constexpr index chunk = stream_chunk;
+  static constexpr index chunk = decoded_rows<W>::chunk;  // more rows of x have the same sums
   W const& w;
   struct row_type {
     decltype(std::declval<W const&>().cursor(index{}, index{})) from;

@@ -20,21 +20,6 @@ TERN_INLINE pack<std::uint8_t> join16(__m128i a, __m128i b, __m128i c, __m128i d
 }
 }  // namespace detail
 #endif
-/// Bytes 16 i to 16 i + 15 are those at p + i * stride.
-TERN_INLINE pack<std::uint8_t> load_rows16(std::uint8_t const* p, index stride) {
-#if defined(TERN_SIMD_AVX512)
-  auto const at = [&](index i) TERN_LAMBDA { return detail::read<__m128i>(p + i * stride); };
-  return detail::join16(at(0), at(1), at(2), at(3));
-#elif defined(TERN_SIMD_AVX2)
-  return pack<std::uint8_t>(
-      _mm256_inserti128_si256(_mm256_castsi128_si256(detail::read<__m128i>(p)), detail::read<__m128i>(p + stride), 1));
-#else
-  std::uint8_t bytes[4 * lanes];
-  for (index i = 0; i < lanes / 4; ++i) __builtin_memcpy(bytes + 16 * i, p + i * stride, 16);
-  return load(static_cast<std::uint8_t const*>(bytes));
-#endif
-}
-
 /// `lanes` rows, `stride` bytes apart. Four neighbors share an address that the compiler takes as unknown: it would keep one for every row,
 /// in memory.
 struct row_places {
