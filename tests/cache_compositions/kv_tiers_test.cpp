@@ -27,6 +27,14 @@ void append(tiers& t, rng& r, std::int32_t s, index tokens) {
   for (index layer = 0; layer < t.old.shape().layers; ++layer) t.append(three_threads(), s, layer, k.view(), v.view());
 }
 
+/// A text of 301 tokens, of which 192 have moved to `old`.
+std::int32_t filled(tiers& t, rng& r) {
+  auto const s = t.open();
+  append(t, r, s, 300);
+  append(t, r, s, 1);  // settles
+  return s;
+}
+
 void check_attention(tiers const& t, rng& r, std::int32_t s, index tokens) {
   head_rows q(r, heads, tokens, dim), out(heads, tokens, dim);
   t.attend(three_threads(), s, 0, q.view(), out.view());
@@ -74,9 +82,7 @@ TEST_CASE("kv_tiers: attention is that over both, and the latest tokens are unro
 TEST_CASE("kv_tiers: a fork goes its own way, and truncation reaches into compressed pages") {
   rng r(2);
   tiers t({.layers = 1, .kv_heads = kv_heads, .dim = dim}, 64);
-  auto const s = t.open();
-  append(t, r, s, 300);
-  append(t, r, s, 1);  // settles
+  auto const s = filled(t, r);
   index const old = t.old.length(s, 0);
   CHECK(old == 192);
   rows const before = keys_held(t, s, 1);
@@ -115,9 +121,7 @@ rows listed(rows const& all, std::vector<std::int32_t> const& list) {
 TEST_CASE("kv_tiers: keep takes places through both caches, each head its own") {
   rng r(3);
   tiers t({.layers = 2, .kv_heads = kv_heads, .dim = dim}, 64);
-  auto const s = t.open();
-  append(t, r, s, 300);
-  append(t, r, s, 1);  // settles
+  auto const s = filled(t, r);
   REQUIRE(t.old.length(s, 0) == 192);
   auto const other = t.fork(s);
   rows const keys[] = {keys_held(t, s, 0), keys_held(t, s, 1)}, values[] = {values_held(t, s, 0), values_held(t, s, 1)};
@@ -159,9 +163,7 @@ TEST_CASE("kv_tiers: keep takes places through both caches, each head its own") 
 TEST_CASE("kv_tiers: heads that hold other positions are truncated by theirs") {
   rng r(6);
   tiers t({.layers = 1, .kv_heads = kv_heads, .dim = dim}, 64);
-  auto const s = t.open();
-  append(t, r, s, 300);
-  append(t, r, s, 1);
+  auto const s = filled(t, r);
   std::vector<std::vector<std::int32_t>> places(2);
   for (std::int32_t i = 0; i < 192; ++i) {
     if (i < 64 || i >= 128) places[0].push_back(i);
@@ -221,9 +223,7 @@ TEST_CASE("kv_tiers: keep of a full list changes nothing, of an empty one leaves
 TEST_CASE("kv_tiers: what keep refuses") {
   rng r(5);
   tiers t({.layers = 1, .kv_heads = kv_heads, .dim = dim}, 64);
-  auto const s = t.open();
-  append(t, r, s, 300);
-  append(t, r, s, 1);
+  auto const s = filled(t, r);
   rows const before = keys_held(t, s, 1);
   auto said = [&](std::vector<std::int32_t> const& a, std::vector<std::int32_t> const& b, index layer = 0) {
     lists_of lists({a, b});

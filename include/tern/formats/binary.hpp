@@ -52,8 +52,7 @@ class binary_weights {
   static constexpr bool quads = true;
   class lane_walk {
    public:
-    TERN_INLINE lane_walk(binary_weights const& w, index row)
-        : codes_(w.memory(row)), scales_(w.scales_, row), scaled_(w.scales_.extent(0) > 0) {}
+    TERN_INLINE lane_walk(binary_weights const& w, index row) : codes_(w.memory(row)), scales_(w.scales_, row) {}
     template <class Group>
     TERN_INLINE void load(index g, Group& out) {
       codes_.load(g, out.u);
@@ -62,13 +61,12 @@ class binary_weights {
         auto const u = simd::bit_cast<std::int32_t>(out.u[i / 4][i % 4]);
         out.u[i / 4][i % 4] = simd::bit_cast<std::uint8_t>(u + u);
       }
-      out.scale[0] = scaled_ ? scales_.get() : simd::pack<float>(1.f);
+      out.scale[0] = scales_.get();
     }
 
    private:
     detail::packed_walk<1> codes_;
     detail::row_scale_walk scales_;
-    bool scaled_;
   };
   TERN_INLINE lane_walk walk(index row) const { return {*this, row}; }
   TERN_INLINE row_memory memory(index row) const {

@@ -200,27 +200,10 @@ class exmy_weights {
   }
   /// For matmul: `lanes` rows in registers, a row a lane.
   static constexpr bool quads = true;
-  class lane_walk {
-   public:
-    TERN_INLINE lane_walk(exmy_weights const& w, index row)
-        : codes_(w.memory(row)), scales_(w.scales_, row), levels_(detail::exmy_levels<F>.u) {}
-    template <class Group>
-    TERN_INLINE void load(index g, Group& out) {
-      codes_.load(g, out.u);
-      levels_.choose(out.u);
-      TERN_UNROLL
-      for (index i = 0; i < 32 / Granule; ++i) out.scale[i] = scales_.at(32 * g + Granule * i) * F::least;
-    }
-
-   private:
-    detail::packed_walk<F::bits> codes_;
-    detail::scale_walk<Scale> scales_;
-    detail::level_table<F::bits> levels_;
-  };
-  TERN_INLINE lane_walk walk(index row) const
+  TERN_INLINE auto walk(index row) const
     requires(F::has_integers && F::bits <= 6)
   {
-    return {*this, row};
+    return detail::level_walk<F::bits, Scale, Granule>(memory(row), scales_, row, detail::exmy_levels<F>.u, F::least);
   }
   TERN_INLINE row_memory memory(index row) const { return codes_.memory(row, columns); }
   /// For matmul: columns k0 + k to k0 + k + lanes - 1 of a row in a register.

@@ -6,6 +6,7 @@
 
 #include <tern/core/error.hpp>
 #include <tern/core/tensor_view.hpp>
+#include <tern/formats/scale_grid.hpp>
 #include <tern/formats/weights.hpp>
 #include <tern/simd/codes.hpp>
 #include <tern/simd/rows.hpp>
@@ -156,6 +157,28 @@ class level_table {
       return simd::load_table64(levels);
   }
   std::conditional_t<(bits <= 4), simd::byte_table, simd::byte_table64> of_;
+};
+
+/// Codes that stand for levels, with scales of a grid: `lanes` rows from `row` on in registers, for matmul.
+template <int bits, scale_storage Scale, index granule>
+class level_walk {
+ public:
+  /// first: the first row's codes; levels: as level_table takes them, of which one is `least` times the scale.
+  TERN_INLINE level_walk(row_memory const& first, scale_grid<Scale> const& scales, index row, std::uint8_t const* levels, float least)
+      : codes_(first), scales_(scales, row), levels_(levels), least_(least) {}
+  template <class Group>
+  TERN_INLINE void load(index g, Group& out) {
+    codes_.load(g, out.u);
+    levels_.choose(out.u);
+    TERN_UNROLL
+    for (index i = 0; i < 32 / granule; ++i) out.scale[i] = scales_.at(32 * g + granule * i) * least_;
+  }
+
+ private:
+  packed_walk<bits> codes_;
+  scale_walk<Scale> scales_;
+  level_table<bits> levels_;
+  float least_;
 };
 
 /// Checks what an encoder writes codes of w to.

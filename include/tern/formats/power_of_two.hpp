@@ -85,26 +85,11 @@ class power_of_two_weights {
   }
   /// For matmul: `lanes` rows in registers, a row a lane.
   static constexpr bool quads = true;
-  class lane_walk {
-   public:
-    TERN_INLINE lane_walk(power_of_two_weights const& w, index row)
-        : codes_(w.memory(row)), scales_(w.scales_, row), levels_(reinterpret_cast<std::uint8_t const*>(detail::power_table<bits>.of)) {}
-    template <class Group>
-    TERN_INLINE void load(index g, Group& out) {
-      codes_.load(g, out.u);
-      levels_.choose(out.u);
-      out.scale[0] = scales_.at(32 * g) * least;
-    }
-
-   private:
-    detail::packed_walk<bits> codes_;
-    detail::scale_walk<Scale> scales_;
-    detail::level_table<bits> levels_;
-  };
-  TERN_INLINE lane_walk walk(index row) const
+  TERN_INLINE auto walk(index row) const
     requires(bits <= 4)
   {
-    return {*this, row};
+    auto const* const levels = reinterpret_cast<std::uint8_t const*>(detail::power_table<bits>.of);
+    return detail::level_walk<bits, Scale, granule>(memory(row), scales_, row, levels, least);
   }
   TERN_INLINE row_memory memory(index row) const { return codes_.memory(row, columns); }
   /// Columns k0 to k1, multiples of 32, of a row.

@@ -107,7 +107,7 @@ class scale_walk {
   simd::pack<float> scale_{0.f};
 };
 
-/// The scales of `lanes` rows from `row` on where each row has one.
+/// The scales of `lanes` rows from `row` on where each row has one, or 1 where there are none.
 class row_scale_walk {
  public:
   TERN_INLINE row_scale_walk(tensor_view<float const, 1> const& scales, index row) : scales_(scales), row_(row) {}
@@ -120,7 +120,7 @@ class row_scale_walk {
   TERN_INLINE void enter() {
     read_ = true;
     float scales[simd::lanes];
-    for (index i = 0; i < simd::lanes; ++i) scales[i] = scales_[row_ + i];
+    for (index i = 0; i < simd::lanes; ++i) scales[i] = scales_.extent(0) > 0 ? scales_[row_ + i] : 1.f;
     scale_ = simd::load(static_cast<float const*>(scales));
   }
 
