@@ -101,13 +101,19 @@ TERN_INLINE void scale_sums(float const* weight_scales, index n, std::int32_t co
   }
 }
 
+/// The sum of a row of x.
+TERN_INLINE std::int32_t total_of_row(q8_scales const* scales, index blocks) {
+  std::int32_t total = 0;
+  for (index b = 0; b < blocks; ++b) total += scales[b].total;
+  return total;
+}
+
 /// Weight rows [n0, n1) of a job times the one row of x, as they lie (int8_stream.hpp).
 template <class W>
 inline void stream_stripe_rows(W const& weights, matmul_job const& job, index n0, index n1, q8_rows const& x, bool add) noexcept {
   using packi = simd::pack<std::int32_t>;
   constexpr index L = simd::lanes;
-  std::int32_t total = 0;
-  for (index b = 0; b < x.blocks; ++b) total += x.scales[b].total;
+  std::int32_t const total = total_of_row(x.scales, x.blocks);
   if constexpr (L % 4 == 0)  // others are never streamed
     for (index n = n0; n < n1; n += L) {
       packi sum[4] = {packi(0), packi(0), packi(0), packi(0)};
@@ -143,19 +149,18 @@ inline void multiply_stripe_rows(matmul_job const& job, index n0, index n1, inde
   if (!lying)
     sum_integers({job.w.object, job.w.operations->pack_integers, job.w.codes, job.w.memory}, n0, n1, x.q, x.stride, r0, r1, x.blocks, sums,
                  panel);
-  for (index n = n0; n < n1; n += panel_rows) {
-    index const end = least(n + panel_rows, n1);
-    if (x.blocks > 0)
-      job.w.operations->pack_codes(job.w.object, n, end, 0, 1, panel);
-    else
-      for (index i = 0; i < panel_rows; ++i) panel.scales[i] = 0.f;
-    for (index r = r0; r < r1; ++r) {
-      q8_scales const* const s = x.scales + r * x.blocks;
-      std::int32_t total = 0;
-      for (index b = 0; b < x.blocks; ++b) total += s[b].total;
-      scale_sums(panel.scales, end - n, sums + (n - n0) * (r1 - r0) + (r - r0) * panel_rows, x.blocks > 0 ? s[0].scale : 0.f,
-                 lying ? 0 : job.w.codes.offset * total, job.y + r * job.y_stride + n, add);
-    }
+  // A row of y at a time: rows of y are often a multiple of the page apart, and the sum of a row of x is needed once.
+  float weight_scales[panels_at_once * panel_rows] = {};
+  for (index n = n0; n < n1 && x.blocks > 0; n += panel_rows) {
+    job.w.operations->pack_codes(job.w.object, n, least(n + panel_rows, n1), 0, 1, panel);
+    __builtin_memcpy(weight_scales + (n - n0), panel.scales, panel_rows * sizeof(float));
+  }
+  for (index r = r0; r < r1; ++r) {
+    q8_scales const* const s = x.scales + r * x.blocks;
+    std::int32_t const taken = lying ? 0 : job.w.codes.offset * total_of_row(s, x.blocks);
+    for (index n = n0; n < n1; n += panel_rows)
+      scale_sums(weight_scales + (n - n0), least(panel_rows, n1 - n), sums + (n - n0) * (r1 - r0) + (r - r0) * panel_rows,
+                 x.blocks > 0 ? s[0].scale : 0.f, taken, job.y + r * job.y_stride + n, add);
   }
 }
 
