@@ -224,7 +224,9 @@ concept key_source = tensor_like<X> || is_source<std::remove_cvref_t<X>>;
 inline namespace TERN_ABI {
 
 /// attention(policy, q, k, v, out, options...): see the top of this file.
-inline constexpr struct attention_fn {
+inline constexpr struct attention_fn : takes_policy {
+  using takes_policy::operator();
+
   template <tensor_like Q, detail::key_source K, detail::key_source V, tensor_like O, detail::attention_option... Options>
   void operator()(cpu_policy const& policy, Q&& q, K&& k, V&& v, O&& out, Options const&... options) const {
     check_types<Q, K, V, O>();

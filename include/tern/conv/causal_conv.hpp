@@ -319,7 +319,9 @@ inline void keep_inputs(tensor_view<X, 3> const& x, causal_request const& r) {
 inline namespace TERN_ABI {
 
 /// `tern::causal_conv(policy, x, w, y, options...)`: see the top of conv/causal_conv.hpp.
-inline constexpr struct causal_conv_fn {
+inline constexpr struct causal_conv_fn : takes_policy {
+  using takes_policy::operator();
+
   /// |y - exact| <= this * 2^-24 * (|bias| + sum over taps of |w x|): each product and each addition rounds once.
   static constexpr double accuracy(index width) { return static_cast<double>(width) + 2; }
 

@@ -149,7 +149,9 @@ namespace tern {
 inline namespace TERN_ABI {
 
 /// `tern::depthwise_conv(policy, x, w, y, options...)`: see the top of conv/depthwise_conv.hpp.
-inline constexpr struct depthwise_conv_fn {
+inline constexpr struct depthwise_conv_fn : takes_policy {
+  using takes_policy::operator();
+
   /// |y - exact| <= this * 2^-24 * (|bias| + sum over taps of |w x|).
   static constexpr double accuracy(index taps) { return 4. + static_cast<double>(taps) / 16.; }
 

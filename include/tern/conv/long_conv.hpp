@@ -122,7 +122,9 @@ TERN_INLINE decltype(auto) filter_argument(K const& k) {
 inline namespace TERN_ABI {
 
 /// `tern::long_conv(policy, u, k, y, options...)`: see the top of conv/long_conv.hpp.
-inline constexpr struct long_conv_fn {
+inline constexpr struct long_conv_fn : takes_policy {
+  using takes_policy::operator();
+
   template <tensor_like U, class K, tensor_like Y, class... Options>
   void operator()(cpu_policy const& policy, U const& u, K const& k, Y&& y, Options const&... options) const {
     static_assert(

@@ -94,6 +94,16 @@ inline constexpr cpu_policy cpu{};
 template <class P>
 concept execution_policy = requires { typename P::backend; };
 
+/// A base of what is called with a policy: says so to a call without one.
+struct takes_policy {
+  template <class First, class... Rest>
+    requires(!execution_policy<std::remove_cvref_t<First>>)
+  void operator()(First const&, Rest const&...) const {
+    static_assert(execution_policy<First>,
+                  "tern: the first argument of a call is where it runs: tern::cpu, or tern::cpu.on(executor) with threads of your own");
+  }
+};
+
 /// The bytes of memory, at any address, that serve `op(policy, args...)` as a workspace: `workspace_size(tern::attention, tern::cpu, q, k,
 /// v, out)`. It grows with the policy's concurrency and never exceeds what the same call with more threads or longer inputs needs.
 template <class Op, execution_policy P, class... Args>

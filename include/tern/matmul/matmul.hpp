@@ -52,7 +52,9 @@ concept matmul_option = requires(matmul_request& r, O const& o) { r.set(o); };
 namespace tern {
 inline namespace TERN_ABI {
 
-inline constexpr struct matmul_fn {
+inline constexpr struct matmul_fn : takes_policy {
+  using takes_policy::operator();
+
   /// |y - exact| <= this * 2^-24 * sum over k of |x w| (and |y| before), where exact takes x and w as the compute type rounds
   /// them: half the square root of the 256 additions in a row, and a term for the longer sums over chunks and blocks.
   static constexpr double accuracy(index k) { return 8. + static_cast<double>(k) / 512.; }

@@ -45,7 +45,9 @@ inline void layer_norm_row(X const* x, W const* weight, B const* bias, Y* y, ind
 inline namespace TERN_ABI {
 
 /// `tern::layer_norm(policy, x, weight, bias, y, eps = 1e-5f)`: see the top of pointwise/layer_norm.hpp.
-inline constexpr struct layer_norm_fn {
+inline constexpr struct layer_norm_fn : takes_policy {
+  using takes_policy::operator();
+
   template <tensor_like X, tensor_like W, tensor_like B, tensor_like Y>
   void operator()(cpu_policy const& policy, X&& x, W&& weight, B&& bias, Y&& y, float eps = 1e-5f) const {
     auto const xs = tern::view(x);       // (..., n)

@@ -50,7 +50,9 @@ inline void rms_norm_row(X const* x, W const* weight, Y* y, index n, float eps) 
 inline namespace TERN_ABI {
 
 /// `tern::rms_norm(policy, x, weight, y, eps = 1e-6f)`: see the top of pointwise/rms_norm.hpp.
-inline constexpr struct rms_norm_fn {
+inline constexpr struct rms_norm_fn : takes_policy {
+  using takes_policy::operator();
+
   template <tensor_like X, tensor_like W, tensor_like Y>
   void operator()(cpu_policy const& policy, X&& x, W&& weight, Y&& y, float eps = 1e-6f) const {
     auto const xs = tern::view(x);       // (..., n)

@@ -93,7 +93,9 @@ inline namespace TERN_ABI {
 
 /// `tern::rope(policy, x, positions, options = {})` in place, `tern::rope(policy, x, y, positions, options = {})` into y: see the top of
 /// pointwise/rope.hpp. With a table, of the options only `pairing` is looked at.
-inline constexpr struct rope_fn {
+inline constexpr struct rope_fn : takes_policy {
+  using takes_policy::operator();
+
   template <tensor_like X, detail::rope_positions P>
   void operator()(cpu_policy const& policy, X&& x, P&& positions, rope_options const& options = {}) const {
     (*this)(policy, x, x, positions, options);

@@ -70,7 +70,9 @@ inline void softmax_row(X const* x, Y* y, index n, float scale) noexcept {
 inline namespace TERN_ABI {
 
 /// `tern::softmax(policy, x, y, scale = 1)`: see the top of pointwise/softmax.hpp.
-inline constexpr struct softmax_fn {
+inline constexpr struct softmax_fn : takes_policy {
+  using takes_policy::operator();
+
   template <tensor_like X, tensor_like Y>
   void operator()(cpu_policy const& policy, X&& x, Y&& y, float scale = 1.f) const {
     auto const xs = tern::view(x);  // (..., n)
