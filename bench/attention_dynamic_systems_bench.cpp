@@ -142,7 +142,8 @@ void add_lserve() {
     }
     void decode(cpu_policy const& on, problem const& x) {
       tensor_view<std::int32_t const, 2> const where = view(table.data(), 1, pages);
-      lserve_decode(on, x.q.expanded(), paged(pool(x.k), where, &length), paged(pool(x.v), where, &length), x.out.expanded(), selected());
+      lserve_decode(on, x.q.expanded(), paged(pool(x.k), where, tern::view(&length, 1)), paged(pool(x.v), where, tern::view(&length, 1)),
+                    x.out.expanded(), selected());
     }
   };
   inputs const data({.heads = heads, .tokens = 1, .dim = dim, .keys = keys, .k_heads = k_heads});

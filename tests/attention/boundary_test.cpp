@@ -27,7 +27,7 @@ TEST_CASE("attention: a layout may not list keys behind the end of a sequence in
   std::vector<float> pool(static_cast<std::size_t>(pages * rows * dim), 1.f), q(12 * 8, 1.f), out(q);
   std::vector<std::int32_t> const all{12}, some{9}, table{0, 1, 2};
   auto const in_pages = [&](std::vector<std::int32_t> const& lengths) {
-    return paged(view(pool.data(), pages, index{1}, rows, dim), tensor_view<std::int32_t const, 2>(table.data(), {1, 3}), lengths.data());
+    return paged(view(pool.data(), pages, index{1}, rows, dim), tensor_view<std::int32_t const, 2>(table.data(), {1, 3}), lengths);
   };
   auto const run = [&](std::vector<std::int32_t> const& lengths) {
     return message_of([&] {

@@ -91,7 +91,7 @@ TEST_CASE("attention: a sequence of a batch in pages, and alone with the keys it
         auto const whole = x();
         // Fewer pages in the table, as many as this sequence has.
         return paged(whole.pool, whole.table.slice(0, b, b + 1).slice(1, 0, (lengths[static_cast<std::size_t>(b)] + 6) / 7),
-                     lengths.data() + b);
+                     view(lengths.data() + b, 1));
       };
       attention(cpu, q.view.slice(0, b, b + 1), sequence(k), sequence(v), out(alone).slice(0, b, b + 1), half_of_odd{}, softcap{4});
     }

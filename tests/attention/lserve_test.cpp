@@ -72,8 +72,8 @@ struct paged_text {
     lserve_select(cpu.on(several_threads()), q, lows(), highs(), where()[0], page, keys, streaming, budget, step, selected.lists());
   }
   void decode(own_lists& selected) {
-    lserve_decode(cpu.on(several_threads()), c.q.view.expanded(), paged(k_pool(), where(), &length), paged(v_pool(), where(), &length),
-                  c.out.view.expanded(), selected.lists(), log_sum_exp{c.lse.expanded()});
+    lserve_decode(cpu.on(several_threads()), c.q.view.expanded(), paged(k_pool(), where(), view(&length, 1)),
+                  paged(v_pool(), where(), view(&length, 1)), c.out.view.expanded(), selected.lists(), log_sum_exp{c.lse.expanded()});
   }
 };
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Pages, rings and segments of keys: what is hidden stays hidden, what is wrong is said, and lengths hold for both sides.
 #include "matrix_case.hpp"
+#include "message.hpp"
 
 #include <string>
 
@@ -157,18 +158,19 @@ TEST_CASE("attention sources: wrong pages") {
   CHECK(said(q.slice(0, 0, 1), p, p, q.slice(0, 0, 1)) == "attention: the batch of k is 2, expected q.extent(0) = 1");
   CHECK(said(q, paged(pool.transposed(2, 3), pages), p, q) == "attention: the row stride of k's pages is 8, expected contiguous rows");
   CHECK(said(q, k, paged(pool.slice(2, 0, 0), pages), q) == "attention: the rows of a page is 0, expected at least 1");
-  CHECK(said(q, paged(pool, pages, lengths.data()), paged(pool, pages, others.data()), q) ==
-        "attention: a length of v is 8, expected that of k = 7");
+  CHECK(message_of([&] { static_cast<void>(paged(pool, pages, std::vector<std::int32_t>{5})); }) ==
+        "paged: lengths.extent(0) is 1, expected table.extent(0) = 2");
+  CHECK(said(q, paged(pool, pages, lengths), paged(pool, pages, others), q) == "attention: a length of v is 8, expected that of k = 7");
   table[5] = 6;
   CHECK(said(q, p, k, q) == "attention: an entry of k's page table is 6, expected a page of the pool");
   CHECK(said(q, k, p, q) == "attention: an entry of v's page table is 6, expected a page of the pool");
-  CHECK(said(q, paged(pool, pages, lengths.data()), k, q) == "no error");  // of the second sequence only two pages are read
+  CHECK(said(q, paged(pool, pages, lengths), k, q) == "no error");  // of the second sequence only two pages are read
   table[4] = -1;
-  CHECK(said(q, paged(pool, pages, lengths.data()), k, q) == "attention: an entry of k's page table is -1, expected a page of the pool");
+  CHECK(said(q, paged(pool, pages, lengths), k, q) == "attention: an entry of k's page table is -1, expected a page of the pool");
   lengths[1] = 13;
-  CHECK(said(q, paged(pool, pages, lengths.data()), k, q) == "attention: a length of k is 13, expected what its pages hold");
+  CHECK(said(q, paged(pool, pages, lengths), k, q) == "attention: a length of k is 13, expected what its pages hold");
   lengths[1] = -1;
-  CHECK(said(q, k, paged(pool, pages, lengths.data()), q) == "attention: a length of v is -1, expected what its pages hold");
+  CHECK(said(q, k, paged(pool, pages, lengths), q) == "attention: a length of v is -1, expected what its pages hold");
 }
 
 TEST_CASE("attention sources: wrong rings, segments and blocks") {

@@ -97,7 +97,7 @@ struct in_pages : stored_values {
   }
   auto operator()() const {
     return paged(tensor_view<float const, 4>(memory.data(), shape<4>{{pages, n.heads, rows, n.dim}}),
-                 tensor_view<std::int32_t const, 2>(table.data(), shape<2>{{n.batch, per_sequence}}), lengths.data());
+                 tensor_view<std::int32_t const, 2>(table.data(), shape<2>{{n.batch, per_sequence}}), lengths);
   }
 };
 

@@ -22,8 +22,9 @@
 namespace tern {
 
 /// Rows in pages. `pool` is (pages, kv_heads, rows of a page, dim), any strides; `table` is (batch, pages of a sequence): row j of
-/// sequence b is row j % rows of page table(b, j / rows). `lengths` says how many keys each sequence has; without it, all that
-/// its pages hold. Masks and positions count each sequence's own keys. Where only one of k and v has lengths, they hold for the other too.
+/// sequence b is row j % rows of page table(b, j / rows). `lengths` (batch), int32, says how many keys each sequence has; without it,
+/// all that its pages hold. Masks and positions count each sequence's own keys. Where only one of k and v has lengths, they hold for the
+/// other too.
 template <class T>
 struct paged {
   tensor_view<T const, 4> pool;
@@ -31,12 +32,21 @@ struct paged {
   std::int32_t const* lengths = nullptr;
 
   template <class U>
-  TERN_INLINE constexpr paged(tensor_view<U, 4> const& pages, tensor_view<std::int32_t const, 2> const& which,
-                              std::int32_t const* keys_of_sequence = nullptr)
-      : pool(pages), table(which), lengths(keys_of_sequence) {}
+  TERN_INLINE constexpr paged(tensor_view<U, 4> const& pages, tensor_view<std::int32_t const, 2> const& which)
+      : pool(pages), table(which) {}
+  template <class U, tensor_like L>
+  TERN_INLINE paged(tensor_view<U, 4> const& pages, tensor_view<std::int32_t const, 2> const& which, L const& keys_of_sequence)
+      : paged(pages, which) {
+    tensor_view<std::int32_t const, 1> const keys = tern::view(keys_of_sequence);
+    detail::expect_equal("paged", "lengths.extent(0)", keys.extent(0), "table.extent(0)", which.extent(0));
+    detail::expect(keys.extent(0) <= 1 || keys.stride(0) == 1, "paged", "lengths.stride(0)", keys.stride(0), "1");
+    lengths = keys.data();
+  }
 };
 template <class U>
-paged(tensor_view<U, 4> const&, tensor_view<std::int32_t const, 2> const&, std::int32_t const* = nullptr) -> paged<std::remove_const_t<U>>;
+paged(tensor_view<U, 4> const&, tensor_view<std::int32_t const, 2> const&) -> paged<std::remove_const_t<U>>;
+template <class U, tensor_like L>
+paged(tensor_view<U, 4> const&, tensor_view<std::int32_t const, 2> const&, L const&) -> paged<std::remove_const_t<U>>;
 
 /// A buffer (kv_heads, rows, dim) or (batch, kv_heads, rows, dim) written round and round, whose oldest row is `first`. `length` of
 /// its rows are keys; by default all.
