@@ -140,21 +140,20 @@ TEST_CASE("causal_conv: results that go past the caches are the same", "[conv]")
   std::vector<float> want(x.size());
   tensor_view<float const, 3> const xs(x.data(), shape{index{1}, length, channels});
   tensor_view<float const, 2> const ws(w.data(), shape{index{4}, channels});
-  for (bool squared : {false, true}) {
+  auto const compare_with = [&](auto const&... options) {
     guarded<float> got(length * channels);
     tensor_view<float, 3> const ys(got.data(), shape{index{1}, length, channels});
-    each const square([](simd::pack<float> z) { return z * z; });
     tern::detail::causal_request request;
-    if (squared) request.set(square);
-    tern::detail::causal_block<float const, float> const block(xs, ws, ys, request, true);
+    (request.set(options), ...);
+    auto const f = tern::detail::function_among(options...);
+    tern::detail::causal_block<float const, float, decltype(f)> const block(xs, ws, ys, request, f, true);
     block.run(0, 0, block.tiles());
-    if (squared)
-      causal_conv(cpu, xs, ws, view(want.data(), 1, length, channels), square);
-    else
-      causal_conv(cpu, xs, ws, view(want.data(), 1, length, channels));
+    causal_conv(cpu, xs, ws, view(want.data(), 1, length, channels), options...);
     CHECK(std::equal(want.begin(), want.end(), got.data()));
     CHECK(got.intact());
-  }
+  };
+  compare_with();
+  compare_with(each{[](simd::pack<float> z) { return z * z; }});
 }
 
 TEST_CASE("causal_conv: errors name what is wrong", "[conv]") {

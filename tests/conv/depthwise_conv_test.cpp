@@ -125,6 +125,35 @@ TEST_CASE("depthwise_conv: 3 x 3 on columns that are neighbors, of every width, 
     }
 }
 
+TEST_CASE("depthwise_conv: 5 and 7 rows of taps on columns that are neighbors, of every height and zeros around", "[conv]") {
+  rng r(9);
+  for (index k : {5, 7})
+    for (index n = 1; n < 3 * simd::lanes; n += n % simd::lanes == simd::lanes / 4 ? simd::lanes / 2 : 1)
+      for (int variant = 0; variant < 6; ++variant) {
+        depthwise_case<2> c;
+        c.s.batch = 2;
+        c.s.channels = simd::lanes * (variant % 2) + 1;
+        c.s.kernel[1] = k;
+        c.s.kernel[2] = variant == 5 ? 3 : k;
+        c.s.in[1] = 1 + (n + 5 * variant) % 31;
+        c.s.in[2] = n;
+        for (int d = 1; d < 3; ++d) {
+          c.s.before[d] = (variant + d) % c.s.kernel[d];
+          c.after[d] = c.s.kernel[d] - 1 - (variant == 2 ? 0 : c.s.before[d]);
+          if (c.s.in[d] + c.s.before[d] + c.after[d] < c.s.kernel[d]) c.s.in[d] = c.s.kernel[d];
+        }
+        c.set_outputs();
+        check<true>(c, r);
+      }
+  depthwise_case<2> tall;  // in pieces
+  tall.s.in[1] = 300;
+  tall.s.in[2] = 2 * simd::lanes;
+  tall.s.kernel[1] = tall.s.kernel[2] = 7;
+  tall.s.before[1] = tall.s.before[2] = tall.after[1] = tall.after[2] = 3;
+  tall.set_outputs();
+  check<true>(tall, r);
+}
+
 TEST_CASE("depthwise_conv: images so large that neighboring channels are loaded together", "[conv]") {
   rng r(7);
   struct {

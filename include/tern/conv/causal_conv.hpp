@@ -50,16 +50,30 @@ struct conv_state {
 namespace detail {
 inline namespace TERN_ABI {
 
+/// Of a call without one.
+struct no_function {
+  TERN_INLINE simd::pack<float> operator()(simd::pack<float> z) const { return z; }
+};
+inline constexpr no_function function_among() { return {}; }
+/// The function among the options.
+template <class O, class... More>
+TERN_INLINE auto function_among(O const& o, More const&... more) {
+  if constexpr (requires { requires register_function<decltype(o.f)>; })
+    return o.f;
+  else if constexpr (register_function<O>)
+    return o;
+  else
+    return function_among(more...);
+}
+
 /// What the options of a call say. It refers to them.
 struct causal_request {
   tensor_view<float const, 1> bias;
   tensor_view<float, 3> state;
   index* first = nullptr;
   tern::dilation dilation{1};
-  void const* function = nullptr;
-  void (*apply)(void const*, float*, index) = nullptr;
 
-  bool has_bias = false, has_state = false;
+  bool has_bias = false, has_state = false, has_function = false;
 
   TERN_INLINE void set(tern::bias const& b) {
     bias = b.values;
@@ -81,18 +95,17 @@ struct causal_request {
     set(e.f);
   }
   template <register_function F>
-  TERN_INLINE void set(F const& f) {
-    expect(apply == nullptr, "causal_conv", "the number of functions", 2, "at most 1");
-    function = &f;
-    apply = &apply_to_registers<F>;
+  TERN_INLINE void set(F const&) {
+    expect(!has_function, "causal_conv", "the number of functions", 2, "at most 1");
+    has_function = true;
   }
 };
 template <class O>
 concept causal_option = requires(causal_request& r, O const& o) { r.set(o); };
 
-/// Tokens that are summed side by side: few where kernels are narrow; where they have more than causal_narrow taps, as many as registers
-/// hold, which share what they load.
-inline constexpr index causal_tokens = 4, causal_wide_tokens = depthwise_pixels_most > 10 ? 12 : 8, causal_narrow = 8;
+/// Tokens that are summed side by side: fewer where kernels are narrow; where they have more than causal_narrow taps, as many as registers
+/// hold, which share what they load. Eight rows of results that go past the caches side by side take a quarter less time than four.
+inline constexpr index causal_tokens = simd::many_registers ? 8 : 4, causal_wide_tokens = simd::many_registers ? 12 : 8, causal_narrow = 8;
 /// Dilations up to this one leave room for their products with widths and tiles.
 inline constexpr index most_causal_dilation = index{1} << 31;
 /// Channels whose sums are finished at a time.
@@ -134,31 +147,29 @@ struct causal_rows {
     TERN_UNROLL
     for (index p = 0; p < tokens; ++p) acc[p] = b;
   }
-  template <index tokens>
-  TERN_INLINE void finish(simd::pack<float> const (&acc)[tokens]) const {
-    if (past) {
-      TERN_UNROLL
-      for (index p = 0; p < tokens; ++p) simd::store_past(out + p * out_step, acc[p]);
-    } else {
-      TERN_UNROLL
-      for (index p = 0; p < tokens; ++p) simd::store(out + p * out_step, acc[p]);
+  template <index tokens, class F>
+  TERN_INLINE void finish(simd::pack<float> const (&acc)[tokens], F const& f) const {
+    TERN_UNROLL
+    for (index p = 0; p < tokens; ++p) {
+      simd::pack<float> const y = f(acc[p]);
+      past ? simd::store_past(out + p * out_step, y) : simd::store(out + p * out_step, y);
     }
   }
 };
 
-/// out[p] = bias + sum over j < taps of s[p + j] w[j]
-template <index tokens, index taps>
-TERN_INLINE void causal_sums(causal_rows rows, index registers) {
+/// out[p] = f(bias + sum over j < taps of s[p + j] w[j])
+template <index tokens, index taps, class F>
+TERN_INLINE void causal_sums(causal_rows rows, index registers, F const& f) {
   for (index r = 0; r < registers; ++r, rows.advance()) {
     simd::pack<float> acc[tokens];
     rows.start(acc);
     add_taps<tokens, taps>(acc, rows.s, rows.s_step, rows.w, rows.w_step);
-    rows.finish(acc);
+    rows.finish(acc, f);
   }
 }
-/// out[p] = bias + sum over j < width of s[p + j - skipped] w[j], where that is no row before s.
-template <index tokens>
-TERN_INLINE void causal_sums(causal_rows rows, index registers, index width, index skipped) {
+/// out[p] = f(bias + sum over j < width of s[p + j - skipped] w[j]), where that is no row before s.
+template <index tokens, class F>
+TERN_INLINE void causal_sums(causal_rows rows, index registers, index width, index skipped, F const& f) {
   for (index r = 0; r < registers; ++r, rows.advance()) {
     simd::pack<float> acc[tokens];
     rows.start(acc);
@@ -175,19 +186,20 @@ TERN_INLINE void causal_sums(causal_rows rows, index registers, index width, ind
     if (left == 3) add_taps<tokens, 3>(acc, s, rows.s_step, w, rows.w_step);
     if (left == 2) add_taps<tokens, 2>(acc, s, rows.s_step, w, rows.w_step);
     if (left == 1) add_taps<tokens, 1>(acc, s, rows.s_step, w, rows.w_step);
-    rows.finish(acc);
+    rows.finish(acc, f);
   }
 }
 
-template <class X, class Y>
+template <class X, class Y, class F>
 class causal_block {
  public:
   causal_block(tensor_view<X, 3> const& x, tensor_view<float const, 2> const& w, tensor_view<Y, 3> const& y, causal_request const& r,
-               bool past)
+               F const& f, bool past)
       : x_(x),
         w_(w),
         y_(y),
         request_(r),
+        f_(f),
         width_(w.extent(0)),
         spread_(r.dilation[0]),
         side_(width_ > causal_narrow ? causal_wide_tokens : causal_tokens),
@@ -214,7 +226,7 @@ class causal_block {
   /// `tokens` by `channels` outputs, into y where it takes them as they are.
   void run_tile(index batch, index t, index tokens, index c, index channels) const {
     float block[causal_wide_tokens * causal_channels];
-    bool const direct = std::is_same_v<Y, float> && request_.apply == nullptr && channels % simd::lanes == 0;
+    bool const direct = std::is_same_v<Y, float> && channels % simd::lanes == 0;
     float* out = block;
     index step = causal_channels;
     if constexpr (std::is_same_v<Y, float>)
@@ -229,23 +241,14 @@ class causal_block {
         index p = 0;
         if (tokens == causal_wide_tokens) sum_tokens<causal_wide_tokens>(batch, t, p, c, whole, out, step, direct && past_);
         while (p + causal_tokens <= tokens) sum_tokens<causal_tokens>(batch, t, p, c, whole, out, step, direct && past_);
+        if (p + 4 <= tokens) sum_tokens<4>(batch, t, p, c, whole, out, step, direct && past_);
         while (p < tokens) sum_tokens<1>(batch, t, p, c, whole, out, step, direct && past_);
       }
     for (index i = whole * simd::lanes; i < channels; i += simd::lanes)
       sum_any(batch, t, tokens, c + i, least(simd::lanes, channels - i), out + i, step);
     if (direct) return;
-    index const rounded = round_to_multiple(channels, simd::lanes);
-    for (index p = 0; p < tokens; ++p) {
-      float* const row = block + p * causal_channels;
-      if (request_.apply != nullptr) request_.apply(request_.function, row, rounded);
-      Y* const to = &y_(batch, t + p * spread_, c);
-      if constexpr (std::is_same_v<Y, float>)
-        if (past_ && rounded == channels) {
-          for (index i = 0; i < channels; i += simd::lanes) simd::store_past(to + i, simd::load(row + i));
-          continue;
-        }
-      convert_row(row, to, channels);
-    }
+    for (index p = 0; p < tokens; ++p)
+      convert_row(static_cast<float const*>(block + p * causal_channels), &y_(batch, t + p * spread_, c), channels);
   }
 
   /// Registers of some tokens of a tile, from number p on, which moves on.
@@ -256,11 +259,11 @@ class causal_block {
     causal_rows const rows{
         &x_(batch, from + skipped * spread_, c), spread_ * x_.stride(1), &w_(0, c), w_.stride(0), b, out + p * step, step, past};
     if (tokens <= causal_tokens && skipped == 0 && width_ == 4)
-      causal_sums<tokens, 4>(rows, registers);
+      causal_sums<tokens, 4>(rows, registers, f_);
     else if (tokens <= causal_tokens && skipped == 0 && width_ == 3)
-      causal_sums<tokens, 3>(rows, registers);
+      causal_sums<tokens, 3>(rows, registers, f_);
     else
-      causal_sums<tokens>(rows, registers, width_, skipped);
+      causal_sums<tokens>(rows, registers, width_, skipped, f_);
     p += tokens;
   }
 
@@ -271,7 +274,7 @@ class causal_block {
     for (index p = 0; p < tokens; ++p) {
       simd::pack<float> sum = b;
       for (index j = 0; j < width_; ++j) sum = simd::fma(input(batch, t + (p + j) * spread_ - before(), c, n), weight(j, c, n), sum);
-      simd::store(out + p * step, sum);
+      simd::store(out + p * step, f_(sum));
     }
   }
 
@@ -293,6 +296,7 @@ class causal_block {
   tensor_view<float const, 2> const& w_;
   tensor_view<Y, 3> const& y_;
   causal_request const& request_;
+  F const& f_;
   index width_, spread_, side_;
   bool past_;
 };
@@ -342,7 +346,8 @@ inline constexpr struct causal_conv_fn : takes_policy {
     if (xs.size() == 0) return;
     using element = typename decltype(xs)::value_type const;
     tensor_view<element, 3> const from = xs;
-    detail::causal_block const block(from, ws, ys, r, detail::past_caches(ys));
+    auto const f = detail::function_among(options...);
+    detail::causal_block const block(from, ws, ys, r, f, detail::past_caches(ys));
     // Pieces of four times the pointwise grain: each reads the inputs before its own again.
     index const share = 4 * detail::pointwise_grain / (block.side() * xs.extent(2));
     index const each = share < 2 ? 2 : share, tiles = block.tiles(), pieces = detail::divide_up(tiles, each);

@@ -26,14 +26,15 @@
 ///          (conv/depthwise_transform.hpp, transform_wins: by extents alone). Then errors are relative to norms, as below, and one infinity
 ///          or NaN may spread over the outputs of its image and channel. `direct_sums{}` keeps to sums over taps.
 /// Special  taps on the zeros around the input are left out or are 0 w: weights have to be finite.
-/// Memory   scratch from the policy: up to 0.9 MiB a thread, more for large kernels, and in proportion to strides and dilations; for 3 x 3
-///          channels first (see Cost) none, or a thread the outputs of a channel where functions or residuals follow. For transforms about
-///          11 bytes a thread for each lane and position of an image with zeros around it: with 16 lanes and 31 x 31 taps 0.9 MiB for
+/// Memory   scratch from the policy: up to 0.9 MiB a thread, more for large kernels, and in proportion to strides and dilations; for up to
+///          7 x 7 channels first (see Cost) none, or a thread the outputs of a channel where functions or residuals follow. For transforms
+///          about 11 bytes a thread for each lane and position of an image with zeros around it: with 16 lanes and 31 x 31 taps 0.9 MiB for
 ///          56 x 56, and 10.3 MiB for 224 x 224, beyond which images are not transformed.
 /// Bits     do not depend on the number of threads, nor on what else is in the batch.
 /// Cost     one multiply-add for each tap and output, where no transform is faster, and a pass over x and y: channels first, or strides
 ///          that are not 1, are turned on the way. Fewer channels than lanes leave lanes idle. Not so f32 images whose columns are
-///          neighbors with 3 x 3 taps, and strides, dilations and paddings of up to 1: their lanes are columns (conv/depthwise_planes.hpp).
+///          neighbors with strides and dilations of 1: with 3 x 3 taps and paddings of up to 1, and where loads can be masked with 5 or 7
+///          rows of up to 7 taps and few columns too many for registers, their lanes are columns (conv/depthwise_planes.hpp).
 /// Error    |y - exact| <= accuracy(taps) 2^-24 (|bias| + sum of |w x|), functions and residuals apart: additions in a row, half the
 ///          square root of their number and more, as their roundings do not conspire; where they all do, taps + 1 bounds it. With
 ///          transforms it is at most transform_error(x, w, y, options...) |x|_2 |w|_2, |.|_2 the root of the sum of squares of a channel,

@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 /// @file conv/depthwise_planes.hpp
-/// Kernels of 3 x 3 on images whose columns are neighbors in memory: lanes are columns, so that nothing is turned. Turning costs as much as
-/// nine taps, and takes the time of two thirds of such a call; larger kernels are worth it.
+/// Kernels of 3 x 3 on images whose columns are neighbors in memory, and those of conv/depthwise_strips.hpp: lanes are columns, so that
+/// nothing is turned. Turning costs as much as nine taps or more, and takes the time of two thirds of a call with 3 x 3, of a third with
+/// 7 x 7 on 14 x 14; larger kernels are worth it.
 ///
-/// A row of the signal is read once, in three places, and belongs to three rows of outputs, whose sums stay in registers:
+/// With 3 x 3 a row of the signal is read once, in three places, and belongs to three rows of outputs, whose sums stay in registers:
 ///
 ///     above += w[2, t] x[t], middle += w[1, t] x[t], below = bias + w[0, t] x[t]        t < 3
 ///
 /// after which `above` is finished, and the others move up.
 
 #include <tern/conv/depthwise_problem.hpp>
+#include <tern/conv/depthwise_strips.hpp>
 #include <tern/core/parallel_for.hpp>
 
 namespace tern::detail {
@@ -99,12 +101,25 @@ inline void sum_plane(depthwise_plane const& p, index width) noexcept {
   sum_plane<2>(p);
 }
 
-/// Whether a problem is one of these: up to one zero at each border.
+/// Whether a problem is one of 3 x 3 taps and up to one zero at each border.
+TERN_INLINE bool has_small_planes(depthwise_problem const& p) {
+  for (conv_axis const* a = p.axis + 1; a < p.axis + 3; ++a)
+    if (a->kernel != 3 || a->before > 1 || a->out > a->in + a->before - 1) return false;
+  return true;
+}
+/// Whether it is one of strips: 5 or 7 rows of taps. One lane in eight may be idle, or as many as would be if lanes were channels.
+TERN_INLINE bool has_strips(depthwise_problem const& p) {
+  conv_axis const &height = p.axis[1], &width = p.axis[2];
+  if (!simd::masks_loads || (height.kernel != 5 && height.kernel != 7) || width.kernel > strip_taps_most) return false;
+  if (height.before >= height.kernel || width.before >= width.kernel) return false;
+  index const columns = round_to_multiple(width.out, simd::lanes), channels = round_to_multiple(p.channels, simd::lanes);
+  return 7 * columns * p.channels <= 8 * width.out * channels;
+}
+/// Whether a problem is one of these.
 TERN_INLINE bool has_planes(depthwise_problem const& p) {
   if (!p.lines || p.x.at[2] != 1 || p.y.at[2] != 1 || p.axis[0].in != 1 || p.axis[0].kernel != 1 || p.axis[0].out != 1) return false;
-  for (conv_axis const* a = p.axis + 1; a < p.axis + 3; ++a)
-    if (a->kernel != 3 || a->stride != 1 || a->dilation != 1 || a->before > 1 || a->out > a->in + a->before - 1) return false;
-  return p.axis[0].before == 0;
+  if (p.axis[0].before != 0 || p.axis[1].stride != 1 || p.axis[1].dilation != 1 || !p.clipped()) return false;
+  return has_small_planes(p) || has_strips(p);
 }
 
 /// Floats of a thread's memory: the outputs of a channel, if something follows the sums.
@@ -116,41 +131,49 @@ TERN_INLINE index plane_floats(depthwise_problem const& p) {
 /// Channels one after the other. What depends on columns alone is worked out again only where these change.
 class depthwise_channels {
  public:
-  depthwise_channels(depthwise_problem const& p, float* memory) : p_(p), memory_(memory) {
-    plane_.x_row = p.x.at[1];
+  depthwise_channels(depthwise_problem const& p, float* memory) : p_(p), memory_(memory), strips_(p.axis[1].kernel > 3) {
+    plane_.x_row = strip_.x_row = p.x.at[1];
     plane_.x_rows = p.axis[1].in;
     plane_.before = p.axis[1].before;
     plane_.out_rows = p.axis[1].out;
-    plane_.taps_row = p.w.at[1];
-    plane_.taps_column = p.w.at[2];
+    plane_.taps_row = strip_.taps_row = p.w.at[1];
+    plane_.taps_column = strip_.taps_column = p.w.at[2];
+    strip_.taps_in_row = p.axis[2].kernel;
   }
 
-  void run(index batch, index channel) {
+  /// Rows `begin` to `end` of a channel's outputs: all of them, or with strips some.
+  void run(index batch, index channel, index begin, index end) {
     batch_ = batch;
     channel_ = channel;
+    begin_ = begin;
+    end_ = end;
     index const to = batch_ * p_.y.batch + channel_ * p_.y.channel;
     float* const y = static_cast<float*>(p_.y.point(to));
     if (p_.step_count == 0) return sum(y, p_.y.at[1], p_.axis[2].out);
     sum(memory_, plane_pitch(p_), plane_pitch(p_));
-    for (index h = 0; h < p_.axis[1].out; ++h) finish(h, memory_ + h * plane_pitch(p_), y + h * p_.y.at[1]);
+    for (index h = begin; h < end; ++h) finish(h, memory_ + h * plane_pitch(p_), y + h * p_.y.at[1]);
   }
 
  private:
   /// Rows of outputs `out_row` floats apart, of which `columns` floats are written: what follows the sums takes whole registers.
   void sum(float* out, index out_row, index columns) {
-    plane_.taps = static_cast<float const*>(p_.w.point(batch_ * p_.w.batch + channel_ * p_.w.channel));
-    plane_.bias = p_.bias != nullptr ? p_.bias[channel_ * p_.bias_stride] : 0.f;
-    plane_.out_row = out_row;
+    plane_.taps = strip_.taps = static_cast<float const*>(p_.w.point(batch_ * p_.w.batch + channel_ * p_.w.channel));
+    plane_.bias = strip_.bias = p_.bias != nullptr ? p_.bias[channel_ * p_.bias_stride] : 0.f;
+    plane_.out_row = strip_.out_row = out_row;
     float const* const x = static_cast<float const*>(p_.x.point(batch_ * p_.x.batch + channel_ * p_.x.channel));
     for (index o = 0; o < p_.axis[2].out; o += registers_ * simd::lanes) {
-      if (o != first_) set_columns(o, columns);
+      if (o != first_) strips_ ? set_strip(o, columns) : set_plane(o, columns);
+      if (strips_) {
+        sum_strips(x + o - p_.axis[2].before, out + o);
+        continue;
+      }
       plane_.x = x + o - p_.axis[2].before;
       plane_.out = out + o;
       sum_plane(plane_, registers_);
     }
   }
   /// Outputs from column `o` on.
-  void set_columns(index o, index columns) {
+  void set_plane(index o, index columns) {
     using simd::lanes;
     conv_axis const& width = p_.axis[2];
     first_ = o;
@@ -159,6 +182,25 @@ class depthwise_channels {
     for (int e = 0; e < 2; ++e)
       for (index tap = 0; tap < 3; ++tap) plane_.seen[e][tap] = columns_seen(edge[e] + tap);
     plane_.stored = least(lanes, columns - last);
+  }
+  void set_strip(index o, index columns) {
+    first_ = o;
+    registers_ = 1;
+    for (index tap = 0; tap < strip_.taps_in_row; ++tap) strip_.seen[tap] = columns_seen(o - p_.axis[2].before + tap);
+    strip_.stored = least(simd::lanes, columns - o);
+  }
+  /// The rows of a register of columns; x: where the first output's first tap would be, but for rows before the image.
+  void sum_strips(float const* x, float* out) {
+    conv_axis const& height = p_.axis[1];
+    for (index h = begin_; h < end_; h += strip_rows_most) {
+      index const row = h - height.before;
+      strip_.x = x + row * strip_.x_row;
+      strip_.begin = -row;
+      strip_.end = height.in - row;
+      strip_.out = out + h * strip_.out_row;
+      strip_.rows = least(strip_rows_most, end_ - h);
+      strip_function_of(strip_.rows, height.kernel)(strip_);
+    }
   }
   /// The lanes from `column` on that are in x.
   simd::lane_range columns_seen(index column) const {
@@ -184,18 +226,23 @@ class depthwise_channels {
 
   depthwise_problem const& p_;
   float* memory_;
-  index batch_ = 0, channel_ = 0;
-  index first_ = -1, registers_ = 0;  // the outputs that `plane_` is set for
+  index batch_ = 0, channel_ = 0, begin_ = 0, end_ = 0;
+  bool strips_;
+  index first_ = -1, registers_ = 0;  // the outputs that `plane_` or `strip_` is set for
   depthwise_plane plane_{};
+  depthwise_strip strip_{};
 };
 
-/// Channels that make up a piece of work, by shape alone.
-TERN_INLINE index plane_share(depthwise_problem const& p) {
-  constexpr index outputs = 4096;
-  return divide_up(outputs, p.axis[1].out * p.axis[2].out + 1);
+/// A piece of work, by shape alone: so many channels, or rows of outputs of one.
+inline constexpr index plane_outputs = 4096;
+TERN_INLINE index plane_share(depthwise_problem const& p) { return divide_up(plane_outputs, p.axis[1].out * p.axis[2].out + 1); }
+TERN_INLINE index plane_rows(depthwise_problem const& p) {
+  if (p.axis[1].kernel == 3) return p.axis[1].out;
+  return least(p.axis[1].out, round_to_multiple(divide_up(plane_outputs, p.axis[2].out), strip_rows_most));
 }
 TERN_INLINE index plane_items(depthwise_problem const& p) {
-  return p.axis[1].out * p.axis[2].out > 0 ? p.batch * divide_up(p.channels, plane_share(p)) : 0;
+  if (p.axis[1].out * p.axis[2].out == 0) return 0;
+  return p.batch * divide_up(p.channels, plane_share(p)) * divide_up(p.axis[1].out, plane_rows(p));
 }
 
 inline std::size_t planes_bytes(cpu_policy const& policy, depthwise_problem const& p) {
@@ -205,12 +252,14 @@ inline std::size_t planes_bytes(cpu_policy const& policy, depthwise_problem cons
 inline void run_planes(cpu_policy const& policy, depthwise_problem const& p) {
   if (plane_items(p) == 0) return;
   workspace::lease const memory(policy.scratch(), planes_bytes(policy, p));
-  index const share = plane_share(p), pieces = divide_up(p.channels, share);
+  index const share = plane_share(p), shares = divide_up(p.channels, share), height = p.axis[1].out, rows = plane_rows(p);
+  index const bands = divide_up(height, rows);
   parallel_for(policy, plane_items(p), [&](index item, index slot) TERN_LAMBDA {
-    index const begin = item % pieces * share, end = least(begin + share, p.channels);
+    index const from = item % bands * rows, to = least(from + rows, height), piece = item / bands;
+    index const batch = piece / shares, begin = piece % shares * share, end = least(begin + share, p.channels);
     float* const mine = reinterpret_cast<float*>(memory.data()) + slot * plane_floats(p);
     depthwise_channels channels(p, mine);
-    for (index c = begin; c < end; ++c) channels.run(item / pieces, c);
+    for (index c = begin; c < end; ++c) channels.run(batch, c, from, to);
   });
 }
 

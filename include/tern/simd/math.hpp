@@ -24,15 +24,12 @@ inline namespace TERN_ABI {
 namespace simd {
 
 namespace detail {
-/// e^x = 2^n (1 + m), n whole, |m| < 0.415.
-///
-/// x = n ln 2 + r with |r| <= ln 2 / 2, m = r + r^2 q(r); q has degree 4, error 2^-28 of e^r. ln 2 is split so that n times
-/// its head is exact.
-struct exp_parts {
-  pack<float> n;
-  pack<float> m;
+/// e^x = 2^n e^r with n whole and |r| <= ln 2 / 2, e^r = 1 + r + r^2 q; q is a polynomial of degree 4, error 2^-28 of e^r. ln 2 is
+/// split so that n times its head is exact.
+struct exp_reduced {
+  pack<float> n, r, q;
 };
-TERN_INLINE exp_parts split_exp(pack<float> x) {
+TERN_INLINE exp_reduced reduce_exp(pack<float> x) {
   pack<float> const n = round(x * pack<float>(0x1.715476p+0f));
   pack<float> r = fnma(n, pack<float>(0x1.62e4p-1f), x);
   r = fnma(n, pack<float>(0x1.7f7d1cp-20f), r);
@@ -41,7 +38,15 @@ TERN_INLINE exp_parts split_exp(pack<float> x) {
   q = fma(q, r, pack<float>(0x1.5558f2p-5f));
   q = fma(q, r, pack<float>(0x1.555492p-3f));
   q = fma(q, r, pack<float>(0x1.fffffcp-2f));
-  return {n, fma(q, r * r, r)};
+  return {n, r, q};
+}
+/// e^x = 2^n (1 + m), n whole, |m| < 0.415.
+struct exp_parts {
+  pack<float> n, m;
+};
+TERN_INLINE exp_parts split_exp(pack<float> x) {
+  exp_reduced const e = reduce_exp(x);
+  return {e.n, fma(e.q, e.r * e.r, e.r)};
 }
 /// 2^n for whole n in [-126, 127].
 TERN_INLINE pack<float> power_of_two(pack<std::int32_t> n) { return bit_cast<float>(shift_left<23>(n + pack<std::int32_t>(127))); }
@@ -136,17 +141,31 @@ TERN_INLINE pack<float> tanh(pack<float> x) {
   return copy_sign(less_one / (less_one + pack<float>(2.f)), x);
 }
 
+#if defined(TERN_SIMD_AVX512)
+namespace detail {
+/// 1 + e^-x, infinity for x < -88.73: one instruction takes all exponents, so that no sign needs to be looked at.
+TERN_INLINE pack<float> one_and_exp_of_minus(pack<float> x) {
+  pack<float> const one(1.f);
+  exp_reduced const e = reduce_exp(min(pack<float>(104.f), max(pack<float>(-104.f), -x)));
+  return one + pack<float>(_mm512_maskz_scalef_ps(0xffff, fma(fma(e.q, e.r, one), e.r, one).v, e.n.v));
+}
+}  // namespace detail
+/// 1 / (1 + e^-x)
+TERN_INLINE pack<float> sigmoid(pack<float> x) { return pack<float>(1.f) / detail::one_and_exp_of_minus(x); }
+/// x / (1 + e^-x), the activation of SwiGLU.
+TERN_INLINE pack<float> silu(pack<float> x) { return x / detail::one_and_exp_of_minus(x); }
+#else
 /// 1 / (1 + e^-x), by way of e^-|x|, which cannot overflow.
 TERN_INLINE pack<float> sigmoid(pack<float> x) {
   pack<float> const e = exp_nonpositive(-abs(x));
   return select(x < pack<float>(0.f), e, pack<float>(1.f)) / (pack<float>(1.f) + e);
 }
-
 /// x / (1 + e^-x), the activation of SwiGLU.
 TERN_INLINE pack<float> silu(pack<float> x) {
   pack<float> const e = exp_nonpositive(-abs(x));
   return select(x < pack<float>(0.f), x * e, x) / (pack<float>(1.f) + e);
 }
+#endif
 
 /// x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) / 2, which is x sigmoid(2 sqrt(2 / pi) (x + 0.044715 x^3)).
 TERN_INLINE pack<float> gelu_tanh(pack<float> x) {

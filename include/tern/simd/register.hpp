@@ -182,6 +182,13 @@ struct lane_range {
   index begin = 0, end = 0;
 #endif
 };
+#if defined(TERN_SIMD_AVX512) || defined(TERN_SIMD_EMULATED)
+/// Whether load_range costs what a load does, or nothing counts.
+inline constexpr bool masks_loads = true;
+#else
+/// Whether load_range costs what a load does, or nothing counts.
+inline constexpr bool masks_loads = false;
+#endif
 /// p[i] in the lanes of `range`, zero in the others, whose memory is not touched.
 TERN_INLINE pack<float> load_range(float const* p, lane_range range) {
 #if defined(TERN_SIMD_AVX512)

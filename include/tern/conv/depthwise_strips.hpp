@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+/// @file conv/depthwise_strips.hpp
+/// The loop of 7 x 7 and 5 x 5 kernels on images whose columns are neighbors in memory: lanes are columns, and the sums of up to 14 rows of
+/// outputs stay in registers. For each column of taps a row of the signal is read once and belongs to as many rows of outputs as there are
+/// taps:
+///
+///     out[h] = bias + sum over t, over r of w[r, t] x[h + r, t]
+
+#include <tern/core/rounding.hpp>
+#include <tern/simd/pack.hpp>
+
+namespace tern::detail {
+inline namespace TERN_ABI {
+
+/// The most taps of a row, and outputs of a column whose sums are in registers beside a column of taps.
+inline constexpr index strip_taps_most = 7, strip_rows_most = 14;
+
+/// A register of columns of some rows of outputs of one channel.
+struct depthwise_strip {
+  float const* x;  // where the first output's first tap is, or would be
+  index x_row;
+  index begin, end;                        // rows that are no zeros, from the first one on
+  simd::lane_range seen[strip_taps_most];  // columns that are no zeros, at each tap of a row
+  float const* taps;
+  index taps_row, taps_column, taps_in_row;
+  float bias;
+  float* out;
+  index out_row;
+  index rows, stored;  // of outputs; of their lanes
+};
+
+template <index rows, index taps>
+inline void sum_strip(depthwise_strip const& p) noexcept {
+  simd::pack<float> acc[rows];
+  TERN_UNROLL
+  for (index h = 0; h < rows; ++h) acc[h] = simd::pack<float>(p.bias);
+  index const begin = p.begin, end = p.end;
+  for (index t = 0; t < p.taps_in_row; ++t) {
+    float const* w = p.taps + t * p.taps_column;
+    simd::pack<float> k[taps];
+    TERN_UNROLL
+    for (index r = 0; r < taps; ++r, w = simd::stepped(w, p.taps_row)) k[r] = simd::in_register(simd::pack<float>(*w));
+    simd::lane_range const seen = p.seen[t];
+    float const* x = p.x + t;
+    auto const add_row = [&](index i) TERN_LAMBDA {
+      float const* const at = x;
+      x = simd::stepped(x, p.x_row);
+      if ((i < taps - 1 && i < begin) || i >= end) return;
+      simd::pack<float> const v = simd::in_register(simd::load_range(at, seen));
+      TERN_UNROLL
+      for (index r = 0; r < taps; ++r)
+        if (0 <= i - r && i - r < rows) acc[i - r] = simd::fma(v, k[r], acc[i - r]);
+    };
+    TERN_UNROLL
+    for (index i = 0; i < rows; ++i) add_row(i);
+    TERN_UNROLL
+    for (index i = rows; i < rows + taps - 1; ++i) add_row(i);
+  }
+  float* out = p.out;
+  TERN_UNROLL
+  for (index h = 0; h < rows; ++h, out += p.out_row)
+    if (h < p.rows) simd::store_n(out, acc[h], p.stored);
+}
+
+using strip_function = void (*)(depthwise_strip const&) noexcept;
+/// Of so many rows of outputs, and 5 or 7 taps.
+inline strip_function strip_function_of(index rows, index taps) noexcept {
+  if (taps == 7) return rows > 7 ? &sum_strip<14, 7> : &sum_strip<7, 7>;
+  return rows > 7 ? &sum_strip<14, 5> : &sum_strip<7, 5>;
+}
+
+}  // namespace TERN_ABI
+}  // namespace tern::detail
