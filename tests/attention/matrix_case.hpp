@@ -121,7 +121,11 @@ struct setting {
   index offset(index b) const { return f.value[2] == causal_mask ? stated() : length(b) - tokens; }
   index stated() const { return many() ? -2 : 70; }
   bool many() const { return f.value[9] == many_queries || f.value[9] == many_split; }
-  bool in_bf16s() const { return many() && f.value[10] == in_bf16; }
+  /// Whether a product is of bf16: with many queries, and with few where keys (values) are stored so and taken as they are.
+  bool bf16_scores() const {
+    return f.value[10] == in_bf16 && (many() || (f.value[0] == static_cast<int>(source::bf16) && f.value[5] == 0));
+  }
+  bool bf16_weights() const { return f.value[10] == in_bf16 && (many() || f.value[1] == static_cast<int>(source::bf16)); }
   /// Whether few queries take tiles in their order, and so as integers.
   bool in_tiles_of(int side) const { return !many() && !in_groups() && f.value[side] == static_cast<int>(source::tiles); }
   bool integer_scores() const { return in_tiles_of(0) && f.value[5] == 0; }

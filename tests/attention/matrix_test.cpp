@@ -9,15 +9,15 @@ constexpr double half_bf16 = 0x1p16;  // 2^-8, in units of 2^-24
 
 /// What rounding q to integers, or q and k to bf16, adds to a score at most, in units of 2^-24.
 double rounded_score(setting const& s, oracle::attended const& e, std::vector<double> const& rounded, std::size_t row) {
-  if (!s.in_bf16s()) return rounded[row] * 0x1p24;
+  if (!s.bf16_scores()) return rounded[row] * 0x1p24;
   bool const k_holds_bf16 = s.f.value[0] == static_cast<int>(source::bf16) && s.f.value[5] == 0;
   return (k_holds_bf16 ? 1 : 2) * 1.01 * half_bf16 * e.growth[row];
 }
 /// And to the sum of values, for a sum of magnitudes of 1: weights and v are rounded, and a weight moves by more than its slope says.
 double rounded_sum(setting const& s, double of_score) {
-  if (!s.in_bf16s()) return std::expm1(2 * of_score * 0x1p-24) * 0x1p24;
+  double const moved = std::expm1(2 * of_score * 0x1p-24) / (s.bf16_scores() ? 2 : 1) * 0x1p24;
   bool const v_holds_bf16 = s.f.value[1] == static_cast<int>(source::bf16);
-  return std::expm1(2 * of_score * 0x1p-24) / 2 * 0x1p24 + (v_holds_bf16 ? 1 : 2) * 1.01 * half_bf16;
+  return moved + (s.bf16_weights() ? (v_holds_bf16 ? 1 : 2) * 1.01 * half_bf16 : 0);
 }
 /// What integers for weights add to the sum of values (tile_kernels.hpp), in units of 2^-24: P / 510 sum_j D |c_j| in each tile, with P at
 /// most the largest weight of the row, and D |c| at most the largest value, 2, or the next step. Of a hard choice one weight is not zero.

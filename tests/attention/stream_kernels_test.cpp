@@ -15,6 +15,7 @@
 
 namespace {
 using namespace tern::test;
+using tern::bf16;
 using tern::index;
 using tern::detail::key_block;
 namespace formats = tern::formats;
@@ -164,6 +165,44 @@ struct stored_tiles {
   }
 };
 
+/// Rows of bf16 by numbers of bf16, in rows that are as far apart as those of f32.
+template <int R>
+void check_bf16_rows(index count, index dim) {
+  CAPTURE(R, count, dim);
+  rng r(static_cast<std::uint64_t>(100 * count + dim + R));
+  stored_rows<bf16> const rows(r, count, dim);
+  auto const next = untyped(rows.at);
+  tern::detail::fetch_ahead const ahead{next.data(), count, 2 * dim};
+  auto const round_to = [](guarded<bf16>& to, std::vector<float>& x, index stride, index n) {
+    for (index i = 0; i < R; ++i)
+      for (index j = 0; j < n; ++j) {
+        float& e = x[static_cast<std::size_t>(i * stride + j)];
+        to[2 * i * stride + j] = bf16(e);
+        e = static_cast<float>(to[2 * i * stride + j]);
+      }
+  };
+  auto queries = r.normal<float>(R * dim);
+  guarded<bf16> q(2 * R * dim, 1), p(2 * R * key_block, 1);
+  round_to(q, queries, dim, dim);
+  guarded<float> s(R * key_block, 3);
+  tern::detail::stream_scores<R>(q.data(), 2 * dim, rows.at.data(), count, dim, ahead, s.data());
+  wanted const score = products(queries, R, rows.value, count, dim);
+  for (index i = 0; i < R; ++i)
+    CHECK(compare(s.data() + i * key_block, score.value.data() + i * count, score.magnitude.data() + i * count, count,
+                  u * (2 + std::sqrt(static_cast<double>(dim)))));
+  CHECK(s.intact());
+
+  auto weight = weights(r, R, count);
+  round_to(p, weight, key_block, count);
+  auto const alpha = r.normal<float>(R);
+  auto const before = r.normal<float>(R * dim);
+  guarded<float> o(before, 1);
+  tern::detail::stream_values<R>(p.data(), rows.at.data(), count, dim, alpha.data(), ahead, o.data(), dim);
+  wanted const sum = sums(before, alpha, weight, R, rows.value, count, dim);
+  CHECK(compare(o.span(), sum.value, sum.magnitude, u * (2 + std::sqrt(static_cast<double>(count)))));
+  CHECK(o.intact());
+}
+
 template <class Format, int R>
 void check_scores(index count, index dim) {
   CAPTURE(R, count, dim, Format::bits);
@@ -240,6 +279,10 @@ void each_row_count(F f) {
 TEMPLATE_TEST_CASE("rows of numbers", "[attention]", float, tern::f16, tern::bf16) {
   for (index count : counts)
     for (index dim : {1, 5, 16, 33, 80, 128, 200}) each_row_count([&](auto R) { check_rows<TestType, R.value>(count, dim); });
+}
+TEST_CASE("rows of bf16 by bf16", "[attention]") {
+  for (index count : counts)
+    for (index dim : {1, 5, 16, 33, 80, 128, 200}) each_row_count([&](auto R) { check_bf16_rows<R.value>(count, dim); });
 }
 TEMPLATE_TEST_CASE("rows of blocks", "[attention]", formats::q8_0::block, formats::q4_0::block, formats::e8p::block) {
   for (index count : counts)

@@ -33,8 +33,8 @@ struct scale {
 ///     std::int8_t   q, k, v and the weights rounded to 8 bits in blocks, where the CPU has dot products of bytes; float elsewhere. A
 ///                   block of 128 keys shares the step of each column of v, so hidden values count for it. Where there are matrix
 ///                   registers, bf16 is faster and is taken
-/// It is for many queries: few (at most 32 of queries * heads that share keys) are multiplied as float,
-/// and tiles of 8 and 4 bits as integers (tile_kernels.hpp).
+/// Of few queries (at most 32 of queries * heads that share keys) bf16 takes keys and values that are bf16, and q and the weights that they
+/// are multiplied by; all others are multiplied as float, and tiles of 8 and 4 bits as integers (tile_kernels.hpp).
 template <class T>
 struct products {
   static_assert(std::same_as<T, float> || std::same_as<T, bf16> || std::same_as<T, std::int8_t>, "tern: products of float, bf16 or int8");

@@ -140,7 +140,7 @@ inline void run_range(attention_plan<Problem, Tile> const& plan, Rows const& of,
   index const keys = of.group.keys, length = plan.range_length(of.rows(), keys), from = range * length;
   index const to = from + length < keys ? from + length : keys;
   if (item.few)
-    stream_item(of, from, to, sum, scratch);
+    stream_item<Tile>(of, from, to, sum, scratch);
   else
     prompt_item<Tile>(of, item.row, item.rows, from, to, sum, {columns, plan.columns_stride()}, scratch);
 }

@@ -8,93 +8,21 @@
 ///     float, f16, bf16                            any dim
 ///     blocks of formats::q8_0, q4_0 and e8p       dim a multiple of 32
 ///
-/// Elements are widened to f32 exactly, and all sums are of f32.
+/// Elements are widened to f32 exactly, and all sums are of f32. Where q (the weights) are bf16 as keys (values) are, dot products of pairs
+/// multiply them: pairs of dims for scores, of keys for values.
 ///
 /// Cost  for four rows, where a core starts one FMA of 16 lanes a cycle: 4 cycles for 16 elements, since widening runs in other units.
-///       A key and its value of 128 elements take 64 FMA; measured on Zen 4: 77 to 82 cycles for 16-bit numbers, softmax included.
+///       A key and its value of 128 elements take 64 FMA; measured on Zen 4: 77 to 82 cycles for 16-bit numbers, softmax included. Of
+///       dot products of bf16 they take 32.
 
+#include <tern/attention/stream_fetch.hpp>
 #include <tern/attention/tile_rows.hpp>
+#include <tern/simd/narrow.hpp>
 #include <tern/simd/pairs.hpp>
 #include <tern/simd/reduce.hpp>
 
 namespace tern::detail {
 inline namespace TERN_ABI {
-
-/// Rows (or tiles) that are asked for while others are worked on, so that memory is never idle: the values of this block during the
-/// products with its keys, the keys of the next one during the sum of the values. They go to the second-level cache, which holds
-/// a block of each. Requests are spread evenly over the work: a core has few of them under way at a time, and what it needs at
-/// once, from the second-level cache, would have to wait behind a burst of them.
-struct fetch_ahead {
-  void const* const* row;  // (count)
-  index count;
-  index bytes;  // of a row
-
-  /// Row i, or `otherwise` behind the last: what the caller works on costs nothing to ask for again, and null is not asked for.
-  TERN_INLINE char const* at(index i, void const* otherwise) const { return static_cast<char const*>(i < count ? row[i] : otherwise); }
-};
-TERN_INLINE void fetch_line(char const* at) { __builtin_prefetch(at, 0, 2); }
-/// To the first-level cache, what is soon worked on.
-TERN_INLINE void fetch_near(char const* at) { __builtin_prefetch(at, 0, 3); }
-
-/// Walks through the rows ahead, two side by side and a line of each at a time: what asks for the lines one after the other meets those
-/// that the hardware's own prefetchers have under way, and waits with them. Measured on a Xeon with AMX, one thread over 16k keys, with
-/// the bandwidth that a plain read has in turns: f16 0.74 of it line by line and each twice, 0.79 so; f32 0.86 and 0.89.
-/// Apart, the second of the two is from the other half of the rows, and half a page of 4 KiB on: those prefetchers stop behind a page, and
-/// so in one of two at a time. 16 bits: 3 to 7 percent faster than neighbors; f32, which waits for memory alone: 2 to 4 slower.
-template <bool apart>
-class fetch_cursor {
- public:
-  /// In `turns` turns the caller takes `rows` rows of its own.
-  TERN_INLINE fetch_cursor(fetch_ahead const& ahead, index rows, index turns)
-      : ahead_(ahead),
-        lines_((ahead.bytes + 63) / 64),
-        step_(rows * lines_),
-        request_(2 * (turns > 0 ? turns : 1)),
-        end_(apart ? (ahead.count + 1) / 2 : ahead.count),
-        second_(apart ? end_ + 2048 / (64 * (lines_ > 0 ? lines_ : 1)) : 1) {
-    start();
-  }
-  TERN_INLINE void turn() {
-    for (due_ += step_; due_ >= request_; due_ -= request_) {
-      for (char const* row : at_) fetch_line(row + 64 * line_);
-      if (++line_ < lines_) continue;
-      row_ += apart ? 1 : 2;
-      line_ = 0;
-      start();
-    }
-  }
-
- private:
-  /// Behind the last row nothing more is due.
-  TERN_INLINE void start() {
-    if (row_ >= end_) {
-      step_ = 0;
-      return;
-    }
-    index const second = row_ + second_;
-    at_[0] = ahead_.at(row_, nullptr);
-    at_[1] = ahead_.at(apart && second >= 2 * end_ ? second - end_ : second, at_[0]);
-  }
-
-  fetch_ahead const ahead_;
-  index const lines_;
-  index step_;
-  index const request_;
-  index const end_, second_;  // behind the last row that is the first of two; from that to the other
-  index row_ = 0, line_ = 0, due_ = 0;
-  char const* at_[2] = {nullptr, nullptr};
-};
-
-/// So many rows before they are worked on, some KiB, rows are asked for once more, by the first-level cache: a core drops requests that
-/// find its buffers full. Measured as above: f16 12.1 GB/s without, 12.5 with. Zen 4, where the cache asked was the second, over 64k keys:
-/// f32 19.6 and 23.5 GB/s, 16 bits on two threads 0.86 and 0.94 of what can be read.
-inline constexpr index fetch_rows = 4;
-/// Asks for the line that starts at element d of a row, if one does.
-template <class T>
-TERN_INLINE void fetch_again(T const* row, index d) {
-  if constexpr (float_storage<T>)
-    if (d * static_cast<index>(sizeof(T)) % 64 == 0) fetch_near(reinterpret_cast<char const*>(row + d));
-}
 
 /// Whether rows are read two packs at a time, elements with even places before those with odd ones: of bf16 a shift and a mask widen them,
 /// where neighbors would have to be moved apart first. What they are multiplied by, or added to, lies in that order, too. Measured on
@@ -129,89 +57,104 @@ TERN_INLINE void order_query(float* q, index dim) {
   }
 }
 
-/// Products of R rows of q with the `keys` rows of `key`, a pack of sums for each: to[(r * keys + i) * lanes].
-template <int R, int keys, class K, class Ahead>
-TERN_INLINE void stream_products(float const* q, index q_stride, K const* const (&key)[keys], K const* const (&later)[keys], index dim,
-                                 Ahead& ahead, float* to) {
-  using packf = simd::pack<float>;
-  constexpr index W = simd::lanes;
-  packf acc[R * keys];
+/// Elements of a row that one step of its products takes: of bf16 with bf16, pairs.
+template <class Q>
+inline constexpr index score_step = std::is_same_v<Q, bf16> ? 2 * simd::lanes : simd::lanes;
+
+/// acc + x y, lane by lane, or pair by pair.
+TERN_INLINE simd::pack<float> multiply_add(simd::pack<float> x, simd::pack<float> y, simd::pack<float> acc) { return simd::fma(x, y, acc); }
+TERN_INLINE simd::pack<float> multiply_add(simd::pack<bf16> x, simd::pack<bf16> y, simd::pack<float> acc) { return simd::dot(acc, x, y); }
+
+/// Products of R rows of q with rows row[0, keys), a pack of sums for each: acc[r * keys + i].
+template <int R, int keys, class Q, class K, class Ahead>
+TERN_INLINE void stream_products(Q const* q, index q_stride, K const* const* row, index dim, Ahead& ahead,
+                                 simd::pack<float> (&acc)[R * keys]) {
+  constexpr index W = simd::lanes, step = score_step<Q>;
+  constexpr bool in_pairs = std::is_same_v<Q, bf16>;
   TERN_UNROLL
-  for (index a = 0; a < R * keys; ++a) acc[a] = packf(0.f);
+  for (index a = 0; a < R * keys; ++a) acc[a] = simd::pack<float>(0.f);
   constexpr int side = keys_side_by_side<R, K>(keys);
-  auto add = [&](index first, auto const& q_pack, auto const& key_pack) TERN_LAMBDA {
-    packf x[R];
+  auto add = [&](K const* const* key, index first, auto const& q_pack, auto const& key_pack) TERN_LAMBDA {
+    decltype(q_pack(q)) x[R];
     TERN_UNROLL
     for (index r = 0; r < R; ++r) x[r] = simd::in_register(q_pack(q + r * q_stride));
     TERN_UNROLL
     for (index i = first; i < first + side; ++i) {
-      packf const y = simd::in_register(key_pack(key[i]));
+      auto const y = simd::in_register(key_pack(key[i]));
       TERN_UNROLL
-      for (index r = 0; r < R; ++r) acc[r * keys + i] = simd::fma(x[r], y, acc[r * keys + i]);
+      for (index r = 0; r < R; ++r) acc[r * keys + i] = multiply_add(x[r], y, acc[r * keys + i]);
     }
   };
   TERN_UNROLL
   for (index first = 0; first < keys; first += side) {
     index d = 0;
-    auto ask = [&](index at) TERN_LAMBDA {
-      ahead.turn();
+    // Addresses of rows are read from memory where they are used: they are more than there are registers.
+    auto rows_at = [&](index at) TERN_LAMBDA {
+      K const* const* key = row;
+      asm("" : "+r"(key));
+      ahead.template turn<side * step* static_cast<index>(sizeof(K)) / elements_of<K>()>(at / step);
       TERN_UNROLL
-      for (index i = first; i < first + side; ++i) fetch_again(later[i], at);
+      for (index i = first; i < first + side; ++i) fetch_again(key[i + fetch_rows<R, K>], at);
+      return key;
     };
-    if constexpr (read_in_pairs<K>)
+    if constexpr (read_in_pairs<K> && !in_pairs)
       for (; d + 2 * W <= dim; d += 2 * W) {
-        ask(d);
-        add(first, [&](float const* x) TERN_LAMBDA { return simd::load(x + d); }, [&](K const* y) TERN_LAMBDA { return read_even(y, d); });
-        ask(d + W);
         add(
-            first, [&](float const* x) TERN_LAMBDA { return simd::load(x + d + W); },
+            rows_at(d), first, [&](Q const* x) TERN_LAMBDA { return simd::load(x + d); },
+            [&](K const* y) TERN_LAMBDA { return read_even(y, d); });
+        add(
+            rows_at(d + W), first, [&](Q const* x) TERN_LAMBDA { return simd::load(x + d + W); },
             [&](K const* y) TERN_LAMBDA { return read_odd(y, d); });
       }
-    for (; d + W <= dim; d += W) {
-      ask(d);
-      add(first, [&](float const* x) TERN_LAMBDA { return simd::load(x + d); }, [&](K const* y) TERN_LAMBDA { return read_pack(y, d); });
+    for (; d + step <= dim; d += step) {
+      auto const key = rows_at(d);
+      if constexpr (in_pairs)
+        add(
+            key, first, [&](Q const* x) TERN_LAMBDA { return simd::load_narrow(x + d); },
+            [&](K const* y) TERN_LAMBDA { return simd::load_narrow(y + d); });
+      else
+        add(key, first, [&](Q const* x) TERN_LAMBDA { return simd::load(x + d); }, [&](K const* y) TERN_LAMBDA { return read_pack(y, d); });
     }
-    if (d < dim)
+    if (d >= dim) continue;
+    index const left = dim - d;
+    if constexpr (in_pairs)
       add(
-          first, [&](float const* x) TERN_LAMBDA { return simd::load_n(x + d, dim - d); },
-          [&](K const* y) TERN_LAMBDA { return read_pack_n(y, d, dim - d); });
+          row, first, [&](Q const* x) TERN_LAMBDA { return simd::load_narrow_n(x + d, left); },
+          [&](K const* y) TERN_LAMBDA { return simd::load_narrow_n(y + d, left); });
+    else
+      add(
+          row, first, [&](Q const* x) TERN_LAMBDA { return simd::load_n(x + d, left); },
+          [&](K const* y) TERN_LAMBDA { return read_pack_n(y, d, left); });
   }
-  TERN_UNROLL
-  for (index a = 0; a < R * keys; ++a) simd::store(to + a * W, acc[a]);
 }
 
-/// s[r * key_block + i] = the sum of the lanes of sum (r, i).
-template <int R, int keys>
-TERN_INLINE void stream_reduce(float const* from, float* s) {
-  simd::pack<float> acc[R * keys];
-  TERN_UNROLL
-  for (index a = 0; a < R * keys; ++a) acc[a] = simd::load(from + a * simd::lanes);
-  float sum[R * keys];
-  simd::reduce_add_each(acc, sum);
-  for (index r = 0; r < R; ++r) __builtin_memcpy(s + r * key_block, sum + r * keys, keys * sizeof(float));
-}
+/// The rows of a block, and behind the last some that stand for it.
+template <class T>
+struct padded_rows {
+  static constexpr index behind = stream_sums / 2 + fetch_rows<1, T>;
+  T const* row[key_block + behind];
+  TERN_INLINE padded_rows(T const* const* from, index count) {
+    __builtin_memcpy(row, from, static_cast<std::size_t>(count) * sizeof(T const*));
+    for (index i = count; i < count + behind; ++i) row[i] = count > 0 ? from[count - 1] : nullptr;
+  }
+};
 
-/// s[r * key_block + j] = q[r] . k[j] for j < count. s may be written up to the next multiple of 8.
-template <int R, class K>
-[[gnu::noinline]] inline void stream_scores(float const* q, index q_stride,                 // (R, dim), of order_query
+/// s[r * key_block + j] = q[r] . k[j] for j < count. s may be written up to the next multiple of 8. q is f32, in the order of
+/// order_query, or bf16, where keys are.
+template <int R, class Q, class K>
+[[gnu::noinline]] inline void stream_scores(Q const* q, index q_stride,                     // (R, dim)
                                             K const* const* row, index count, index dim,    // (count <= key_block) rows of dim elements
                                             fetch_ahead const& ahead, float* s) noexcept {  // (R, key_block)
   constexpr int keys = R == 1 ? stream_sums / 2 : stream_sums / 4;
-  constexpr index size = R * keys * simd::lanes;
-  // Lanes are added up one step late: what adds them then need not wait for the last products, and runs beside the next ones.
-  alignas(64) float sums[2 * size];
-  fetch_cursor<!std::is_same_v<K, float>> next(ahead, keys_side_by_side<R, K>(keys), dim / simd::lanes);
-  index j = 0;
-  for (index at = 0; j < count; j += keys, at = size - at) {
-    K const *key[keys], *later[keys];
-    for (index i = 0; i < keys; ++i) {
-      key[i] = row[j + i < count ? j + i : count - 1];
-      later[i] = row[j + i + fetch_rows < count ? j + i + fetch_rows : count - 1];
-    }
-    stream_products<R, keys>(q, q_stride, key, later, dim, next, sums + at);
-    if (j > 0) stream_reduce<R, keys>(sums + (size - at), s + j - keys);
+  padded_rows<K> const rows(row, count);
+  fetch_cursor<fetches_apart<R, K>> next(ahead);
+  for (index j = 0; j < count; j += keys) {
+    simd::pack<float> acc[R * keys];
+    stream_products<R, keys>(q, q_stride, rows.row + j, dim, next, acc);
+    float sum[R * keys];
+    simd::reduce_add_each(acc, sum);
+    for (index r = 0; r < R; ++r) __builtin_memcpy(s + r * key_block + j, sum + r * keys, keys * sizeof(float));
   }
-  if (j > 0) stream_reduce<R, keys>(sums + (j / keys - 1) % 2 * size, s + j - keys);
 }
 
 // ---- values -------------------------------------------------------------------------------------------------------------
@@ -227,9 +170,9 @@ TERN_INLINE void read_columns(V const* row, index d, simd::pack<float> (&x)[C]) 
   TERN_UNROLL
   for (index c = 0; c < C; ++c) {
     if constexpr (read_in_pairs<V> && C % 2 == 0)
-      x[c] = c % 2 == 0 ? read_even(row, d + c * W) : read_odd(row, d + (c - 1) * W);
+      x[c] = simd::in_register(c % 2 == 0 ? read_even(row, d + c * W) : read_odd(row, d + (c - 1) * W));
     else
-      x[c] = read_pack(row, d + c * W);
+      x[c] = simd::in_register(read_pack(row, d + c * W));
   }
 }
 
@@ -249,10 +192,9 @@ TERN_INLINE void stream_columns(float const* p, V const* const* row, index count
   for (index r = 0; r < R; ++r) TERN_UNROLL
   for (index c = 0; pairs && c + 1 < C; c += 2) simd::unzip(acc[r][c], acc[r][c + 1]);
   for (index j = 0; j < count; ++j) {
-    ahead.turn();
-    V const* const later = row[j + fetch_rows < count ? j + fetch_rows : count - 1];
+    ahead.template turn<C * W* static_cast<index>(sizeof(V)) / elements_of<V>()>(j);
     TERN_UNROLL
-    for (index c = 0; c < C; ++c) fetch_again(later, d + c * W);
+    for (index c = 0; c < C; ++c) fetch_again(row[j + fetch_rows<R, V>], d + c * W);
     packf x[C];
     if constexpr (whole)
       read_columns(row[j], d, x);
@@ -278,6 +220,75 @@ TERN_INLINE void stream_columns(float const* p, V const* const* row, index count
   }
 }
 
+/// The same on dot products of pairs of keys, for 2 C packs of columns: `p` in bf16, even columns before odd ones.
+template <int R, int C, bool whole, class Ahead>
+TERN_INLINE void stream_columns(bf16 const* p, bf16 const* const* row, index count, index d, index width, float const* alpha, Ahead& ahead,
+                                float* o, index o_stride) {
+  using packf = simd::pack<float>;
+  using packi = simd::pack<std::int32_t>;
+  constexpr index W = simd::lanes;
+  packf acc[R][C][2];
+  TERN_UNROLL
+  for (index r = 0; r < R; ++r) TERN_UNROLL
+  for (index c = 0; c < C; ++c) {
+    float const* const from = o + r * o_stride + 2 * W * c;
+    acc[r][c][0] = (whole || width >= W ? simd::load(from) : simd::load_n(from, width)) * packf(alpha[r]);
+    acc[r][c][1] = (whole ? simd::load(from + W) : width > W ? simd::load_n(from + W, width - W) : packf(0.f)) * packf(alpha[r]);
+    simd::unzip(acc[r][c][0], acc[r][c][1]);
+  }
+  auto read = [&](index j, index c) TERN_LAMBDA {
+    bf16 const* const from = row[j] + d + 2 * W * c;
+    return simd::bit_cast<std::int32_t>(whole ? simd::load_narrow(from) : simd::load_narrow_n(from, width));
+  };
+  // The weights are of two keys, or of one.
+  auto add = [&](index j, auto keys, auto const& second) TERN_LAMBDA {
+    simd::pack<bf16> weight[R];
+    TERN_UNROLL
+    for (index r = 0; r < R; ++r) {
+      std::int32_t two = 0;
+      __builtin_memcpy(&two, p + 2 * r * key_block + j, keys * sizeof(bf16));
+      weight[r] = simd::in_register(simd::bit_cast<bf16>(packi(two)));
+    }
+    packi const low(0xffff);
+    TERN_UNROLL
+    for (index c = 0; c < C; ++c) {
+      packi const a = read(j, c), b = second(c);
+      auto const even = simd::in_register(simd::bit_cast<bf16>(simd::select_bits(low, a, simd::shift_left<16>(b))));
+      auto const odd = simd::in_register(simd::bit_cast<bf16>(simd::select_bits(low, simd::shift_right<16>(a), b)));
+      TERN_UNROLL
+      for (index r = 0; r < R; ++r) {
+        acc[r][c][0] = simd::dot(acc[r][c][0], weight[r], even);
+        acc[r][c][1] = simd::dot(acc[r][c][1], weight[r], odd);
+      }
+    }
+  };
+  index j = 0;
+  for (; j + 2 <= count; j += 2) {
+    TERN_UNROLL
+    for (index i = j; i < j + 2; ++i) {
+      ahead.template turn<2 * C * W* static_cast<index>(sizeof(bf16))>(i);
+      TERN_UNROLL
+      for (index c = 0; c < C; ++c) fetch_again(row[i + fetch_rows<R, bf16>], d + 2 * W * c);
+    }
+    add(j, std::integral_constant<int, 2>{}, [&](index c) TERN_LAMBDA { return read(j + 1, c); });
+  }
+  if (j < count) add(j, std::integral_constant<int, 1>{}, [&](index) TERN_LAMBDA { return packi(0); });
+  TERN_UNROLL
+  for (index r = 0; r < R; ++r) TERN_UNROLL
+  for (index c = 0; c < C; ++c) {
+    float* const to = o + r * o_stride + 2 * W * c;
+    simd::zip(acc[r][c][0], acc[r][c][1]);
+    if (whole || width >= W)
+      simd::store(to, acc[r][c][0]);
+    else
+      simd::store_n(to, acc[r][c][0], width);
+    if (whole)
+      simd::store(to + W, acc[r][c][1]);
+    else if (width > W)
+      simd::store_n(to + W, acc[r][c][1], width - W);
+  }
+}
+
 /// All columns of a few rows.
 template <int R, class V, class Ahead>
 TERN_INLINE void stream_add_rows(float const* p, V const* const* row, index count, index dim_v, float const* alpha, Ahead& ahead, float* o,
@@ -296,21 +307,33 @@ TERN_INLINE void stream_add_rows(float const* p, V const* const* row, index coun
   if (d < dim_v) take(std::integral_constant<int, 1>{}, std::false_type{}, dim_v - d);
 }
 
-/// o[r] = alpha[r] o[r] + sum_j p[r * key_block + j] v[j]
-template <int R, class V>
-[[gnu::noinline]] inline void stream_values(float const* p,                                 // (R, key_block)
+template <int R, class Ahead>
+TERN_INLINE void stream_add_rows(bf16 const* p, bf16 const* const* row, index count, index dim_v, float const* alpha, Ahead& ahead,
+                                 float* o, index o_stride) {
+  constexpr int columns = stream_columns_of<R> / 2;
+  constexpr index step = 2 * simd::lanes;
+  index d = 0;
+  for (; d + columns * step <= dim_v; d += columns * step)
+    stream_columns<R, columns, true>(p, row, count, d, 0, alpha, ahead, o + d, o_stride);
+  for (; d + step <= dim_v; d += step) stream_columns<R, 1, true>(p, row, count, d, 0, alpha, ahead, o + d, o_stride);
+  if (d < dim_v) stream_columns<R, 1, false>(p, row, count, d, dim_v - d, alpha, ahead, o + d, o_stride);
+}
+
+/// o[r] = alpha[r] o[r] + sum_j p[r * key_block + j] v[j]. Weights that are bf16, where values are, begin where those of f32 would.
+template <int R, class P, class V>
+[[gnu::noinline]] inline void stream_values(P const* p,                                     // (R, key_block)
                                             V const* const* row, index count, index dim_v,  // (count <= key_block) rows of dim_v elements
                                             float const* alpha,                             // (R)
                                             fetch_ahead const& ahead, float* o, index o_stride) noexcept {  // (R, dim_v)
-  constexpr index columns = stream_columns_of<R> * simd::lanes;
-  fetch_cursor<!std::is_same_v<V, float>> next(ahead, 1, dim_v / columns);
+  fetch_cursor<fetches_apart<R, V>> next(ahead);
   // f32 waits for memory rather than for arithmetic: few rows at a time, some 4 KiB, so that memory is read in its order. The sums
   // are loaded and stored more often, which the other types would feel.
   constexpr index some = std::is_same_v<V, float> ? 8 : key_block;
   float one[R];
   for (float& x : one) x = 1;
+  padded_rows<V> const rows(row, count);
   for (index j = 0; j < count || j == 0; j += some)
-    stream_add_rows<R>(p + j, row + j, count - j < some ? count - j : some, dim_v, j == 0 ? alpha : one, next, o, o_stride);
+    stream_add_rows<R>(p + j, rows.row + j, count - j < some ? count - j : some, dim_v, j == 0 ? alpha : one, next, o, o_stride);
 }
 
 }  // namespace TERN_ABI
