@@ -120,14 +120,14 @@ struct run_of {
       Tile::pack_values(v[b].pointers().data(), count, dim, pv.bytes());
       Tile::scores(pq.bytes(), pk.bytes(), dim, rows, 0, panels, s.floats());
       after_scores(b);
-      float highest[Tile::rows];
+      float highest[round_to_multiple(Tile::rows, simd::lanes)] = {};
       for (index r = 0; r < rows; ++r) {
         float* const row = s.floats() + r * key_block;
         std::fill(row + count, row + panels * panel_width, negative_infinity);
         highest[r] = *std::max_element(row, row + count);
       }
       softmax_weights<Tile>(s.floats(), rows, 0, panels, highest, {m.data(), l.data(), alpha.data()}, pp.bytes());
-      Tile::values(pp.bytes(), pv.bytes(), dim, rows, 0, panels, alpha.data(), o.floats(), round_to_multiple(dim, simd::lanes));
+      Tile::values(pp.bytes(), pv.bytes(), dim, rows, 0, count, alpha.data(), o.floats(), round_to_multiple(dim, simd::lanes));
     }
     Tile::finish();
   }

@@ -178,7 +178,7 @@ inline void prompt_tile(BlockRows const& block_rows, Mask const& mask, Scratch c
                              weights);
 
   float* const o = sum.o + tile * sum.stride;
-  Tile::values(weights, w.packed.v + packed * w.packed.value_bytes, p.n.dim_v, rows, first_panel, last_panel, w.alpha, o, sum.stride);
+  Tile::values(weights, w.packed.v + packed * w.packed.value_bytes, p.n.dim_v, rows, begin, end, w.alpha, o, sum.stride);
   if (!w.packed.of[packed].finite)
     add_odd_values<std::remove_cvref_t<decltype(p.spec)>>(block_rows.value, mask, query_of, block, count, rows, p.n.dim_v, w.row, o,
                                                           sum.stride);

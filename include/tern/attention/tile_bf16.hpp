@@ -102,11 +102,13 @@ struct bf16_tile {
     TERN_INLINE void put(index n, simd::pack<float> a, simd::pack<float> b) { simd::store(to + n * panel_width, simd::narrow(a, b)); }
   };
 
-  TERN_INLINE static void values(std::byte const* p, std::byte const* v, index dim_v, index some, index first, index last,
+  /// Of keys [begin, end), to whole pairs, or panels.
+  TERN_INLINE static void values(std::byte const* p, std::byte const* v, index dim_v, index some, index begin, index end,
                                  float const* alpha, float* o, index o_stride) {
-    if (simd::tiles::ready()) return matrix_values(p, v, dim_v, some, first, last, alpha, o, o_stride);
+    if (simd::tiles::ready())
+      return matrix_values(p, v, dim_v, some, begin / panel_width, divide_up(end, panel_width), alpha, o, o_stride);
     for (index r = 0; r < some; r += group_rows)
-      value_panels<bf16_word, group_rows>(p + 2 * r * key_block, v, dim_v, first, last, alpha + r, o + r * o_stride, o_stride);
+      value_panels<bf16_word, group_rows>(p + 2 * r * key_block, v, dim_v, begin, end, alpha + r, o + r * o_stride, o_stride);
   }
 
  private:

@@ -85,9 +85,9 @@ struct f32_tile {
     }
   };
 
-  TERN_INLINE static void values(std::byte const* p, std::byte const* v, index dim_v, index, index first, index last, float const* alpha,
+  TERN_INLINE static void values(std::byte const* p, std::byte const* v, index dim_v, index, index begin, index end, float const* alpha,
                                  float* o, index o_stride) {
-    value_panels<f32_word>(p, v, dim_v, first, last, alpha, o, o_stride);
+    value_panels<f32_word>(p, v, dim_v, begin, end, alpha, o, o_stride);
   }
 };
 

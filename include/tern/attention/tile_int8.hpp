@@ -143,22 +143,25 @@ struct int8_tile {
   /// Where the weights of row r go.
   struct weight_row {
     std::int8_t* to;
-    simd::pack<float> rest[2] = {simd::pack<float>(0.f), simd::pack<float>(0.f)};
+    simd::pack<float> sum[2] = {simd::pack<float>(0.f), simd::pack<float>(0.f)};  // of 254 p so far, by lane
+    simd::pack<std::int32_t> given[2] = {zero(), zero()};                           // and of codes
     TERN_INLINE weight_row(std::byte* p, index r) : to(reinterpret_cast<std::int8_t*>(p) + r * key_block) {}
     /// Those of the two packs of key panel n.
     TERN_INLINE void put(index n, simd::pack<float> a, simd::pack<float> b) {
-      simd::store_low_bytes(to + n * panel_width, round(a, rest[0]));
-      simd::store_low_bytes(to + n * panel_width + simd::lanes, round(b, rest[1]));
+      simd::store_low_bytes(to + n * panel_width, code(a, sum[0], given[0]));
+      simd::store_low_bytes(to + n * panel_width + simd::lanes, code(b, sum[1], given[1]));
     }
 
    private:
-    /// The code of p in the low byte. Adding 3 * 2^22 rounds to an integer and leaves it there; NaN gives some code: its row is NaN
-    /// through l.
-    TERN_INLINE static simd::pack<std::int32_t> round(simd::pack<float> p, simd::pack<float>& left) {
-      using packf = simd::pack<float>;
-      packf const x = simd::fma(p, packf(254.f), left), shifted = x + packf(0x1.8p23f);
-      left = simd::fnma(simd::fma(shifted, packf(1.f), packf(-0x1.8p23f)), packf(1.f), x);
-      return simd::bit_cast<std::int32_t>(shifted);
+    /// Adding 3 * 2^22 rounds a number to an integer and leaves it in the low bits.
+    static constexpr float magic = 0x1.8p23f;
+    TERN_INLINE static simd::pack<std::int32_t> zero() { return simd::bit_cast<std::int32_t>(simd::pack<float>(magic)); }
+    /// The code of p in the low byte: what the rounded sum has grown by. NaN gives some code: its row is NaN through l.
+    TERN_INLINE static simd::pack<std::int32_t> code(simd::pack<float> p, simd::pack<float>& sum, simd::pack<std::int32_t>& given) {
+      sum = simd::fma(p, simd::pack<float>(254.f), sum);
+      simd::pack<std::int32_t> const before = given;
+      given = simd::bit_cast<std::int32_t>(sum + simd::pack<float>(magic));
+      return given - before;
     }
   };
 
@@ -167,20 +170,20 @@ struct int8_tile {
     simd::store_n(reinterpret_cast<float*>(p + rows * key_block) + r, factor * simd::pack<float>(1 / 254.f), n);
   }
 
-  TERN_INLINE static void values(std::byte const* p, std::byte const* v, index dim_v, index, index first, index last, float const* alpha,
+  TERN_INLINE static void values(std::byte const* p, std::byte const* v, index dim_v, index, index begin, index end, float const* alpha,
                                  float* o, index o_stride) {
     constexpr index W = simd::lanes;
-    auto const* const weights = reinterpret_cast<std::uint8_t const*>(p) + first * panel_width;
+    index const first = begin / 4, steps = divide_up(end, 4) - first;  // of 4 keys
+    auto const* const weights = reinterpret_cast<std::uint8_t const*>(p) + 4 * first;
     auto const* const factors = reinterpret_cast<float const*>(p + rows * key_block);
     auto const* const scales = reinterpret_cast<float const*>(v + key_block * round_to_multiple(dim_v, simd::lanes));
     auto const* const codes = reinterpret_cast<std::int8_t const*>(v);
-    index const steps = (last - first) * panel_width / 4;
     for (index d = 0; d < dim_v; d += panel_width)
       if (dim_v - d > W)
-        value_product<2>(weights, factors, codes + d * key_block + first * panel_width * panel_width, scales + d, steps, alpha, o + d,
+        value_product<2>(weights, factors, codes + d * key_block + 4 * first * panel_width, scales + d, steps, alpha, o + d,
                          o_stride);
       else
-        value_product<1>(weights, factors, codes + d * key_block + first * panel_width * W, scales + d, steps, alpha, o + d, o_stride);
+        value_product<1>(weights, factors, codes + d * key_block + 4 * first * W, scales + d, steps, alpha, o + d, o_stride);
   }
 
  private:

@@ -5,6 +5,7 @@
 /// adds up.
 
 #include <tern/attention/tile.hpp>
+#include <tern/core/rounding.hpp>
 #include <tern/simd/narrow.hpp>
 
 namespace tern::detail {
@@ -79,21 +80,21 @@ TERN_INLINE void score_panels(std::byte const* q, std::byte const* k, index word
                                          s + n * panel_width, key_block);
 }
 
-/// O = diag(alpha) O + P V over key panels [first, last). p: (rows, key_block / elements of a word);
+/// O = diag(alpha) O + P V over keys [begin, end) of a block, to whole words. p: (rows, key_block / elements of a word);
 /// v: (panels of columns, key_block / elements, panel_width), the last one narrower where the columns end.
 template <class Word, index rows = query_tile_rows>
-TERN_INLINE void value_panels(std::byte const* p, std::byte const* v, index dim_v, index first, index last, float const* alpha, float* o,
+TERN_INLINE void value_panels(std::byte const* p, std::byte const* v, index dim_v, index begin, index end, float const* alpha, float* o,
                               index o_stride) {
   using word = typename Word::type;
-  constexpr index W = simd::lanes, steps = key_block / Word::elements, panel_steps = panel_width / Word::elements;
-  word const* const weights = reinterpret_cast<word const*>(p) + first * panel_steps;
-  index const count = (last - first) * panel_steps;
+  constexpr index W = simd::lanes, steps = key_block / Word::elements;
+  index const first = begin / Word::elements, count = divide_up(end, Word::elements) - first;
+  word const* const weights = reinterpret_cast<word const*>(p) + first;
   for (index d = 0; d < dim_v; d += panel_width) {
     word const* const values = reinterpret_cast<word const*>(v) + d * steps;
     if (dim_v - d > W)
-      word_product<Word, rows, 2, steps, 1>(weights, values + first * panel_steps * panel_width, count, alpha, o + d, o_stride);
+      word_product<Word, rows, 2, steps, 1>(weights, values + first * panel_width, count, alpha, o + d, o_stride);
     else
-      word_product<Word, rows, 1, steps, 1>(weights, values + first * panel_steps * W, count, alpha, o + d, o_stride);
+      word_product<Word, rows, 1, steps, 1>(weights, values + first * W, count, alpha, o + d, o_stride);
   }
 }
 
