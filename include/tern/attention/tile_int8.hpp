@@ -58,7 +58,7 @@ inline float quantize_dims(T const* row, index d, index left, std::int8_t* code)
 /// codes, which undoes that q is stored as q + 128. Values: panels of columns (key_block / 4, panel_width) words of 4 keys, then a scale a
 /// column. Queries: (blocks, 8, rows) words, then (blocks, rows) scales. Weights: (rows, key_block) bytes, then a factor a row.
 struct int8_tile {
-  static constexpr index rows = query_tile_rows, row_step = rows;
+  static constexpr index group_rows = query_tile_rows, rows = prompt_tile_rows, row_step = group_rows;
   static constexpr int exp2_degree = 3;
   static constexpr bool relative_to_block = true;
   static constexpr bool weights_like_scores = false;
@@ -132,10 +132,10 @@ struct int8_tile {
     }
   }
 
-  static void scores(std::byte const* q, std::byte const* k, index dim, index, index first, index last, float* s) {
+  static void scores(std::byte const* q, std::byte const* k, index dim, index some, index first, index last, float* s) {
     index const n = blocks(dim);
     for (index i = first; i < last; ++i)
-      for (index r = 0; r < rows; r += score_rows)
+      for (index r = 0; r < some; r += score_rows)
         score_product(reinterpret_cast<std::uint8_t const*>(q) + 4 * r, reinterpret_cast<float const*>(q) + 8 * rows * n + r,
                       k + 40 * panel_width * n * i, n, s + r * key_block + i * panel_width);
   }
@@ -170,7 +170,7 @@ struct int8_tile {
     simd::store_n(reinterpret_cast<float*>(p + rows * key_block) + r, factor * simd::pack<float>(1 / 254.f), n);
   }
 
-  TERN_INLINE static void values(std::byte const* p, std::byte const* v, index dim_v, index, index begin, index end, float const* alpha,
+  TERN_INLINE static void values(std::byte const* p, std::byte const* v, index dim_v, index some, index begin, index end, float const* alpha,
                                  float* o, index o_stride) {
     constexpr index W = simd::lanes;
     index const first = begin / 4, steps = divide_up(end, 4) - first;  // of 4 keys
@@ -179,16 +179,20 @@ struct int8_tile {
     auto const* const scales = reinterpret_cast<float const*>(v + key_block * round_to_multiple(dim_v, simd::lanes));
     auto const* const codes = reinterpret_cast<std::int8_t const*>(v);
     for (index d = 0; d < dim_v; d += panel_width)
-      if (dim_v - d > W)
-        value_product<2>(weights, factors, codes + d * key_block + 4 * first * panel_width, scales + d, steps, alpha, o + d,
-                         o_stride);
-      else
-        value_product<1>(weights, factors, codes + d * key_block + 4 * first * W, scales + d, steps, alpha, o + d, o_stride);
+      for (index r = 0; r < some; r += group_rows) {
+        std::uint8_t const* const of = weights + r * key_block;
+        std::int8_t const* const to_sum = codes + d * key_block;
+        float* const to = o + r * o_stride + d;
+        if (dim_v - d > W)
+          value_product<2>(of, factors + r, to_sum + 4 * first * panel_width, scales + d, steps, alpha + r, to, o_stride);
+        else
+          value_product<1>(of, factors + r, to_sum + 4 * first * W, scales + d, steps, alpha + r, to, o_stride);
+      }
   }
 
  private:
   /// Rows of a register tile that holds sums of both integers and floats.
-  static constexpr index score_rows = rows / 2;
+  static constexpr index score_rows = group_rows / 2;
   /// Dims that are transposed together: whole blocks and whole packs.
   static constexpr index chunk = 4 * simd::lanes < 32 ? 32 : 4 * simd::lanes;
 
@@ -302,17 +306,17 @@ struct int8_tile {
                                               std::int8_t const* TERN_RESTRICT v, float const* TERN_RESTRICT scale, index steps,
                                               float const* TERN_RESTRICT alpha, float* TERN_RESTRICT o, index o_stride) noexcept {
     using packf = simd::pack<float>;
-    constexpr index W = simd::lanes;
-    simd::dot_sums acc[rows][packs];
+    constexpr index W = simd::lanes, R = group_rows;
+    simd::dot_sums acc[R][packs];
     TERN_UNROLL
-    for (index r = 0; r < rows; ++r) TERN_UNROLL
+    for (index r = 0; r < R; ++r) TERN_UNROLL
     for (index n = 0; n < packs; ++n) acc[r][n] = simd::as_dot_sums(simd::pack<std::int32_t>(0));
     for (index t = 0; t < steps; ++t) {
       simd::pack<std::int8_t> x[packs];
       TERN_UNROLL
       for (index n = 0; n < packs; ++n) x[n] = simd::load(v + 4 * n * W);
       TERN_UNROLL
-      for (index r = 0; r < rows; ++r) {
+      for (index r = 0; r < R; ++r) {
         simd::pack<std::uint8_t> const y = simd::splat4<std::uint8_t>(p + r * key_block);
         TERN_UNROLL
         for (index n = 0; n < packs; ++n) acc[r][n] = simd::dot(acc[r][n], y, x[n]);
@@ -321,7 +325,7 @@ struct int8_tile {
       v += 4 * packs * W;
     }
     TERN_UNROLL
-    for (index r = 0; r < rows; ++r) TERN_UNROLL
+    for (index r = 0; r < R; ++r) TERN_UNROLL
     for (index n = 0; n < packs; ++n) {
       float* const to = o + r * o_stride + n * W;
       packf const sum = simd::to_float(simd::to_pack(acc[r][n])) * (simd::load(scale + n * W) * packf(factor[r]));

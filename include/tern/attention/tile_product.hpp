@@ -70,31 +70,36 @@ template <class Word, index rows, int packs, index row_stride, index step_stride
   for (index n = 0; n < packs; ++n) simd::store(c + r * c_stride + n * W, acc[r][n]);
 }
 
-/// S = Q K^T for key panels [first, last). q: (words, rows); k: (panels, words, panel_width); s: (rows, key_block).
-template <class Word, index rows = query_tile_rows>
-TERN_INLINE void score_panels(std::byte const* q, std::byte const* k, index words, index first, index last, float* s) {
+/// S = Q K^T for key panels [first, last). q: groups (words, group) of `rows` rows; k: (panels, words, panel_width); s: (rows, key_block).
+template <class Word, index group>
+TERN_INLINE void score_panels(std::byte const* q, std::byte const* k, index words, index rows, index first, index last, float* s) {
   using word = typename Word::type;
-  word const* const keys = reinterpret_cast<word const*>(k);
-  for (index n = first; n < last; ++n)
-    word_product<Word, rows, 2, 1, rows>(reinterpret_cast<word const*>(q), keys + n * panel_width * words, words, nullptr,
-                                         s + n * panel_width, key_block);
+  word const* const queries = reinterpret_cast<word const*>(q);
+  for (index r = 0; r < rows; r += group)
+    for (index n = first; n < last; ++n)
+      word_product<Word, group, 2, 1, group>(queries + r * words, reinterpret_cast<word const*>(k) + n * panel_width * words, words, nullptr,
+                                             s + r * key_block + n * panel_width, key_block);
 }
 
-/// O = diag(alpha) O + P V over keys [begin, end) of a block, to whole words. p: (rows, key_block / elements of a word);
-/// v: (panels of columns, key_block / elements, panel_width), the last one narrower where the columns end.
-template <class Word, index rows = query_tile_rows>
-TERN_INLINE void value_panels(std::byte const* p, std::byte const* v, index dim_v, index begin, index end, float const* alpha, float* o,
-                              index o_stride) {
+/// O = diag(alpha) O + P V over keys [begin, end) of a block, to whole words, for `rows` rows, a multiple of `group`.
+/// p: (rows, key_block / elements of a word); v: (panels of columns, key_block / elements, panel_width), the last one narrower where the
+/// columns end.
+template <class Word, index group>
+TERN_INLINE void value_panels(std::byte const* p, std::byte const* v, index dim_v, index rows, index begin, index end, float const* alpha,
+                              float* o, index o_stride) {
   using word = typename Word::type;
   constexpr index W = simd::lanes, steps = key_block / Word::elements;
   index const first = begin / Word::elements, count = divide_up(end, Word::elements) - first;
-  word const* const weights = reinterpret_cast<word const*>(p) + first;
-  for (index d = 0; d < dim_v; d += panel_width) {
-    word const* const values = reinterpret_cast<word const*>(v) + d * steps;
-    if (dim_v - d > W)
-      word_product<Word, rows, 2, steps, 1>(weights, values + first * panel_width, count, alpha, o + d, o_stride);
-    else
-      word_product<Word, rows, 1, steps, 1>(weights, values + first * W, count, alpha, o + d, o_stride);
+  for (index r = 0; r < rows; r += group) {
+    for (index d = 0; d < dim_v; d += panel_width) {
+      word const* const values = reinterpret_cast<word const*>(v) + d * steps;
+      word const* const weights = reinterpret_cast<word const*>(p) + r * steps + first;
+      float* const to = o + r * o_stride + d;
+      if (dim_v - d > W)
+        word_product<Word, group, 2, steps, 1>(weights, values + first * panel_width, count, alpha + r, to, o_stride);
+      else
+        word_product<Word, group, 1, steps, 1>(weights, values + first * W, count, alpha + r, to, o_stride);
+    }
   }
 }
 
