@@ -118,7 +118,7 @@ struct run_of {
     for (int b = 0; b < 2; ++b) {
       Tile::pack_keys(k[b].pointers().data(), count, dim, pk.bytes());
       Tile::pack_values(v[b].pointers().data(), count, dim, pv.bytes());
-      Tile::scores(pq.bytes(), pk.bytes(), dim, rows, 0, panels, s.floats());
+      Tile::scores(pq.bytes(), pk.bytes(), dim, rows, 0, count, s.floats());
       after_scores(b);
       float highest[round_to_multiple(Tile::rows, simd::lanes)] = {};
       for (index r = 0; r < rows; ++r) {

@@ -164,7 +164,7 @@ inline void prompt_tile(BlockRows const& block_rows, Mask const& mask, Scratch c
   if constexpr (Scratch::columns) w.kept.seen[kept] = {first_panel, last_panel};
   float* const s = w.kept.weights(kept);  // (rows, key_block)
   std::byte* const weights = in_place ? reinterpret_cast<std::byte*>(s) : w.p;
-  Tile::scores(w.q + t * Tile::query_bytes(p.n.dim), w.packed.k + packed * w.packed.key_bytes, p.n.dim, rows, first_panel, last_panel, s);
+  Tile::scores(w.q + t * Tile::query_bytes(p.n.dim), w.packed.k + packed * w.packed.key_bytes, p.n.dim, rows, begin, end, s);
 
   softmax_rows const state{sum.m + tile, sum.l + tile, w.alpha, w.kept.bases(kept)};
   top_rows const top{w.largest.score + tile * w.largest.count, w.largest.id + tile * w.largest.count, w.largest.count};

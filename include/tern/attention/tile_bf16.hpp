@@ -87,10 +87,10 @@ struct bf16_tile {
       }
   }
 
-  /// Of `some` rows, a multiple of row_step.
-  TERN_INLINE static void scores(std::byte const* q, std::byte const* k, index dim, index some, index first, index last, float* s) {
-    if (simd::tiles::ready()) return matrix_scores(q, k, pairs(dim), some, first, last, s);
-    score_panels<bf16_word, group_rows>(q, k, pairs(dim), some, first, last, s);
+  /// Of `some` rows, a multiple of row_step, and keys [begin, end), to whole packs, or panels.
+  TERN_INLINE static void scores(std::byte const* q, std::byte const* k, index dim, index some, index begin, index end, float* s) {
+    if (simd::tiles::ready()) return matrix_scores(q, k, pairs(dim), some, begin / panel_width, divide_up(end, panel_width), s);
+    score_panels<bf16_word, group_rows>(q, k, pairs(dim), some, begin, end, s);
   }
 
   /// Where the weights of row r go.

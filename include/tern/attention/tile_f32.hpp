@@ -71,8 +71,8 @@ struct f32_tile {
       }
   }
 
-  TERN_INLINE static void scores(std::byte const* q, std::byte const* k, index dim, index some, index first, index last, float* s) {
-    score_panels<f32_word, group_rows>(q, k, dim, some, first, last, s);
+  TERN_INLINE static void scores(std::byte const* q, std::byte const* k, index dim, index some, index begin, index end, float* s) {
+    score_panels<f32_word, group_rows>(q, k, dim, some, begin, end, s);
   }
 
   /// Where the weights of row r go.

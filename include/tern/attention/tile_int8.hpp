@@ -132,9 +132,9 @@ struct int8_tile {
     }
   }
 
-  static void scores(std::byte const* q, std::byte const* k, index dim, index some, index first, index last, float* s) {
+  static void scores(std::byte const* q, std::byte const* k, index dim, index some, index begin, index end, float* s) {
     index const n = blocks(dim);
-    for (index i = first; i < last; ++i)
+    for (index i = begin / panel_width; i < divide_up(end, panel_width); ++i)
       for (index r = 0; r < some; r += score_rows)
         score_product(reinterpret_cast<std::uint8_t const*>(q) + 4 * r, reinterpret_cast<float const*>(q) + 8 * rows * n + r,
                       k + 40 * panel_width * n * i, n, s + r * key_block + i * panel_width);

@@ -32,9 +32,10 @@ struct bf16_word {
   TERN_INLINE static simd::pack<float> multiply_add(packed a, packed b, simd::pack<float> acc) { return simd::dot(acc, a, b); }
 };
 
-/// c = diag(alpha) c + a b, or a b where alpha is null. `a(r, t)` is at a[r * row_stride + t * step_stride]; b is dense.
+/// c = diag(alpha) c + a b, or a b where alpha is null. `a(r, t)` is at a[r * row_stride + t * step_stride], row t of b at b[t * b_packs *
+/// lanes].
 /// Not inlined: gcc spills accumulators where it knows too much about the arguments.
-template <class Word, index rows, int packs, index row_stride, index step_stride>
+template <class Word, index rows, int packs, index row_stride, index step_stride, int b_packs = packs>
 [[gnu::noinline]] inline void word_product(typename Word::type const* TERN_RESTRICT a,  // (rows, steps)
                                            typename Word::type const* TERN_RESTRICT b,  // (steps, packs * lanes)
                                            index steps,                                 //
@@ -63,22 +64,29 @@ template <class Word, index rows, int packs, index row_stride, index step_stride
       for (index n = 0; n < packs; ++n) acc[r][n] = Word::multiply_add(y, x[n], acc[r][n]);
     }
     a += step_stride;
-    b += packs * W;
+    b += b_packs * W;
   }
   TERN_UNROLL
   for (index r = 0; r < rows; ++r) TERN_UNROLL
   for (index n = 0; n < packs; ++n) simd::store(c + r * c_stride + n * W, acc[r][n]);
 }
 
-/// S = Q K^T for key panels [first, last). q: groups (words, group) of `rows` rows; k: (panels, words, panel_width); s: (rows, key_block).
+/// S = Q K^T for keys [begin, end), to whole packs. q: groups (words, group) of `rows` rows; k: (panels, words, panel_width); s: (rows, key_block).
 template <class Word, index group>
-TERN_INLINE void score_panels(std::byte const* q, std::byte const* k, index words, index rows, index first, index last, float* s) {
+TERN_INLINE void score_panels(std::byte const* q, std::byte const* k, index words, index rows, index begin, index end, float* s) {
+  constexpr index W = simd::lanes;
   using word = typename Word::type;
-  word const* const queries = reinterpret_cast<word const*>(q);
   for (index r = 0; r < rows; r += group)
-    for (index n = first; n < last; ++n)
-      word_product<Word, group, 2, 1, group>(queries + r * words, reinterpret_cast<word const*>(k) + n * panel_width * words, words, nullptr,
-                                             s + r * key_block + n * panel_width, key_block);
+    for (index j = begin / panel_width * panel_width; j < end; j += panel_width) {
+      word const* const queries = reinterpret_cast<word const*>(q) + r * words;
+      word const* const panel = reinterpret_cast<word const*>(k) + j * words;
+      float* const to = s + r * key_block + j;
+      index const skipped = begin < j + W ? 0 : W;
+      if (skipped == 0 && end > j + W)
+        word_product<Word, group, 2, 1, group>(queries, panel, words, nullptr, to, key_block);
+      else
+        word_product<Word, group, 1, 1, group, 2>(queries, panel + skipped, words, nullptr, to + skipped, key_block);
+    }
 }
 
 /// O = diag(alpha) O + P V over keys [begin, end) of a block, to whole words, for `rows` rows, a multiple of `group`.
