@@ -92,6 +92,7 @@ TERN_INLINE void pack_queries(Rows const& of, index row0, index live, Scratch co
   for (index tile = 0; tile < live; tile += Tile::rows) {
     for (index r = 0; r < Tile::rows; ++r) {
       float* const to = w.row + r * stride;
+      if (tile + Tile::rows + r < live) of.fetch_query(row0 + tile + Tile::rows + r);
       of.widen_query(row0 + (tile + r < live ? tile + r : live - 1), to);
       row[r] = to;
     }

@@ -35,8 +35,8 @@ TERN_INLINE simd::pack<std::int32_t> codes_of(simd::pack<float> x, simd::pack<fl
   return simd::to_int(simd::max(x * inverse, simd::pack<float>(-127.f)));
 }
 
-/// Elements d to d + 32 of a row, of which `left` exist, as codes; returns the scale.
-template <float_storage T>
+/// Elements d to d + 32 of a row, of which `left` exist, as codes + offset; returns the scale.
+template <int offset = 0, float_storage T>
 inline float quantize_dims(T const* row, index d, index left, std::int8_t* code) noexcept {
   using packf = simd::pack<float>;
   constexpr index W = simd::lanes, packs = 32 / W;
@@ -48,7 +48,7 @@ inline float quantize_dims(T const* row, index d, index left, std::int8_t* code)
     odd = simd::fma(x[i], packf(0.f), odd);
   }
   code_scales(packf(simd::reduce_max(largest)), packf(simd::reduce_add(odd)), inverse, scale);
-  for (index i = 0; i < packs; ++i) simd::store_low_bytes(code + i * W, codes_of(x[i], inverse));
+  for (index i = 0; i < packs; ++i) simd::store_low_bytes(code + i * W, codes_of(x[i], inverse) + simd::pack<std::int32_t>(offset));
   float lane[W];
   simd::store(static_cast<float*>(lane), scale);
   return lane[0];
@@ -81,10 +81,7 @@ struct int8_tile {
     for (index g = 0; g < rows; g += W)
       for (index d = 0; d < dim; d += 32) {
         std::int8_t code[W][32 < 4 * W ? 4 * W : 32] = {};
-        for (index i = 0; i < W && g + i < rows; ++i) {
-          scales[d / 32 * rows + g + i] = quantize_dims(q[g + i], d, dim - d, code[i]);
-          for (index j = 0; j < 32; ++j) code[i][j] = static_cast<std::int8_t>(code[i][j] ^ -128);
-        }
+        for (index i = 0; i < W && g + i < rows; ++i) scales[d / 32 * rows + g + i] = quantize_dims<128>(q[g + i], d, dim - d, code[i]);
         auto read = [&](index i, index t) TERN_LAMBDA { return read_words(code[i] + 4 * t); };
         auto place = [&](index t) TERN_LAMBDA { return words + (d / 4 + t) * rows + g; };
         transpose_words(read, 8, place, rows - g < W ? rows - g : W);
