@@ -104,8 +104,7 @@ struct bf16_tile {
   /// Of keys [begin, end), to whole pairs, or panels.
   TERN_INLINE static void values(std::byte const* p, std::byte const* v, index dim_v, index some, index begin, index end,
                                  float const* alpha, float* o, index o_stride) {
-    if (simd::tiles::ready())
-      return matrix_values(p, v, dim_v, some, begin / panel_width, divide_up(end, panel_width), alpha, o, o_stride);
+    if (simd::tiles::ready()) return matrix_values(p, v, dim_v, some, begin / panel_width, divide_up(end, panel_width), alpha, o, o_stride);
     value_panels<bf16_word, group_rows>(p, v, dim_v, some, begin, end, alpha, o, o_stride);
   }
 

@@ -12,7 +12,8 @@
 namespace tern::detail {
 inline namespace TERN_ABI {
 
-/// Keys in panels (dim, panel_width), values in panels (key_block, panel_width), queries in groups (dim, group_rows), weights (rows, key_block).
+/// Keys in panels (dim, panel_width), values in panels (key_block, panel_width), queries in groups (dim, group_rows), weights (rows,
+/// key_block).
 struct f32_tile {
   static constexpr index group_rows = query_tile_rows, rows = prompt_tile_rows, row_step = group_rows;
   static constexpr int exp2_degree = 6;
@@ -86,8 +87,8 @@ struct f32_tile {
     }
   };
 
-  TERN_INLINE static void values(std::byte const* p, std::byte const* v, index dim_v, index some, index begin, index end, float const* alpha,
-                                 float* o, index o_stride) {
+  TERN_INLINE static void values(std::byte const* p, std::byte const* v, index dim_v, index some, index begin, index end,
+                                 float const* alpha, float* o, index o_stride) {
     value_panels<f32_word, group_rows>(p, v, dim_v, some, begin, end, alpha, o, o_stride);
   }
 };

@@ -141,7 +141,7 @@ struct int8_tile {
   struct weight_row {
     std::int8_t* to;
     simd::pack<float> sum[2] = {simd::pack<float>(0.f), simd::pack<float>(0.f)};  // of 254 p so far, by lane
-    simd::pack<std::int32_t> given[2] = {zero(), zero()};                           // and of codes
+    simd::pack<std::int32_t> given[2] = {zero(), zero()};                         // and of codes
     TERN_INLINE weight_row(std::byte* p, index r) : to(reinterpret_cast<std::int8_t*>(p) + r * key_block) {}
     /// Those of the two packs of key panel n.
     TERN_INLINE void put(index n, simd::pack<float> a, simd::pack<float> b) {
@@ -167,8 +167,8 @@ struct int8_tile {
     simd::store_n(reinterpret_cast<float*>(p + rows * key_block) + r, factor * simd::pack<float>(1 / 254.f), n);
   }
 
-  TERN_INLINE static void values(std::byte const* p, std::byte const* v, index dim_v, index some, index begin, index end, float const* alpha,
-                                 float* o, index o_stride) {
+  TERN_INLINE static void values(std::byte const* p, std::byte const* v, index dim_v, index some, index begin, index end,
+                                 float const* alpha, float* o, index o_stride) {
     constexpr index W = simd::lanes;
     index const first = begin / 4, steps = divide_up(end, 4) - first;  // of 4 keys
     auto const* const weights = reinterpret_cast<std::uint8_t const*>(p) + 4 * first;

@@ -71,7 +71,8 @@ template <class Word, index rows, int packs, index row_stride, index step_stride
   for (index n = 0; n < packs; ++n) simd::store(c + r * c_stride + n * W, acc[r][n]);
 }
 
-/// S = Q K^T for keys [begin, end), to whole packs. q: groups (words, group) of `rows` rows; k: (panels, words, panel_width); s: (rows, key_block).
+/// S = Q K^T for keys [begin, end), to whole packs. q: groups (words, group) of `rows` rows; k: (panels, words, panel_width); s: (rows,
+/// key_block).
 template <class Word, index group>
 TERN_INLINE void score_panels(std::byte const* q, std::byte const* k, index words, index rows, index begin, index end, float* s) {
   constexpr index W = simd::lanes;

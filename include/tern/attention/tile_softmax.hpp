@@ -61,8 +61,8 @@ TERN_INLINE simd::pack<float> exp2_for_weights(simd::pack<float> x) {
   return p * simd::bit_cast<float>(simd::shift_left<23>(simd::bit_cast<std::int32_t>(shifted)));
 }
 
-/// a + b, as a multiplication by one where the polynomial is short: Zen 4 adds, compares, shifts and converts in the same units, which
-/// then have more to do than those that multiply.
+/// a + b, as a multiplication by one where the polynomial is short: Zen 4 adds, compares and splits numbers in the same units, which then
+/// have more to do than those that multiply.
 template <bool multiply>
 TERN_INLINE simd::pack<float> add(simd::pack<float> a, simd::pack<float> b) {
   return multiply ? simd::fma(a, simd::pack<float>(1.f), b) : a + b;
@@ -115,7 +115,7 @@ template <class Tile, bool keep = false>
         simd::store(row + n * panel_width, a);
         simd::store(row + n * panel_width + W, b);
       }
-      total = add<few>(total, add<few>(a, b));
+      total += a + b;
     }
     sum[r] = total;
   }
