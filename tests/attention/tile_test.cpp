@@ -118,16 +118,16 @@ struct run_of {
     for (int b = 0; b < 2; ++b) {
       Tile::pack_keys(k[b].pointers().data(), count, dim, pk.bytes());
       Tile::pack_values(v[b].pointers().data(), count, dim, pv.bytes());
-      Tile::scores(pq.bytes(), pk.bytes(), dim, rows, 0, panels, s.floats());
+      Tile::scores(pq.bytes(), pk.bytes(), dim, rows, 0, count, s.floats());
       after_scores(b);
-      float highest[Tile::rows];
+      float highest[round_to_multiple(Tile::rows, simd::lanes)] = {};
       for (index r = 0; r < rows; ++r) {
         float* const row = s.floats() + r * key_block;
         std::fill(row + count, row + panels * panel_width, negative_infinity);
         highest[r] = *std::max_element(row, row + count);
       }
       softmax_weights<Tile>(s.floats(), rows, 0, panels, highest, {m.data(), l.data(), alpha.data()}, pp.bytes());
-      Tile::values(pp.bytes(), pv.bytes(), dim, rows, 0, panels, alpha.data(), o.floats(), round_to_multiple(dim, simd::lanes));
+      Tile::values(pp.bytes(), pv.bytes(), dim, rows, 0, count, alpha.data(), o.floats(), round_to_multiple(dim, simd::lanes));
     }
     Tile::finish();
   }
@@ -227,6 +227,44 @@ TEMPLATE_PRODUCT_TEST_CASE("a tile's scores and weighted sums", "[attention]", s
   for (index const dim : {1, 5, 17, 32, 64, 80, 128})
     for (index const count : {1, 31, 32, 33, 127, 128})
       if (float_storage<stored> || dim % 32 == 0) check<tile, stored>(dim, count);
+}
+
+TEMPLATE_TEST_CASE("a tile that sees some keys of a block computes what it sees, to the bit", "[attention]", f32_tile, bf16_tile,
+                   int8_tile) {
+  constexpr index dim = 72, stride = round_to_multiple(dim, simd::lanes), rows = TestType::rows;
+  rng r(5);
+  run_of<TestType, float> x(r, dim, key_block);
+  packed all{4 * rows * key_block}, of_all{4 * rows * stride};
+  float highest[round_to_multiple(rows, simd::lanes)] = {};
+  TestType::pack_queries(x.q.pointers().data(), dim, x.pq.bytes());
+  TestType::pack_keys(x.k[0].pointers().data(), key_block, dim, x.pk.bytes());
+  TestType::pack_values(x.v[0].pointers().data(), key_block, dim, x.pv.bytes());
+  TestType::start();
+  TestType::scores(x.pq.bytes(), x.pk.bytes(), dim, rows, 0, key_block, all.floats());
+  for (auto const& [begin, end] : {std::pair<index, index>{0, 1}, {1, 2}, {15, 17}, {16, 32}, {31, 65}, {37, 128}, {127, 128}}) {
+    INFO("keys " << begin << " to " << end);
+    TestType::scores(x.pq.bytes(), x.pk.bytes(), dim, rows, begin, end, x.s.floats());
+    for (index i = 0; i < rows; ++i)
+      for (index j = 0; j < key_block; ++j) {
+        float& s = x.s.floats()[i * key_block + j];
+        if (j < begin || j >= end)
+          s = negative_infinity;
+        else
+          CHECK(s == all.floats()[i * key_block + j]);
+      }
+    std::fill(x.m.begin(), x.m.end(), negative_infinity);
+    std::fill(x.l.begin(), x.l.end(), 0.f);
+    softmax_weights<TestType>(x.s.floats(), rows, 0, key_block / panel_width, highest, {x.m.data(), x.l.data(), x.alpha.data()},
+                              x.pp.bytes());
+    std::fill(of_all.floats(), of_all.floats() + rows * stride, 0.f);
+    std::fill(x.o.floats(), x.o.floats() + rows * stride, 0.f);
+    TestType::values(x.pp.bytes(), x.pv.bytes(), dim, rows, 0, key_block, x.alpha.data(), of_all.floats(), stride);
+    TestType::values(x.pp.bytes(), x.pv.bytes(), dim, rows, begin, end, x.alpha.data(), x.o.floats(), stride);
+    for (index i = 0; i < rows * stride; ++i) CHECK(x.o.floats()[i] == of_all.floats()[i]);
+    CHECK(std::abs(x.o.floats()[0]) > 0);
+  }
+  TestType::finish();
+  CHECK((x.intact() && all.intact() && of_all.intact()));
 }
 
 TEMPLATE_TEST_CASE("NaN and infinity reach the outputs of a tile", "[attention]", f32_tile, bf16_tile, int8_tile) {

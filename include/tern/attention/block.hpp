@@ -65,8 +65,8 @@ struct block_rows_of {
   /// Asks for the rows of keys [from, to) of the group.
   TERN_INLINE void fetch(index from, index to) const {
     for (index j = from; j < to; ++j) {
-      fetch_one(of.p.k, of.p.k_head(of.unit), of.p.n.dim, j);
-      fetch_one(of.p.v, of.p.v_head(of.unit), of.p.n.dim_v, j);
+      fetch_row_of(of.p.k, of.b, of.p.k_head(of.unit), of.group.key(j), of.p.n.dim);
+      fetch_row_of(of.p.v, of.b, of.p.v_head(of.unit), of.group.key(j), of.p.n.dim_v);
     }
   }
 
@@ -93,14 +93,6 @@ struct block_rows_of {
         from.rows(of.b, head, keys.count, index_of, row);
         for (index i = 0; i < keys.count; ++i) widen_row(row[i], size, 1.f, memory + i * stride);
       }
-    }
-  }
-  template <class Source>
-  TERN_INLINE void fetch_one(Source const& from, index head, index size, index j) const {
-    if constexpr (!decoding_source<Source>) {
-      typename Source::element const* row[1];
-      from.rows(of.b, head, 1, [&](index) TERN_LAMBDA { return of.group.key(j); }, row);
-      fetch_row(row[0], size);
     }
   }
 };

@@ -123,6 +123,7 @@ struct unit_group {
       read(p.spec.query_factor());
     }
   }
+  TERN_INLINE void fetch_query(index row) const { fetch_row_of(p.q, b, head(row), token(row), p.n.dim); }
   /// Writes row `row`: o / l, or o as it is.
   TERN_INLINE void finish(index row, float const* o, float m, float l) const {
     using spec = typename Problem::spec_type;

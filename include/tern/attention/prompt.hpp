@@ -92,6 +92,7 @@ TERN_INLINE void pack_queries(Rows const& of, index row0, index live, Scratch co
   for (index tile = 0; tile < live; tile += Tile::rows) {
     for (index r = 0; r < Tile::rows; ++r) {
       float* const to = w.row + r * stride;
+      if (tile + Tile::rows + r < live) of.fetch_query(row0 + tile + Tile::rows + r);
       of.widen_query(row0 + (tile + r < live ? tile + r : live - 1), to);
       row[r] = to;
     }
@@ -164,7 +165,7 @@ inline void prompt_tile(BlockRows const& block_rows, Mask const& mask, Scratch c
   if constexpr (Scratch::columns) w.kept.seen[kept] = {first_panel, last_panel};
   float* const s = w.kept.weights(kept);  // (rows, key_block)
   std::byte* const weights = in_place ? reinterpret_cast<std::byte*>(s) : w.p;
-  Tile::scores(w.q + t * Tile::query_bytes(p.n.dim), w.packed.k + packed * w.packed.key_bytes, p.n.dim, rows, first_panel, last_panel, s);
+  Tile::scores(w.q + t * Tile::query_bytes(p.n.dim), w.packed.k + packed * w.packed.key_bytes, p.n.dim, rows, begin, end, s);
 
   softmax_rows const state{sum.m + tile, sum.l + tile, w.alpha, w.kept.bases(kept)};
   top_rows const top{w.largest.score + tile * w.largest.count, w.largest.id + tile * w.largest.count, w.largest.count};
@@ -178,7 +179,7 @@ inline void prompt_tile(BlockRows const& block_rows, Mask const& mask, Scratch c
                              weights);
 
   float* const o = sum.o + tile * sum.stride;
-  Tile::values(weights, w.packed.v + packed * w.packed.value_bytes, p.n.dim_v, rows, first_panel, last_panel, w.alpha, o, sum.stride);
+  Tile::values(weights, w.packed.v + packed * w.packed.value_bytes, p.n.dim_v, rows, begin, end, w.alpha, o, sum.stride);
   if (!w.packed.of[packed].finite)
     add_odd_values<std::remove_cvref_t<decltype(p.spec)>>(block_rows.value, mask, query_of, block, count, rows, p.n.dim_v, w.row, o,
                                                           sum.stride);

@@ -245,6 +245,16 @@ TERN_INLINE void read_row(Source const& from, index b, index h, index j, index c
   }
 }
 
+/// Asks for row j of a source, of `count` elements.
+template <class Source>
+TERN_INLINE void fetch_row_of(Source const& from, index b, index h, index j, index count) {
+  if constexpr (!decoding_source<Source>) {
+    typename Source::element const* row[1];
+    from.rows(b, h, 1, [j](index) TERN_LAMBDA { return j; }, row);
+    fetch_row(row[0], count);
+  }
+}
+
 /// How many keys a head of a source has, of which the longest has `most`.
 template <class Source>
 TERN_INLINE index keys_of_head(Source const& from, index b, index h, index most) {

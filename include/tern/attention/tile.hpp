@@ -10,6 +10,8 @@ inline namespace TERN_ABI {
 
 /// Rows of a register tile, whose accumulators, operands and one broadcast fit the registers: 12 x 2 of 32, 6 x 2 of 16.
 inline constexpr index query_tile_rows = simd::many_registers ? 12 : 6;
+/// Rows that go from one product to the other together: two register tiles, so that the end of each step is waited for half as often.
+inline constexpr index prompt_tile_rows = 2 * query_tile_rows;
 /// Lanes over keys (scores) or over dim_v (values) in a tile: two packs.
 inline constexpr index panel_width = 2 * simd::lanes;
 /// Keys between two updates of the running softmax. Block boundaries are multiples of it, so that a row does not depend on

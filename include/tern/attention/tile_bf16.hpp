@@ -19,7 +19,7 @@ inline namespace TERN_ABI {
 /// group_rows), or (rows, dim) for matrix registers, weights (rows, key_block).
 struct bf16_tile {
   // Matrix registers multiply faster than the second cache reads: more rows share what was read of it.
-  static constexpr index rows = simd::tiles::exist ? 64 : query_tile_rows;
+  static constexpr index rows = simd::tiles::exist ? 64 : prompt_tile_rows;
   static constexpr index row_step = simd::tiles::exist ? simd::tiles::rows : query_tile_rows;
   static constexpr int exp2_degree = 4;
   static constexpr bool relative_to_block = false;
@@ -87,11 +87,10 @@ struct bf16_tile {
       }
   }
 
-  /// Of `some` rows, a multiple of row_step.
-  TERN_INLINE static void scores(std::byte const* q, std::byte const* k, index dim, index some, index first, index last, float* s) {
-    if (simd::tiles::ready()) return matrix_scores(q, k, pairs(dim), some, first, last, s);
-    for (index r = 0; r < some; r += group_rows)
-      score_panels<bf16_word, group_rows>(q + 4 * r * pairs(dim), k, pairs(dim), first, last, s + r * key_block);
+  /// Of `some` rows, a multiple of row_step, and keys [begin, end), to whole packs, or panels.
+  TERN_INLINE static void scores(std::byte const* q, std::byte const* k, index dim, index some, index begin, index end, float* s) {
+    if (simd::tiles::ready()) return matrix_scores(q, k, pairs(dim), some, begin / panel_width, divide_up(end, panel_width), s);
+    score_panels<bf16_word, group_rows>(q, k, pairs(dim), some, begin, end, s);
   }
 
   /// Where the weights of row r go.
@@ -102,11 +101,11 @@ struct bf16_tile {
     TERN_INLINE void put(index n, simd::pack<float> a, simd::pack<float> b) { simd::store(to + n * panel_width, simd::narrow(a, b)); }
   };
 
-  TERN_INLINE static void values(std::byte const* p, std::byte const* v, index dim_v, index some, index first, index last,
+  /// Of keys [begin, end), to whole pairs, or panels.
+  TERN_INLINE static void values(std::byte const* p, std::byte const* v, index dim_v, index some, index begin, index end,
                                  float const* alpha, float* o, index o_stride) {
-    if (simd::tiles::ready()) return matrix_values(p, v, dim_v, some, first, last, alpha, o, o_stride);
-    for (index r = 0; r < some; r += group_rows)
-      value_panels<bf16_word, group_rows>(p + 2 * r * key_block, v, dim_v, first, last, alpha + r, o + r * o_stride, o_stride);
+    if (simd::tiles::ready()) return matrix_values(p, v, dim_v, some, begin / panel_width, divide_up(end, panel_width), alpha, o, o_stride);
+    value_panels<bf16_word, group_rows>(p, v, dim_v, some, begin, end, alpha, o, o_stride);
   }
 
  private:

@@ -12,9 +12,10 @@
 namespace tern::detail {
 inline namespace TERN_ABI {
 
-/// Keys in panels (dim, panel_width), values in panels (key_block, panel_width), queries (dim, rows), weights (rows, key_block).
+/// Keys in panels (dim, panel_width), values in panels (key_block, panel_width), queries in groups (dim, group_rows), weights (rows,
+/// key_block).
 struct f32_tile {
-  static constexpr index rows = query_tile_rows, row_step = rows;
+  static constexpr index group_rows = query_tile_rows, rows = prompt_tile_rows, row_step = group_rows;
   static constexpr int exp2_degree = 6;
   static constexpr bool relative_to_block = false;
   static constexpr bool weights_like_scores = true;  // in memory
@@ -28,17 +29,18 @@ struct f32_tile {
   TERN_INLINE static index value_bytes(index dim_v) { return 4 * key_block * round_to_multiple(dim_v, simd::lanes); }
   TERN_INLINE static index weight_bytes(index) { return 4 * rows * key_block; }
 
-  /// dst[d * rows + r] = q[r][d]
+  /// dst[r / some * some * dim + d * some + r % some] = q[r][d], some = group_rows
   TERN_INLINE static void pack_queries(float const* const* q, index dim, std::byte* dst) {
-    constexpr index W = simd::lanes;
-    for (index g = 0; g < rows; g += W) {
-      auto read = [&](index i, index d) TERN_LAMBDA {
-        if (g + i >= rows) return simd::pack<float>(0.f);
-        return read_pack_n(q[g + i], d, dim - d < W ? dim - d : W);
-      };
-      auto place = [&](index d) TERN_LAMBDA { return reinterpret_cast<float*>(dst) + d * rows + g; };
-      transpose_words(read, dim, place, rows - g < W ? rows - g : W);
-    }
+    constexpr index W = simd::lanes, some = group_rows;
+    for (index r = 0; r < rows; r += some)
+      for (index g = 0; g < some; g += W) {
+        auto read = [&](index i, index d) TERN_LAMBDA {
+          if (g + i >= some) return simd::pack<float>(0.f);
+          return read_pack_n(q[r + g + i], d, dim - d < W ? dim - d : W);
+        };
+        auto place = [&](index d) TERN_LAMBDA { return reinterpret_cast<float*>(dst) + r * dim + d * some + g; };
+        transpose_words(read, dim, place, some - g < W ? some - g : W);
+      }
   }
 
   /// Rows behind `count`, to the end of the last panel, are zero.
@@ -70,8 +72,8 @@ struct f32_tile {
       }
   }
 
-  TERN_INLINE static void scores(std::byte const* q, std::byte const* k, index dim, index, index first, index last, float* s) {
-    score_panels<f32_word>(q, k, dim, first, last, s);
+  TERN_INLINE static void scores(std::byte const* q, std::byte const* k, index dim, index some, index begin, index end, float* s) {
+    score_panels<f32_word, group_rows>(q, k, dim, some, begin, end, s);
   }
 
   /// Where the weights of row r go.
@@ -85,9 +87,9 @@ struct f32_tile {
     }
   };
 
-  TERN_INLINE static void values(std::byte const* p, std::byte const* v, index dim_v, index, index first, index last, float const* alpha,
-                                 float* o, index o_stride) {
-    value_panels<f32_word>(p, v, dim_v, first, last, alpha, o, o_stride);
+  TERN_INLINE static void values(std::byte const* p, std::byte const* v, index dim_v, index some, index begin, index end,
+                                 float const* alpha, float* o, index o_stride) {
+    value_panels<f32_word, group_rows>(p, v, dim_v, some, begin, end, alpha, o, o_stride);
   }
 };
 

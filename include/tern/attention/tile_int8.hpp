@@ -35,8 +35,8 @@ TERN_INLINE simd::pack<std::int32_t> codes_of(simd::pack<float> x, simd::pack<fl
   return simd::to_int(simd::max(x * inverse, simd::pack<float>(-127.f)));
 }
 
-/// Elements d to d + 32 of a row, of which `left` exist, as codes; returns the scale.
-template <float_storage T>
+/// Elements d to d + 32 of a row, of which `left` exist, as codes + offset; returns the scale.
+template <int offset = 0, float_storage T>
 inline float quantize_dims(T const* row, index d, index left, std::int8_t* code) noexcept {
   using packf = simd::pack<float>;
   constexpr index W = simd::lanes, packs = 32 / W;
@@ -48,7 +48,7 @@ inline float quantize_dims(T const* row, index d, index left, std::int8_t* code)
     odd = simd::fma(x[i], packf(0.f), odd);
   }
   code_scales(packf(simd::reduce_max(largest)), packf(simd::reduce_add(odd)), inverse, scale);
-  for (index i = 0; i < packs; ++i) simd::store_low_bytes(code + i * W, codes_of(x[i], inverse));
+  for (index i = 0; i < packs; ++i) simd::store_low_bytes(code + i * W, codes_of(x[i], inverse) + simd::pack<std::int32_t>(offset));
   float lane[W];
   simd::store(static_cast<float*>(lane), scale);
   return lane[0];
@@ -58,7 +58,7 @@ inline float quantize_dims(T const* row, index d, index left, std::int8_t* code)
 /// codes, which undoes that q is stored as q + 128. Values: panels of columns (key_block / 4, panel_width) words of 4 keys, then a scale a
 /// column. Queries: (blocks, 8, rows) words, then (blocks, rows) scales. Weights: (rows, key_block) bytes, then a factor a row.
 struct int8_tile {
-  static constexpr index rows = query_tile_rows, row_step = rows;
+  static constexpr index group_rows = query_tile_rows, rows = prompt_tile_rows, row_step = group_rows;
   static constexpr int exp2_degree = 3;
   static constexpr bool relative_to_block = true;
   static constexpr bool weights_like_scores = false;
@@ -81,10 +81,7 @@ struct int8_tile {
     for (index g = 0; g < rows; g += W)
       for (index d = 0; d < dim; d += 32) {
         std::int8_t code[W][32 < 4 * W ? 4 * W : 32] = {};
-        for (index i = 0; i < W && g + i < rows; ++i) {
-          scales[d / 32 * rows + g + i] = quantize_dims(q[g + i], d, dim - d, code[i]);
-          for (index j = 0; j < 32; ++j) code[i][j] = static_cast<std::int8_t>(code[i][j] ^ -128);
-        }
+        for (index i = 0; i < W && g + i < rows; ++i) scales[d / 32 * rows + g + i] = quantize_dims<128>(q[g + i], d, dim - d, code[i]);
         auto read = [&](index i, index t) TERN_LAMBDA { return read_words(code[i] + 4 * t); };
         auto place = [&](index t) TERN_LAMBDA { return words + (d / 4 + t) * rows + g; };
         transpose_words(read, 8, place, rows - g < W ? rows - g : W);
@@ -132,10 +129,10 @@ struct int8_tile {
     }
   }
 
-  static void scores(std::byte const* q, std::byte const* k, index dim, index, index first, index last, float* s) {
+  static void scores(std::byte const* q, std::byte const* k, index dim, index some, index begin, index end, float* s) {
     index const n = blocks(dim);
-    for (index i = first; i < last; ++i)
-      for (index r = 0; r < rows; r += score_rows)
+    for (index i = begin / panel_width; i < divide_up(end, panel_width); ++i)
+      for (index r = 0; r < some; r += score_rows)
         score_product(reinterpret_cast<std::uint8_t const*>(q) + 4 * r, reinterpret_cast<float const*>(q) + 8 * rows * n + r,
                       k + 40 * panel_width * n * i, n, s + r * key_block + i * panel_width);
   }
@@ -143,22 +140,25 @@ struct int8_tile {
   /// Where the weights of row r go.
   struct weight_row {
     std::int8_t* to;
-    simd::pack<float> rest[2] = {simd::pack<float>(0.f), simd::pack<float>(0.f)};
+    simd::pack<float> sum[2] = {simd::pack<float>(0.f), simd::pack<float>(0.f)};  // of 254 p so far, by lane
+    simd::pack<std::int32_t> given[2] = {zero(), zero()};                         // and of codes
     TERN_INLINE weight_row(std::byte* p, index r) : to(reinterpret_cast<std::int8_t*>(p) + r * key_block) {}
     /// Those of the two packs of key panel n.
     TERN_INLINE void put(index n, simd::pack<float> a, simd::pack<float> b) {
-      simd::store_low_bytes(to + n * panel_width, round(a, rest[0]));
-      simd::store_low_bytes(to + n * panel_width + simd::lanes, round(b, rest[1]));
+      simd::store_low_bytes(to + n * panel_width, code(a, sum[0], given[0]));
+      simd::store_low_bytes(to + n * panel_width + simd::lanes, code(b, sum[1], given[1]));
     }
 
    private:
-    /// The code of p in the low byte. Adding 3 * 2^22 rounds to an integer and leaves it there; NaN gives some code: its row is NaN
-    /// through l.
-    TERN_INLINE static simd::pack<std::int32_t> round(simd::pack<float> p, simd::pack<float>& left) {
-      using packf = simd::pack<float>;
-      packf const x = simd::fma(p, packf(254.f), left), shifted = x + packf(0x1.8p23f);
-      left = simd::fnma(simd::fma(shifted, packf(1.f), packf(-0x1.8p23f)), packf(1.f), x);
-      return simd::bit_cast<std::int32_t>(shifted);
+    /// Adding 3 * 2^22 rounds a number to an integer and leaves it in the low bits.
+    static constexpr float magic = 0x1.8p23f;
+    TERN_INLINE static simd::pack<std::int32_t> zero() { return simd::bit_cast<std::int32_t>(simd::pack<float>(magic)); }
+    /// The code of p in the low byte: what the rounded sum has grown by. NaN gives some code: its row is NaN through l.
+    TERN_INLINE static simd::pack<std::int32_t> code(simd::pack<float> p, simd::pack<float>& sum, simd::pack<std::int32_t>& given) {
+      sum = simd::fma(p, simd::pack<float>(254.f), sum);
+      simd::pack<std::int32_t> const before = given;
+      given = simd::bit_cast<std::int32_t>(sum + simd::pack<float>(magic));
+      return given - before;
     }
   };
 
@@ -167,25 +167,29 @@ struct int8_tile {
     simd::store_n(reinterpret_cast<float*>(p + rows * key_block) + r, factor * simd::pack<float>(1 / 254.f), n);
   }
 
-  TERN_INLINE static void values(std::byte const* p, std::byte const* v, index dim_v, index, index first, index last, float const* alpha,
-                                 float* o, index o_stride) {
+  TERN_INLINE static void values(std::byte const* p, std::byte const* v, index dim_v, index some, index begin, index end,
+                                 float const* alpha, float* o, index o_stride) {
     constexpr index W = simd::lanes;
-    auto const* const weights = reinterpret_cast<std::uint8_t const*>(p) + first * panel_width;
+    index const first = begin / 4, steps = divide_up(end, 4) - first;  // of 4 keys
+    auto const* const weights = reinterpret_cast<std::uint8_t const*>(p) + 4 * first;
     auto const* const factors = reinterpret_cast<float const*>(p + rows * key_block);
     auto const* const scales = reinterpret_cast<float const*>(v + key_block * round_to_multiple(dim_v, simd::lanes));
     auto const* const codes = reinterpret_cast<std::int8_t const*>(v);
-    index const steps = (last - first) * panel_width / 4;
     for (index d = 0; d < dim_v; d += panel_width)
-      if (dim_v - d > W)
-        value_product<2>(weights, factors, codes + d * key_block + first * panel_width * panel_width, scales + d, steps, alpha, o + d,
-                         o_stride);
-      else
-        value_product<1>(weights, factors, codes + d * key_block + first * panel_width * W, scales + d, steps, alpha, o + d, o_stride);
+      for (index r = 0; r < some; r += group_rows) {
+        std::uint8_t const* const of = weights + r * key_block;
+        std::int8_t const* const to_sum = codes + d * key_block;
+        float* const to = o + r * o_stride + d;
+        if (dim_v - d > W)
+          value_product<2>(of, factors + r, to_sum + 4 * first * panel_width, scales + d, steps, alpha + r, to, o_stride);
+        else
+          value_product<1>(of, factors + r, to_sum + 4 * first * W, scales + d, steps, alpha + r, to, o_stride);
+      }
   }
 
  private:
   /// Rows of a register tile that holds sums of both integers and floats.
-  static constexpr index score_rows = rows / 2;
+  static constexpr index score_rows = group_rows / 2;
   /// Dims that are transposed together: whole blocks and whole packs.
   static constexpr index chunk = 4 * simd::lanes < 32 ? 32 : 4 * simd::lanes;
 
@@ -299,17 +303,17 @@ struct int8_tile {
                                               std::int8_t const* TERN_RESTRICT v, float const* TERN_RESTRICT scale, index steps,
                                               float const* TERN_RESTRICT alpha, float* TERN_RESTRICT o, index o_stride) noexcept {
     using packf = simd::pack<float>;
-    constexpr index W = simd::lanes;
-    simd::dot_sums acc[rows][packs];
+    constexpr index W = simd::lanes, R = group_rows;
+    simd::dot_sums acc[R][packs];
     TERN_UNROLL
-    for (index r = 0; r < rows; ++r) TERN_UNROLL
+    for (index r = 0; r < R; ++r) TERN_UNROLL
     for (index n = 0; n < packs; ++n) acc[r][n] = simd::as_dot_sums(simd::pack<std::int32_t>(0));
     for (index t = 0; t < steps; ++t) {
       simd::pack<std::int8_t> x[packs];
       TERN_UNROLL
       for (index n = 0; n < packs; ++n) x[n] = simd::load(v + 4 * n * W);
       TERN_UNROLL
-      for (index r = 0; r < rows; ++r) {
+      for (index r = 0; r < R; ++r) {
         simd::pack<std::uint8_t> const y = simd::splat4<std::uint8_t>(p + r * key_block);
         TERN_UNROLL
         for (index n = 0; n < packs; ++n) acc[r][n] = simd::dot(acc[r][n], y, x[n]);
@@ -318,7 +322,7 @@ struct int8_tile {
       v += 4 * packs * W;
     }
     TERN_UNROLL
-    for (index r = 0; r < rows; ++r) TERN_UNROLL
+    for (index r = 0; r < R; ++r) TERN_UNROLL
     for (index n = 0; n < packs; ++n) {
       float* const to = o + r * o_stride + n * W;
       packf const sum = simd::to_float(simd::to_pack(acc[r][n])) * (simd::load(scale + n * W) * packf(factor[r]));

@@ -5,6 +5,7 @@
 /// adds up.
 
 #include <tern/attention/tile.hpp>
+#include <tern/core/rounding.hpp>
 #include <tern/simd/narrow.hpp>
 
 namespace tern::detail {
@@ -31,9 +32,10 @@ struct bf16_word {
   TERN_INLINE static simd::pack<float> multiply_add(packed a, packed b, simd::pack<float> acc) { return simd::dot(acc, a, b); }
 };
 
-/// c = diag(alpha) c + a b, or a b where alpha is null. `a(r, t)` is at a[r * row_stride + t * step_stride]; b is dense.
+/// c = diag(alpha) c + a b, or a b where alpha is null. `a(r, t)` is at a[r * row_stride + t * step_stride], row t of b at b[t * b_packs *
+/// lanes].
 /// Not inlined: gcc spills accumulators where it knows too much about the arguments.
-template <class Word, index rows, int packs, index row_stride, index step_stride>
+template <class Word, index rows, int packs, index row_stride, index step_stride, int b_packs = packs>
 [[gnu::noinline]] inline void word_product(typename Word::type const* TERN_RESTRICT a,  // (rows, steps)
                                            typename Word::type const* TERN_RESTRICT b,  // (steps, packs * lanes)
                                            index steps,                                 //
@@ -62,38 +64,51 @@ template <class Word, index rows, int packs, index row_stride, index step_stride
       for (index n = 0; n < packs; ++n) acc[r][n] = Word::multiply_add(y, x[n], acc[r][n]);
     }
     a += step_stride;
-    b += packs * W;
+    b += b_packs * W;
   }
   TERN_UNROLL
   for (index r = 0; r < rows; ++r) TERN_UNROLL
   for (index n = 0; n < packs; ++n) simd::store(c + r * c_stride + n * W, acc[r][n]);
 }
 
-/// S = Q K^T for key panels [first, last). q: (words, rows); k: (panels, words, panel_width); s: (rows, key_block).
-template <class Word, index rows = query_tile_rows>
-TERN_INLINE void score_panels(std::byte const* q, std::byte const* k, index words, index first, index last, float* s) {
+/// S = Q K^T for keys [begin, end), to whole packs. q: groups (words, group) of `rows` rows; k: (panels, words, panel_width); s: (rows,
+/// key_block).
+template <class Word, index group>
+TERN_INLINE void score_panels(std::byte const* q, std::byte const* k, index words, index rows, index begin, index end, float* s) {
+  constexpr index W = simd::lanes;
   using word = typename Word::type;
-  word const* const keys = reinterpret_cast<word const*>(k);
-  for (index n = first; n < last; ++n)
-    word_product<Word, rows, 2, 1, rows>(reinterpret_cast<word const*>(q), keys + n * panel_width * words, words, nullptr,
-                                         s + n * panel_width, key_block);
+  for (index r = 0; r < rows; r += group)
+    for (index j = begin / panel_width * panel_width; j < end; j += panel_width) {
+      word const* const queries = reinterpret_cast<word const*>(q) + r * words;
+      word const* const panel = reinterpret_cast<word const*>(k) + j * words;
+      float* const to = s + r * key_block + j;
+      index const skipped = begin < j + W ? 0 : W;
+      if (skipped == 0 && end > j + W)
+        word_product<Word, group, 2, 1, group>(queries, panel, words, nullptr, to, key_block);
+      else
+        word_product<Word, group, 1, 1, group, 2>(queries, panel + skipped, words, nullptr, to + skipped, key_block);
+    }
 }
 
-/// O = diag(alpha) O + P V over key panels [first, last). p: (rows, key_block / elements of a word);
-/// v: (panels of columns, key_block / elements, panel_width), the last one narrower where the columns end.
-template <class Word, index rows = query_tile_rows>
-TERN_INLINE void value_panels(std::byte const* p, std::byte const* v, index dim_v, index first, index last, float const* alpha, float* o,
-                              index o_stride) {
+/// O = diag(alpha) O + P V over keys [begin, end) of a block, to whole words, for `rows` rows, a multiple of `group`.
+/// p: (rows, key_block / elements of a word); v: (panels of columns, key_block / elements, panel_width), the last one narrower where the
+/// columns end.
+template <class Word, index group>
+TERN_INLINE void value_panels(std::byte const* p, std::byte const* v, index dim_v, index rows, index begin, index end, float const* alpha,
+                              float* o, index o_stride) {
   using word = typename Word::type;
-  constexpr index W = simd::lanes, steps = key_block / Word::elements, panel_steps = panel_width / Word::elements;
-  word const* const weights = reinterpret_cast<word const*>(p) + first * panel_steps;
-  index const count = (last - first) * panel_steps;
-  for (index d = 0; d < dim_v; d += panel_width) {
-    word const* const values = reinterpret_cast<word const*>(v) + d * steps;
-    if (dim_v - d > W)
-      word_product<Word, rows, 2, steps, 1>(weights, values + first * panel_steps * panel_width, count, alpha, o + d, o_stride);
-    else
-      word_product<Word, rows, 1, steps, 1>(weights, values + first * panel_steps * W, count, alpha, o + d, o_stride);
+  constexpr index W = simd::lanes, steps = key_block / Word::elements;
+  index const first = begin / Word::elements, count = divide_up(end, Word::elements) - first;
+  for (index r = 0; r < rows; r += group) {
+    for (index d = 0; d < dim_v; d += panel_width) {
+      word const* const values = reinterpret_cast<word const*>(v) + d * steps;
+      word const* const weights = reinterpret_cast<word const*>(p) + r * steps + first;
+      float* const to = o + r * o_stride + d;
+      if (dim_v - d > W)
+        word_product<Word, group, 2, steps, 1>(weights, values + first * panel_width, count, alpha + r, to, o_stride);
+      else
+        word_product<Word, group, 1, steps, 1>(weights, values + first * W, count, alpha + r, to, o_stride);
+    }
   }
 }
 

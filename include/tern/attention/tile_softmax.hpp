@@ -61,8 +61,8 @@ TERN_INLINE simd::pack<float> exp2_for_weights(simd::pack<float> x) {
   return p * simd::bit_cast<float>(simd::shift_left<23>(simd::bit_cast<std::int32_t>(shifted)));
 }
 
-/// a + b, as a multiplication by one where the polynomial is short: Zen 4 adds, compares, shifts and converts in the same units, which
-/// then have more to do than those that multiply.
+/// a + b, as a multiplication by one where the polynomial is short: Zen 4 adds, compares and splits numbers in the same units, which then
+/// have more to do than those that multiply.
 template <bool multiply>
 TERN_INLINE simd::pack<float> add(simd::pack<float> a, simd::pack<float> b) {
   return multiply ? simd::fma(a, simd::pack<float>(1.f), b) : a + b;
@@ -71,25 +71,40 @@ TERN_INLINE simd::pack<float> add(simd::pack<float> a, simd::pack<float> b) {
 /// What the scores of a row are taken relative to: a row that has seen nothing has m = -inf, and zero in its place makes its weights
 /// 2^-inf = 0.
 TERN_INLINE float finite_base(float m) { return m == negative_infinity ? 0.f : m; }
+TERN_INLINE simd::pack<float> finite_base(simd::pack<float> m) {
+  return simd::select(m == simd::pack<float>(negative_infinity), simd::pack<float>(0.f), m);
+}
 
 /// Scores of key panels [first, last) of `count` rows, the largest of each of which is `highest`, to weights at p, by Tile::weight_row.
 /// l and m of `state` are updated, alpha and base are set. Not inlined: all calls of a program share it.
 /// `keep`: weights take the place of the scores as well.
 template <class Tile, bool keep = false>
 [[gnu::noinline]] inline void softmax_weights(float* s,  // (count, key_block)
-                                              index count, index first, index last, float const* highest, softmax_rows const& state,
-                                              std::byte* p) {
+                                              index count, index first, index last,
+                                              float const* highest,  // (count, to whole packs)
+                                              softmax_rows const& state, std::byte* p) {
   using packf = simd::pack<float>;
   constexpr index W = simd::lanes, rows = Tile::rows, padded = (rows + W - 1) / W * W;
   constexpr bool few = Tile::exp2_degree < 6;
-  float sums[padded];
+  float sums[padded], base[padded];
+  packf alpha[padded / W];
+  [[maybe_unused]] packf factor[padded / W];  // of l, as the weights have it
+  // What the second product waits for comes first: it is made beside the weights.
+  for (index r = 0; r < count; r += W) {
+    index const some = count - r < W ? count - r : W;
+    packf const before = simd::load_n(state.m + r, some), top = simd::load(highest + r), m = simd::max(before, top);
+    packf const finite = finite_base(m), own = Tile::relative_to_block ? finite_base(top) : finite;
+    simd::store(base + r, own);
+    if (state.base != nullptr) simd::store_n(state.base + r, own, some);
+    if constexpr (Tile::relative_to_block) Tile::put_factors(p, r, some, factor[r / W] = exp2_of_nonpositive(top - finite));
+    simd::store_n(state.alpha + r, alpha[r / W] = exp2_of_nonpositive(before - finite), some);
+    simd::store_n(state.m + r, m, some);
+  }
   packf sum[rows];
   for (index r = count; r < rows; ++r) sum[r] = packf(0.f);
   for (index r = 0; r < count; ++r) {
     float* const row = s + r * key_block;
-    float const base = finite_base(!Tile::relative_to_block && state.m[r] > highest[r] ? state.m[r] : highest[r]);
-    if (state.base != nullptr) state.base[r] = base;
-    packf const minus(-base);
+    packf const minus(-base[r]);
     typename Tile::weight_row weights(p, r);
     packf total(0.f);
     for (index n = first; n < last; ++n) {
@@ -100,26 +115,16 @@ template <class Tile, bool keep = false>
         simd::store(row + n * panel_width, a);
         simd::store(row + n * panel_width + W, b);
       }
-      total = add<few>(total, add<few>(a, b));
+      total += a + b;
     }
     sum[r] = total;
   }
   simd::reduce_add_each(sum, sums);
   for (index r = 0; r < count; r += W) {
     index const some = count - r < W ? count - r : W;
-    packf const before = simd::load_n(state.m + r, some), top = simd::load_n(highest + r, some);
-    packf const m = simd::max(before, top);
-    packf const base = simd::select(m == packf(negative_infinity), packf(0.f), m);
-    packf const alpha = exp2_of_nonpositive(before - base);
     packf l = simd::load_n(static_cast<float const*>(sums + r), some);
-    if constexpr (Tile::relative_to_block) {
-      packf const factor = exp2_of_nonpositive(top - base);
-      Tile::put_factors(p, r, some, factor);
-      l = l * factor;
-    }
-    simd::store_n(state.l + r, simd::fma(simd::load_n(state.l + r, some), alpha, l), some);
-    simd::store_n(state.m + r, m, some);
-    simd::store_n(state.alpha + r, alpha, some);
+    if constexpr (Tile::relative_to_block) l = l * factor[r / W];
+    simd::store_n(state.l + r, simd::fma(simd::load_n(state.l + r, some), alpha[r / W], l), some);
   }
 }
 
