@@ -24,6 +24,19 @@ TEST_CASE("shuffle: transpose moves every lane to its mirror", "[simd]") {
     for (size j = 0; j < lanes; ++j) CHECK(lanes_of(rows[i])[static_cast<std::size_t>(j)] == static_cast<float>(100 * i + j));
 }
 
+TEST_CASE("shuffle: lanes within quarters and quarters are transposed, which together transposes a tile", "[simd]") {
+  if (lanes != 16) return;
+  pack<float> rows[4], quarters[4];
+  for (size i = 0; i < 4; ++i) rows[i] = quarters[i] = make_pack<float>([&](size j) { return 100 * i + j; });
+  simd::transpose_within_quarters(rows);
+  simd::transpose_quarters(quarters);
+  for (size i = 0; i < 4; ++i)
+    for (size j = 0; j < lanes; ++j) {
+      CHECK(lanes_of(rows[i])[static_cast<std::size_t>(j)] == static_cast<float>(100 * (j % 4) + j / 4 * 4 + i));
+      CHECK(lanes_of(quarters[i])[static_cast<std::size_t>(j)] == static_cast<float>(100 * (j / 4) + 4 * i + j % 4));
+    }
+}
+
 TEST_CASE("shuffle: tiles of memory are read and written transposed, and nothing beside them", "[simd]") {
   for (size const step : {lanes, 2 * lanes, lanes + 3}) {
     size const n = (lanes - 1) * step + lanes;

@@ -6,6 +6,7 @@
 
 #include <tern/conv/long_circle.hpp>
 #include <tern/conv/long_direct.hpp>
+#include <tern/simd/tiles.hpp>
 
 namespace tern::detail {
 inline namespace TERN_ABI {
@@ -122,10 +123,11 @@ inline constexpr index long_roomy_bytes = 0x100000;
 /// they are far away.
 inline constexpr index long_short_bytes = 0x10000, long_far_bytes = 0x180000;
 /// Has `job` ask for the gate of its results, and their place, and for the samples of `next` and their gate. touched: bytes of the call.
-/// Beside a spectrum that is far, all of them would not stay in cache: gates wait.
+/// Beside a spectrum that is far, all of them would not stay in cache: gates wait. Processors without matrix registers are measured to
+/// fetch all of this in time by themselves.
 TERN_INLINE void ask_ahead(tower_job& job, tower_sink const& out, tower_source const& next, index touched) {
   index const bytes = job.plan.floats() * index{sizeof(float)};
-  job.asks = (job.far && bytes <= long_roomy_bytes) || (bytes <= long_short_bytes && touched > long_far_bytes);
+  job.asks = simd::tiles::exist && ((job.far && bytes <= long_roomy_bytes) || (bytes <= long_short_bytes && touched > long_far_bytes));
   if (!job.asks) return;
   index const begin = next.dense_begin > 0 ? 0 : -next.dense_begin, end = least(next.dense_end, 2 * job.plan.points()) - next.dense_begin;
   index const results = out.dense_end - out.dense_begin;

@@ -123,15 +123,41 @@ struct gated_rows {
   TERN_INLINE void store(index r, index l, cpack const& x) const { store_as<Past>(at.re[r] + l * simd::lanes, x.re * factor(r, l)); }
 };
 
-template <int R, class Rows>
-TERN_INLINE void load_rows(cpack (&x)[R], Rows const& rows, index l) {
+/// Rows beside the tiles, where simd::shuffles_freely: each four are transposed within quarters, the first of the two steps that transpose
+/// a tile. A pass has registers to spare for it, a tile has none.
+struct tile_rows : packed_rows<float> {
+  TERN_INLINE tile_rows node(index n, int radix) const { return {packed_rows<float>::node(n, radix)}; }
+};
+/// x[0] to x[3]
+TERN_INLINE void transpose_within_quarters(cpack* x) {
+  simd::pack<float> re[4] = {x[0].re, x[1].re, x[2].re, x[3].re}, im[4] = {x[0].im, x[1].im, x[2].im, x[3].im};
+  simd::transpose_within_quarters(re);
+  simd::transpose_within_quarters(im);
   TERN_UNROLL
-  for (int r = 0; r < R; ++r) x[r] = rows.load(r, l);
+  for (int i = 0; i < 4; ++i) x[i] = {re[i], im[i]};
+}
+
+/// Registers of rows first, first + 1, ...
+template <int R, class Rows>
+TERN_INLINE void load_rows(cpack* x, Rows const& rows, index l, int first = 0) {
+  TERN_UNROLL
+  for (int r = first; r < first + R; ++r) x[r] = rows.load(r, l);
+  if constexpr (std::is_same_v<Rows, tile_rows>) transpose_within_quarters(x + first);
 }
 template <int R, class Rows>
-TERN_INLINE void store_rows(Rows const& rows, index l, cpack const (&x)[R]) {
+TERN_INLINE void store_rows(Rows const& rows, index l, cpack* x, int first = 0) {
+  if constexpr (std::is_same_v<Rows, tile_rows>) transpose_within_quarters(x + first);
   TERN_UNROLL
-  for (int r = 0; r < R; ++r) rows.store(r, l, x[r]);
+  for (int r = first; r < first + R; ++r) rows.store(r, l, x[r]);
+}
+
+/// Rows that a node is written to. What has a place for all of its rows is written where it is read: one set of addresses then does.
+template <class In, class Out>
+TERN_INLINE Out written_rows(In const& from, Out const& out, index n, int radix) {
+  if constexpr (requires { from.p, out.p; })
+    return {packed_rows<float>{from.p, from.row}};
+  else
+    return out.node(n, radix);
 }
 
 /// Splits `nodes` nodes of 8 rows of `count` registers; the functions below likewise.
@@ -140,17 +166,19 @@ inline void split_by_8(In in, Out out, index nodes, index count, float const* ta
   Ahead next = ahead;
   for (index n = 0; n < nodes; ++n, table += 16) {
     In const from = in.node(n, 8);
-    Out const to = out.node(n, 8);
-    cpack const w1 = splat_complex(table), w2 = splat_complex(table + 2), w4 = splat_complex(table + 6), v = splat_complex(table + 14);
+    Out const to = written_rows(from, out, n, 8);
+    root_place const w = root_at(table);
     for (index l = 0; l < count; ++l) {
       next.template ask<2>();
       cpack x[8];
-      load_rows(x, from, l);
-      if constexpr (In::real)
-        split8(x, w1, w2, w4, v, [](cpack& a, cpack& b, cpack const& w) TERN_LAMBDA { split_real(a, b, w); });
-      else
-        split8(x, w1, w2, w4, v);
-      store_rows(to, l, x);
+      load_rows<8>(x, from, l);
+      auto const power = [&](int m) TERN_LAMBDA {
+        if constexpr (In::real)
+          return root_of_reals{w + (m - 1)};
+        else
+          return w + (m - 1);
+      };
+      split8(x, power, [&](int first) TERN_LAMBDA { store_rows<4>(to, l, x, first); });
     }
   }
   ahead = next;
@@ -160,17 +188,20 @@ inline void join_by_8(In in, Out out, index nodes, index count, float const* tab
   Ahead next = ahead;
   for (index n = 0; n < nodes; ++n, table += 16) {
     In const from = in.node(n, 8);
-    Out const to = out.node(n, 8);
+    Out const to = written_rows(from, out, n, 8);
+    root_place const w = root_at(table);
     for (index l = 0; l < count; ++l) {
       next.template ask<2>();
       cpack x[8];
-      load_rows(x, from, l);
-      auto const power = [&](int m) TERN_LAMBDA { return splat_complex(table + 2 * (m - 1)); };
-      if constexpr (In::few < 8)
+      auto const power = [&](int m) TERN_LAMBDA { return w + (m - 1); };
+      auto const get = [&](int first) TERN_LAMBDA { load_rows<4>(x, from, l, first); };
+      if constexpr (In::few < 8) {
+        get(0);
         join8_few<In::few>(x, power);
-      else
-        join8(x, power);
-      store_rows(to, l, x);
+      } else {
+        join8(x, power, get);
+      }
+      store_rows<8>(to, l, x);
     }
   }
   ahead = next;
@@ -180,14 +211,14 @@ inline void split_by_4(In in, Out out, index nodes, index count, float const* ta
   Ahead next = ahead;
   for (index n = 0; n < nodes; ++n, table += 8) {
     In const from = in.node(n, 4);
-    Out const to = out.node(n, 4);
-    cpack const w1 = splat_complex(table), w2 = splat_complex(table + 2);
+    Out const to = written_rows(from, out, n, 4);
+    root_place const w = root_at(table);
     for (index l = 0; l < count; ++l) {
       next.template ask<2>();
       cpack x[4];
-      load_rows(x, from, l);
-      split4(x, w1, w2);
-      store_rows(to, l, x);
+      load_rows<4>(x, from, l);
+      split4(x, w, w + 1, w + 2);
+      store_rows<4>(to, l, x);
     }
   }
   ahead = next;
@@ -197,14 +228,14 @@ inline void join_by_4(In in, Out out, index nodes, index count, float const* tab
   Ahead next = ahead;
   for (index n = 0; n < nodes; ++n, table += 8) {
     In const from = in.node(n, 4);
-    Out const to = out.node(n, 4);
-    cpack const w1 = splat_complex(table), w2 = splat_complex(table + 2), w3 = splat_complex(table + 4);
+    Out const to = written_rows(from, out, n, 4);
+    root_place const w = root_at(table);
     for (index l = 0; l < count; ++l) {
       next.template ask<2>();
       cpack x[4];
-      load_rows(x, from, l);
-      join4(x, w1, w2, w3);
-      store_rows(to, l, x);
+      load_rows<4>(x, from, l);
+      join4(x, w, w + 1, w + 2);
+      store_rows<4>(to, l, x);
     }
   }
   ahead = next;
@@ -214,7 +245,7 @@ template <int R, class In>
 inline void split_by_odd(In in, packed_rows<float> out, index count, float const* table) noexcept {
   for (index l = 0; l < count; ++l) {
     cpack x[R];
-    load_rows(x, in, l);
+    load_rows<R>(x, in, l);
     TERN_UNROLL
     for (int r = 1; r < R; ++r) {
       cpack const w = splat_complex(table + 2 * (r - 1));
@@ -224,37 +255,51 @@ inline void split_by_odd(In in, packed_rows<float> out, index count, float const
         x[r] = x[r] * w;
     }
     dft_odd(x, table + 2 * (R - 1), true);
-    store_rows(out, l, x);
+    store_rows<R>(out, l, x);
   }
 }
 template <int R, class Out>
 inline void join_by_odd(packed_rows<float> in, Out out, index count, float const* table) noexcept {
   for (index l = 0; l < count; ++l) {
     cpack x[R];
-    load_rows(x, in, l);
+    load_rows<R>(x, in, l);
     dft_odd(x, table + 2 * (R - 1), false);
     TERN_UNROLL
     for (int r = 1; r < R; ++r) x[r] = times_conjugate(x[r], splat_complex(table + 2 * (r - 1)));
-    store_rows(out, l, x);
+    store_rows<R>(out, l, x);
   }
 }
 
 // ---- passes of a plan -----------------------------------------------------------------------------------------------------------------
 
+/// Whether a pass is the one beside the tiles, and transposes for them.
+TERN_INLINE bool meets_tiles(tower_plan const& t, int pass) { return simd::shuffles_freely && pass == t.passes - 1; }
+template <class In, class Out, class Ahead>
+TERN_INLINE void split_nodes(int radix, In in, Out out, index first, index nodes, index count, float const* table, Ahead& ahead) {
+  if (radix == 8) return split_by_8(in, out, nodes, count, table + 16 * first, ahead);
+  split_by_4(in, out, nodes, count, table + 8 * first, ahead);
+}
+template <class In, class Out, class Ahead>
+TERN_INLINE void join_nodes(int radix, In in, Out out, index first, index nodes, index count, float const* table, Ahead& ahead) {
+  if (radix == 8) return join_by_8(in, out, nodes, count, table + 16 * first, ahead);
+  join_by_4(in, out, nodes, count, table + 8 * first, ahead);
+}
 /// In place: nodes [first, first + nodes) of a pass behind the first one, of rows of `count` registers.
 template <class Ahead>
 inline void split_pass(tower_plan const& t, int pass, index first, index nodes, float* p, index count, Ahead& ahead) noexcept {
   float const* const table = t.tables + t.table_at[pass];
   packed_rows<float> const rows{p, count * complex_pack};
-  if (t.radix[pass] == 8) return split_by_8(rows, rows, nodes, count, table + 16 * first, ahead);
-  split_by_4(rows, rows, nodes, count, table + 8 * first, ahead);
+  if constexpr (simd::shuffles_freely)
+    if (meets_tiles(t, pass)) return split_nodes(t.radix[pass], rows, tile_rows{rows}, first, nodes, count, table, ahead);
+  split_nodes(t.radix[pass], rows, rows, first, nodes, count, table, ahead);
 }
 template <class Ahead>
 inline void join_pass(tower_plan const& t, int pass, index first, index nodes, float* p, index count, Ahead& ahead) noexcept {
   float const* const table = t.tables + t.table_at[pass];
   packed_rows<float> const rows{p, count * complex_pack};
-  if (t.radix[pass] == 8) return join_by_8(rows, rows, nodes, count, table + 16 * first, ahead);
-  join_by_4(rows, rows, nodes, count, table + 8 * first, ahead);
+  if constexpr (simd::shuffles_freely)
+    if (meets_tiles(t, pass)) return join_nodes(t.radix[pass], tile_rows{rows}, rows, first, nodes, count, table, ahead);
+  join_nodes(t.radix[pass], rows, rows, first, nodes, count, table, ahead);
 }
 
 /// Whether the first and the last pass can multiply with a gate: they can where they are by eight, of real parts alone.

@@ -140,8 +140,7 @@ inline void fill_tower(tower_plan& t, float* memory) noexcept {
       unit power = w;
       float* at = table + n * (radix == 8 ? 16 : 8);
       for (int m = 1; m < radix; ++m, power = power * w) at = put(at, power);
-      if (radix == 8) at = put(at, w * turn(0.125));
-      if (radix == 4) put(at, {0, 0});
+      if (radix % 2 == 0) put(at, {0, 0});
       if (radix % 2 == 1)
         for (int m = 0; m < radix; ++m) at = put(at, turn(static_cast<double>(m) / radix));
     });

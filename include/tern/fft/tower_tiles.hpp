@@ -61,6 +61,24 @@ TERN_INLINE void store_tile(cpack const (&x)[simd::lanes], float* z) {
   for (index i = 0; i < simd::lanes; ++i) t[i] = x[i].im;
   simd::store_transposed(t, z + simd::lanes, complex_pack);
 }
+/// Coefficients j, j + 4, j + 8 and j + 12 alone, where the passes beside have transposed within quarters: see tile_rows.
+TERN_INLINE void transpose_quarters(cpack (&x)[4]) {
+  simd::pack<float> re[4] = {x[0].re, x[1].re, x[2].re, x[3].re}, im[4] = {x[0].im, x[1].im, x[2].im, x[3].im};
+  simd::transpose_quarters(re);
+  simd::transpose_quarters(im);
+  TERN_UNROLL
+  for (index i = 0; i < 4; ++i) x[i] = {re[i], im[i]};
+}
+TERN_INLINE void load_four(float const* z, index j, cpack (&x)[4]) {
+  TERN_UNROLL
+  for (index i = 0; i < 4; ++i) x[i] = load_complex(z + (j + 4 * i) * complex_pack);
+  transpose_quarters(x);
+}
+TERN_INLINE void store_four(cpack (&x)[4], float* z, index j) {
+  transpose_quarters(x);
+  TERN_UNROLL
+  for (index i = 0; i < 4; ++i) store_complex(z + (j + 4 * i) * complex_pack, x[i]);
+}
 
 /// s + a w, s - a w
 TERN_INLINE cpack add_product(cpack const& s, cpack const& a, cpack const& w) {
@@ -160,17 +178,21 @@ TERN_INLINE void middle_of_16(cpack (&x)[16], float* h, simd::pack<float> scale,
   quarter(3, std::true_type{}, turned, [&]() TERN_LAMBDA { return w1 * splat_complex(three_sixteenths_root); });
 }
 
-/// The levels within a tile, for 16 lanes and for fewer.
+/// The levels within a tile, for 16 lanes and for fewer. Coefficients are in x, or, with tile_rows beside, at z.
 template <tower_op Op, index W>
-TERN_INLINE void finish_tile(cpack (&x)[W], float* h, simd::pack<float> scale, tile_roots const& r) {
-  cpack const w1 = r.power[0];
+TERN_INLINE void finish_tile(cpack (&x)[W], float* z, float* h, simd::pack<float> scale, tile_roots const& r) {
+  [[maybe_unused]] cpack const w1 = r.power[0];
   if constexpr (W == 16) {
     cpack const w4 = r.power[2], w8 = r.power[3], w12 = w4 * w8;
     if (has_split(Op)) {
       TERN_UNROLL
       for (index j = 0; j < 4; ++j) {
-        cpack a[4] = {x[j], x[j + 4], x[j + 8], x[j + 12]};
-        split4(a, w4, w8);
+        cpack a[4];
+        if constexpr (simd::shuffles_freely)
+          load_four(z, j, a);
+        else
+          for (index i = 0; i < 4; ++i) a[i] = x[j + 4 * i];
+        split4(a, w4, w8, w12);
         for (index i = 0; i < 4; ++i) x[j + 4 * i] = a[i];
       }
     }
@@ -180,7 +202,10 @@ TERN_INLINE void finish_tile(cpack (&x)[W], float* h, simd::pack<float> scale, t
     for (index j = 0; j < 4; ++j) {
       cpack a[4] = {x[j], x[j + 4], x[j + 8], x[j + 12]};
       join4(a, w4, w8, w12);
-      for (index i = 0; i < 4; ++i) x[j + 4 * i] = a[i];
+      if constexpr (simd::shuffles_freely)
+        store_four(a, z, j);
+      else
+        for (index i = 0; i < 4; ++i) x[j + 4 * i] = a[i];
     }
   } else if constexpr (W == 8) {
     cpack const w2 = r.power[1], w4 = r.power[2];
@@ -221,9 +246,9 @@ inline void run_tiles_of(tower_plan const& t, index first, index tiles, float* z
     ahead.reach(h);
     ahead.template ask<W * complex_pack / 64>();
     ahead.ask_at_tile();
-    if (has_split(Op)) load_tile(z, x);
-    finish_tile<Op>(x, h, simd::pack<float>(scale), roots_of_tile(t.tables + t.tiles_at + 8 * (first + n), lane));
-    if (has_join(Op)) store_tile(x, z);
+    if (has_split(Op) && !simd::shuffles_freely) load_tile(z, x);
+    finish_tile<Op>(x, z, h, simd::pack<float>(scale), roots_of_tile(t.tables + t.tiles_at + 8 * (first + n), lane));
+    if (has_join(Op) && !simd::shuffles_freely) store_tile(x, z);
   }
 }
 /// Only a spectrum that is multiplied with may be far.

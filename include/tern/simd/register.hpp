@@ -103,6 +103,14 @@ TERN_INLINE float const* stepped(float const* p, index step) {
   return p;
 }
 
+/// p, of which the compiler does not know that it is p: what is read there is read again, where that costs less than to keep it.
+TERN_INLINE float const* another(float const* p) {
+#if defined(TERN_SIMD_AVX512)
+  __asm__("" : "+r"(p));
+#endif
+  return p;
+}
+
 // ---- loads and stores ----------------------------------------------------------------------------------------------
 
 template <class T>

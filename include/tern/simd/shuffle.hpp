@@ -4,6 +4,7 @@
 /// Lanes that change places: transposes of a square tile, and tables of 16 entries held in registers.
 
 #include <tern/simd/bytes.hpp>
+#include <tern/simd/tiles.hpp>
 
 namespace tern {
 inline namespace TERN_ABI {
@@ -37,23 +38,64 @@ TERN_INLINE void transpose_quarters(pack<float> const (&rows)[lanes], __m512 (&o
 #endif
 }  // namespace detail
 
+#if defined(TERN_SIMD_AVX512)
+/// Whether shuffles have more than one unit: those of registers then cost less than loads and stores of their parts. Processors with matrix
+/// registers have one.
+inline constexpr bool shuffles_freely = !tiles::exist;
+#else
+/// Whether shuffles have more than one unit: those of registers then cost less than loads and stores of their parts.
+inline constexpr bool shuffles_freely = false;
+#endif
+
+/// Within each quarter of four rows of 16 lanes, and of the quarters themselves: lane, or quarter, j of rows[i] <-> i of rows[j]. Both
+/// together transpose a tile of 16 rows: within quarters its rows 4 g + i, then the quarters of its rows g + 4 i.
+TERN_INLINE void transpose_within_quarters(pack<float> (&rows)[4]) {
+#if defined(TERN_SIMD_AVX512)
+  __m512 r[4] = {rows[0].v, rows[1].v, rows[2].v, rows[3].v};
+  detail::transpose_quarters(r);
+  TERN_UNROLL
+  for (index i = 0; i < 4; ++i) rows[i] = pack<float>(r[i]);
+#else
+  float at[4][lanes], moved[4][lanes];
+  for (index i = 0; i < 4; ++i) store(static_cast<float*>(at[i]), rows[i]);
+  for (index i = 0; i < 4; ++i)
+    for (index j = 0; j < lanes; ++j) moved[i][j] = at[j % 4][j / 4 * 4 + i];
+  for (index i = 0; i < 4; ++i) rows[i] = load(static_cast<float const*>(moved[i]));
+#endif
+}
+TERN_INLINE void transpose_quarters(pack<float> (&rows)[4]) {
+#if defined(TERN_SIMD_AVX512)
+  __m512 const a = _mm512_maskz_shuffle_f32x4(0xffff, rows[0].v, rows[1].v, 0x44);
+  __m512 const b = _mm512_maskz_shuffle_f32x4(0xffff, rows[0].v, rows[1].v, 0xee);
+  __m512 const c = _mm512_maskz_shuffle_f32x4(0xffff, rows[2].v, rows[3].v, 0x44);
+  __m512 const d = _mm512_maskz_shuffle_f32x4(0xffff, rows[2].v, rows[3].v, 0xee);
+  rows[0] = pack<float>(_mm512_maskz_shuffle_f32x4(0xffff, a, c, 0x88));
+  rows[1] = pack<float>(_mm512_maskz_shuffle_f32x4(0xffff, a, c, 0xdd));
+  rows[2] = pack<float>(_mm512_maskz_shuffle_f32x4(0xffff, b, d, 0x88));
+  rows[3] = pack<float>(_mm512_maskz_shuffle_f32x4(0xffff, b, d, 0xdd));
+#else
+  constexpr index quarter = lanes / 4;
+  float at[4][lanes], moved[4][lanes];
+  for (index i = 0; i < 4; ++i) store(static_cast<float*>(at[i]), rows[i]);
+  for (index i = 0; i < 4; ++i)
+    for (index j = 0; j < 4 * quarter; ++j) moved[i][j] = at[j / quarter][i * quarter + j % quarter];
+  for (index i = 0; i < 4; ++i) rows[i] = load(static_cast<float const*>(moved[i]));
+#endif
+}
+
 /// rows[i] lane j <-> rows[j] lane i. 64 shuffles of two registers for 16 lanes, 24 for 8, 8 for 4.
 TERN_INLINE void transpose(pack<float> (&rows)[lanes]) {
 #if defined(TERN_SIMD_AVX512)
-  __m512 r[16];
-  detail::transpose_quarters(rows, r);
-  // r[4g + k] quarter q holds column 4q + k of rows 4g .. 4g+3: transpose the 4 x 4 quarters.
+  auto const fours = [&](index first, index step, auto const& move) TERN_LAMBDA {
+    pack<float> r[4] = {rows[first], rows[first + step], rows[first + 2 * step], rows[first + 3 * step]};
+    move(r);
+    TERN_UNROLL
+    for (index i = 0; i < 4; ++i) rows[first + i * step] = r[i];
+  };
   TERN_UNROLL
-  for (index k = 0; k < 4; ++k) {
-    __m512 const a = _mm512_maskz_shuffle_f32x4(0xffff, r[k], r[4 + k], 0x44);
-    __m512 const b = _mm512_maskz_shuffle_f32x4(0xffff, r[k], r[4 + k], 0xee);
-    __m512 const c = _mm512_maskz_shuffle_f32x4(0xffff, r[8 + k], r[12 + k], 0x44);
-    __m512 const d = _mm512_maskz_shuffle_f32x4(0xffff, r[8 + k], r[12 + k], 0xee);
-    rows[k] = pack<float>(_mm512_maskz_shuffle_f32x4(0xffff, a, c, 0x88));
-    rows[4 + k] = pack<float>(_mm512_maskz_shuffle_f32x4(0xffff, a, c, 0xdd));
-    rows[8 + k] = pack<float>(_mm512_maskz_shuffle_f32x4(0xffff, b, d, 0x88));
-    rows[12 + k] = pack<float>(_mm512_maskz_shuffle_f32x4(0xffff, b, d, 0xdd));
-  }
+  for (index g = 0; g < 4; ++g) fours(4 * g, 1, [](pack<float>(&r)[4]) TERN_LAMBDA { transpose_within_quarters(r); });
+  TERN_UNROLL
+  for (index g = 0; g < 4; ++g) fours(g, 4, [](pack<float>(&r)[4]) TERN_LAMBDA { transpose_quarters(r); });
 #elif defined(TERN_SIMD_AVX2)
   __m256 r[8];
   TERN_UNROLL
