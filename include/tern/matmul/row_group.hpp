@@ -5,6 +5,7 @@
 
 #include <tern/formats/decode.hpp>
 #include <tern/matmul/types.hpp>
+#include <tern/simd/codes.hpp>
 #include <tern/simd/rows.hpp>
 #include <tern/simd/shuffle.hpp>
 #include <tern/simd/tiles.hpp>
@@ -98,17 +99,27 @@ struct strided_blocks {
     TERN_UNROLL
     for (index r = 0; r < 4; ++r) out[r] = simd::bit_cast<std::int32_t>(t[r]);
   }
-  /// One of them, in the company of three: a load and a shuffle for four rows, where words alone take one each.
+  /// One of them; in the company of three, where words alone take a load and a shuffle for each row.
   TERN_INLINE row_words word(index at) const {
-    bool const first = at + 16 <= bytes;
-    row_words four[4];
-    words(first ? at : at - 12, four);
-    return four[first ? 0 : 3];
+    if constexpr (requires { rows.load_words(at); }) {
+      return rows.load_words(at);
+    } else {
+      bool const first = at + 16 <= bytes;
+      row_words four[4];
+      words(first ? at : at - 12, four);
+      return four[first ? 0 : 3];
+    }
+  }
+  TERN_INLINE simd::pack<float> f16_at(index at) const {
+    if constexpr (requires { rows.load_f16(at); })
+      return rows.load_f16(at);
+    else
+      return at == 0 ? simd::low_f16(word(0)) : simd::high_f16(word(at - 2));
   }
   /// What a block starts with, or the f16 that it ends with.
   TERN_INLINE row_words first_byte() const { return word(0) & row_words(255); }
-  TERN_INLINE simd::pack<float> first_f16() const { return simd::low_f16(word(0)); }
-  TERN_INLINE simd::pack<float> last_f16() const { return simd::high_f16(word(bytes - 4)); }
+  TERN_INLINE simd::pack<float> first_f16() const { return f16_at(0); }
+  TERN_INLINE simd::pack<float> last_f16() const { return f16_at(bytes - 2); }
   /// The last 16 bytes, and the f16 at their end.
   TERN_INLINE simd::pack<float> last_words(row_words (&out)[4]) const {
     words(bytes - 16, out);
@@ -173,23 +184,34 @@ template <class Blocks>
 TERN_INLINE void from_quads(simd::pack<std::uint8_t> (&u)[4]) {
   if constexpr (!Blocks::quads) simd::transpose_quads(u);
 }
+/// Bits `first` to first + 15 of a word a row, to bit 4 of the row's 16 codes.
+template <int first>
+TERN_INLINE void add_fifth([[maybe_unused]] row_words top, [[maybe_unused]] simd::pack<std::uint8_t> (&u)[4]) {
+  if constexpr (simd::has_spread_bits16) {
+    u[0] = u[0] | simd::spread_bits16<first, 4, 0>(top);
+    u[1] = u[1] | simd::spread_bits16<first, 4, 1>(top);
+    u[2] = u[2] | simd::spread_bits16<first, 4, 2>(top);
+    u[3] = u[3] | simd::spread_bits16<first, 4, 3>(top);
+  }
+}
 /// Five bits: four as halves behind a word of the fifth ones of 32 columns.
 template <class Format, class Blocks>
 TERN_INLINE void load_five_bits(Format f, Blocks const& b, index at, row_group<Format::granule>& out) {
   load_halves(f, b, at + 4, out.u);
   row_words const top = b.word(at);
-  TERN_UNROLL
-  for (int h = 0; h < 2; ++h) {
-    simd::pack<std::uint8_t> fifth[4];
+  if constexpr (simd::has_spread_bits16 && !Blocks::quads) {
+    add_fifth<0>(top, out.u[0]);
+    add_fifth<16>(top, out.u[1]);
+  } else {
+    simd::pack<std::uint8_t> fifth[2][4] = {
+        {simd::spread_bits<0, 4>(top), simd::spread_bits<4, 4>(top), simd::spread_bits<8, 4>(top), simd::spread_bits<12, 4>(top)},
+        {simd::spread_bits<16, 4>(top), simd::spread_bits<20, 4>(top), simd::spread_bits<24, 4>(top), simd::spread_bits<28, 4>(top)}};
     TERN_UNROLL
-    for (int j = 0; j < 4; ++j) {
-      row_words const four = bits_of(top, 16 * h + 4 * j, 15);
-      row_words const spread = four | simd::shift_left<7>(four) | simd::shift_left<14>(four) | simd::shift_left<21>(four);
-      fifth[j] = simd::bit_cast<std::uint8_t>(simd::shift_left<4>(spread & row_words(0x01010101)));
+    for (int h = 0; h < 2; ++h) {
+      from_quads<Blocks>(fifth[h]);
+      TERN_UNROLL
+      for (int j = 0; j < 4; ++j) out.u[h][j] = out.u[h][j] | fifth[h][j];
     }
-    from_quads<Blocks>(fifth);
-    TERN_UNROLL
-    for (int j = 0; j < 4; ++j) out.u[h][j] = out.u[h][j] | fifth[j];
   }
 }
 template <class Blocks>
@@ -244,11 +266,16 @@ struct prefetch_rows {
     for (reached += each; asked < reached; asked += 64) {
       std::uintptr_t const line = at + static_cast<std::uintptr_t>(asked < end ? asked : asked + turn);
       TERN_UNROLL
-      for (index i = 0; i < places; ++i) ask(line + static_cast<std::uintptr_t>(i * stride));
+      for (index i = 0; i < places; i += 4) ask_four(line + static_cast<std::uintptr_t>(i * stride), least(4, places - i));
     }
   }
 
  private:
+  /// The compiler takes the address as unknown: see simd::row_places.
+  TERN_INLINE void ask_four(std::uintptr_t line, index count) const {
+    asm("" : "+r"(line));
+    for (index i = 0; i < count; ++i) ask(line + static_cast<std::uintptr_t>(i * stride));
+  }
   TERN_INLINE static void ask(std::uintptr_t line) {
     if (!pages || line % 4096 < 256) __builtin_prefetch(reinterpret_cast<void const*>(line), 0, first_cache ? 3 : 2);
   }
