@@ -191,10 +191,11 @@ TERN_INLINE void stream_rows(W const& weights, index n, q8_rows const& x, simd::
   if constexpr (walks_blocks<walk_type>) {
     for (index g = 0; g < x.blocks; g += walk_type::groups)
       for (index r = 0; r < Registers; ++r) {
-        auto& of = rows.of[r];
-        block_products<W, decltype(of.scales), decltype(next)> products(x.q + 32 * g, x.scales + g, of.scales, next, sum[r]);
-        of.visit(g / walk_type::groups, products);
-        sum[r] = products.sum;
+        using scales_type = super_scales<typename walk_type::format>;
+        auto const make = [&](scales_type const& scales) TERN_LAMBDA {
+          return block_products<W, scales_type, decltype(next)>(x.q + 32 * g, x.scales + g, scales, next, sum[r]);
+        };
+        sum[r] = rows.of[r].visit(g / walk_type::groups, make).sum;
       }
   } else {
     for (index g = 0; g < x.blocks; ++g) {
