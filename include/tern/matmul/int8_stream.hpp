@@ -129,9 +129,12 @@ struct block_products {
   simd::pack<float> sum;
   pack part[8][2], less[8];  // the dot products with halves of groups, or with groups; what ternary ones are less
 
+  /// The compiler takes addresses as unknown: several registers of rows meet the same columns, and it would keep each column's in memory.
   TERN_INLINE block_products(std::int8_t const* columns, q8_scales const* of_columns, Scales const& of_rows, Ahead& next,
                              simd::pack<float> before)
-      : q(columns), x(of_columns), scales(of_rows), ahead(next), sum(before) {}
+      : q(columns), x(of_columns), scales(of_rows), ahead(next), sum(before) {
+    asm("" : "+r"(q), "+r"(x));
+  }
   /// Codes stay where they are in their bytes, if products of bytes take them so, and the sum is moved.
   TERN_INLINE void take(int piece, row_words const (&w)[4], int shift, int mask) {
     using shape = code_shape_of<W>;
