@@ -237,14 +237,15 @@ TERN_INLINE void load_group(formats::q5_1 f, Blocks const& b, row_group<formats:
 /// other line was, 14.5 so. To the first cache: each line takes one of the few buffers for lines on their way once, not twice.
 /// Zen 4, of what memory gives: rows of q8_0 0.62 to the first cache, where 16 rows' lines oust each other, 0.95 to the second. Tiles of
 /// blocks of 32, which lie one after the other, q4_0: 0.72 when all was asked for, 0.80 when nothing was, 0.90 when only the first lines of
-/// each page of 4 KB are: the machine's prefetchers stop where a page ends.
+/// each page of 4 KB are: the machine's prefetchers stop where a page ends. Tiles of blocks of 256, which are not read in order, need all
+/// lines, q6_k: 0.69 so, 0.24 with those of pages alone.
 template <class W, index Registers, int Cache = 1>
 struct prefetch_rows {
   static constexpr index side = lies_in_tiles<W> ? simd::lanes : 1;  // rows of one place
   static constexpr index registers = Registers, places = Registers * simd::lanes / side;
-  static constexpr bool first_cache = Cache == 1 && simd::tiles::exist;
-  static constexpr bool pages = lies_in_tiles<W> && Cache == 1 && !simd::tiles::exist && !in_large_blocks<W>;
-  static constexpr index in_tile = simd::tiles::exist ? 4096 : pages ? 1024 : 8192, in_rows = simd::tiles::exist ? 16384 : 32768;
+  static constexpr bool amx = simd::tiles::exist, pages = lies_in_tiles<W> && Cache == 1 && !amx && !in_large_blocks<W>;
+  static constexpr bool first_cache = Cache == 1 && (amx || (lies_in_tiles<W> && in_large_blocks<W>));
+  static constexpr index in_tile = pages ? 1024 : 4096, in_rows = amx ? 16384 : 32768;
   static constexpr index most_ahead = Cache == 2 ? 8192 / places : lies_in_tiles<W> ? in_tile : in_rows / places;  // in each
   std::uintptr_t at = 0;
   index stride = 0, end = 0, turn = 0, each = 0;  // to the next place, of a place, from there to the next ones, of a step
