@@ -233,12 +233,12 @@ TERN_INLINE void load_group(formats::q5_1 f, Blocks const& b, row_group<formats:
 /// are left to the machine.
 ///
 /// Measured with one row of x times 4096 x 14336:
-/// Sapphire Rapids (it has matrix registers), interleaved q2_k, memory read at 16.5 GB/s: 8.0 GB/s when nothing was asked for, 9.9 when every
-/// other line was, 14.5 so. To the first cache: each line takes one of the few buffers for lines on their way once, not twice.
-/// Zen 4, of what memory gives: rows of q8_0 0.62 to the first cache, where 16 rows' lines oust each other, 0.95 to the second. Tiles of
-/// blocks of 32, which lie one after the other, q4_0: 0.72 when all was asked for, 0.80 when nothing was, 0.90 when only the first lines of
-/// each page of 4 KB are: the machine's prefetchers stop where a page ends. Tiles of blocks of 256, which are not read in order, need all
-/// lines, q6_k: 0.69 so, 0.24 with those of pages alone.
+/// Sapphire Rapids (it has matrix registers), interleaved q2_k, memory read at 16.5 GB/s: 8.0 GB/s when nothing was asked for, 9.9 when
+/// every other line was, 14.5 so. To the first cache: each line takes one of the few buffers for lines on their way once, not twice. Zen 4,
+/// of what memory gives: rows of q8_0 0.62 to the first cache, where 16 rows' lines oust each other, 0.95 to the second. Tiles of blocks of
+/// 32, which lie one after the other, q4_0: 0.72 when all was asked for, 0.80 when nothing was, 0.90 when only the first lines of each page
+/// of 4 KB are: the machine's prefetchers stop where a page ends. Tiles of blocks of 256, which are not read in order, need all lines,
+/// q6_k: 0.69 so, 0.24 with those of pages alone.
 template <class W, index Registers, int Cache = 1>
 struct prefetch_rows {
   static constexpr index side = lies_in_tiles<W> ? simd::lanes : 1;  // rows of one place

@@ -33,8 +33,8 @@ struct super_scales {
   TERN_INLINE row_scales<Format::granule> of_group(int g) const;
 };
 
-// For each format: `find_scales` for a block of each row, `scale_code` and `min_code` of a part (none: one scale for all), and `visit_codes`, which hands all codes of a block to `to` in registers. The
-// layouts are those of formats/k_quants.hpp and its neighbours.
+// For each format: `find_scales` for a block of each row, `scale_code` and `min_code` of a part (none: one scale for all), and
+// `visit_codes`, which hands all codes of a block to `to` in registers. The layouts are those of formats/k_quants.hpp and its neighbours.
 //
 //     to.take(part, w, shift, mask)    columns 16 part to 16 part + 15 of each row: column 4 j + i is byte i of the row's word w[j],
 //                                      >> shift & mask

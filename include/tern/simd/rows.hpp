@@ -20,8 +20,8 @@ TERN_INLINE pack<std::uint8_t> join16(__m128i a, __m128i b, __m128i c, __m128i d
 }
 }  // namespace detail
 #endif
-/// `lanes` rows, `stride` bytes apart. Four neighbors share an address that the compiler takes as unknown, like the distances: it would keep
-/// an address for every row and place, in memory or vector registers.
+/// `lanes` rows, `stride` bytes apart. Four neighbors share an address that the compiler takes as unknown, like the distances: it would
+/// keep an address for every row and place, in memory or vector registers.
 struct row_places {
   static constexpr index quads = lanes < 4 ? 1 : lanes / 4;
   std::uint8_t const* base[quads];
