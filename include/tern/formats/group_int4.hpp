@@ -275,16 +275,7 @@ struct basic_group_int4 {
         for (index i = simd::lanes; i < 2 * simd::lanes; ++i)
           __builtin_prefetch(
               reinterpret_cast<void const*>(reinterpret_cast<std::uintptr_t>(first) + static_cast<std::uintptr_t>(i * stride)), 0, 2);
-      auto const load = [&](auto const& places) TERN_LAMBDA {
-        if constexpr (requires { places.load_f16(0); }) {
-          return places.load_f16(0);
-        } else {
-          f16 each[simd::lanes];
-          for (index i = 0; i < simd::lanes; ++i) each[i] = of(n + i, next);
-          return simd::load(static_cast<f16 const*>(each));
-        }
-      };
-      return load(simd::row_places(first, stride));
+      return simd::row_places(first, stride).load_f16(0);
     }
     /// Codes and what is added to them stay below 32.
     TERN_INLINE simd::pack<std::uint8_t> shifted(simd::pack<std::uint8_t> u, index r) const {

@@ -101,7 +101,7 @@ struct strided_blocks {
   }
   /// One of them; in the company of three, where words alone take a load and a shuffle for each row.
   TERN_INLINE row_words word(index at) const {
-    if constexpr (requires { rows.load_words(at); }) {
+    if constexpr (simd::row_places::loads_lanes) {
       return rows.load_words(at);
     } else {
       bool const first = at + 16 <= bytes;
@@ -111,7 +111,7 @@ struct strided_blocks {
     }
   }
   TERN_INLINE simd::pack<float> f16_at(index at) const {
-    if constexpr (requires { rows.load_f16(at); })
+    if constexpr (simd::row_places::loads_lanes)
       return rows.load_f16(at);
     else
       return at == 0 ? simd::low_f16(word(0)) : simd::high_f16(word(at - 2));
@@ -186,13 +186,11 @@ TERN_INLINE void from_quads(simd::pack<std::uint8_t> (&u)[4]) {
 }
 /// Bits `first` to first + 15 of a word a row, to bit 4 of the row's 16 codes.
 template <int first>
-TERN_INLINE void add_fifth([[maybe_unused]] row_words top, [[maybe_unused]] simd::pack<std::uint8_t> (&u)[4]) {
-  if constexpr (simd::has_spread_bits16) {
-    u[0] = u[0] | simd::spread_bits16<first, 4, 0>(top);
-    u[1] = u[1] | simd::spread_bits16<first, 4, 1>(top);
-    u[2] = u[2] | simd::spread_bits16<first, 4, 2>(top);
-    u[3] = u[3] | simd::spread_bits16<first, 4, 3>(top);
-  }
+TERN_INLINE void add_fifth(row_words top, simd::pack<std::uint8_t> (&u)[4]) {
+  u[0] = u[0] | simd::spread_bits16<first, 4, 0>(top);
+  u[1] = u[1] | simd::spread_bits16<first, 4, 1>(top);
+  u[2] = u[2] | simd::spread_bits16<first, 4, 2>(top);
+  u[3] = u[3] | simd::spread_bits16<first, 4, 3>(top);
 }
 /// Five bits: four as halves behind a word of the fifth ones of 32 columns.
 template <class Format, class Blocks>

@@ -65,11 +65,12 @@ TERN_INLINE pack<std::uint8_t> spread_bits(pack<std::int32_t> a) {
   return bit_cast<std::uint8_t>(shift_left<at>(apart & pack<std::int32_t>(0x01010101)));
 #endif
 }
-#if defined(TERN_SIMD_AVX512) && defined(__AVX512VBMI__)
-/// Byte i of 16, in each 128-bit part: bit first + i of the part's lane r as bit `at`, others 0; first + 16 is at most 32.
+/// Byte i of 16, in each 128-bit part: bit first + i of the part's lane r as bit `at`, others 0; first + 16 is at most 32. Only for lane
+/// counts that are a multiple of 4.
 template <int first, int at, int r>
 TERN_INLINE pack<std::uint8_t> spread_bits16(pack<std::int32_t> a) {
   static_assert(first >= 0 && first + 16 <= 32 && at >= 0 && at < 8 && r >= 0 && r < 4);
+#if defined(TERN_SIMD_AVX512) && defined(__AVX512VBMI__)
   std::uint64_t low = 0, high = 0;
   for (int i = 0; i < 8; ++i) {
     low |= static_cast<std::uint64_t>((first + i - at) & 63) << 8 * i;
@@ -79,10 +80,21 @@ TERN_INLINE pack<std::uint8_t> spread_bits16(pack<std::int32_t> a) {
   __m512i const all = _mm512_maskz_shuffle_epi32(0xffff, a.v, static_cast<_MM_PERM_ENUM>(0x55 * r));
   __m512i const bytes = _mm512_maskz_multishift_epi64_epi8(~__mmask64{0}, _mm512_setr_epi64(l, h, l, h, l, h, l, h), all);
   return bit_cast<std::uint8_t>(pack<std::int32_t>(bytes) & pack<std::int32_t>(0x01010101 << at));
-}
-inline constexpr bool has_spread_bits16 = true;
 #else
-inline constexpr bool has_spread_bits16 = false;
+  std::int32_t words[lanes];
+  std::uint8_t bytes[pack<std::uint8_t>::size];
+  store(static_cast<std::int32_t*>(words), a);
+  for (index i = 0; i < pack<std::uint8_t>::size; ++i)
+    bytes[i] = static_cast<std::uint8_t>((words[i / 16 * 4 + r] >> (first + i % 16) & 1) << at);
+  return load(static_cast<std::uint8_t const*>(bytes));
+#endif
+}
+/// Whether `spread_bits16` is two instructions and a mask.
+inline constexpr bool has_spread_bits16 =
+#if defined(TERN_SIMD_AVX512) && defined(__AVX512VBMI__)
+    true;
+#else
+    false;
 #endif
 
 /// The 32 codes in the 4 bits bytes at p, to u.

@@ -57,9 +57,15 @@ struct row_places {
 #endif
     }
   }
+  /// Whether `load_words` and `load_f16` are loads that write one lane each, and take no unit that shuffles.
 #if defined(TERN_SIMD_AVX512)
-  /// The word, or the f16, at `at` of each row, a row a lane: loads that write one lane take no unit that shuffles.
+  static constexpr bool loads_lanes = true;
+#else
+  static constexpr bool loads_lanes = false;
+#endif
+  /// The word at `at` of each row, a row a lane.
   TERN_INLINE pack<std::int32_t> load_words(index at) const {
+#if defined(TERN_SIMD_AVX512)
     auto const four = [&](index i) TERN_LAMBDA {
       auto const place = [&](index r) TERN_LAMBDA { return row(i, r) + (at - 4 * r); };
       __m128i w = _mm_cvtsi32_si128(detail::read<std::int32_t>(place(0)));
@@ -68,8 +74,15 @@ struct row_places {
       return _mm_mask_loadu_epi32(w, 8, place(3));
     };
     return bit_cast<std::int32_t>(detail::join16(four(0), four(1), four(2), four(3)));
+#else
+    std::int32_t words[lanes];
+    for (index i = 0; i < lanes; ++i) __builtin_memcpy(words + i, row(i / 4, i % 4) + at, 4);
+    return load(static_cast<std::int32_t const*>(words));
+#endif
   }
+  /// The f16 at `at` of each row.
   TERN_INLINE pack<float> load_f16(index at) const {
+#if defined(TERN_SIMD_AVX512)
     auto const eight = [&](index i) TERN_LAMBDA {
       auto const place = [&](index r) TERN_LAMBDA { return row(i + r / 4, r % 4) + (at - 2 * r); };
       __m128i w = _mm_cvtsi32_si128(detail::read<std::uint16_t>(place(0)));
@@ -79,8 +92,12 @@ struct row_places {
     };
     __m256i const both = _mm256_inserti128_si256(_mm256_castsi128_si256(eight(0)), eight(2), 1);
     return pack<float>(_mm512_maskz_cvtph_ps(0xffff, both));
-  }
+#else
+    float values[lanes];
+    for (index i = 0; i < lanes; ++i) values[i] = f16::from_bits(detail::read<std::uint16_t>(row(i / 4, i % 4) + at));
+    return load(static_cast<float const*>(values));
 #endif
+  }
 };
 /// The first 16 bytes of each.
 TERN_INLINE void load_rows16(std::uint8_t const* p, index stride, pack<std::uint8_t> (&u)[4]) { row_places(p, stride).load16(0, u); }
