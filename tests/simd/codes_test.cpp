@@ -40,6 +40,19 @@ void check_spread() {
   for (std::size_t i = 0; i < u.size(); ++i)
     CHECK(u[i] == (static_cast<std::uint32_t>(word[i / 4]) >> (shift + bits * static_cast<int>(i % 4)) & ((1u << bits) - 1)));
 }
+template <int first, int at>
+void check_spread_bits() {
+  rng r(first);
+  auto const words = make_pack<std::int32_t>([&](size) { return static_cast<std::int32_t>(static_cast<std::uint32_t>(r.bits())); });
+  auto const word = lanes_of(words);
+  auto const bit = [&](std::size_t lane, std::size_t n) { return static_cast<std::uint32_t>(word[lane]) >> n & 1u; };
+  auto const u = lanes_of(simd::spread_bits<first, at>(words));
+  for (std::size_t i = 0; i < u.size(); ++i) CHECK(u[i] == bit(i / 4, first + i % 4) << at);
+  if constexpr (first + 16 <= 32 && simd::lanes % 4 == 0) {
+    auto const sixteen = lanes_of(simd::spread_bits16<first, at, first % 4>(words));
+    for (std::size_t i = 0; i < sixteen.size(); ++i) CHECK(sixteen[i] == bit(i / 16 * 4 + first % 4, first + i % 16) << at);
+  }
+}
 template <int bits>
 void check_bits() {
   INFO(bits << " bits");
@@ -49,6 +62,13 @@ void check_bits() {
 }
 }  // namespace
 
+TEST_CASE("codes: bits of words become bits of bytes", "[simd]") {
+  check_spread_bits<0, 4>();
+  check_spread_bits<3, 0>();
+  check_spread_bits<14, 6>();
+  check_spread_bits<16, 4>();
+  check_spread_bits<28, 7>();
+}
 TEST_CASE("codes: bits side by side become bytes", "[simd]") {
   check_bits<1>();
   check_bits<2>();

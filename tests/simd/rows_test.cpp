@@ -4,6 +4,8 @@
 #include "catch.hpp"
 #include "lanes.hpp"
 
+#include <cstring>
+
 namespace tern::test {
 namespace {
 
@@ -39,6 +41,25 @@ TEST_CASE("sixteen bytes of each row, and of one row again and again") {
         right = right && lanes[static_cast<std::size_t>(i)] == bytes[static_cast<std::size_t>((i / 16 * 4 + r) * stride + i % 16)];
     }
     CHECK(right);
+  }
+}
+
+TEST_CASE("a word and an f16 of each row, up to the end of memory") {
+  constexpr index stride = 37;
+  auto const bytes = random_rows(W, stride);
+  simd::row_places const places(bytes.data(), stride);
+  for (index at : {index{4}, stride}) {
+    auto const words = lanes_of(places.load_words(at - 4));
+    auto const halves = lanes_of(places.load_f16(at - 2));
+    for (index i = 0; i < W; ++i) {
+      std::int32_t word;
+      std::uint16_t half;
+      std::memcpy(&word, bytes.data() + i * stride + at - 4, 4);
+      std::memcpy(&half, bytes.data() + i * stride + at - 2, 2);
+      auto const f = static_cast<float>(f16::from_bits(half));
+      CHECK(words[static_cast<std::size_t>(i)] == word);
+      CHECK((halves[static_cast<std::size_t>(i)] == f || f != f));
+    }
   }
 }
 

@@ -233,16 +233,17 @@ struct basic_group_int4 {
   /// For matmul: `lanes` rows from n on in registers, scales and zeros kept for a group.
   struct lane_walk {
     basic_group_int4 const& w;
-    index n, at = -1;
+    index n, from = 0, end = 0;  // columns of the group
+    std::uint8_t const* codes;
     simd::pack<float> scale{0.f}, min{0.f};
     simd::pack<std::uint8_t> shift[4];
 
-    TERN_INLINE lane_walk(basic_group_int4 const& weights, index row) : w(weights), n(row) {}
+    TERN_INLINE lane_walk(basic_group_int4 const& weights, index row) : w(weights), n(row), codes(weights.memory(row).data) {}
     template <class Group>
     TERN_INLINE void load(index g, Group& out) {
-      if (32 * g / w.group != at) enter(32 * g / w.group);
+      if (32 * g < from || 32 * g >= end) enter(32 * g / w.group);
       simd::pack<std::uint8_t> v[4];
-      simd::load_rows16(w.memory(n).data + 16 * g, w.codes.stride(0), v);
+      simd::load_rows16(codes + 16 * g, w.codes.stride(0), v);
       simd::split_halves(v, out.u);
       TERN_UNROLL
       for (index r = 0; r < 4; ++r) {
@@ -255,20 +256,26 @@ struct basic_group_int4 {
 
    private:
     void enter(index next) {
-      at = next;
-      f16 parts[simd::lanes];
-      for (index i = 0; i < simd::lanes; ++i) parts[i] = w.scale(n + i, next);
-      scale = simd::load(static_cast<f16 const*>(parts));
-      if constexpr (has_min) {
-        for (index i = 0; i < simd::lanes; ++i) parts[i] = w.zero(n + i, next);
-        min = simd::load(static_cast<f16 const*>(parts));
-      }
+      from = next * w.group;
+      end = from + w.group;
+      scale = parts(w.scale, next);
+      if constexpr (has_min) min = parts(w.zero, next);
       if constexpr (kind == group_zero::integer) {
         std::int32_t each[simd::lanes];  // a row a lane, in all of its bytes
         for (index i = 0; i < simd::lanes; ++i) each[i] = (16 - w.zero(n + i, next)) * 0x01010101;
         for (auto& s : shift) s = simd::bit_cast<std::uint8_t>(simd::load(static_cast<std::int32_t const*>(each)));
         simd::transpose_quads(shift);
       }
+    }
+    /// Column `next` of `lanes` rows of `of`.
+    TERN_INLINE simd::pack<float> parts(tensor_view<f16 const, 2> const& of, index next) const {
+      auto const* const first = reinterpret_cast<std::uint8_t const*>(of.data() + n * of.stride(0) + next * of.stride(1));
+      index const stride = index{sizeof(f16)} * of.stride(0);
+      if (next % 32 == 0)  // a line; the next rows' is asked for, which may lie past the end
+        for (index i = simd::lanes; i < 2 * simd::lanes; ++i)
+          __builtin_prefetch(
+              reinterpret_cast<void const*>(reinterpret_cast<std::uintptr_t>(first) + static_cast<std::uintptr_t>(i * stride)), 0, 2);
+      return simd::row_places(first, stride).load_f16(0);
     }
     /// Codes and what is added to them stay below 32.
     TERN_INLINE simd::pack<std::uint8_t> shifted(simd::pack<std::uint8_t> u, index r) const {

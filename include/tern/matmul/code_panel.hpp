@@ -61,9 +61,11 @@ TERN_INLINE void pack_lanes(W const& weights, index n, index end, index g0, inde
   index g = 0;
   if constexpr (walks_blocks<decltype(rows)>)
     for (; whole && g < groups; g += rows.groups) {
-      panel_codes<decltype(next)> codes{panel.codes + 4 * (8 * g * panel_rows + first), next};
-      rows.visit((g0 + g) / rows.groups, codes);
-      for (index i = 0; Scales && i < rows.groups; ++i) store_scales<W>(rows.scales.of_group(i), g + i, first, panel);
+      rows.visit((g0 + g) / rows.groups, [&](auto const& scales) TERN_LAMBDA {
+        TERN_UNROLL
+        for (int i = 0; i < (Scales ? 8 : 0); ++i) store_scales<W>(scales.of_group(i), g + i, first, panel);
+        return panel_codes<decltype(next)>{panel.codes + 4 * (8 * g * panel_rows + first), next};
+      });
     }
   for (; g < groups; ++g) {
     row_group<W::granule> w;

@@ -129,9 +129,12 @@ struct block_products {
   simd::pack<float> sum;
   pack part[8][2], less[8];  // the dot products with halves of groups, or with groups; what ternary ones are less
 
+  /// The compiler takes addresses as unknown: several registers of rows meet the same columns, and it would keep each column's in memory.
   TERN_INLINE block_products(std::int8_t const* columns, q8_scales const* of_columns, Scales const& of_rows, Ahead& next,
                              simd::pack<float> before)
-      : q(columns), x(of_columns), scales(of_rows), ahead(next), sum(before) {}
+      : q(columns), x(of_columns), scales(of_rows), ahead(next), sum(before) {
+    asm("" : "+r"(q), "+r"(x));
+  }
   /// Codes stay where they are in their bytes, if products of bytes take them so, and the sum is moved.
   TERN_INLINE void take(int piece, row_words const (&w)[4], int shift, int mask) {
     using shape = code_shape_of<W>;
@@ -191,10 +194,11 @@ TERN_INLINE void stream_rows(W const& weights, index n, q8_rows const& x, simd::
   if constexpr (walks_blocks<walk_type>) {
     for (index g = 0; g < x.blocks; g += walk_type::groups)
       for (index r = 0; r < Registers; ++r) {
-        auto& of = rows.of[r];
-        block_products<W, decltype(of.scales), decltype(next)> products(x.q + 32 * g, x.scales + g, of.scales, next, sum[r]);
-        of.visit(g / walk_type::groups, products);
-        sum[r] = products.sum;
+        using scales_type = super_scales<typename walk_type::format>;
+        auto const make = [&](scales_type const& scales) TERN_LAMBDA {
+          return block_products<W, scales_type, decltype(next)>(x.q + 32 * g, x.scales + g, scales, next, sum[r]);
+        };
+        sum[r] = rows.of[r].visit(g / walk_type::groups, make).sum;
       }
   } else {
     for (index g = 0; g < x.blocks; ++g) {

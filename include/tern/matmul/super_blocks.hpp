@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 /// @file matmul/super_blocks.hpp
-/// Blocks of 256 elements in registers, `lanes` rows at once, a row a lane: the scales of a block's eight groups of 32 columns are worked
-/// out for all rows together and kept, then its codes are visited in the order in which they lie: each byte is loaded once, whatever the
-/// groups that share it.
+/// Blocks of 256 elements in registers, `lanes` rows at once, a row a lane: what the scales of a block's eight groups of 32 columns share
+/// is found for all rows together, then its codes are visited in the order in which they lie: each byte is loaded once, whatever the groups
+/// that share it.
 
 #include <tern/matmul/row_group.hpp>
 
@@ -23,31 +23,18 @@ TERN_INLINE simd::pack<std::uint8_t> field_of(row_words a, int shift, int mask) 
   return simd::bit_cast<std::uint8_t>(moved_left(a, -shift)) & simd::pack<std::uint8_t>(static_cast<std::uint8_t>(mask));
 }
 
-/// Scales and minima of a block of each row, part by part.
+/// Scales and minima of a block of each row: what all parts share, and the words that hold the parts' own integers, from which those of a
+/// part are made where they are needed: 16 or 32 of them kept would fill the registers.
 template <class Format>
 struct super_scales {
-  static constexpr index parts = 256 / Format::granule;
-  alignas(64) float scale[parts][simd::lanes], min[Format::has_min ? parts : 1][simd::lanes];
-  TERN_INLINE void set(index part, simd::pack<float> s) { simd::store(scale[part], s); }
-  TERN_INLINE void set(index part, simd::pack<float> s, simd::pack<float> m) {
-    simd::store(scale[part], s);
-    simd::store(min[part], m);
-  }
+  row_words w[4];
+  simd::pack<float> d, negative_e;  // negative_e: formats with a minimum
   /// Those of 32 columns.
-  TERN_INLINE row_scales<Format::granule> of_group(index g) const {
-    constexpr index granules = 32 / Format::granule;
-    row_scales<Format::granule> of;
-    TERN_UNROLL
-    for (index j = 0; j < granules; ++j) {
-      of.scale[j] = simd::load(scale[g * granules + j]);
-      if constexpr (Format::has_min) of.min[j] = simd::load(min[g * granules + j]);
-    }
-    return of;
-  }
+  TERN_INLINE row_scales<Format::granule> of_group(int g) const;
 };
 
-// For each format: `find_scales` for a block of each row, and `visit_codes`, which hands all codes of a block to `to` in registers. The
-// layouts are those of formats/k_quants.hpp and its neighbours.
+// For each format: `find_scales` for a block of each row, `scale_code` and `min_code` of a part (none: one scale for all), and
+// `visit_codes`, which hands all codes of a block to `to` in registers. The layouts are those of formats/k_quants.hpp and its neighbours.
 //
 //     to.take(part, w, shift, mask)    columns 16 part to 16 part + 15 of each row: column 4 j + i is byte i of the row's word w[j],
 //                                      >> shift & mask
@@ -56,21 +43,20 @@ struct super_scales {
 //
 // Within 32 columns, the first 16 come first.
 
-/// d, e and twelve bytes of six-bit scales and minima: q4_k and q5_k.
+/// d, e and twelve bytes of six-bit scales and minima: q4_k and q5_k. at: 1 for scales, 2 for minima.
+TERN_INLINE row_words six_bits(row_words const (&w)[4], int at, int g) {
+  if (g < 4) return bits_of(w[at], 8 * g, 63);
+  int const shift = 8 * (g - 4);
+  return bits_of(w[3], shift + 4 * (at - 1), 15) | simd::shift_left<4>(bits_of(w[at], shift + 6, 3));
+}
 template <class Format, class Blocks>
 TERN_INLINE void find_six_bits(Blocks const& b, super_scales<Format>& out) {
-  row_words w[4];
-  b.words(0, w);
-  auto const d = simd::low_f16(w[0]), negative_e = -simd::high_f16(w[0]);
-  TERN_UNROLL
-  for (int g = 0; g < 8; ++g) {
-    int const at = g % 4;
-    row_words const s = g < 4 ? bits_of(w[1], 8 * at, 63) : bits_of(w[3], 8 * at, 15) | simd::shift_left<4>(bits_of(w[1], 8 * at + 6, 3));
-    row_words const t =
-        g < 4 ? bits_of(w[2], 8 * at, 63) : bits_of(w[3], 8 * at + 4, 15) | simd::shift_left<4>(bits_of(w[2], 8 * at + 6, 3));
-    out.set(g, d * simd::to_float(s), negative_e * simd::to_float(t));
-  }
+  b.words(0, out.w);
+  out.d = simd::low_f16(out.w[0]);
+  out.negative_e = -simd::high_f16(out.w[0]);
 }
+TERN_INLINE row_words scale_code(formats::q4_k, row_words const (&w)[4], int g) { return six_bits(w, 1, g); }
+TERN_INLINE row_words min_code(formats::q4_k, row_words const (&w)[4], int g) { return six_bits(w, 2, g); }
 template <class Blocks>
 TERN_INLINE void find_scales(formats::q4_k, Blocks const& b, super_scales<formats::q4_k>& out) {
   find_six_bits(b, out);
@@ -89,6 +75,8 @@ TERN_INLINE void visit_codes(formats::q4_k, Blocks const& b, To& to) {
   }
 }
 
+TERN_INLINE row_words scale_code(formats::q5_k, row_words const (&w)[4], int g) { return six_bits(w, 1, g); }
+TERN_INLINE row_words min_code(formats::q5_k, row_words const (&w)[4], int g) { return six_bits(w, 2, g); }
 template <class Blocks>
 TERN_INLINE void find_scales(formats::q5_k, Blocks const& b, super_scales<formats::q5_k>& out) {
   find_six_bits(b, out);
@@ -115,17 +103,14 @@ TERN_INLINE void visit_codes(formats::q5_k, Blocks const& b, To& to) {
   }
 }
 
+TERN_INLINE row_words scale_code(formats::q2_k, row_words const (&w)[4], int part) { return bits_of(w[part / 4], 8 * (part % 4), 15); }
+TERN_INLINE row_words min_code(formats::q2_k, row_words const (&w)[4], int part) { return bits_of(w[part / 4], 8 * (part % 4) + 4, 15); }
 template <class Blocks>
 TERN_INLINE void find_scales(formats::q2_k, Blocks const& b, super_scales<formats::q2_k>& out) {
-  row_words w[4];
-  b.words(0, w);
+  b.words(0, out.w);
   row_words const head = b.word(80);
-  auto const d = simd::low_f16(head), negative_e = -simd::high_f16(head);
-  TERN_UNROLL
-  for (int part = 0; part < 16; ++part) {
-    row_words const s = bits_of(w[part / 4], 8 * (part % 4), 15), t = bits_of(w[part / 4], 8 * (part % 4) + 4, 15);
-    out.set(part, d * simd::to_float(s), negative_e * simd::to_float(t));
-  }
+  out.d = simd::low_f16(head);
+  out.negative_e = -simd::high_f16(head);
 }
 /// Two bits: columns 128 i + 32 r + j have bits 2 r of byte at + 32 i + j.
 template <class Blocks, class To>
@@ -146,16 +131,15 @@ TERN_INLINE void visit_codes(formats::q2_k, Blocks const& b, To& to) {
   visit_pairs(b, 16, to);
 }
 
+/// Of the last two bytes of q, twelve of scales, d.
+TERN_INLINE row_words scale_code(formats::q3_k, row_words const (&w)[4], int part) {
+  auto const c = [&](int i) TERN_LAMBDA { return byte_of(w[(i + 2) / 4], (i + 2) % 4); };
+  row_words const s = bits_of(c(part % 8), 4 * (part / 8), 15) | simd::shift_left<4>(bits_of(c(8 + part % 4), 2 * (part / 4), 3));
+  return s - row_words(32);
+}
 template <class Blocks>
 TERN_INLINE void find_scales(formats::q3_k, Blocks const& b, super_scales<formats::q3_k>& out) {
-  row_words w[4];  // the last two bytes of q, twelve of scales, d
-  auto const d = b.last_words(w);
-  auto const c = [&](int i) TERN_LAMBDA { return byte_of(w[(i + 2) / 4], (i + 2) % 4); };
-  TERN_UNROLL
-  for (int part = 0; part < 16; ++part) {
-    row_words const s = bits_of(c(part % 8), 4 * (part / 8), 15) | simd::shift_left<4>(bits_of(c(8 + part % 4), 2 * (part / 4), 3));
-    out.set(part, d * simd::to_float(s - row_words(32)));
-  }
+  out.d = b.last_words(out.w);
 }
 template <class Blocks, class To>
 TERN_INLINE void visit_codes(formats::q3_k, Blocks const& b, To& to) {
@@ -180,13 +164,11 @@ TERN_INLINE void visit_codes(formats::q3_k, Blocks const& b, To& to) {
   }
 }
 
+TERN_INLINE row_words scale_code(formats::q6_k, row_words const (&w)[4], int part) { return signed_byte_of(w[part / 4], part % 4); }
 template <class Blocks>
 TERN_INLINE void find_scales(formats::q6_k, Blocks const& b, super_scales<formats::q6_k>& out) {
-  row_words w[4];
-  b.words(192, w);
-  auto const d = b.last_f16();
-  TERN_UNROLL
-  for (int part = 0; part < 16; ++part) out.set(part, d * simd::to_float(signed_byte_of(w[part / 4], part % 4)));
+  b.words(192, out.w);
+  out.d = b.last_f16();
 }
 template <class Blocks, class To>
 TERN_INLINE void visit_codes(formats::q6_k, Blocks const& b, To& to) {
@@ -210,16 +192,15 @@ TERN_INLINE void visit_codes(formats::q6_k, Blocks const& b, To& to) {
   }
 }
 
+/// Of d, a; four bytes c; codes.
+TERN_INLINE row_words scale_code(formats::iq4_xs, row_words const (&w)[4], int g) {
+  row_words const s = bits_of(w[1], 4 * g, 15) | simd::shift_left<4>(bits_of(w[0], 16 + 2 * g, 3));
+  return s - row_words(32);
+}
 template <class Blocks>
 TERN_INLINE void find_scales(formats::iq4_xs, Blocks const& b, super_scales<formats::iq4_xs>& out) {
-  row_words w[4];
-  b.words(0, w);  // d, a; four bytes c; codes
-  auto const d = simd::low_f16(w[0]);
-  TERN_UNROLL
-  for (int g = 0; g < 8; ++g) {
-    row_words const s = bits_of(w[1], 4 * g, 15) | simd::shift_left<4>(bits_of(w[0], 16 + 2 * g, 3));
-    out.set(g, d * simd::to_float(s - row_words(32)));
-  }
+  b.words(0, out.w);
+  out.d = simd::low_f16(out.w[0]);
 }
 template <class Blocks, class To>
 TERN_INLINE void visit_codes(formats::iq4_xs, Blocks const& b, To& to) {
@@ -238,16 +219,9 @@ TERN_INLINE void visit_codes(formats::iq4_xs, Blocks const& b, To& to) {
   }
 }
 
-/// One scale for the block, at its end: ternary.
-template <class Format, class Blocks>
-TERN_INLINE void find_one_scale(Blocks const& b, super_scales<Format>& out) {
-  auto const d = b.last_f16();
-  TERN_UNROLL
-  for (index part = 0; part < super_scales<Format>::parts; ++part) out.set(part, d);
-}
 template <class Blocks>
 TERN_INLINE void find_scales(formats::tq2_0, Blocks const& b, super_scales<formats::tq2_0>& out) {
-  find_one_scale(b, out);
+  out.d = b.last_f16();
 }
 template <class Blocks, class To>
 TERN_INLINE void visit_codes(formats::tq2_0, Blocks const& b, To& to) {
@@ -266,7 +240,7 @@ TERN_INLINE row_words next_digits(row_words p) {
 }
 template <class Blocks>
 TERN_INLINE void find_scales(formats::tq1_0, Blocks const& b, super_scales<formats::tq1_0>& out) {
-  find_one_scale(b, out);
+  out.d = b.last_f16();
 }
 template <class Blocks, class To>
 TERN_INLINE void visit_codes(formats::tq1_0, Blocks const& b, To& to) {
@@ -292,6 +266,21 @@ TERN_INLINE void visit_codes(formats::tq1_0, Blocks const& b, To& to) {
   to.take_digits(15, first, next);
 }
 
+template <class Format>
+TERN_INLINE row_scales<Format::granule> super_scales<Format>::of_group(int g) const {
+  constexpr int granules = 32 / static_cast<int>(Format::granule);
+  row_scales<Format::granule> of;
+  TERN_UNROLL
+  for (int j = 0; j < granules; ++j) {
+    if constexpr (requires { scale_code(Format{}, w, j); })
+      of.scale[j] = d * simd::to_float(scale_code(Format{}, w, g * granules + j));
+    else
+      of.scale[j] = d;
+    if constexpr (Format::has_min) of.min[j] = negative_e * simd::to_float(min_code(Format{}, w, g * granules + j));
+  }
+  return of;
+}
+
 /// `lanes` rows of blocks of 32, group after group. Rows: at(b) is block b of each row.
 template <class Format, class Rows>
 struct block_walk {
@@ -299,19 +288,23 @@ struct block_walk {
   TERN_INLINE explicit block_walk(Rows const& r) : rows(r) {}
   TERN_INLINE void load(index g, row_group<Format::granule>& out) { load_group(Format{}, rows.at(g), out); }
 };
-/// The same of blocks of 256, block after block: all scales of one are found for all rows together, and all codes visited.
+/// The same of blocks of 256, block after block.
 template <class Format, class Rows>
   requires(Format::elements == 256)
 struct block_walk<Format, Rows> {
+  using format = Format;
   static constexpr index groups = 8;  // of a block
   Rows rows;
-  super_scales<Format> scales;
   TERN_INLINE explicit block_walk(Rows const& r) : rows(r) {}
-  template <class To>
-  TERN_INLINE void visit(index block, To& to) {
+  /// visit_codes with what `make`, called with the block's scales, returns.
+  template <class Make>
+  TERN_INLINE auto visit(index block, Make const& make) const {
     auto const b = rows.at(block);
+    super_scales<Format> scales;
     find_scales(Format{}, b, scales);
+    auto to = make(scales);
     visit_codes(Format{}, b, to);
+    return to;
   }
 };
 /// Whether a walk goes by such blocks.

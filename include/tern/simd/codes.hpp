@@ -50,6 +50,53 @@ TERN_INLINE pack<std::uint8_t> spread_codes(pack<std::int32_t> a) {
 #endif
 }
 
+/// Byte i of each lane: bit first + i of the lane as bit `at`, others 0; first + 4 is at most 32.
+template <int first, int at>
+TERN_INLINE pack<std::uint8_t> spread_bits(pack<std::int32_t> a) {
+  static_assert(first >= 0 && first + 4 <= 32 && at >= 0 && at < 8);
+#if defined(TERN_SIMD_AVX512) && defined(__AVX512VBMI__)
+  std::uint64_t from = 0;  // bits from anywhere in 64, around their end too
+  for (int i = 0; i < 8; ++i) from |= static_cast<std::uint64_t>((i / 4 * 32 + first + i % 4 - at) & 63) << 8 * i;
+  __m512i const bytes = _mm512_maskz_multishift_epi64_epi8(~__mmask64{0}, _mm512_set1_epi64(static_cast<long long>(from)), a.v);
+  return bit_cast<std::uint8_t>(pack<std::int32_t>(bytes) & pack<std::int32_t>(0x01010101 << at));
+#else
+  pack<std::int32_t> const four = shift_right<first>(a) & pack<std::int32_t>(15);
+  pack<std::int32_t> const apart = four | shift_left<7>(four) | shift_left<14>(four) | shift_left<21>(four);
+  return bit_cast<std::uint8_t>(shift_left<at>(apart & pack<std::int32_t>(0x01010101)));
+#endif
+}
+/// Byte i of 16, in each 128-bit part: bit first + i of the part's lane r as bit `at`, others 0; first + 16 is at most 32. Only for lane
+/// counts that are a multiple of 4.
+template <int first, int at, int r>
+TERN_INLINE pack<std::uint8_t> spread_bits16(pack<std::int32_t> a) {
+  static_assert(first >= 0 && first + 16 <= 32 && at >= 0 && at < 8 && r >= 0 && r < 4);
+#if defined(TERN_SIMD_AVX512) && defined(__AVX512VBMI__)
+  std::uint64_t low = 0, high = 0;
+  for (int i = 0; i < 8; ++i) {
+    low |= static_cast<std::uint64_t>((first + i - at) & 63) << 8 * i;
+    high |= static_cast<std::uint64_t>((first + 8 + i - at) & 63) << 8 * i;
+  }
+  auto const l = static_cast<long long>(low), h = static_cast<long long>(high);
+  __m512i const all = _mm512_maskz_shuffle_epi32(0xffff, a.v, static_cast<_MM_PERM_ENUM>(0x55 * r));
+  __m512i const bytes = _mm512_maskz_multishift_epi64_epi8(~__mmask64{0}, _mm512_setr_epi64(l, h, l, h, l, h, l, h), all);
+  return bit_cast<std::uint8_t>(pack<std::int32_t>(bytes) & pack<std::int32_t>(0x01010101 << at));
+#else
+  std::int32_t words[lanes];
+  std::uint8_t bytes[pack<std::uint8_t>::size];
+  store(static_cast<std::int32_t*>(words), a);
+  for (index i = 0; i < pack<std::uint8_t>::size; ++i)
+    bytes[i] = static_cast<std::uint8_t>((words[i / 16 * 4 + r] >> (first + i % 16) & 1) << at);
+  return load(static_cast<std::uint8_t const*>(bytes));
+#endif
+}
+/// Whether `spread_bits16` is two instructions and a mask.
+inline constexpr bool has_spread_bits16 =
+#if defined(TERN_SIMD_AVX512) && defined(__AVX512VBMI__)
+    true;
+#else
+    false;
+#endif
+
 /// The 32 codes in the 4 bits bytes at p, to u.
 template <int bits>
 TERN_INLINE void unpack_codes(std::uint8_t const* p, std::uint8_t* u) {

@@ -20,28 +20,33 @@ TERN_INLINE pack<std::uint8_t> join16(__m128i a, __m128i b, __m128i c, __m128i d
 }
 }  // namespace detail
 #endif
-/// `lanes` rows, `stride` bytes apart. Four neighbors share an address that the compiler takes as unknown: it would keep one for every row,
-/// in memory.
+/// `lanes` rows, `stride` bytes apart. Four neighbors share an address that the compiler takes as unknown, like the distances: it would
+/// keep an address for every row and place, in memory or vector registers.
 struct row_places {
   static constexpr index quads = lanes < 4 ? 1 : lanes / 4;
   std::uint8_t const* base[quads];
-  index stride;
+  index stride, thrice;
   /// The first is at p.
   TERN_INLINE row_places(std::uint8_t const* p, index row_stride) : stride(row_stride) {
+    asm("" : "+r"(stride));
+    thrice = 3 * stride;
+    asm("" : "+r"(thrice));
     TERN_UNROLL
     for (index i = 0; i < quads; ++i) {
       base[i] = p + 4 * i * stride;
       asm("" : "+r"(base[i]));
     }
   }
+  /// Row r of the four at base[i].
+  TERN_INLINE std::uint8_t const* row(index i, index r) const { return base[i] + (r == 3 ? thrice : r * stride); }
   /// 16 bytes of each row from `at` on: u[r] takes those of rows r, r + 4, r + 8, ...
   TERN_INLINE void load16(index at, pack<std::uint8_t> (&u)[4]) const {
     TERN_UNROLL
     for (index r = 0; r < 4; ++r) {
-      auto const of = [&](index i) TERN_LAMBDA { return base[i] + at + r * stride; };
+      auto const of = [&](index i) TERN_LAMBDA { return row(i, r) + at; };
 #if defined(TERN_SIMD_AVX512)
-      auto const row = [&](index i) TERN_LAMBDA { return detail::read<__m128i>(of(i)); };
-      u[r] = detail::join16(row(0), row(1), row(2), row(3));
+      auto const part = [&](index i) TERN_LAMBDA { return detail::read<__m128i>(of(i)); };
+      u[r] = detail::join16(part(0), part(1), part(2), part(3));
 #elif defined(TERN_SIMD_AVX2)
       u[r] = pack<std::uint8_t>(
           _mm256_inserti128_si256(_mm256_castsi128_si256(detail::read<__m128i>(of(0))), detail::read<__m128i>(of(1)), 1));
@@ -51,6 +56,47 @@ struct row_places {
       u[r] = load(static_cast<std::uint8_t const*>(bytes));
 #endif
     }
+  }
+  /// Whether `load_words` and `load_f16` are loads that write one lane each, and take no unit that shuffles.
+#if defined(TERN_SIMD_AVX512)
+  static constexpr bool loads_lanes = true;
+#else
+  static constexpr bool loads_lanes = false;
+#endif
+  /// The word at `at` of each row, a row a lane.
+  TERN_INLINE pack<std::int32_t> load_words(index at) const {
+#if defined(TERN_SIMD_AVX512)
+    auto const four = [&](index i) TERN_LAMBDA {
+      auto const place = [&](index r) TERN_LAMBDA { return row(i, r) + (at - 4 * r); };
+      __m128i w = _mm_cvtsi32_si128(detail::read<std::int32_t>(place(0)));
+      w = _mm_mask_loadu_epi32(w, 2, place(1));
+      w = _mm_mask_loadu_epi32(w, 4, place(2));
+      return _mm_mask_loadu_epi32(w, 8, place(3));
+    };
+    return bit_cast<std::int32_t>(detail::join16(four(0), four(1), four(2), four(3)));
+#else
+    std::int32_t words[lanes];
+    for (index i = 0; i < lanes; ++i) __builtin_memcpy(words + i, row(i / 4, i % 4) + at, 4);
+    return load(static_cast<std::int32_t const*>(words));
+#endif
+  }
+  /// The f16 at `at` of each row.
+  TERN_INLINE pack<float> load_f16(index at) const {
+#if defined(TERN_SIMD_AVX512)
+    auto const eight = [&](index i) TERN_LAMBDA {
+      auto const place = [&](index r) TERN_LAMBDA { return row(i + r / 4, r % 4) + (at - 2 * r); };
+      __m128i w = _mm_cvtsi32_si128(detail::read<std::uint16_t>(place(0)));
+      TERN_UNROLL
+      for (index r = 1; r < 8; ++r) w = _mm_mask_loadu_epi16(w, static_cast<__mmask8>(1 << r), place(r));
+      return w;
+    };
+    __m256i const both = _mm256_inserti128_si256(_mm256_castsi128_si256(eight(0)), eight(2), 1);
+    return pack<float>(_mm512_maskz_cvtph_ps(0xffff, both));
+#else
+    float values[lanes];
+    for (index i = 0; i < lanes; ++i) values[i] = f16::from_bits(detail::read<std::uint16_t>(row(i / 4, i % 4) + at));
+    return load(static_cast<float const*>(values));
+#endif
   }
 };
 /// The first 16 bytes of each.
