@@ -125,8 +125,8 @@ struct gated_rows {
 
 /// Rows beside the tiles, where simd::shuffles_freely: each four are transposed within quarters, the first of the two steps that transpose
 /// a tile. A pass has registers to spare for it, a tile has none.
-struct tile_rows : packed_rows<float> {
-  TERN_INLINE tile_rows node(index n, int radix) const { return {packed_rows<float>::node(n, radix)}; }
+struct turned_rows : packed_rows<float> {
+  TERN_INLINE turned_rows node(index n, int radix) const { return {packed_rows<float>::node(n, radix)}; }
 };
 /// x[0] to x[3]
 TERN_INLINE void transpose_within_quarters(cpack* x) {
@@ -142,11 +142,11 @@ template <int R, class Rows>
 TERN_INLINE void load_rows(cpack* x, Rows const& rows, index l, int first = 0) {
   TERN_UNROLL
   for (int r = first; r < first + R; ++r) x[r] = rows.load(r, l);
-  if constexpr (std::is_same_v<Rows, tile_rows>) transpose_within_quarters(x + first);
+  if constexpr (std::is_same_v<Rows, turned_rows>) transpose_within_quarters(x + first);
 }
 template <int R, class Rows>
 TERN_INLINE void store_rows(Rows const& rows, index l, cpack* x, int first = 0) {
-  if constexpr (std::is_same_v<Rows, tile_rows>) transpose_within_quarters(x + first);
+  if constexpr (std::is_same_v<Rows, turned_rows>) transpose_within_quarters(x + first);
   TERN_UNROLL
   for (int r = first; r < first + R; ++r) rows.store(r, l, x[r]);
 }
@@ -290,7 +290,7 @@ inline void split_pass(tower_plan const& t, int pass, index first, index nodes, 
   float const* const table = t.tables + t.table_at[pass];
   packed_rows<float> const rows{p, count * complex_pack};
   if constexpr (simd::shuffles_freely)
-    if (meets_tiles(t, pass)) return split_nodes(t.radix[pass], rows, tile_rows{rows}, first, nodes, count, table, ahead);
+    if (meets_tiles(t, pass)) return split_nodes(t.radix[pass], rows, turned_rows{rows}, first, nodes, count, table, ahead);
   split_nodes(t.radix[pass], rows, rows, first, nodes, count, table, ahead);
 }
 template <class Ahead>
@@ -298,7 +298,7 @@ inline void join_pass(tower_plan const& t, int pass, index first, index nodes, f
   float const* const table = t.tables + t.table_at[pass];
   packed_rows<float> const rows{p, count * complex_pack};
   if constexpr (simd::shuffles_freely)
-    if (meets_tiles(t, pass)) return join_nodes(t.radix[pass], tile_rows{rows}, rows, first, nodes, count, table, ahead);
+    if (meets_tiles(t, pass)) return join_nodes(t.radix[pass], turned_rows{rows}, rows, first, nodes, count, table, ahead);
   join_nodes(t.radix[pass], rows, rows, first, nodes, count, table, ahead);
 }
 

@@ -61,7 +61,7 @@ TERN_INLINE void store_tile(cpack const (&x)[simd::lanes], float* z) {
   for (index i = 0; i < simd::lanes; ++i) t[i] = x[i].im;
   simd::store_transposed(t, z + simd::lanes, complex_pack);
 }
-/// Coefficients j, j + 4, j + 8 and j + 12 alone, where the passes beside have transposed within quarters: see tile_rows.
+/// Coefficients j, j + 4, j + 8 and j + 12 alone, where the passes beside have transposed within quarters: see turned_rows.
 TERN_INLINE void transpose_quarters(cpack (&x)[4]) {
   simd::pack<float> re[4] = {x[0].re, x[1].re, x[2].re, x[3].re}, im[4] = {x[0].im, x[1].im, x[2].im, x[3].im};
   simd::transpose_quarters(re);
@@ -178,7 +178,7 @@ TERN_INLINE void middle_of_16(cpack (&x)[16], float* h, simd::pack<float> scale,
   quarter(3, std::true_type{}, turned, [&]() TERN_LAMBDA { return w1 * splat_complex(three_sixteenths_root); });
 }
 
-/// The levels within a tile, for 16 lanes and for fewer. Coefficients are in x, or, with tile_rows beside, at z.
+/// The levels within a tile, for 16 lanes and for fewer. Coefficients are in x, or, with turned_rows beside, at z.
 template <tower_op Op, index W>
 TERN_INLINE void finish_tile(cpack (&x)[W], float* z, float* h, simd::pack<float> scale, tile_roots const& r) {
   [[maybe_unused]] cpack const w1 = r.power[0];

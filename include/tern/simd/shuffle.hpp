@@ -74,12 +74,14 @@ TERN_INLINE void transpose_quarters(pack<float> (&rows)[4]) {
   rows[2] = pack<float>(_mm512_maskz_shuffle_f32x4(0xffff, b, d, 0x88));
   rows[3] = pack<float>(_mm512_maskz_shuffle_f32x4(0xffff, b, d, 0xdd));
 #else
-  constexpr index quarter = lanes / 4;
-  float at[4][lanes], moved[4][lanes];
-  for (index i = 0; i < 4; ++i) store(static_cast<float*>(at[i]), rows[i]);
-  for (index i = 0; i < 4; ++i)
-    for (index j = 0; j < 4 * quarter; ++j) moved[i][j] = at[j / quarter][i * quarter + j % quarter];
-  for (index i = 0; i < 4; ++i) rows[i] = load(static_cast<float const*>(moved[i]));
+  if constexpr (lanes % 4 == 0) {
+    constexpr index quarter = lanes / 4;
+    float at[4][lanes], moved[4][lanes];
+    for (index i = 0; i < 4; ++i) store(static_cast<float*>(at[i]), rows[i]);
+    for (index i = 0; i < 4; ++i)
+      for (index j = 0; j < lanes; ++j) moved[i][j] = at[j / quarter][i * quarter + j % quarter];
+    for (index i = 0; i < 4; ++i) rows[i] = load(static_cast<float const*>(moved[i]));
+  }
 #endif
 }
 
