@@ -40,10 +40,14 @@ struct bf16_products {
   TERN_INLINE static simd::pack<float> multiply_add(operand w, operand x, simd::pack<float> sum) { return simd::dot(sum, w, x); }
 };
 
-/// `Rows` rows of x against a panel, added to the sums of rows r, r + 1, ...
-template <class Products, int Rows>
+struct ask_nothing {
+  TERN_INLINE void operator()() const {}
+};
+/// `Rows` rows of x against a panel, added to the sums of rows r, r + 1, ... ask() is called with each step.
+template <class Products, int Rows, class Ask>
 TERN_INLINE void multiply_tile(typename Products::element const* TERN_RESTRICT panel, index steps,
-                               typename Products::element const* TERN_RESTRICT x, index x_stride, piece_rows const& sums, index r) {
+                               typename Products::element const* TERN_RESTRICT x, index x_stride, piece_rows const& sums, index r,
+                               Ask const& ask) {
   using simd::pack;
   constexpr index W = simd::lanes;
   pack<float> sum[Rows][2];
@@ -51,6 +55,7 @@ TERN_INLINE void multiply_tile(typename Products::element const* TERN_RESTRICT p
   for (int i = 0; i < Rows; ++i) sum[i][0] = sum[i][1] = pack<float>(0.f);
   row_walk<Rows, typename Products::element> rows(x, x_stride);
   for (index k = 0; k < steps; ++k) {
+    ask();
     auto const w0 = Products::load(panel);
     auto const w1 = Products::load(panel + W * Products::step);
     panel += panel_rows * Products::step;
@@ -63,6 +68,20 @@ TERN_INLINE void multiply_tile(typename Products::element const* TERN_RESTRICT p
     rows.step(Products::step);
   }
   sums.add(r, Rows, sum);
+}
+
+/// Fewer rows than a tile: they wait for memory, and the machine's prefetchers begin anew with each panel, so that lines of what follows
+/// are asked for with each step (measured on Zen 4, one row times interleaved bf16: 0.95 of a plain read, 0.7 without).
+template <class Products>
+[[gnu::noinline]] inline void multiply_few_rows(typename Products::element const* panel, index steps, typename Products::element const* x,
+                                                index x_stride, index rows, piece_rows const& sums, memory_ahead& ahead) noexcept {
+  index const lines = steps > 0 ? divide_up(ahead.lines(), steps) : 0;
+  auto const ask = [&]() TERN_LAMBDA {
+    for (index l = 0; l < lines; ++l) ahead.ask();
+  };
+  index r = 0;
+  for (; r + 3 <= rows; r += 3) multiply_tile<Products, 3>(panel, steps, x + r * x_stride, x_stride, sums, r, ask);
+  for (; r < rows; ++r) multiply_tile<Products, 1>(panel, steps, x + r * x_stride, x_stride, sums, r, ask);
 }
 
 /// A tile of x against a panel, its first `live` rows added to the sums of rows r, r + 1, ... On the way, memory that follows is asked
@@ -185,8 +204,10 @@ inline void multiply_chunk(any_weights const& w, index n, index width, index k0,
   } else {
     if (simd::tiles::ready()) return multiply_halves(weights, divide_up(k1 - k0, 32), x, in.stride, rows, sums, panel.floats, ahead);
   }
-  auto const tile = [&]<int Rows>(index r)
-                        TERN_LAMBDA { multiply_tile<Products, Rows>(weights, steps, x + r * in.stride, in.stride, sums, r); };
+  if (rows < tile_rows) return multiply_few_rows<Products>(weights, steps, x, in.stride, rows, sums, ahead);
+  auto const tile = [&]<int Rows>(index r) TERN_LAMBDA {
+    multiply_tile<Products, Rows>(weights, steps, x + r * in.stride, in.stride, sums, r, ask_nothing{});
+  };
   index r = 0;
   for (; r + tile_rows <= rows; r += tile_rows) tile.template operator()<tile_rows>(r);
   for (; r + 3 <= rows; r += 3) tile.template operator()<3>(r);
