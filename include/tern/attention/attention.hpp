@@ -227,11 +227,15 @@ inline namespace TERN_ABI {
 inline constexpr struct attention_fn : takes_policy {
   using takes_policy::operator();
 
-  template <tensor_like Q, detail::key_source K, detail::key_source V, tensor_like O, detail::attention_option... Options>
+  template <tensor_like Q, detail::key_source K, detail::key_source V, tensor_like O, class... Options>
   void operator()(cpu_policy const& policy, Q&& q, K&& k, V&& v, O&& out, Options const&... options) const {
     check_types<Q, K, V, O>();
     static_assert(writable<O>, "tern: attention writes out, which is const");
-    if constexpr (fit<Q, K, V, O> && writable<O>)  // or the first error would not be the last
+    constexpr bool known = (detail::attention_option<Options> && ...);
+    static_assert(known,
+                  "tern: an option of attention is a mask (causal{}, window{n}, ...), a scale, softcap, sinks, log_sum_exp or another of "
+                  "attention/options.hpp, what a header of attention/ says is one, or a function of (scores, score_at)");
+    if constexpr (fit<Q, K, V, O> && writable<O> && known)  // or the first error would not be the last
       detail::attention_with(
           tern::view(q), detail::source_of(k), detail::source_of(v), tern::view(out),
           [&]<class P, class Tile>(P const& problem, Tile) { detail::attention_run<Tile>(policy, problem); }, options...);

@@ -159,7 +159,7 @@ inline void prompt_tile(BlockRows const& block_rows, Mask const& mask, Scratch c
   index const end = seen.end < block + count ? seen.end - block : count;
   if (end <= begin) return;
 
-  index const rows = Tile::rows == Tile::row_step ? Tile::rows : round_to_multiple(live, Tile::row_step);  // that are computed
+  index const rows = round_to_multiple(live, Tile::row_step);  // that are computed
   index const first_panel = begin / panel_width, last_panel = divide_up(end, panel_width), packed = w.packed.at(block);
   constexpr bool in_place = Scratch::columns && Tile::weights_like_scores, copied = Scratch::columns && !in_place;
   if constexpr (Scratch::columns) w.kept.seen[kept] = {first_panel, last_panel};

@@ -22,9 +22,9 @@
 namespace tern {
 
 /// Rows in pages. `pool` is (pages, kv_heads, rows of a page, dim), any strides; `table` is (batch, pages of a sequence): row j of
-/// sequence b is row j % rows of page table(b, j / rows). `lengths` (batch), int32, says how many keys each sequence has; without it,
-/// all that its pages hold. Masks and positions count each sequence's own keys. Where only one of k and v has lengths, they hold for the
-/// other too.
+/// sequence b is row j % rows of page table(b, j / rows). `lengths` (batch), int32, says how many keys each sequence has, and is borrowed
+/// like the rest; without it, all that its pages hold. Masks and positions count each sequence's own keys. Where only one of k and v has
+/// lengths, they hold for the other too.
 template <class T>
 struct paged {
   tensor_view<T const, 4> pool;

@@ -54,7 +54,7 @@ class fetch_cursor {
     if constexpr (bytes < 128)
       if (i % (128 / bytes) != 0) return;
     TERN_UNROLL
-    for (index n = 0; n < bytes || n == 0; n += 128) {
+    for (index n = 0; n < (bytes + 127) / 128; ++n) {
       fetch_line(static_cast<char const*>(*first_) + done_);
       fetch_line(static_cast<char const*>(*second_) + done_);
       done_ += 64;

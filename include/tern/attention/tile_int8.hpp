@@ -6,7 +6,8 @@
 ///
 ///     q, k      blocks of 32 dims of a row:    x = scale c,  |c| <= 127,  scale = max |x| / 127
 ///     v         columns of a block of keys:    the same (also of q8_0: its scales lie across the sum)
-///     p         rows of a block of keys:       p = 2^(s - b) with b the row's highest score in the block: p = c / 254,  0 <= c <= 254
+///     p         rows of a block of keys:       p = 2^(s - b) with b the row's highest score in the block: p = c / 254 with codes that are
+///     differences of rounded sums,  0 <= c <= 255
 ///
 /// Errors, with Q, K the largest |q|, |k| of a block of 32, V the largest |v| of a column in the block of keys, and M the largest weight of
 /// a row in it (2^(b - m), at most 1):

@@ -241,7 +241,8 @@ class causal_block {
         index p = 0;
         if (tokens == causal_wide_tokens) sum_tokens<causal_wide_tokens>(batch, t, p, c, whole, out, step, direct && past_);
         while (p + causal_tokens <= tokens) sum_tokens<causal_tokens>(batch, t, p, c, whole, out, step, direct && past_);
-        if (p + 4 <= tokens) sum_tokens<4>(batch, t, p, c, whole, out, step, direct && past_);
+        if constexpr (causal_tokens > 4)  // the rest of a tile
+          if (p + 4 <= tokens) sum_tokens<4>(batch, t, p, c, whole, out, step, direct && past_);
         while (p < tokens) sum_tokens<1>(batch, t, p, c, whole, out, step, direct && past_);
       }
     for (index i = whole * simd::lanes; i < channels; i += simd::lanes)

@@ -179,7 +179,8 @@ inline constexpr struct depthwise_conv_fn : takes_policy {
   template <class X, class W, class Y, class... Options>
   static detail::depthwise_problem problem(X const& x, W const& w, Y const& y, Options const&... options) {
     constexpr int n = X::rank - 2;
-    static_assert(n >= 1 && n <= 3, "tern: depthwise_conv takes x (batch, one to three dimensions, channels)");
+    static_assert(n >= 1 && n <= 3,
+                  "tern: depthwise_conv takes x (batch, one to three dimensions, channels), with channels_first{} (batch, channels, ...)");
     static_assert(Y::rank == n + 2, "tern: depthwise_conv takes y with as many dimensions as x");
     static_assert(W::rank == n + 1 || W::rank == n + 2, "tern: depthwise_conv takes w with one dimension less than x, or as many");
     static_assert(float_storage<typename X::value_type> && float_storage<typename W::value_type> && float_storage<typename Y::value_type>,

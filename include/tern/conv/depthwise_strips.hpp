@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 /// @file conv/depthwise_strips.hpp
-/// The loop of 7 x 7 and 5 x 5 kernels on images whose columns are neighbors in memory: lanes are columns, and the sums of up to 14 rows of
-/// outputs stay in registers. For each column of taps a row of the signal is read once and belongs to as many rows of outputs as there are
-/// taps:
+/// The loop of kernels with 5 or 7 rows of up to 7 taps, such as 7 x 7, on images whose columns are neighbors in memory: lanes are columns,
+/// and the sums of up to 14 rows of outputs stay in registers. For each column of taps a row of the signal is read once and belongs to as
+/// many rows of outputs as there are taps:
 ///
 ///     out[h] = bias + sum over t, over r of w[r, t] x[h + r, t]
 
@@ -43,6 +43,7 @@ inline void sum_strip(depthwise_strip const& p) noexcept {
     for (index r = 0; r < taps; ++r, w = simd::stepped(w, p.taps_row)) k[r] = simd::in_register(simd::pack<float>(*w));
     simd::lane_range const seen = p.seen[t];
     float const* x = p.x + t;
+    // Rows before the image end among the first: there are fewer than taps.
     auto const add_row = [&](index i) TERN_LAMBDA {
       float const* const at = x;
       x = simd::stepped(x, p.x_row);
@@ -52,8 +53,8 @@ inline void sum_strip(depthwise_strip const& p) noexcept {
       for (index r = 0; r < taps; ++r)
         if (0 <= i - r && i - r < rows) acc[i - r] = simd::fma(v, k[r], acc[i - r]);
     };
-    TERN_UNROLL
-    for (index i = 0; i < rows; ++i) add_row(i);
+    TERN_UNROLL  // in two loops: more than 16 turns stay a loop
+        for (index i = 0; i < rows; ++i) add_row(i);
     TERN_UNROLL
     for (index i = rows; i < rows + taps - 1; ++i) add_row(i);
   }

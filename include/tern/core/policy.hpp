@@ -94,13 +94,14 @@ inline constexpr cpu_policy cpu{};
 template <class P>
 concept execution_policy = requires { typename P::backend; };
 
-/// A base of what is called with a policy: says so to a call without one.
+/// A base of the calls that users write most: one without a policy is told so, where it is compiled (a `requires` of it holds).
 struct takes_policy {
   template <class First, class... Rest>
     requires(!execution_policy<std::remove_cvref_t<First>>)
   void operator()(First const&, Rest const&...) const {
     static_assert(execution_policy<First>,
-                  "tern: the first argument of a call is where it runs: tern::cpu, or tern::cpu.on(executor) with threads of your own");
+                  "tern: the first argument of a call is where it runs: tern::cpu, tern::cpu.on(tern::serial) for one thread, or "
+                  "tern::cpu.on(executor) for threads of your own");
   }
 };
 

@@ -6,7 +6,7 @@
 /// factor 2. Wider steps are the same for 4 and 8 remainders, in the order in which the narrow ones leave them.
 ///
 /// Products are made first and added then, as additions have units of their own beside those of multiply-adds on the processors this was
-/// measured on. A step of 8 takes 36 operations of one kind and 46 of the other, one of 4 takes 12 and 16.
+/// measured on. A step of 8 takes 36 operations of one kind and 44 of the other, one of 4 takes 12 and 16.
 
 #include <tern/simd/pack.hpp>
 

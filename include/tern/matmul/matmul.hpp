@@ -61,21 +61,24 @@ inline constexpr struct matmul_fn : takes_policy {
 
   template <tensor_like X, class W, tensor_like Y, class... Options>
   void operator()(cpu_policy const& policy, X&& x, W&& w, Y&& y, Options const&... options) const {
-    static_assert(view_of<X>::rank == 2 && view_of<Y>::rank == 2, "tern: matmul takes x (rows, k) and y (rows, n): pass views of rank 2");
+    static_assert(view_of<X>::rank == 2 && view_of<Y>::rank == 2,
+                  "tern: matmul takes x (rows, k) and y (rows, n): pass views of rank 2, of one row tern::view(x, 1, k)");
     static_assert(float_storage<typename view_of<X>::value_type>, "tern: matmul takes x of f32, f16 or bf16: convert other numbers first");
     static_assert(std::is_same_v<typename view_of<Y>::element_type, float>, "tern: matmul writes y, which is f32 and not const");
     static_assert(
         (detail::matmul_option<Options> && ...),
-        "tern: an option of matmul is a compute type, accumulate, one of matmul/options.hpp, or has const check() and prepare(), or "
-        "check() and finish(), not both");
+        "tern: an option of matmul is a compute type, accumulate, one of matmul/options.hpp, a function such as act::silu{}, or has "
+        "const check() and prepare(), or check() and finish(), not both");
     static_assert(detail::settings<compute, gather, scatter, split_outliers, residual<2>>::given_once<Options...>,
                   "tern: the same option of matmul is given twice");
-    auto const weights = detail::hold_weights(w);
-    detail::any_weights const erased[] = {detail::weights_of(weights)};
-    tensor_view<float, 2> const results[] = {tern::view(y)};
-    detail::matmul_request request;
-    if constexpr ((detail::matmul_option<Options> && ...)) (request.set(options), ...);
-    run(policy, tern::view(x), erased, results, 1, request);
+    if constexpr (fit<X, Y> && (detail::matmul_option<Options> && ...)) {  // or the first error would not be the last
+      auto const weights = detail::hold_weights(w);
+      detail::any_weights const erased[] = {detail::weights_of(weights)};
+      tensor_view<float, 2> const results[] = {tern::view(y)};
+      detail::matmul_request request;
+      (request.set(options), ...);
+      run(policy, tern::view(x), erased, results, 1, request);
+    }
   }
   template <tensor_like X, std::size_t N, detail::matmul_option... Options>
   void operator()(cpu_policy const& policy, X&& x, block_matrix const (&w)[N], tensor_view<float, 2> const (&y)[N],
@@ -108,6 +111,9 @@ inline constexpr struct matmul_fn : takes_policy {
   }
 
  private:
+  template <class X, class Y>
+  static constexpr bool fit = view_of<X>::rank == 2 && view_of<Y>::rank == 2 && float_storage<typename view_of<X>::value_type> &&
+                              std::is_same_v<typename view_of<Y>::element_type, float>;
   /// As many matrices as one call takes: what lets the engine keep its list of jobs on the stack.
   static constexpr std::size_t most = 16;
 

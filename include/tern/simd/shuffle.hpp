@@ -39,11 +39,11 @@ TERN_INLINE void transpose_quarters(pack<float> const (&rows)[lanes], __m512 (&o
 }  // namespace detail
 
 #if defined(TERN_SIMD_AVX512)
-/// Whether shuffles have more than one unit: those of registers then cost less than loads and stores of their parts. Processors with matrix
-/// registers have one.
+/// Whether shuffles of registers cost less than loads and stores of their parts, as where they have more than one unit: so it is on Zen 4,
+/// and not on the processors with matrix registers. Others were not measured.
 inline constexpr bool shuffles_freely = !tiles::exist;
 #else
-/// Whether shuffles have more than one unit: those of registers then cost less than loads and stores of their parts.
+/// Whether shuffles of registers cost less than loads and stores of their parts.
 inline constexpr bool shuffles_freely = false;
 #endif
 
@@ -56,13 +56,16 @@ TERN_INLINE void transpose_within_quarters(pack<float> (&rows)[4]) {
   TERN_UNROLL
   for (index i = 0; i < 4; ++i) rows[i] = pack<float>(r[i]);
 #else
-  float at[4][lanes], moved[4][lanes];
-  for (index i = 0; i < 4; ++i) store(static_cast<float*>(at[i]), rows[i]);
-  for (index i = 0; i < 4; ++i)
-    for (index j = 0; j < lanes; ++j) moved[i][j] = at[j % 4][j / 4 * 4 + i];
-  for (index i = 0; i < 4; ++i) rows[i] = load(static_cast<float const*>(moved[i]));
+  if constexpr (lanes % 4 == 0) {
+    float at[4][lanes], moved[4][lanes];
+    for (index i = 0; i < 4; ++i) store(static_cast<float*>(at[i]), rows[i]);
+    for (index i = 0; i < 4; ++i)
+      for (index j = 0; j < lanes; ++j) moved[i][j] = at[j % 4][j / 4 * 4 + i];
+    for (index i = 0; i < 4; ++i) rows[i] = load(static_cast<float const*>(moved[i]));
+  }
 #endif
 }
+/// The quarters themselves.
 TERN_INLINE void transpose_quarters(pack<float> (&rows)[4]) {
 #if defined(TERN_SIMD_AVX512)
   __m512 const a = _mm512_maskz_shuffle_f32x4(0xffff, rows[0].v, rows[1].v, 0x44);
