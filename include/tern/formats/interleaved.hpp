@@ -122,8 +122,8 @@ inline void decode_interleaved(interleaved_matrix const& m, index row, index k0,
     }
     return;
   }
-  interleaved_layout const layout(m.type, m.columns);
   with_block_format(m.type, [&]<class Format>(Format) TERN_LAMBDA {
+    interleaved_layout const layout(type_of_format<Format>, m.columns);
     for (index k = k0; k < k1; k += Format::elements) {
       typename Format::block one;
       gather_block(m, layout, row, k / Format::elements, reinterpret_cast<std::uint8_t*>(&one));

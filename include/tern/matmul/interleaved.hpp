@@ -61,7 +61,7 @@ struct interleaved_rows {
   static constexpr bool quads = true, tiles = true;
   interleaved_matrix const& m;
   index columns = m.columns;
-  interleaved_layout layout{m.type, m.columns};
+  interleaved_layout layout{type_of_format<Format>, m.columns};
 
   /// Rows of a tile share its memory.
   TERN_INLINE row_memory memory(index i) const {
