@@ -25,7 +25,7 @@
 namespace tern::detail {
 inline namespace TERN_ABI {
 
-/// Rows of q as integers. For each block: 8 x R words of 4 elements, R sums of elements times -128, R scales.
+/// Rows of q as integers. For each block: 8 x R words of 4 elements, R sums of elements times -8, R scales.
 struct tile_query {
   static constexpr index words = 8;
   /// 32-bit words of memory for R rows.
@@ -42,24 +42,42 @@ inline void quantize_query(float const* q, index q_stride, index dim, std::int32
       float const* const x = q + r * q_stride + 32 * b;
       quantize_block(x, largest_magnitude(x, 32), z, of);
       for (index g = 0; g < tile_query::words; ++g) __builtin_memcpy(to + g * R + r, z + 4 * g, 4);
-      to[tile_query::words * R + r] = -128 * of.total;
+      to[tile_query::words * R + r] = -8 * of.total;
       __builtin_memcpy(to + (tile_query::words + 1) * R + r, &of.scale, 4);
     }
 }
 
-/// Two packs of 4 codes a lane: lanes from, from + 1, ... of group g's two halves.
+/// Two packs of 4 codes a lane: lanes from, from + 1, ... of group g's two halves. Values are c. Keys are c + 128; of 4 bits, what a byte
+/// has of n + 8: its low half, and its high half, times 16. The middle of a code is added, not set: Zen 4 does three logical steps in one
+/// instruction, where it then cannot multiply.
 template <class Format>
 TERN_INLINE void tile_codes(std::uint8_t const* codes, index g, index from, simd::pack<std::uint8_t> (&x)[2]) {
   static_assert(simd::lanes <= 16);
+  using packb = simd::pack<std::uint8_t>;
   if constexpr (Format::bits == 8) {
     x[0] = simd::load_narrow(codes + 128 * g + 4 * from);
     x[1] = simd::load_narrow(codes + 128 * g + 64 + 4 * from);
   } else {
-    using packb = simd::pack<std::uint8_t>;
     packb const y = simd::load_narrow(codes + 64 * g + 4 * from), high(std::uint8_t{0xf0}), middle(std::uint8_t{8});
-    x[0] = (simd::bit_cast<std::uint8_t>(simd::shift_left<4>(simd::bit_cast<std::int32_t>(y))) & high) | middle;
-    x[1] = (y & high) | middle;
+    if constexpr (Format::keys) {
+      x[0] = y & packb(std::uint8_t{0x0f});
+      x[1] = y & high;
+    } else {
+      x[0] = simd::add_bytes(simd::bit_cast<std::uint8_t>(simd::shift_left<4>(simd::bit_cast<std::int32_t>(y))) & high, middle);
+      x[1] = simd::add_bytes(y & high, middle);
+    }
   }
+}
+
+/// Sums of z times keys' codes, of which tile_codes makes c: where they start, and what makes them sum z c. z8 is -8 sum z.
+template <class Format>
+TERN_INLINE void start_key_sums(simd::pack<std::int32_t> z8, simd::pack<std::int32_t> (&acc)[2]) {
+  acc[0] = Format::bits == 8 ? simd::shift_left<4>(z8) : z8;
+  acc[1] = Format::bits == 8 ? simd::shift_left<4>(z8) : simd::shift_left<4>(z8) - z8;
+}
+template <class Format>
+TERN_INLINE simd::pack<std::int32_t> end_key_sum(simd::pack<std::int32_t> acc, index half, simd::pack<std::int32_t> z8) {
+  return Format::bits == 8 || half == 1 ? acc : simd::shift_left<4>(acc) - z8;
 }
 
 /// A tile that is fetched in `steps` steps of `turns` turns each.
@@ -115,7 +133,7 @@ template <int R, class Format>
         std::uint8_t const* const at = first + b * Format::block_bytes;
         packi acc[R][2];
         TERN_UNROLL
-        for (index r = 0; r < R; ++r) acc[r][0] = acc[r][1] = packi(z[tile_query::words * R + r]);
+        for (index r = 0; r < R; ++r) start_key_sums<Format>(packi(z[tile_query::words * R + r]), acc[r]);
         TERN_UNROLL
         for (index g = 0; g < tile_query::words; ++g) {
           fetch(next, g);
@@ -136,7 +154,10 @@ template <int R, class Format>
           float a;
           __builtin_memcpy(&a, z + (tile_query::words + 1) * R + r, 4);
           TERN_UNROLL
-          for (index i = 0; i < 2; ++i) sum[r][i] = simd::fma(simd::to_float(acc[r][i]), scale[i] * packf(a), sum[r][i]);
+          for (index i = 0; i < 2; ++i) {
+            packi const own = end_key_sum<Format>(acc[r][i], i, packi(z[tile_query::words * R + r]));
+            sum[r][i] = simd::fma(simd::to_float(own), scale[i] * packf(a), sum[r][i]);
+          }
         }
       }
       TERN_UNROLL
