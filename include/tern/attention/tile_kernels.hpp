@@ -55,10 +55,11 @@ TERN_INLINE void tile_codes(std::uint8_t const* codes, index g, index from, simd
   static_assert(simd::lanes <= 16);
   using packb = simd::pack<std::uint8_t>;
   if constexpr (Format::bits == 8) {
-    x[0] = simd::load_narrow(codes + 128 * g + 4 * from);
-    x[1] = simd::load_narrow(codes + 128 * g + 64 + 4 * from);
+    // Once, not with each product.
+    x[0] = simd::in_register(packb(simd::load_narrow(codes + 128 * g + 4 * from)));
+    x[1] = simd::in_register(packb(simd::load_narrow(codes + 128 * g + 64 + 4 * from)));
   } else {
-    packb const y = simd::load_narrow(codes + 64 * g + 4 * from), high(std::uint8_t{0xf0}), middle(std::uint8_t{8});
+    packb const y = simd::in_register(packb(simd::load_narrow(codes + 64 * g + 4 * from))), high(std::uint8_t{0xf0}), middle(std::uint8_t{8});
     if constexpr (Format::keys) {
       x[0] = y & packb(std::uint8_t{0x0f});
       x[1] = y & high;
@@ -197,6 +198,75 @@ TERN_INLINE float scale_weights(float const* from, index n, index room, float* t
   return largest / 255.f;
 }
 
+/// Room for a number of each of up to four rows, or blocks, in whole packs.
+inline constexpr index tile_numbers = round_to_multiple(4, simd::lanes);
+/// f(first of a pack of them) for all packs.
+template <class F>
+TERN_INLINE void each_pack_of_numbers(F const& f) {
+  TERN_UNROLL
+  for (index i = 0; i < tile_numbers; i += simd::lanes) f(i);
+}
+
+/// `lines` times 64 numbers of a block's tokens, of which there are n, or a copy in `own` with zeros behind those.
+template <index lines>
+TERN_INLINE std::uint8_t const* numbers_of_tokens(std::uint8_t const* block, index n, std::uint8_t* own) {
+  if (n >= 64) return block;
+  for (index i = 0; i < lines; ++i) {
+    __builtin_memset(own + 128 * i, 0, 128);
+    __builtin_memcpy(own + 128 * i, block + 128 * i, static_cast<std::size_t>(2 * n));
+  }
+  return own;
+}
+
+/// The largest scales D of some blocks, each a chain of dependent steps, at once; and 1 / D, or 0 where D is none.
+struct largest_scales {
+  static constexpr index blocks = 4;
+  static_assert(blocks <= tile_numbers);
+  float largest[tile_numbers], inverse[tile_numbers];
+
+  /// Of n blocks in `tiles` tiles with `count` tokens: block(t, i).
+  template <class Block>
+  TERN_INLINE void find(index n, index count, index tiles, Block const& block) {
+    using packi = simd::pack<std::int32_t>;
+    using packf = simd::pack<float>;
+    f16 of_block[tile_numbers] = {};
+    for (index i = 0; i < blocks && i < n; ++i) {
+      // Of numbers that are not negative the bits are in their order, with those of NaN behind all. Two are a word.
+      packi high(0), low(0);
+      for (index t = 0; t < tiles; ++t) {
+        alignas(64) std::uint8_t own[128];
+        std::uint8_t const* const d = numbers_of_tokens<1>(block(t, i), count - 64 * t, own);
+        TERN_UNROLL
+        for (index j = 0; j < 128; j += 4 * simd::lanes) {
+          packi const two = simd::load(reinterpret_cast<std::int32_t const*>(d + j)) & packi(0x7fff7fff);
+          high = simd::max(high, two);
+          low = simd::max(low, simd::shift_left<16>(two));
+        }
+      }
+      of_block[i] = f16::from_bits(static_cast<std::uint16_t>(simd::reduce_max(simd::max(high, low)) >> 16));
+    }
+    each_pack_of_numbers([&](index i) TERN_LAMBDA {
+      packf const all = simd::load(static_cast<f16 const*>(of_block) + i);
+      simd::store(largest + i, all);
+      simd::store(inverse + i, simd::select(all > packf(0.f), packf(1.f) / all, packf(0.f)));
+    });
+  }
+};
+
+/// Four numbers x[m] scale[m] below 256 a lane, to the nearest, as the bytes of a word. 2^23 and a number have its nearest integer in their
+/// lowest byte, and 0x4b in the highest, which the fourth takes away. These are additions, because Zen 4 does three logical steps in one
+/// instruction, where it then cannot multiply.
+TERN_INLINE simd::pack<std::int32_t> round_to_bytes(simd::pack<float> const (&x)[4], simd::pack<float> const (&scale)[4]) {
+  using packf = simd::pack<float>;
+  simd::pack<std::int32_t> n[4];
+  TERN_UNROLL
+  for (index m = 0; m < 4; ++m)
+    n[m] = simd::bit_cast<std::int32_t>(simd::fma(x[m], scale[m], m < 3 ? packf(0x1p23f) : packf(0x1p23f + (0x100 - 0x4b))));
+  auto const first = (n[0] + simd::shift_left<8>(n[1])) + simd::shift_left<16>(n[2]);
+  return simd::bit_cast<std::int32_t>(
+      simd::add_bytes(simd::bit_cast<std::uint8_t>(first), simd::bit_cast<std::uint8_t>(simd::shift_left<24>(n[3]))));
+}
+
 /// The weights of a tile's tokens: p * 255 / P, zero behind the last one.
 template <int R>
 struct tile_weights {
@@ -206,39 +276,40 @@ struct tile_weights {
   TERN_INLINE void take(float const* from, index n) {
     for (index r = 0; r < R; ++r) most[r] = scale_weights(from + r * key_block, n, 64, p[r]);
   }
+};
 
-  /// The integers of one block, four tokens a word, and its largest scale D. A number below 256 is rounded by adding 2^23.
-  TERN_INLINE float quantize(std::uint8_t const* block, index tokens, std::int32_t (&w)[R][16]) const {
+/// The weights of the tokens of a tile as integers, for one block of elements.
+template <int R>
+struct tile_integers {
+  alignas(64) std::int32_t w[R][16];  // four tokens a word
+  float factor[R];                    // of their sums: P D / 255
+
+  TERN_INLINE void make(tile_weights<R> const& of, std::uint8_t const* block, index tokens, float largest, float inverse) {
     using packf = simd::pack<float>;
-    using packi = simd::pack<std::int32_t>;
-    constexpr index W = simd::lanes;
-    alignas(64) float d[64];
-    for (index j = 0; j < 64; j += W)
-      simd::store(d + j, j + W <= tokens ? simd::load(reinterpret_cast<f16 const*>(block) + j)
-                                         : simd::load_n(reinterpret_cast<f16 const*>(block) + j, tokens > j ? tokens - j : 0));
-    float const largest = largest_weight(d, 64);
-    packf const factor(largest > 0 ? 1.f / largest : 0.f), magic(0x1p23f);
-    for (index g = 0; g < 16; g += W) {
+    alignas(64) std::uint8_t own[128];
+    auto const* const d = reinterpret_cast<f16 const*>(numbers_of_tokens<1>(block, tokens, own));
+    TERN_UNROLL
+    for (index g = 0; g < 16; g += simd::lanes) {
       packf scale[4];
       TERN_UNROLL
-      for (index m = 0; m < 4; ++m) scale[m] = simd::load(d + 16 * m + g) * factor;
+      for (index m = 0; m < 4; ++m) scale[m] = simd::load(d + 16 * m + g) * packf(inverse);
       TERN_UNROLL
       for (index r = 0; r < R; ++r) {
-        packi n[4];
+        packf p[4];
         TERN_UNROLL
-        for (index m = 0; m < 4; ++m) n[m] = simd::bit_cast<std::int32_t>(simd::fma(simd::load(p[r] + 16 * m + g), scale[m], magic));
-        packi const low = (n[0] & packi(0xff)) | simd::shift_left<8>(n[1]);
-        simd::store(w[r] + g, low | (simd::shift_left<16>(n[2]) | simd::shift_left<24>(n[3])));
+        for (index m = 0; m < 4; ++m) p[m] = simd::load(of.p[r] + 16 * m + g);
+        simd::store(w[r] + g, round_to_bytes(p, scale));
       }
     }
-    return largest;
+    TERN_UNROLL
+    for (index r = 0; r < R; ++r) factor[r] = of.most[r] * largest;
   }
 };
 
 /// o += the weighted values of 32 elements of a tile.
 template <int R, class Format>
-TERN_INLINE void tile_block(std::uint8_t const* codes, std::int32_t const (&w)[R][16], float const (&factor)[R],  //
-                            tile_fetch const& fetch, char const* next, float* o, index o_stride) {
+TERN_INLINE void tile_block(std::uint8_t const* codes, tile_integers<R> const& of, tile_fetch const& fetch, char const* next,  //
+                            float* o, index o_stride) {
   using packi = simd::pack<std::int32_t>;
   for (index from = 0; from < 16; from += simd::lanes) {
     packi acc[R][2];
@@ -253,7 +324,7 @@ TERN_INLINE void tile_block(std::uint8_t const* codes, std::int32_t const (&w)[R
         tile_codes<Format>(codes, g, from, x);
         TERN_UNROLL
         for (index r = 0; r < R; ++r) {
-          simd::pack<std::uint8_t> const y = simd::splat4<std::uint8_t>(w[r][g]);
+          simd::pack<std::uint8_t> const y = simd::splat4<std::uint8_t>(of.w[r][g]);
           TERN_UNROLL
           for (index i = 0; i < 2; ++i) acc[r][i] = simd::dot(acc[r][i], y, simd::bit_cast<std::int8_t>(x[i]));
         }
@@ -263,7 +334,7 @@ TERN_INLINE void tile_block(std::uint8_t const* codes, std::int32_t const (&w)[R
     for (index r = 0; r < R; ++r) TERN_UNROLL
     for (index i = 0; i < 2; ++i) {
       float* const to = o + r * o_stride + 16 * i + from;
-      simd::store(to, simd::fma(simd::to_float(acc[r][i]), simd::pack<float>(factor[r]), simd::load(to)));
+      simd::store(to, simd::fma(simd::to_float(acc[r][i]), simd::pack<float>(of.factor[r]), simd::load(to)));
     }
   }
 }
