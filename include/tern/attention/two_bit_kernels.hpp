@@ -60,8 +60,7 @@ struct two_bit_queries {
   float base[tile_numbers];                                // sum_e q_e m_e
 
   /// q (R, dim), scaled (R, dim): q d. The scales are read once for all rows.
-  TERN_INLINE void scale(float const* q, index q_stride, std::byte const* tile, index dim, float* scaled, tile_fetch const& fetch,
-                         char const* next) {
+  TERN_INLINE void scale(float const* q, index q_stride, std::byte const* tile, index dim, float* scaled) {
     using packf = simd::pack<float>;
     constexpr index W = simd::lanes;
     auto const* const d = reinterpret_cast<f16 const*>(tile);
@@ -70,7 +69,6 @@ struct two_bit_queries {
     TERN_UNROLL
     for (index r = 0; r < R; ++r) most[r] = sum[r] = packf(0.f);
     for (index e = 0; e < dim; e += W) {
-      fetch(next, e / W);
       packf const steps = simd::load(d + e), least = simd::load(m + e);
       TERN_UNROLL
       for (index r = 0; r < R; ++r) {
@@ -126,8 +124,8 @@ TERN_INLINE void two_bit_finish(two_bit_queries<R> const& of, index r, simd::pac
 
 /// The scores of one tile. z (R, dim); s (R, key_block), of which 64 are written.
 template <int R>
-TERN_INLINE void two_bit_tile(two_bit_queries<R> const& of, std::int8_t const* z, std::uint8_t const* codes, index dim, char const* next,
-                              float* s) {
+TERN_INLINE void two_bit_tile(two_bit_queries<R> const& of, std::int8_t const* z, std::uint8_t const* codes, index dim,
+                              tile_fetch const& fetch, char const* next, float* s) {
   using packi = simd::pack<std::int32_t>;
   constexpr index W = simd::lanes, F = two_bit_fields;
   two_bit_codes const codes_of = two_bit_codes::sums();
@@ -140,7 +138,7 @@ TERN_INLINE void two_bit_tile(two_bit_queries<R> const& of, std::int8_t const* z
       for (index g0 = 0; g0 < dim / 4; g0 += 8) {
         TERN_UNROLL
         for (index g = g0; g < g0 + 8; ++g) {
-          fetch_line(next + 64 * g);
+          if (f0 == 0) fetch(next, g);
           simd::pack<std::uint8_t> x[4];
           codes_of.read_sums(codes + 64 * g, from, x);
           TERN_UNROLL
@@ -169,16 +167,13 @@ template <int R>
   index const tiles = (count + T - 1) / T;
   auto* const z = reinterpret_cast<std::int8_t*>(memory + key_block / T * 4 * dim);
   two_bit_queries<R> of[key_block / T];
-  // A line is asked for with each line of codes, and the others of the tile ahead before. All queries come before the first product: what
-  // is known of those of one tile is waited for while those of the next are read.
-  index const lines = dim / 4, more = ahead.bytes > 64 * lines ? ahead.bytes - 64 * lines : 0;
-  tile_fetch const fetch({ahead.row, ahead.count, more}, 1, dim / simd::lanes);
-  auto const next = [&](index t) TERN_LAMBDA { return ahead.at(t, tile[t]); };
-  for (index t = 0; t < tiles; ++t) of[t].scale(q, q_stride, tile[t], dim, memory + t * R * dim, fetch, next(t));
+  // All queries come before the first product: what is known of those of one tile is waited for while those of the next are read.
+  tile_fetch const fetch(ahead, 1, dim / 4);
+  for (index t = 0; t < tiles; ++t) of[t].scale(q, q_stride, tile[t], dim, memory + t * R * dim);
   for (index t = 0; t < tiles; ++t) of[t].round(memory + t * R * dim, dim, z + t * R * dim);
   for (index t = 0; t < tiles; ++t) {
     auto const* const codes = reinterpret_cast<std::uint8_t const*>(tile[t]) + formats::keys2::scale_bytes(dim);
-    two_bit_tile(of[t], z + t * R * dim, codes, dim, next(t) + more, s + T * t);
+    two_bit_tile(of[t], z + t * R * dim, codes, dim, fetch, ahead.at(t, tile[t]), s + T * t);
   }
 }
 
