@@ -221,16 +221,15 @@ TERN_INLINE std::uint8_t const* numbers_of_tokens(std::uint8_t const* block, ind
 /// The largest scales D of some blocks, each a chain of dependent steps, at once; and 1 / D, or 0 where D is none.
 struct largest_scales {
   static constexpr index blocks = 4;
-  static_assert(blocks <= tile_numbers);
-  float largest[tile_numbers], inverse[tile_numbers];
+  float largest[blocks], inverse[blocks];
 
   /// Of n blocks in `tiles` tiles with `count` tokens: block(t, i).
   template <class Block>
   TERN_INLINE void find(index n, index count, index tiles, Block const& block) {
     using packi = simd::pack<std::int32_t>;
-    using packf = simd::pack<float>;
-    f16 of_block[tile_numbers] = {};
-    for (index i = 0; i < blocks && i < n; ++i) {
+    TERN_UNROLL
+    for (index i = 0; i < blocks; ++i) {
+      if (i >= n) break;
       // Of numbers that are not negative the bits are in their order, with those of NaN behind all. Two are a word.
       packi high(0), low(0);
       for (index t = 0; t < tiles; ++t) {
@@ -243,13 +242,10 @@ struct largest_scales {
           low = simd::max(low, simd::shift_left<16>(two));
         }
       }
-      of_block[i] = f16::from_bits(static_cast<std::uint16_t>(simd::reduce_max(simd::max(high, low)) >> 16));
+      float const all = f16::from_bits(static_cast<std::uint16_t>(simd::reduce_max(simd::max(high, low)) >> 16));
+      largest[i] = all;
+      inverse[i] = all > 0 ? 1.f / all : 0.f;
     }
-    each_pack_of_numbers([&](index i) TERN_LAMBDA {
-      packf const all = simd::load(static_cast<f16 const*>(of_block) + i);
-      simd::store(largest + i, all);
-      simd::store(inverse + i, simd::select(all > packf(0.f), packf(1.f) / all, packf(0.f)));
-    });
   }
 };
 
