@@ -11,7 +11,7 @@
 /// Values  v_je = m_jb + d_jb c_je in a block b of 32 elements. As in tile_kernels.hpp, the weight of token j and its step become one
 ///         8-bit integer,  p_j d_jb = (P D / 255) w_j, but for all tiles of a block of keys at once: P and D are the largest of them.
 ///             o += sum_j p_j m_jb + P D / 255 sum_j w_j c_j
-///         with |error| <= (P / 508) sum_j D c_j + 8 u sum |o| for each block of keys.
+///         with |error| <= (P / 510) sum_j D c_j + 8 u sum |o| for each block of keys.
 /// Cost    for four rows: a key and its value of 128 elements take 16 dot products of 64 bytes, as those of 8 and 4 bits do, and half the
 ///         unpacking of 4 bits: fields of a byte stay where they are, and their sums are divided by 4, 16 and 64 at the end. Matrix
 ///         registers (AMX) were no faster for so few rows: 68 cycles for 16 lines that are unpacked and multiplied at once, 22 where they
@@ -57,7 +57,7 @@ inline constexpr int two_bit_fields = query_tile_rows == 12 ? 4 : 2;
 template <int R>
 struct two_bit_queries {
   float step[tile_numbers], inverse[tile_numbers];  // a and 1 / a of each row
-  float base[tile_numbers];                                // sum_e q_e m_e
+  float base[tile_numbers];                         // sum_e q_e m_e
 
   /// q (R, dim), scaled (R, dim): q d. The scales are read once for all rows.
   TERN_INLINE void scale(float const* q, index q_stride, std::byte const* tile, index dim, float* scaled) {
@@ -183,8 +183,8 @@ struct two_bit_weights {
   using format = formats::values2;
   static constexpr index T = format::tokens;
 
-  float p[R][key_block];         // 255 p / P, zero behind the last
-  float most[tile_numbers] = {};  // P / 255 of each row; what is behind is multiplied, too
+  float p[R][key_block];  // 255 p / P, zero behind the last
+  float most[R];          // P / 255 of each row
   index count;
 
   /// Of `n` tokens.
@@ -224,7 +224,7 @@ struct two_bit_weights {
 template <int R>
 struct two_bit_factors {
   alignas(64) std::int32_t w[key_block / formats::values2::tokens][R][16];
-  float factor[tile_numbers], base[tile_numbers];  // of the integer sums of each row, and beside them
+  float factor[R], base[tile_numbers];  // of the integer sums of each row, and beside them
 
   template <class Block>
   TERN_INLINE void make(two_bit_weights<R> const& of, float largest, float inverse, index b, Block const& block) {
@@ -233,11 +233,11 @@ struct two_bit_factors {
     for (index r = 0; r < R; ++r) sum[r] = simd::pack<float>(0.f);
     for (index t = 0; t * of.T < of.count; ++t) of.quantize(block(t, b), t, inverse, w[t], sum);
     simd::add_each(sum, base);
-    each_pack_of_numbers([&](index i) TERN_LAMBDA {
-      simd::pack<float> const most = simd::load(static_cast<float const*>(of.most) + i);
-      simd::store(base + i, simd::load(static_cast<float const*>(base) + i) * most);
-      simd::store(factor + i, most * simd::pack<float>(largest));
-    });
+    TERN_UNROLL
+    for (index r = 0; r < R; ++r) {
+      base[r] *= of.most[r];
+      factor[r] = of.most[r] * largest;
+    }
   }
 };
 
