@@ -200,15 +200,6 @@ TERN_INLINE float scale_weights(float const* from, index n, index room, float* t
   return largest / 255.f;
 }
 
-/// Room for a number of each of up to four rows, or blocks, in whole packs.
-inline constexpr index tile_numbers = round_to_multiple(4, simd::lanes);
-/// f(first of a pack of them) for all packs.
-template <class F>
-TERN_INLINE void each_pack_of_numbers(F const& f) {
-  TERN_UNROLL
-  for (index i = 0; i < tile_numbers; i += simd::lanes) f(i);
-}
-
 /// `lines` times 64 numbers of a block's tokens, of which there are n, or a copy in `own` with zeros behind those.
 template <index lines>
 TERN_INLINE std::uint8_t const* numbers_of_tokens(std::uint8_t const* block, index n, std::uint8_t* own) {

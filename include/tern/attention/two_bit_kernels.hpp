@@ -50,14 +50,23 @@ struct two_bit_codes {
   }
 };
 
+/// Room for a number of each of up to four rows, in whole packs.
+inline constexpr index two_bit_row_numbers = round_to_multiple(4, simd::lanes);
+/// f(first of a pack of them) for all packs.
+template <class F>
+TERN_INLINE void each_two_bit_pack(F const& f) {
+  TERN_UNROLL
+  for (index i = 0; i < two_bit_row_numbers; i += simd::lanes) f(i);
+}
+
 /// Fields whose sums for four rows fit the registers.
 inline constexpr int two_bit_fields = query_tile_rows == 12 ? 4 : 2;
 
 /// Up to four rows of q for one tile of keys.
 template <int R>
 struct two_bit_queries {
-  float step[tile_numbers], inverse[tile_numbers];  // a and 1 / a of each row
-  float base[tile_numbers];                         // sum_e q_e m_e
+  float step[two_bit_row_numbers], inverse[two_bit_row_numbers];  // a and 1 / a of each row
+  float base[two_bit_row_numbers];                                // sum_e q_e m_e
 
   /// q (R, dim), scaled (R, dim): q d. The scales are read once for all rows.
   TERN_INLINE void scale(float const* q, index q_stride, std::byte const* tile, index dim, float* scaled) {
@@ -80,7 +89,7 @@ struct two_bit_queries {
     }
     simd::max_each(most, step);
     simd::add_each(sum, base);
-    each_pack_of_numbers([&](index i) TERN_LAMBDA { take_steps(i); });
+    each_two_bit_pack([&](index i) TERN_LAMBDA { take_steps(i); });
   }
   /// z (R, dim)
   TERN_INLINE void round(float const* scaled, index dim, std::int8_t* z) const {
@@ -224,7 +233,7 @@ struct two_bit_weights {
 template <int R>
 struct two_bit_factors {
   alignas(64) std::int32_t w[key_block / formats::values2::tokens][R][16];
-  float factor[R], base[tile_numbers];  // of the integer sums of each row, and beside them
+  float factor[R], base[two_bit_row_numbers];  // of the integer sums of each row, and beside them
 
   template <class Block>
   TERN_INLINE void make(two_bit_weights<R> const& of, float largest, float inverse, index b, Block const& block) {
