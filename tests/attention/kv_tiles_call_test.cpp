@@ -41,7 +41,7 @@ struct tiled_cache {
 
 /// What tile_kernels.hpp states for integer products, added up for one row without any help of chance: each score is off by at most
 /// sum over blocks of (max |q| / 254) sum |k|, so a weight by a factor of e^(2 delta), and the integer weights by half a step in each
-/// tile (of 2 bits: each block of keys): P / 510 (P / 508) times what its tokens hold at most.
+/// tile (of 2 bits: each block of keys): P / 510 times what its tokens hold at most.
 /// With keys of 2 bits, a score is off by (max over elements of |q| d) / 254 for each step of its codes, d the step of an element in a
 /// tile.
 struct tile_bound {
@@ -119,7 +119,7 @@ void check_tiles(index tokens, index keys, index window_length) {
                            dim, scale, [&](index j) { return seen(row % tokens, j); });
     double steps = 0;
     for (double p : bound.largest)
-      steps += std::exp(2 * bound.delta) * p * static_cast<double>(bound.tokens) * most_v / (Values::bits == 2 ? 508 / 2. : 510);
+      steps += std::exp(2 * bound.delta) * p * static_cast<double>(bound.tokens) * most_v / (Values::bits == 2 ? 510 / 2. : 510);
     for (index d = 0; d < dim_v; ++d) {
       auto const at = static_cast<std::size_t>(row * dim_v + d);
       double const exact = (attention_accuracy::b0 + std::sqrt(static_cast<double>(dim)) * want.growth[static_cast<std::size_t>(row)] +

@@ -15,7 +15,8 @@
 ///         and errors of different tokens have no reason to agree, so that the square root of the tokens is what is seen of it.
 ///         A weight below P / 510 in a tile counts as zero.
 /// Cost    for four rows: a key and its value of 128 elements take 16 dot products of 64 bytes at 8 or 4 bits, one a cycle where there is
-///         VNNI at 512 bits; measured on Zen 4: 31 cycles, of which 4 are the softmax and 4 the rounding of weights.
+///         VNNI at 512 bits; measured on Zen 4, in cache: 27 cycles, 10.5 for the scores (10 multiplications and products in the one
+///         pipe that has them), 3 for the softmax, 4 for integer weights, and 9 for the sum of the values.
 
 #include <tern/attention/stream_kernels.hpp>
 #include <tern/formats/kv_tiles.hpp>
@@ -25,7 +26,7 @@
 namespace tern::detail {
 inline namespace TERN_ABI {
 
-/// Rows of q as integers. For each block: 8 x R words of 4 elements, R sums of elements times -128, R scales.
+/// Rows of q as integers. For each block: 8 x R words of 4 elements, R sums of elements times -8, R scales.
 struct tile_query {
   static constexpr index words = 8;
   /// 32-bit words of memory for R rows.
@@ -42,24 +43,44 @@ inline void quantize_query(float const* q, index q_stride, index dim, std::int32
       float const* const x = q + r * q_stride + 32 * b;
       quantize_block(x, largest_magnitude(x, 32), z, of);
       for (index g = 0; g < tile_query::words; ++g) __builtin_memcpy(to + g * R + r, z + 4 * g, 4);
-      to[tile_query::words * R + r] = -128 * of.total;
+      to[tile_query::words * R + r] = -8 * of.total;
       __builtin_memcpy(to + (tile_query::words + 1) * R + r, &of.scale, 4);
     }
 }
 
-/// Two packs of 4 codes a lane: lanes from, from + 1, ... of group g's two halves.
+/// Two packs of 4 codes a lane: lanes from, from + 1, ... of group g's two halves. Values are c. Keys are c + 128; of 4 bits, what a byte
+/// has of n + 8: its low half, and its high half, times 16. The middle of a code is added, not set: Zen 4 does three logical steps in one
+/// instruction, where it then cannot multiply.
 template <class Format>
 TERN_INLINE void tile_codes(std::uint8_t const* codes, index g, index from, simd::pack<std::uint8_t> (&x)[2]) {
   static_assert(simd::lanes <= 16);
+  using packb = simd::pack<std::uint8_t>;
   if constexpr (Format::bits == 8) {
-    x[0] = simd::load_narrow(codes + 128 * g + 4 * from);
-    x[1] = simd::load_narrow(codes + 128 * g + 64 + 4 * from);
+    // Once, not with each product.
+    x[0] = simd::in_register(packb(simd::load_narrow(codes + 128 * g + 4 * from)));
+    x[1] = simd::in_register(packb(simd::load_narrow(codes + 128 * g + 64 + 4 * from)));
   } else {
-    using packb = simd::pack<std::uint8_t>;
-    packb const y = simd::load_narrow(codes + 64 * g + 4 * from), high(std::uint8_t{0xf0}), middle(std::uint8_t{8});
-    x[0] = (simd::bit_cast<std::uint8_t>(simd::shift_left<4>(simd::bit_cast<std::int32_t>(y))) & high) | middle;
-    x[1] = (y & high) | middle;
+    packb const y = simd::in_register(packb(simd::load_narrow(codes + 64 * g + 4 * from))), high(std::uint8_t{0xf0}),
+                middle(std::uint8_t{8});
+    if constexpr (Format::keys) {
+      x[0] = y & packb(std::uint8_t{0x0f});
+      x[1] = y & high;
+    } else {
+      x[0] = simd::add_bytes(simd::bit_cast<std::uint8_t>(simd::shift_left<4>(simd::bit_cast<std::int32_t>(y))) & high, middle);
+      x[1] = simd::add_bytes(y & high, middle);
+    }
   }
+}
+
+/// Sums of z times keys' codes, of which tile_codes makes c: where they start, and what makes them sum z c. z8 is -8 sum z.
+template <class Format>
+TERN_INLINE void start_key_sums(simd::pack<std::int32_t> z8, simd::pack<std::int32_t> (&acc)[2]) {
+  acc[0] = Format::bits == 8 ? simd::shift_left<4>(z8) : z8;
+  acc[1] = Format::bits == 8 ? simd::shift_left<4>(z8) : simd::shift_left<4>(z8) - z8;
+}
+template <class Format>
+TERN_INLINE simd::pack<std::int32_t> end_key_sum(simd::pack<std::int32_t> acc, index half, simd::pack<std::int32_t> z8) {
+  return Format::bits == 8 || half == 1 ? acc : simd::shift_left<4>(acc) - z8;
 }
 
 /// A tile that is fetched in `steps` steps of `turns` turns each.
@@ -115,7 +136,7 @@ template <int R, class Format>
         std::uint8_t const* const at = first + b * Format::block_bytes;
         packi acc[R][2];
         TERN_UNROLL
-        for (index r = 0; r < R; ++r) acc[r][0] = acc[r][1] = packi(z[tile_query::words * R + r]);
+        for (index r = 0; r < R; ++r) start_key_sums<Format>(packi(z[tile_query::words * R + r]), acc[r]);
         TERN_UNROLL
         for (index g = 0; g < tile_query::words; ++g) {
           fetch(next, g);
@@ -136,7 +157,10 @@ template <int R, class Format>
           float a;
           __builtin_memcpy(&a, z + (tile_query::words + 1) * R + r, 4);
           TERN_UNROLL
-          for (index i = 0; i < 2; ++i) sum[r][i] = simd::fma(simd::to_float(acc[r][i]), scale[i] * packf(a), sum[r][i]);
+          for (index i = 0; i < 2; ++i) {
+            packi const own = end_key_sum<Format>(acc[r][i], i, packi(z[tile_query::words * R + r]));
+            sum[r][i] = simd::fma(simd::to_float(own), scale[i] * packf(a), sum[r][i]);
+          }
         }
       }
       TERN_UNROLL
@@ -176,6 +200,62 @@ TERN_INLINE float scale_weights(float const* from, index n, index room, float* t
   return largest / 255.f;
 }
 
+/// `lines` times 64 numbers of a block's tokens, of which there are n, or a copy in `own` with zeros behind those.
+template <index lines>
+TERN_INLINE std::uint8_t const* numbers_of_tokens(std::uint8_t const* block, index n, std::uint8_t* own) {
+  if (n >= 64) return block;
+  for (index i = 0; i < lines; ++i) {
+    __builtin_memset(own + 128 * i, 0, 128);
+    __builtin_memcpy(own + 128 * i, block + 128 * i, static_cast<std::size_t>(2 * n));
+  }
+  return own;
+}
+
+/// The largest scales D of some blocks, each a chain of dependent steps, at once; and 1 / D, or 0 where D is none.
+struct largest_scales {
+  static constexpr index blocks = 4;
+  float largest[blocks], inverse[blocks];
+
+  /// Of n blocks in `tiles` tiles with `count` tokens: block(t, i).
+  template <class Block>
+  TERN_INLINE void find(index n, index count, index tiles, Block const& block) {
+    using packi = simd::pack<std::int32_t>;
+    TERN_UNROLL
+    for (index i = 0; i < blocks; ++i) {
+      if (i >= n) break;
+      // Of numbers that are not negative the bits are in their order, with those of NaN behind all. Two are a word.
+      packi high(0), low(0);
+      for (index t = 0; t < tiles; ++t) {
+        alignas(64) std::uint8_t own[128];
+        std::uint8_t const* const d = numbers_of_tokens<1>(block(t, i), count - 64 * t, own);
+        TERN_UNROLL
+        for (index j = 0; j < 128; j += 4 * simd::lanes) {
+          packi const two = simd::load(reinterpret_cast<std::int32_t const*>(d + j)) & packi(0x7fff7fff);
+          high = simd::max(high, two);
+          low = simd::max(low, simd::shift_left<16>(two));
+        }
+      }
+      float const all = f16::from_bits(static_cast<std::uint16_t>(simd::reduce_max(simd::max(high, low)) >> 16));
+      largest[i] = all;
+      inverse[i] = all > 0 ? 1.f / all : 0.f;
+    }
+  }
+};
+
+/// Four numbers x[m] scale[m] below 256 a lane, to the nearest, as the bytes of a word. 2^23 and a number have its nearest integer in their
+/// lowest byte, and 0x4b in the highest, which the fourth takes away. These are additions, because Zen 4 does three logical steps in one
+/// instruction, where it then cannot multiply.
+TERN_INLINE simd::pack<std::int32_t> round_to_bytes(simd::pack<float> const (&x)[4], simd::pack<float> const (&scale)[4]) {
+  using packf = simd::pack<float>;
+  simd::pack<std::int32_t> n[4];
+  TERN_UNROLL
+  for (index m = 0; m < 4; ++m)
+    n[m] = simd::bit_cast<std::int32_t>(simd::fma(x[m], scale[m], m < 3 ? packf(0x1p23f) : packf(0x1p23f + (0x100 - 0x4b))));
+  auto const first = (n[0] + simd::shift_left<8>(n[1])) + simd::shift_left<16>(n[2]);
+  return simd::bit_cast<std::int32_t>(
+      simd::add_bytes(simd::bit_cast<std::uint8_t>(first), simd::bit_cast<std::uint8_t>(simd::shift_left<24>(n[3]))));
+}
+
 /// The weights of a tile's tokens: p * 255 / P, zero behind the last one.
 template <int R>
 struct tile_weights {
@@ -185,39 +265,40 @@ struct tile_weights {
   TERN_INLINE void take(float const* from, index n) {
     for (index r = 0; r < R; ++r) most[r] = scale_weights(from + r * key_block, n, 64, p[r]);
   }
+};
 
-  /// The integers of one block, four tokens a word, and its largest scale D. A number below 256 is rounded by adding 2^23.
-  TERN_INLINE float quantize(std::uint8_t const* block, index tokens, std::int32_t (&w)[R][16]) const {
+/// The weights of the tokens of a tile as integers, for one block of elements.
+template <int R>
+struct tile_integers {
+  alignas(64) std::int32_t w[R][16];  // four tokens a word
+  float factor[R];                    // of their sums: P D / 255
+
+  TERN_INLINE void make(tile_weights<R> const& of, std::uint8_t const* block, index tokens, float largest, float inverse) {
     using packf = simd::pack<float>;
-    using packi = simd::pack<std::int32_t>;
-    constexpr index W = simd::lanes;
-    alignas(64) float d[64];
-    for (index j = 0; j < 64; j += W)
-      simd::store(d + j, j + W <= tokens ? simd::load(reinterpret_cast<f16 const*>(block) + j)
-                                         : simd::load_n(reinterpret_cast<f16 const*>(block) + j, tokens > j ? tokens - j : 0));
-    float const largest = largest_weight(d, 64);
-    packf const factor(largest > 0 ? 1.f / largest : 0.f), magic(0x1p23f);
-    for (index g = 0; g < 16; g += W) {
+    alignas(64) std::uint8_t own[128];
+    auto const* const d = reinterpret_cast<f16 const*>(numbers_of_tokens<1>(block, tokens, own));
+    TERN_UNROLL
+    for (index g = 0; g < 16; g += simd::lanes) {
       packf scale[4];
       TERN_UNROLL
-      for (index m = 0; m < 4; ++m) scale[m] = simd::load(d + 16 * m + g) * factor;
+      for (index m = 0; m < 4; ++m) scale[m] = simd::load(d + 16 * m + g) * packf(inverse);
       TERN_UNROLL
       for (index r = 0; r < R; ++r) {
-        packi n[4];
+        packf p[4];
         TERN_UNROLL
-        for (index m = 0; m < 4; ++m) n[m] = simd::bit_cast<std::int32_t>(simd::fma(simd::load(p[r] + 16 * m + g), scale[m], magic));
-        packi const low = (n[0] & packi(0xff)) | simd::shift_left<8>(n[1]);
-        simd::store(w[r] + g, low | (simd::shift_left<16>(n[2]) | simd::shift_left<24>(n[3])));
+        for (index m = 0; m < 4; ++m) p[m] = simd::load(of.p[r] + 16 * m + g);
+        simd::store(w[r] + g, round_to_bytes(p, scale));
       }
     }
-    return largest;
+    TERN_UNROLL
+    for (index r = 0; r < R; ++r) factor[r] = of.most[r] * largest;
   }
 };
 
 /// o += the weighted values of 32 elements of a tile.
 template <int R, class Format>
-TERN_INLINE void tile_block(std::uint8_t const* codes, std::int32_t const (&w)[R][16], float const (&factor)[R],  //
-                            tile_fetch const& fetch, char const* next, float* o, index o_stride) {
+TERN_INLINE void tile_block(std::uint8_t const* codes, tile_integers<R> const& of, tile_fetch const& fetch, char const* next,  //
+                            float* o, index o_stride) {
   using packi = simd::pack<std::int32_t>;
   for (index from = 0; from < 16; from += simd::lanes) {
     packi acc[R][2];
@@ -232,7 +313,7 @@ TERN_INLINE void tile_block(std::uint8_t const* codes, std::int32_t const (&w)[R
         tile_codes<Format>(codes, g, from, x);
         TERN_UNROLL
         for (index r = 0; r < R; ++r) {
-          simd::pack<std::uint8_t> const y = simd::splat4<std::uint8_t>(w[r][g]);
+          simd::pack<std::uint8_t> const y = simd::splat4<std::uint8_t>(of.w[r][g]);
           TERN_UNROLL
           for (index i = 0; i < 2; ++i) acc[r][i] = simd::dot(acc[r][i], y, simd::bit_cast<std::int8_t>(x[i]));
         }
@@ -242,7 +323,7 @@ TERN_INLINE void tile_block(std::uint8_t const* codes, std::int32_t const (&w)[R
     for (index r = 0; r < R; ++r) TERN_UNROLL
     for (index i = 0; i < 2; ++i) {
       float* const to = o + r * o_stride + 16 * i + from;
-      simd::store(to, simd::fma(simd::to_float(acc[r][i]), simd::pack<float>(factor[r]), simd::load(to)));
+      simd::store(to, simd::fma(simd::to_float(acc[r][i]), simd::pack<float>(of.factor[r]), simd::load(to)));
     }
   }
 }

@@ -28,13 +28,13 @@ template <int R, class Format>
   tile_fetch const fetch(ahead, blocks, turns);
   tile_weights<R> weights[key_block / T];
   for (index t = 0; t < tiles; ++t) weights[t].take(p + t * T, tokens_in(t));
-  // The integers of a block are made before the dot products of the one in front of it: making them is a chain of dependent
-  // steps, which then runs beside the dot products.
-  alignas(64) std::int32_t w[2][R][16];
-  float factor[2][R];
+  // The integers of a block are made before the dot products of the one in front of it, beside which that then runs.
+  tile_integers<R> of[2];
+  largest_scales scales;
   auto prepare = [&](index t, index b, index slot) TERN_LAMBDA {
-    float const most = weights[t].quantize(block_at(t, b), tokens_in(t), w[slot]);
-    for (index r = 0; r < R; ++r) factor[slot][r] = weights[t].most[r] * most;
+    constexpr index n = largest_scales::blocks;
+    if (b % n == 0) scales.find(blocks - b, tokens_in(t), 1, [&](index, index i) TERN_LAMBDA { return block_at(t, b + i); });
+    of[slot].make(weights[t], block_at(t, b), tokens_in(t), scales.largest[b % n], scales.inverse[b % n]);
   };
   if (tiles * blocks > 0) prepare(0, 0, 0);
   index slot = 0;
@@ -47,8 +47,7 @@ template <int R, class Format>
         prepare(t, b + 1, 1 - slot);
       else if (t + 1 < tiles)
         prepare(t + 1, 0, 1 - slot);
-      std::uint8_t const* const codes = block_at(t, b) + Format::scale_bytes;
-      tile_block<R, Format>(codes, w[slot], factor[slot], fetch, next, o + 32 * b, o_stride);
+      tile_block<R, Format>(block_at(t, b) + Format::scale_bytes, of[slot], fetch, next, o + 32 * b, o_stride);
     }
 }
 

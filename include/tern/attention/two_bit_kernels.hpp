@@ -11,7 +11,7 @@
 /// Values  v_je = m_jb + d_jb c_je in a block b of 32 elements. As in tile_kernels.hpp, the weight of token j and its step become one
 ///         8-bit integer,  p_j d_jb = (P D / 255) w_j, but for all tiles of a block of keys at once: P and D are the largest of them.
 ///             o += sum_j p_j m_jb + P D / 255 sum_j w_j c_j
-///         with |error| <= (P / 508) sum_j D c_j + 8 u sum |o| for each block of keys.
+///         with |error| <= (P / 510) sum_j D c_j + 8 u sum |o| for each block of keys.
 /// Cost    for four rows: a key and its value of 128 elements take 16 dot products of 64 bytes, as those of 8 and 4 bits do, and half the
 ///         unpacking of 4 bits: fields of a byte stay where they are, and their sums are divided by 4, 16 and 64 at the end. Matrix
 ///         registers (AMX) were no faster for so few rows: 68 cycles for 16 lines that are unpacked and multiplied at once, 22 where they
@@ -50,7 +50,7 @@ struct two_bit_codes {
   }
 };
 
-/// Room for a number of each of up to four rows, or blocks, in whole packs.
+/// Room for a number of each of up to four rows, in whole packs.
 inline constexpr index two_bit_row_numbers = round_to_multiple(4, simd::lanes);
 /// f(first of a pack of them) for all packs.
 template <class F>
@@ -69,8 +69,7 @@ struct two_bit_queries {
   float base[two_bit_row_numbers];                                // sum_e q_e m_e
 
   /// q (R, dim), scaled (R, dim): q d. The scales are read once for all rows.
-  TERN_INLINE void scale(float const* q, index q_stride, std::byte const* tile, index dim, float* scaled, tile_fetch const& fetch,
-                         char const* next) {
+  TERN_INLINE void scale(float const* q, index q_stride, std::byte const* tile, index dim, float* scaled) {
     using packf = simd::pack<float>;
     constexpr index W = simd::lanes;
     auto const* const d = reinterpret_cast<f16 const*>(tile);
@@ -79,7 +78,6 @@ struct two_bit_queries {
     TERN_UNROLL
     for (index r = 0; r < R; ++r) most[r] = sum[r] = packf(0.f);
     for (index e = 0; e < dim; e += W) {
-      fetch(next, e / W);
       packf const steps = simd::load(d + e), least = simd::load(m + e);
       TERN_UNROLL
       for (index r = 0; r < R; ++r) {
@@ -135,8 +133,8 @@ TERN_INLINE void two_bit_finish(two_bit_queries<R> const& of, index r, simd::pac
 
 /// The scores of one tile. z (R, dim); s (R, key_block), of which 64 are written.
 template <int R>
-TERN_INLINE void two_bit_tile(two_bit_queries<R> const& of, std::int8_t const* z, std::uint8_t const* codes, index dim, char const* next,
-                              float* s) {
+TERN_INLINE void two_bit_tile(two_bit_queries<R> const& of, std::int8_t const* z, std::uint8_t const* codes, index dim,
+                              tile_fetch const& fetch, char const* next, float* s) {
   using packi = simd::pack<std::int32_t>;
   constexpr index W = simd::lanes, F = two_bit_fields;
   two_bit_codes const codes_of = two_bit_codes::sums();
@@ -149,7 +147,7 @@ TERN_INLINE void two_bit_tile(two_bit_queries<R> const& of, std::int8_t const* z
       for (index g0 = 0; g0 < dim / 4; g0 += 8) {
         TERN_UNROLL
         for (index g = g0; g < g0 + 8; ++g) {
-          fetch_line(next + 64 * g);
+          if (f0 == 0) fetch(next, g);
           simd::pack<std::uint8_t> x[4];
           codes_of.read_sums(codes + 64 * g, from, x);
           TERN_UNROLL
@@ -178,16 +176,13 @@ template <int R>
   index const tiles = (count + T - 1) / T;
   auto* const z = reinterpret_cast<std::int8_t*>(memory + key_block / T * 4 * dim);
   two_bit_queries<R> of[key_block / T];
-  // A line is asked for with each line of codes, and the others of the tile ahead before. All queries come before the first product: what
-  // is known of those of one tile is waited for while those of the next are read.
-  index const lines = dim / 4, more = ahead.bytes > 64 * lines ? ahead.bytes - 64 * lines : 0;
-  tile_fetch const fetch({ahead.row, ahead.count, more}, 1, dim / simd::lanes);
-  auto const next = [&](index t) TERN_LAMBDA { return ahead.at(t, tile[t]); };
-  for (index t = 0; t < tiles; ++t) of[t].scale(q, q_stride, tile[t], dim, memory + t * R * dim, fetch, next(t));
+  // All queries come before the first product: what is known of those of one tile is waited for while those of the next are read.
+  tile_fetch const fetch(ahead, 1, dim / 4);
+  for (index t = 0; t < tiles; ++t) of[t].scale(q, q_stride, tile[t], dim, memory + t * R * dim);
   for (index t = 0; t < tiles; ++t) of[t].round(memory + t * R * dim, dim, z + t * R * dim);
   for (index t = 0; t < tiles; ++t) {
     auto const* const codes = reinterpret_cast<std::uint8_t const*>(tile[t]) + formats::keys2::scale_bytes(dim);
-    two_bit_tile(of[t], z + t * R * dim, codes, dim, next(t) + more, s + T * t);
+    two_bit_tile(of[t], z + t * R * dim, codes, dim, fetch, ahead.at(t, tile[t]), s + T * t);
   }
 }
 
@@ -195,13 +190,10 @@ template <int R>
 template <int R>
 struct two_bit_weights {
   using format = formats::values2;
-  static constexpr index T = format::tokens, tiles = key_block / T;
-  static constexpr index ahead = 4;  // blocks of elements whose D are looked for at once: each is a chain of dependent steps
-  static_assert(ahead <= two_bit_row_numbers);
+  static constexpr index T = format::tokens;
 
-  float p[R][key_block];                                             // 255 p / P, zero behind the last
-  float most[two_bit_row_numbers] = {};                              // P / 255 of each row; what is behind is multiplied, too
-  float largest[two_bit_row_numbers], inverse[two_bit_row_numbers];  // D and 1 / D, or 0 where D is none
+  float p[R][key_block];  // 255 p / P, zero behind the last
+  float most[R];          // P / 255 of each row
   index count;
 
   /// Of `n` tokens.
@@ -209,72 +201,29 @@ struct two_bit_weights {
     count = n;
     for (index r = 0; r < R; ++r) most[r] = scale_weights(from + r * key_block, n, divide_up(n, T) * T, p[r]);
   }
-  /// d and m of a block of 32 elements in tile t, with zeros for tokens behind the last, in `own`.
-  TERN_INLINE std::uint8_t const* scales(std::uint8_t const* block, index t, std::uint8_t* own) const {
-    index const tokens = count - t * T;
-    if (tokens >= T) return block;
-    for (index side = 0; side < 2; ++side) {
-      __builtin_memset(own + 2 * T * side, 0, 2 * T);
-      __builtin_memcpy(own + 2 * T * side, block + 2 * T * side, static_cast<std::size_t>(2 * tokens));
-    }
-    return own;
-  }
-  /// Looks for D of the blocks from b on, `block(t, b)` of `blocks` each.
-  template <class Block>
-  TERN_INLINE void find_largest(index b, index blocks, Block const& block) {
-    using packi = simd::pack<std::int32_t>;
+  /// The integers of tile t, four tokens a word, of a block of 32 elements with 1 / D; p m is added to `sum`.
+  TERN_INLINE void quantize(std::uint8_t const* block, index t, float inverse, std::int32_t (&w)[R][16],
+                            simd::pack<float> (&sum)[R]) const {
     using packf = simd::pack<float>;
-    f16 of_block[two_bit_row_numbers] = {};
-    for (index i = 0; i < ahead && b + i < blocks; ++i) {
-      // Of numbers that are not negative the bits are in their order, with those of NaN behind all. Two are a word.
-      packi high(0), low(0);
-      for (index t = 0; t * T < count; ++t) {
-        alignas(64) std::uint8_t own[format::scale_bytes];
-        std::uint8_t const* const d = scales(block(t, b + i), t, own);
-        TERN_UNROLL
-        for (index j = 0; j < 2 * T; j += 4 * simd::lanes) {
-          packi const two = simd::load(reinterpret_cast<std::int32_t const*>(d + j)) & packi(0x7fff7fff);
-          high = simd::max(high, two);
-          low = simd::max(low, simd::shift_left<16>(two));
-        }
-      }
-      of_block[i] = f16::from_bits(static_cast<std::uint16_t>(simd::reduce_max(simd::max(high, low)) >> 16));
-    }
-    each_two_bit_pack([&](index i) TERN_LAMBDA {
-      packf const all = simd::load(static_cast<f16 const*>(of_block) + i);
-      simd::store(largest + i, all);
-      simd::store(inverse + i, simd::select(all > packf(0.f), packf(1.f) / all, packf(0.f)));
-    });
-  }
-  /// The integers of tile t, four tokens a word, of block b; p m is added to `sum`.
-  TERN_INLINE void quantize(std::uint8_t const* block, index t, index b, std::int32_t (&w)[R][16], simd::pack<float> (&sum)[R]) const {
-    using packf = simd::pack<float>;
-    using packi = simd::pack<std::int32_t>;
-    constexpr index W = simd::lanes;
     alignas(64) std::uint8_t own[format::scale_bytes];
-    auto const* const d = reinterpret_cast<f16 const*>(scales(block, t, own));
-    // A number below 256 plus the first has its nearest integer in the lowest byte of the bits, plus the second in the one above it.
-    packf const factor(inverse[b % ahead]), first(0x1p23f), second(0x1p15f + 0.5f);
-    packi const byte(0xff), half(0xffff);
+    auto const* const d = reinterpret_cast<f16 const*>(numbers_of_tokens<2>(block, count - t * T, own));
     TERN_UNROLL
-    for (index g = 0; g < 16; g += W) {
+    for (index g = 0; g < 16; g += simd::lanes) {
       packf scale[4], least[4];
       TERN_UNROLL
       for (index m = 0; m < 4; ++m) {
-        scale[m] = simd::load(d + 16 * m + g) * factor;
+        scale[m] = simd::load(d + 16 * m + g) * packf(inverse);
         least[m] = simd::load(d + T + 16 * m + g);
       }
       TERN_UNROLL
       for (index r = 0; r < R; ++r) {
-        packi n[4];
+        packf x[4];
         TERN_UNROLL
         for (index m = 0; m < 4; ++m) {
-          packf const x = simd::load(p[r] + T * t + 16 * m + g);
-          n[m] = simd::bit_cast<std::int32_t>(simd::fma(x, scale[m], m % 2 == 0 ? first : second));
-          sum[r] = simd::fma(x, least[m], sum[r]);
+          x[m] = simd::load(p[r] + T * t + 16 * m + g);
+          sum[r] = simd::fma(x[m], least[m], sum[r]);
         }
-        simd::store(w[r] + g, simd::select_bits(half, simd::select_bits(byte, n[0], n[1]),
-                                                simd::shift_left<16>(simd::select_bits(byte, n[2], n[3]))));
+        simd::store(w[r] + g, round_to_bytes(x, scale));
       }
     }
   }
@@ -284,20 +233,20 @@ struct two_bit_weights {
 template <int R>
 struct two_bit_factors {
   alignas(64) std::int32_t w[key_block / formats::values2::tokens][R][16];
-  float factor[two_bit_row_numbers], base[two_bit_row_numbers];  // of the integer sums of each row, and beside them
+  float factor[R], base[two_bit_row_numbers];  // of the integer sums of each row, and beside them
 
   template <class Block>
-  TERN_INLINE void make(two_bit_weights<R> const& of, index b, Block const& block) {
+  TERN_INLINE void make(two_bit_weights<R> const& of, float largest, float inverse, index b, Block const& block) {
     simd::pack<float> sum[R];
     TERN_UNROLL
     for (index r = 0; r < R; ++r) sum[r] = simd::pack<float>(0.f);
-    for (index t = 0; t * of.T < of.count; ++t) of.quantize(block(t, b), t, b, w[t], sum);
+    for (index t = 0; t * of.T < of.count; ++t) of.quantize(block(t, b), t, inverse, w[t], sum);
     simd::add_each(sum, base);
-    each_two_bit_pack([&](index i) TERN_LAMBDA {
-      simd::pack<float> const most = simd::load(static_cast<float const*>(of.most) + i);
-      simd::store(base + i, simd::load(static_cast<float const*>(base) + i) * most);
-      simd::store(factor + i, most * simd::pack<float>(of.largest[b % of.ahead]));
-    });
+    TERN_UNROLL
+    for (index r = 0; r < R; ++r) {
+      base[r] *= of.most[r];
+      factor[r] = of.most[r] * largest;
+    }
   }
 };
 
@@ -357,14 +306,16 @@ template <int R, class Format>
   weights.take(p, count);
   // What multiplies a block is made before the dot products of the one in front of it, beside which it then runs.
   two_bit_factors<R> of[2];
+  largest_scales scales;
   auto const ask = [&](index t, index b, index turn) TERN_LAMBDA { fetch(ahead.at(t, tile[t]) + b * fetch.step, turn); };
   auto const prepare = [&](index b) TERN_LAMBDA {
     for (index t = 0; t < tiles; ++t) {
       ask(t, b, turns - 2);
       ask(t, b, turns - 1);
     }
-    if (b % weights.ahead == 0) weights.find_largest(b, blocks, block);
-    of[b % 2].make(weights, b, block);
+    index const n = largest_scales::blocks;
+    if (b % n == 0) scales.find(blocks - b, count, tiles, [&](index t, index i) TERN_LAMBDA { return block(t, b + i); });
+    of[b % 2].make(weights, scales.largest[b % n], scales.inverse[b % n], b, block);
   };
   if (blocks > 0 && tiles > 0) prepare(0);
   for (index b = 0; b < blocks && tiles > 0; ++b) {
