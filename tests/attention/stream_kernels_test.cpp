@@ -27,11 +27,12 @@ std::vector<index> const counts = {1, 7, 31, 32, 33, 64, 65, 127, 128};
 template <class T>
 struct stored_rows {
   static constexpr index elements = sizeof(T) > 4 ? 32 : 1;
+  index count, dim;
   std::vector<T> data;
   std::vector<double> value;
   std::vector<T const*> at;
 
-  stored_rows(rng& r, index n, index dim) : data(static_cast<std::size_t>(n * dim / elements)) {
+  stored_rows(rng& r, index n, index columns) : count(n), dim(columns), data(static_cast<std::size_t>(n * dim / elements)) {
     std::vector<index> order(static_cast<std::size_t>(n));
     std::iota(order.begin(), order.end(), index{0});
     for (std::size_t i = order.size(); i > 1; --i)
@@ -109,6 +110,31 @@ std::vector<void const*> untyped(std::vector<T const*> const& rows) {
   return {rows.begin(), rows.end()};
 }
 
+/// q, in rows q_stride apart, times stored rows. queries: the same as (R, dim) numbers.
+template <int R, class Q, class Rows>
+void check_scores(Q const* q, index q_stride, std::vector<float> const& queries, Rows const& rows, tern::detail::fetch_ahead const& ahead) {
+  index const count = rows.count, dim = rows.dim;
+  guarded<float> s(R * key_block, 3);
+  tern::detail::stream_scores<R>(q, q_stride, rows.at.data(), count, dim, ahead, s.data());
+  wanted const score = products(queries, R, rows.value, count, dim);
+  for (index i = 0; i < R; ++i)
+    CHECK(compare(s.data() + i * key_block, score.value.data() + i * count, score.magnitude.data() + i * count, count,
+                  u * (2 + std::sqrt(static_cast<double>(dim)))));
+  CHECK(s.intact());
+}
+/// Stored rows weighed by p. numbers: the same as (R, key_block) numbers.
+template <int R, class P, class Rows>
+void check_values(rng& r, P const* p, std::vector<float> const& numbers, Rows const& rows, tern::detail::fetch_ahead const& ahead) {
+  index const count = rows.count, dim = rows.dim;
+  auto const alpha = r.normal<float>(R);
+  auto const before = r.normal<float>(R * dim);
+  guarded<float> o(before, 1);
+  tern::detail::stream_values<R>(p, rows.at.data(), count, dim, alpha.data(), ahead, o.data(), dim);
+  wanted const sum = sums(before, alpha, numbers, R, rows.value, count, dim);
+  CHECK(compare(o.span(), sum.value, sum.magnitude, u * (2 + std::sqrt(static_cast<double>(count)))));
+  CHECK(o.intact());
+}
+
 template <class T, int R>
 void check_rows(index count, index dim) {
   CAPTURE(R, count, dim);
@@ -120,23 +146,9 @@ void check_rows(index count, index dim) {
   std::vector<float> const queries(q.data(), q.data() + R * dim);
   for (index i = 0; i < R; ++i) tern::detail::order_query<T>(q.data() + i * dim, dim);
 
-  guarded<float> s(R * key_block, 3);
-  tern::detail::stream_scores<R>(q.data(), dim, rows.at.data(), count, dim, ahead, s.data());
-  wanted const score = products(queries, R, rows.value, count, dim);
-  double const n = static_cast<double>(dim);
-  for (index i = 0; i < R; ++i)
-    CHECK(compare(s.data() + i * key_block, score.value.data() + i * count, score.magnitude.data() + i * count, count,
-                  u * (2 + std::sqrt(n))));
-  CHECK(s.intact());
-
+  check_scores<R>(q.data(), dim, queries, rows, ahead);
   auto const p = weights(r, R, count);
-  auto const alpha = r.normal<float>(R);
-  auto const before = r.normal<float>(R * dim);
-  guarded<float> o(before, 1);
-  tern::detail::stream_values<R>(p.data(), rows.at.data(), count, dim, alpha.data(), ahead, o.data(), dim);
-  wanted const sum = sums(before, alpha, p, R, rows.value, count, dim);
-  CHECK(compare(o.span(), sum.value, sum.magnitude, u * (2 + std::sqrt(static_cast<double>(count)))));
-  CHECK(o.intact());
+  check_values<R>(r, p.data(), p, rows, ahead);
 }
 
 /// n tokens in tiles of a format and what they stand for, each tile in a place of its own; nothing is defined behind the last token.
@@ -184,23 +196,10 @@ void check_bf16_rows(index count, index dim) {
   auto queries = r.normal<float>(R * dim);
   guarded<bf16> q(2 * R * dim, 1), p(2 * R * key_block, 1);
   round_to(q, queries, dim, dim);
-  guarded<float> s(R * key_block, 3);
-  tern::detail::stream_scores<R>(q.data(), 2 * dim, rows.at.data(), count, dim, ahead, s.data());
-  wanted const score = products(queries, R, rows.value, count, dim);
-  for (index i = 0; i < R; ++i)
-    CHECK(compare(s.data() + i * key_block, score.value.data() + i * count, score.magnitude.data() + i * count, count,
-                  u * (2 + std::sqrt(static_cast<double>(dim)))));
-  CHECK(s.intact());
-
+  check_scores<R>(q.data(), 2 * dim, queries, rows, ahead);
   auto weight = weights(r, R, count);
   round_to(p, weight, key_block, count);
-  auto const alpha = r.normal<float>(R);
-  auto const before = r.normal<float>(R * dim);
-  guarded<float> o(before, 1);
-  tern::detail::stream_values<R>(p.data(), rows.at.data(), count, dim, alpha.data(), ahead, o.data(), dim);
-  wanted const sum = sums(before, alpha, weight, R, rows.value, count, dim);
-  CHECK(compare(o.span(), sum.value, sum.magnitude, u * (2 + std::sqrt(static_cast<double>(count)))));
-  CHECK(o.intact());
+  check_values<R>(r, p.data(), weight, rows, ahead);
 }
 
 template <class Format, int R>

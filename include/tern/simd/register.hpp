@@ -190,12 +190,12 @@ struct lane_range {
   index begin = 0, end = 0;
 #endif
 };
+/// Whether load_range costs what a load does, or nothing counts.
+inline constexpr bool masks_loads =
 #if defined(TERN_SIMD_AVX512) || defined(TERN_SIMD_EMULATED)
-/// Whether load_range costs what a load does, or nothing counts.
-inline constexpr bool masks_loads = true;
+    true;
 #else
-/// Whether load_range costs what a load does, or nothing counts.
-inline constexpr bool masks_loads = false;
+    false;
 #endif
 /// p[i] in the lanes of `range`, zero in the others, whose memory is not touched.
 TERN_INLINE pack<float> load_range(float const* p, lane_range range) {

@@ -38,13 +38,13 @@ TERN_INLINE void transpose_quarters(pack<float> const (&rows)[lanes], __m512 (&o
 #endif
 }  // namespace detail
 
-#if defined(TERN_SIMD_AVX512)
 /// Whether shuffles of registers cost less than loads and stores of their parts, as where they have more than one unit: so it is on Zen 4,
 /// and not on the processors with matrix registers. Others were not measured.
-inline constexpr bool shuffles_freely = !tiles::exist;
+inline constexpr bool shuffles_freely =
+#if defined(TERN_SIMD_AVX512)
+    !tiles::exist;
 #else
-/// Whether shuffles of registers cost less than loads and stores of their parts.
-inline constexpr bool shuffles_freely = false;
+    false;
 #endif
 
 /// Within each quarter of four rows of 16 lanes, and of the quarters themselves: lane, or quarter, j of rows[i] <-> i of rows[j]. Both
