@@ -186,13 +186,13 @@ class kv_cache : public detail::kv_tables {
   struct page_gather {
     detail::page_fetch keys, values;
     TERN_INLINE void start(kv_shape const& n, bool past) {
-      keys.spread(key_format::gather_turns(n.dim));
-      values.spread(value_format::gather_turns(n.dim_v));
+      keys.spread(key_format::gather_turns(n.dim), key_format::fetch_every);
+      values.spread(value_format::gather_turns(n.dim_v), value_format::fetch_every);
       keys.past = values.past = past;
     }
   };
   /// A page that was read so many bytes ago has left the second-level cache: it is then written past the caches.
-  static constexpr index cached_bytes = index{1} << 20;
+  static constexpr index cached_bytes = index{1} << 18;
 
   TERN_INLINE static index key_bytes(kv_shape const& n) { return detail::round_to_multiple(key_format::bytes(n.dim), 64); }
   TERN_INLINE static index page_bytes(kv_shape const& n) { return key_bytes(n) + value_format::bytes(n.dim_v); }
@@ -290,11 +290,12 @@ class kv_cache : public detail::kv_tables {
   TERN_INLINE void gather(head const& of, index count, Token const& token, std::byte* to, page_gather& beside) const {
     formats::detail::tile_token key[page_rows], value[page_rows];
     index const values = key_bytes(shape_);
-    for (index i = 0; i < count; ++i) {
+    std::byte const* from = nullptr;
+    for (index i = 0, page = -1; i < count; ++i) {
       index const t = token(i);
-      std::byte const* const page = pool_.at(of.pages[t / page_rows]);
-      key[i] = {page, t % page_rows};
-      value[i] = {page + values, t % page_rows};
+      if (t / page_rows != page) from = pool_.at(of.pages[page = t / page_rows]);
+      key[i] = {from, t % page_rows};
+      value[i] = {from + values, t % page_rows};
     }
     key_format::gather(key, count, shape_.dim, to, beside.keys);
     value_format::gather(value, count, shape_.dim_v, to + values, beside.values);

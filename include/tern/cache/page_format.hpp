@@ -12,6 +12,7 @@
 ///     gather(from, count, dim, to, beside)
 ///                                    tokens of other pages become tokens 0, 1, ... of a page, to the bit; the last fills the page.
 ///                                    Calls beside.turn() gather_turns(dim) times; beside.past: the page may be left out of the caches
+///     fetch_every                    in which of these turns it is best to ask for what the next page takes: one in so many
 ///     fetch(page, dim, t, more, to)  what reading token t takes is added to a page_fetch; `more`: one of the page was just before
 ///
 /// but for keys2, where a page is written at once: instead of write there is
@@ -52,10 +53,14 @@ class page_fetch {
     at_[count_++] = at;
     bytes_ = bytes;
   }
-  /// All is asked for within so many turns.
-  TERN_INLINE void spread(index turns) { lines_ = divide_up(count_ * divide_up(bytes_, 64), turns); }
+  /// All is asked for within so many turns, of which one in `every` asks for what all have to.
+  TERN_INLINE void spread(index turns, index every) {
+    lines_ = every * divide_up(count_ * divide_up(bytes_, 64), turns);
+    every_ = every;
+  }
   TERN_INLINE void turn() {
-    for (index i = 0; i < lines_ && next_ < count_; ++i) {
+    if (turn_++ % every_ != 0) return;
+    for (index i = 0; i < lines_ && next_ < count_; ++i) {  // line by line: runs of them come too fast
       fetch_bytes(at_[next_] + done_, 1);
       done_ += 64;
       if (done_ < bytes_) continue;
@@ -66,7 +71,7 @@ class page_fetch {
 
  private:
   std::byte const* at_[page_rows];
-  index count_ = 0, bytes_ = 0, lines_ = 0, next_ = 0, done_ = 0;
+  index count_ = 0, bytes_ = 0, lines_ = 0, next_ = 0, done_ = 0, turn_ = 0, every_ = 1;
 };
 
 /// Rows of elements, or of blocks, of type T.
@@ -92,6 +97,8 @@ struct page_of_rows {
     }
   }
   TERN_INLINE static constexpr index gather_turns(index) { return page_rows; }
+  /// Lines go out as fast as they come in: memory had rather read some KB, then write some, at least that of AMD's.
+  static constexpr index fetch_every = simd::tiles::exist ? 1 : 16;
   TERN_INLINE static void fetch(std::byte const* page, index dim, index t, bool, page_fetch& to) {
     to.add(page + t * row_bytes(dim), row_bytes(dim));
   }
@@ -140,6 +147,7 @@ struct tile_page {
     Format::gather(from, count, dim, to, beside);
   }
   TERN_INLINE static constexpr index gather_turns(index dim) { return Format::gather_turns(dim); }
+  static constexpr index fetch_every = 1;
   /// A token's bytes lie all over a tile.
   TERN_INLINE static void fetch(std::byte const* page, index dim, index, bool more, page_fetch& to) {
     if (!more) to.add(page, bytes(dim));

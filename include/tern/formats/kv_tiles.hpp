@@ -38,9 +38,9 @@
 #include <tern/core/error.hpp>
 #include <tern/core/tensor_view.hpp>
 #include <tern/simd/convert.hpp>
-#include <tern/simd/gather.hpp>
 #include <tern/simd/reduce.hpp>
 #include <tern/simd/rows.hpp>
+#include <tern/simd/shuffle.hpp>
 
 namespace tern {
 namespace formats {
@@ -92,6 +92,18 @@ struct tile_token {
   index t;
 };
 
+/// The f16 `offset` bytes behind from[0], ... from[3], with one store.
+TERN_INLINE void copy_four_scales(std::uint8_t const* const* from, index offset, std::uint8_t* to) {
+  std::uint64_t four = 0;
+  TERN_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    std::uint16_t scale;
+    __builtin_memcpy(&scale, from[i] + offset, 2);
+    four |= std::uint64_t{scale} << 16 * i;
+  }
+  __builtin_memcpy(to, &four, 8);
+}
+
 template <int bits_, bool keys_>
 struct kv_format {
   static constexpr int bits = bits_;
@@ -121,14 +133,18 @@ struct kv_format {
   template <class Beside = no_turns>
   TERN_INLINE static void gather(tile_token const* from, index count, index dim, std::byte* to, Beside&& beside = {}) {
     sources const of(from, count, dim);
+    index const blocks = dim / elements;
     for (index t = 0; t < tokens; t += block_tokens) {
       auto* const block = reinterpret_cast<std::uint8_t*>(to) + at(dim, 0, t);
-      for (index i = 0; i < block_tokens; ++i)
-        for (index b = 0; b < dim / elements; ++b) __builtin_memcpy(block + b * block_bytes + 2 * i, of.scale[t + i] + b * block_bytes, 2);
-      if constexpr (keys)
-        gather_keys(of, t, dim / elements, block + scale_bytes, beside);
-      else
-        gather_values(of, dim / elements, block + scale_bytes, beside);
+      for (index b = 0; b < blocks; ++b)
+        for (index i = 0; i < block_tokens; i += 4) copy_four_scales(of.scale + t + i, b * block_bytes, block + b * block_bytes + 2 * i);
+    }
+    if constexpr (keys) {
+      words const codes(of);
+      for (index t = 0; t < tokens; t += block_tokens)
+        gather_keys(of, codes, t, blocks, reinterpret_cast<std::uint8_t*>(to) + at(dim, 0, t) + scale_bytes, beside);
+    } else {
+      gather_values(of, blocks, reinterpret_cast<std::uint8_t*>(to) + scale_bytes, beside);
     }
   }
   TERN_INLINE static constexpr index gather_turns(index dim) {
@@ -182,33 +198,67 @@ struct kv_format {
     }
     return to;
   }
-  /// Tokens that are read, each in the first block that has it.
+  /// Tokens that are read, each in the first block that has it: its scale, and the line of its codes.
   struct sources {
-    std::uint8_t const *scale[tokens], *codes[tokens];
-    std::int32_t shift[tokens];  // of its codes within bytes or words
+    std::uint8_t const *scale[tokens], *line[tokens];
+    std::int32_t word[tokens], shift[tokens];  // of keys in their line; of codes within bytes or words
     TERN_INLINE sources(tile_token const* from, index count, index dim) {
       for (index i = 0; i < tokens; ++i) {
         tile_token const& of = from[i < count ? i : count - 1];
         index const t = of.t % block_tokens;
         auto const* const block = reinterpret_cast<std::uint8_t const*>(of.tile) + at(dim, 0, of.t);
         scale[i] = block + 2 * t;
-        codes[i] = block + first_byte(t) - (keys ? 0 : t / 16);
+        line[i] = block + first_byte(t) - (keys ? t % 16 * 4 : t / 16);
+        word[i] = static_cast<std::int32_t>(t % 16);
         shift[i] = static_cast<std::int32_t>(keys ? (bits == 4 ? t / 16 * 4 : 0) : t / 16 * 8);
       }
     }
   };
+  /// Words of keys: packs of them, each from the few lines that its tokens lie in.
+  class words {
+    using packi = simd::pack<std::int32_t>;
+    static constexpr index W = simd::lanes;
+
+   public:
+    TERN_INLINE explicit words(sources const& of) : of_(of) {
+      for (index i = 0; i < tokens; ++i) {
+        if (i % W == 0) begin_[i / W] = runs_;
+        if (i % W == 0 || of.line[i] != run_[runs_ - 1].line) run_[runs_++] = {of.line[i], {}};
+        run_[runs_ - 1].mine[i % W] = -1;
+      }
+      begin_[tokens / W] = runs_;
+    }
+    /// Of tokens i, i + 1, ..., `offset` bytes behind those of the first block.
+    TERN_INLINE packi load(index i, index offset) const {
+      packi const which = simd::load(of_.word + i);
+      packi all(0);
+      for (index r = begin_[i / W]; r < begin_[i / W + 1]; ++r) {
+        auto const line = simd::load_table(reinterpret_cast<float const*>(run_[r].line + offset));
+        all = simd::select_bits(simd::load(run_[r].mine), simd::bit_cast<std::int32_t>(simd::lookup(line, which)), all);
+      }
+      return all;
+    }
+
+   private:
+    struct run {
+      std::uint8_t const* line;
+      std::int32_t mine[W];
+    };
+    sources const& of_;
+    run run_[tokens];
+    index begin_[tokens / W + 1], runs_ = 0;
+  };
   /// Words of 4 elements, of tokens t and t + 16; the first is token `first`.
   template <class Beside>
-  TERN_INLINE static void gather_keys(sources const& of, index first, index blocks, std::uint8_t* to, Beside& beside) {
+  TERN_INLINE static void gather_keys(sources const& of, words const& from, index first, index blocks, std::uint8_t* to, Beside& beside) {
     using packi = simd::pack<std::int32_t>;
     packi const low(0x0f0f0f0f), none(0);
     for (index t = 0; t < 16; t += simd::lanes) {
-      std::uint8_t const *const *const a = of.codes + first + t, *const *const b = a + 16;
       auto const high_a = none < simd::load(of.shift + first + t), high_b = none < simd::load(of.shift + first + t + 16);
       for (index at = 0; at < blocks * block_bytes; at += block_bytes)
         for (index g = 0; g < 8; ++g) {
           beside.turn();
-          packi const x = simd::gather_words(a, at + line * g), y = simd::gather_words(b, at + line * g);
+          packi const x = from.load(first + t, at + line * g), y = from.load(first + t + 16, at + line * g);
           auto* const into = reinterpret_cast<std::int32_t*>(to + at + line * g + 4 * t);
           if constexpr (bits == 4) {
             packi const halves_a = simd::select(high_a, simd::shift_right<4>(x), x),
@@ -230,7 +280,7 @@ struct kv_format {
         beside.turn();
         for (index e = 0; e < line; e += 4 * simd::lanes) {
           auto const byte = [&](index m) TERN_LAMBDA {
-            auto const* const words = reinterpret_cast<std::int32_t const*>(of.codes[g + 16 * m] + at + e);
+            auto const* const words = reinterpret_cast<std::int32_t const*>(of.line[g + 16 * m] + at + e);
             return simd::shift_right(simd::load(words), of.shift[g + 16 * m]) & packi(0xff);
           };
           packi const w = (byte(0) | simd::shift_left<8>(byte(1))) | (simd::shift_left<16>(byte(2)) | simd::shift_left<24>(byte(3)));

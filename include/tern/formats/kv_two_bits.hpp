@@ -313,18 +313,19 @@ struct values2 {
   /// beside.turn() gather_turns(dim) times.
   template <class Beside = detail::no_turns>
   TERN_INLINE static void gather(detail::tile_token const* from, index count, index dim, std::byte* to, Beside&& beside = {}) {
-    std::uint8_t const* line[tokens];  // of a token in the first block
+    std::uint8_t const *scale[tokens], *line[tokens];  // of a token in the first block
     int shift[tokens];
     auto* const block = reinterpret_cast<std::uint8_t*>(to);
     for (index i = 0; i < tokens; ++i) {
       detail::tile_token const& of = from[i < count ? i : count - 1];
       auto const* const source = reinterpret_cast<std::uint8_t const*>(of.tile);
-      for (index b = 0; b < dim / elements; ++b)
-        for (index part : {i, tokens + i})
-          __builtin_memcpy(block + b * block_bytes + 2 * part, source + b * block_bytes + 2 * (part - i + of.t), 2);
+      scale[i] = source + 2 * of.t;
       line[i] = source + byte(0, of.t % 16);
       shift[i] = static_cast<int>(of.t / 16 * 8 + field(0, of.t) * 2);
     }
+    for (index at = 0; at < dim / elements * block_bytes; at += block_bytes)
+      for (index part = at; part <= at + 2 * tokens; part += 2 * tokens)
+        for (index i = 0; i < tokens; i += 4) detail::copy_four_scales(scale + i, part, block + part + 2 * i);
     for (index g = 0; g < 8; ++g) gather_lines(line, shift, g, dim / elements, block + scale_bytes + 64 * g, beside);
   }
   TERN_INLINE static constexpr index gather_turns(index dim) { return dim / elements * 8; }

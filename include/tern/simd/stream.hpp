@@ -27,7 +27,14 @@ TERN_INLINE void store_past(float* p, pack<float> x) {
 }
 /// Copies whole lines of 64 bytes to where a line starts, past the caches; others see them after `finish_stores_past`.
 TERN_INLINE void copy_lines_past(std::byte* to, std::byte const* from, index bytes) {
-  for (index i = 0; i < bytes; i += 64) {
+  index i = 0;
+#if defined(TERN_SIMD_AVX512)
+  for (; i + 256 <= bytes; i += 256) {  // rows of 256 bytes are the usual ones
+    TERN_UNROLL
+    for (index j = i; j < i + 256; j += 64) _mm512_stream_si512(reinterpret_cast<__m512i*>(to + j), _mm512_loadu_si512(from + j));
+  }
+#endif
+  for (; i < bytes; i += 64) {
 #if defined(TERN_SIMD_AVX512)
     _mm512_stream_si512(reinterpret_cast<__m512i*>(to + i), _mm512_loadu_si512(from + i));
 #elif defined(TERN_SIMD_AVX2)
