@@ -2,8 +2,8 @@
 // A step of decoding over a kv_cache of each format, and what changes one. Names:
 //
 //     decode_<what>_h32x8_n<tokens>_d128      f16; q8_0, q4_0, q2: keys and values in tiles of so many bits; codes: in formats/e8p.hpp's
-//                                             2.5 bits; low_rank160: all keys of a token as 160 numbers; quest8_...: an eighth of the
-//                                             pages, with their selection
+//                                             2.5 bits; low_rank160: all keys of a token as 160 numbers of f16, values of
+//                                             f16, or both in 8 bits; quest8_...: an eighth of the pages, with their selection
 //     score_snapkv_..., prefill_f16_...       the last 64 queries of a prompt against all keys, in f32 and (score_snapkv_bf16) as the
 //                                             prompt's attention, beside it, multiplies
 //     keep_half_<format>_..., append<tokens>_<format>_...     keep: of all layers in turn, beside memcpy of as many bytes
@@ -39,39 +39,59 @@ void add_quest(std::string const& format, unit peak, index tokens) {
   });
 }
 
-/// Keys of all heads as `rank` numbers a token, f16, and what makes the queries (heads, 1, rank) for them.
+/// Keys of all heads as `rank` numbers a token, and what makes the queries (heads, 1, rank) for them. Rows of f16, or tiles of 8 bits.
+template <bool tiles>
 struct low_rank_keys : step {
   static constexpr index rank = 160;
-  index layers = copies_beyond_cache(at(2 * tokens * (rank + kv_heads * dim)));
-  rotating<f16> k, v;
+  using element = std::conditional_t<tiles, std::byte, f16>;
+  using keys8 = kv_tiles<formats::keys8>;
+  using values8 = kv_tiles<formats::values8>;
+
+  index layers = layers_beyond_cache(bytes(tokens));
+  rotating<element> k = layers_of<keys8>(1, rank), v = layers_of<values8>(kv_heads, dim);
   buffer<float> narrow = buffer<float>(heads * rank), projection = buffer<float>(fast_normal(kv_heads * rank * dim, 1, 5));
 
-  explicit low_rank_keys(index n) : step(n) {
-    auto const values = fast_normal((index{1} << 20) + 7, 1, 3);
-    auto const halves = [&](index count) {
-      buffer<f16> to(count);
-      for (index i = 0; i < count; ++i) to[i] = f16(values[at(i % std::ssize(values))]);
-      return to;
-    };
-    k = rotating<f16>(halves(tokens * rank), layers);
-    v = rotating<f16>(halves(kv_heads * tokens * dim), layers);
-  }
+  explicit low_rank_keys(index n) : step(n) {}
+  static double bytes(index tokens) { return (tiles ? 1.0625 : 2.0) * static_cast<double>(tokens * (rank + kv_heads * dim)); }
   void attend(cpu_policy const& on, index layer) {
     for (index h = 0; h < kv_heads; ++h)  // q' = B q with B (160, 128)
       matmul(on, view(std::as_const(q).data() + h * group * dim, group, dim),
              view(std::as_const(projection).data() + h * rank * dim, rank, dim), view(narrow.data() + h * group * rank, group, rank));
-    attention(on, view(narrow.data(), heads, index{1}, rank), view(static_cast<f16 const*>(k[layer]), index{1}, tokens, rank),
-              view(static_cast<f16 const*>(v[layer]), kv_heads, tokens, dim), results());
+    attention(on, view(narrow.data(), heads, index{1}, rank), side<keys8>(k[layer], 1, rank), side<values8>(v[layer], kv_heads, dim),
+              results());
+  }
+
+ private:
+  template <class Tiles>
+  auto side(element* data, index of_heads, index width) const {
+    if constexpr (tiles)
+      return Tiles{data, of_heads, tokens, width, Tiles::bytes(tokens, width)};
+    else
+      return view(static_cast<f16 const*>(data), of_heads, tokens, width);
+  }
+  template <class Tiles>
+  rotating<element> layers_of(index of_heads, index width) const {
+    auto const values = fast_normal((index{1} << 20) + 7, 1, 3);
+    auto const row = [&](index i) { return values.data() + i * width % (std::ssize(values) - of_heads * width); };
+    buffer<element> to(of_heads * (tiles ? Tiles::bytes(tokens, width) : tokens * width));
+    if constexpr (tiles) {
+      for (index t = 0; t < tokens; ++t) side<Tiles>(to.data(), of_heads, width).append(t, view(row(t), of_heads, index{1}, width));
+    } else {
+      for (index i = 0; i < of_heads * tokens * width; ++i) to[i] = f16(row(i / width)[i % width]);
+    }
+    return rotating<element>(to, layers);
   }
 };
-void add_low_rank(index tokens) {
-  constexpr index rank = low_rank_keys::rank;
+template <bool tiles>
+void add_low_rank(std::string const& format, unit peak, index tokens) {
+  using data = low_rank_keys<tiles>;
   workload const w{.op = "kv_cache",
-                   .name = "decode_low_rank160" + shape_of(tokens),
-                   .flops = 2.0 * heads * static_cast<double>(tokens) * (dim + rank),
-                   .bytes = 2.0 * static_cast<double>(tokens * (rank + kv_heads * dim))};
+                   .name = "decode_low_rank160" + format + shape_of(tokens),
+                   .flops = 2.0 * heads * static_cast<double>(tokens) * (dim + data::rank),
+                   .bytes = data::bytes(tokens),
+                   .peak = peak};
   w.add("tern", [=](run& r) {
-    auto& c = one_cache.get(w.name, [=] { return low_rank_keys(tokens); });
+    auto& c = one_cache.get(w.name, [=] { return data(tokens); });
     r.time([&](index i) { c.attend(r.policy(), i % c.layers); });
   });
 }
@@ -173,7 +193,8 @@ void register_benchmarks() {
     add_quest<keys4, values4>("q4_0", unit::int8, tokens);
     add_decode<e8p, e8p>("codes", unit::f32, rows, tokens);
     add_decode<keys2, values2>("q2", unit::int8, 2 * tiles, tokens);  // q has one step for all channels
-    add_low_rank(tokens);
+    add_low_rank<false>("", unit::f32, tokens);
+    add_low_rank<true>("_q8_0", unit::int8, tokens);
   }
   add_keep<f16, f16>("f16");
   add_keep<keys8, values8>("q8_0");
