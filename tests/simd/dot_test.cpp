@@ -154,6 +154,20 @@ TEST_CASE("bytes: fields, shifts, logic and sums", "[simd]") {
   for (std::size_t i = 0; i < x.size(); ++i) CHECK(flipped[i] == static_cast<s8>(x[i] - 128));
 }
 
+TEST_CASE("bytes: bits move up and down, and those that are moved in are not looked at", "[simd]") {
+  std::int32_t words[lanes];
+  for (size i = 0; i < lanes; ++i) words[i] = static_cast<std::int32_t>(0x9e3779b9u * static_cast<std::uint32_t>(i + 3));
+  auto const x = simd::load(static_cast<std::int32_t const*>(words));
+  for (int n = -31; n <= 31; ++n) {
+    std::uint32_t const kept = n < 0 ? ~0u >> -n : ~0u << n;
+    auto const got = lanes_of(simd::move_bits(x, n));
+    for (std::size_t i = 0; i < got.size(); ++i) {
+      auto const w = static_cast<std::uint32_t>(words[i]);
+      CHECK((static_cast<std::uint32_t>(got[i]) & kept) == (n < 0 ? w >> -n : w << n));
+    }
+  }
+}
+
 TEST_CASE("bytes: groups repeat in memory order, pairs of bf16 split", "[simd]") {
   s8 const group[] = {1, -2, 3, -128};
   auto const x = lanes_of(simd::splat4(static_cast<s8 const*>(group)));

@@ -147,7 +147,7 @@ class kv_cache : public detail::kv_tables {
       each_changed_page(of, list, lists.count(h), [&](index page) TERN_LAMBDA {
         index const first = page * page_rows, left = lists.count(h) - first;
         page_gather next;
-        for (index i = page_rows; i < 2 * page_rows && i < left; ++i) fetch(of, list[first + i], list[first + i - 1], next);
+        fetch(of, list + first + page_rows, (left < 2 * page_rows ? left : 2 * page_rows) - page_rows, next);
         next.start(shape_, (list[first] / page_rows - page) * page_bytes > cached_bytes);
         gather(
             of, left < page_rows ? left : page_rows, [&](index i) TERN_LAMBDA { return index{list[first + i]}; }, page,
@@ -270,12 +270,16 @@ class kv_cache : public detail::kv_tables {
       detail::expect(at(s, layer, h).size() % page_rows == 0, op, "the number of tokens that a head has", at(s, layer, h).size(),
                      "a multiple of 64: these keys are written in whole pages, which keep() has to leave");
   }
-  /// Token t of a head, behind token `before`, is to be asked for.
-  TERN_INLINE void fetch(head const& of, index t, index before, page_gather& to) const {
-    std::byte const* const page = pool_.at(of.pages[t / page_rows]);
-    bool const more = t / page_rows == before / page_rows;
-    key_format::fetch(page, shape_.dim, t % page_rows, more, to.keys);
-    value_format::fetch(page + key_bytes(shape_), shape_.dim_v, t % page_rows, more, to.values);
+  /// Tokens of a head are to be asked for.
+  TERN_INLINE void fetch(head const& of, std::int32_t const* tokens, index count, page_gather& to) const {
+    std::byte const* from = nullptr;
+    for (index i = 0, page = -1; i < count; ++i) {
+      index const t = tokens[i];
+      bool const more = t / page_rows == page;
+      if (!more) from = pool_.at(of.pages[page = t / page_rows]);
+      key_format::fetch(from, shape_.dim, t % page_rows, more, to.keys);
+      value_format::fetch(from + key_bytes(shape_), shape_.dim_v, t % page_rows, more, to.values);
+    }
   }
   /// Tokens token(0), token(1), ..., ascending, of a head become those of page `target`, which is the head's `page`, from whose tokens on
   /// they lie, or a new one. `scratch`: room for one.

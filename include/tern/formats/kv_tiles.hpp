@@ -279,11 +279,13 @@ struct kv_format {
       for (index at = 0; at < blocks * block_bytes; at += block_bytes) {
         beside.turn();
         for (index e = 0; e < line; e += 4 * simd::lanes) {
-          auto const byte = [&](index m) TERN_LAMBDA {
-            auto const* const words = reinterpret_cast<std::int32_t const*>(of.line[g + 16 * m] + at + e);
-            return simd::shift_right(simd::load(words), of.shift[g + 16 * m]) & packi(0xff);
-          };
-          packi const w = (byte(0) | simd::shift_left<8>(byte(1))) | (simd::shift_left<16>(byte(2)) | simd::shift_left<24>(byte(3)));
+          packi w(0);
+          TERN_UNROLL
+          for (int m = 0; m < 4; ++m) {  // token g + 16 m becomes byte m of the words
+            index const i = g + 16 * m;
+            packi const words = simd::load(reinterpret_cast<std::int32_t const*>(of.line[i] + at + e));
+            w = simd::select_bits(packi(static_cast<std::int32_t>(0xffu << 8 * m)), simd::move_bits(words, 8 * m - of.shift[i]), w);
+          }
           simd::store(reinterpret_cast<std::int32_t*>(to + at + line * g + e), w);
         }
       }

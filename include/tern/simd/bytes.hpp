@@ -242,6 +242,15 @@ TERN_INLINE pack<std::int32_t> shift_left(pack<std::int32_t> a, int n) {
 #endif
 }
 
+/// Moves every lane's bits up by n, or down by -n, -31 to 31. What is moved in has any value.
+TERN_INLINE pack<std::int32_t> move_bits(pack<std::int32_t> a, int n) {
+#if defined(TERN_SIMD_AVX512)
+  return pack<std::int32_t>(_mm512_rolv_epi32(a.v, _mm512_set1_epi32(n)));
+#else
+  return n < 0 ? shift_right(a, -n) : shift_left(a, n);
+#endif
+}
+
 /// Every byte shifted right by n bits, filled with zeros.
 template <int n>
 TERN_INLINE pack<std::uint8_t> shift_right(pack<std::uint8_t> a) {
