@@ -258,7 +258,7 @@ class depthwise_channels {
 };
 
 /// A piece of work, by shape alone: so many channels, or rows of outputs of one.
-inline constexpr index plane_outputs = 4096;
+inline constexpr index plane_outputs = 8192;
 TERN_INLINE index plane_share(depthwise_problem const& p) { return divide_up(plane_outputs, p.axis[1].out * p.axis[2].out + 1); }
 TERN_INLINE index plane_rows(depthwise_problem const& p) {
   if (p.axis[1].kernel == 3) return p.axis[1].out;
