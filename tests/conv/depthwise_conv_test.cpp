@@ -154,6 +154,32 @@ TEST_CASE("depthwise_conv: 5 and 7 rows of taps on columns that are neighbors, o
   check<true>(tall, r);
 }
 
+TEST_CASE("depthwise_conv: columns that are neighbors without a gap between rows and images are those with one", "[conv]") {
+  rng r(10);
+  for (index k : {3, 5, 7})
+    for (index columns : {simd::lanes - 1, simd::lanes, 2 * simd::lanes - 2, 3 * simd::lanes})
+      for (index rows : {6, 14, 30})
+        for (index channels : {1, 3}) {
+          shape<4> const images{2, channels, rows, columns};
+          padded_tensor<float, 4> x(r, images), y(images);
+          std::vector<float> close(static_cast<std::size_t>(2 * channels * rows * columns)), out(close.size()),
+              w = r.normal(channels * k * k);
+          x.view[1][0][rows / 2][columns - 1] = x.view[0][channels - 1][rows - 1][0] = NAN;  // seen by those around it alone
+          auto const close_view = view(close.data(), 2, channels, rows, columns), out_view = view(out.data(), 2, channels, rows, columns);
+          std::size_t at = 0;
+          detail::each(x.view, [&](float e) { close[at++] = e; });
+          auto const taps = view(w.data(), channels, k, k);
+          depthwise_conv(cpu, x.view, taps, y.view, channels_first{}, same_padding{});
+          depthwise_conv(cpu, close_view, taps, out_view, channels_first{}, same_padding{});
+          INFO(k << " x " << k << " taps, " << channels << " channels of " << rows << " x " << columns);
+          std::vector<double> const a = dense(y.view), b = dense(out_view);
+          CHECK(std::equal(a.begin(), a.end(), b.begin(), [](double p, double q) { return p == q || (p != p && q != q); }));
+          index const side = k / 2, seen = std::min(rows - 1, rows / 2 + side) - std::max<index>(0, rows / 2 - side) + 1;
+          index const nans = (seen + side + 1) * std::min(columns, side + 1);
+          CHECK(std::count_if(b.begin(), b.end(), [](double v) { return v != v; }) == nans);
+        }
+}
+
 TEST_CASE("depthwise_conv: images so large that neighboring channels are loaded together", "[conv]") {
   rng r(7);
   struct {

@@ -58,7 +58,8 @@ class depthwise_block {
         taps_(reinterpret_cast<float*>(memory + plan.signal_bytes)),
         row_(reinterpret_cast<float*>(memory + plan.signal_bytes + plan.taps_bytes)),
         added_(row_ + plan.rows * plan.width * simd::lanes),
-        rows_(reinterpret_cast<depthwise_rows*>(memory + plan.signal_bytes + plan.taps_bytes + plan.out_bytes)) {}
+        rows_(reinterpret_cast<depthwise_rows*>(memory + plan.signal_bytes + plan.taps_bytes + plan.out_bytes)),
+        fetches_outputs_(large_image(p) && p.y.at[2] * p.y.element > far) {}
 
   void run(index item) {
     place(item);
@@ -254,6 +255,7 @@ class depthwise_block {
         stop = seen > first ? seen : first + 1;
       }
       if (!signal_in_place_) fetch(g, column, column + width);
+      if (fetches_outputs_) fetch_outputs(out, out_step, pixels);
       start_sums(g);
       for (index r = 0; r < tables_.run_count; ++r) {
         depthwise_run const& run = tables_.runs[r];
@@ -318,12 +320,18 @@ class depthwise_block {
     char const* const next = next_ + g * simd::lanes * p_.x.element;
     for (index c = begin; c < least(end, end_ - begin_); ++c) __builtin_prefetch(next + c * step, 0, 2);
   }
+  /// Asks for the lines that sums will be written to, if a page has so few of them that the hardware does not foresee the next.
+  static constexpr index far = 1024;  // bytes from one to the next
+  static void fetch_outputs(float const* out, index step, index pixels) {
+    for (index i = 0; i < pixels; ++i) __builtin_prefetch(out + i * step, 1);
+  }
 
   depthwise_problem const& p_;
   depthwise_plan const& plan_;
   depthwise_tables const& tables_;
   float *signal_, *taps_, *row_, *added_;
   depthwise_rows* rows_;
+  bool fetches_outputs_;
   depthwise_sum sum_{};
   alignas(64) float sums_[depthwise_pixels_most * simd::lanes];
   bool signal_in_place_ = false, taps_in_place_ = false;

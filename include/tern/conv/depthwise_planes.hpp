@@ -139,6 +139,10 @@ class depthwise_channels {
     plane_.taps_row = strip_.taps_row = p.w.at[1];
     plane_.taps_column = strip_.taps_column = p.w.at[2];
     strip_.taps_in_row = p.axis[2].kernel;
+    strip_.seen_bits = seen_bits_;
+    index const channel = p.axis[1].in * p.axis[2].in, image = p.channels * channel;
+    bool const dense = p.x.at[1] == p.axis[2].in && p.x.channel == channel && (p.batch == 1 || p.x.batch == image);
+    dense_ = dense ? p.batch * image : 0;
   }
 
   /// Rows `begin` to `end` of a channel's outputs: all of them, or with strips some.
@@ -160,14 +164,14 @@ class depthwise_channels {
     plane_.taps = strip_.taps = static_cast<float const*>(p_.w.point(batch_ * p_.w.batch + channel_ * p_.w.channel));
     plane_.bias = strip_.bias = p_.bias != nullptr ? p_.bias[channel_ * p_.bias_stride] : 0.f;
     plane_.out_row = strip_.out_row = out_row;
-    float const* const x = static_cast<float const*>(p_.x.point(batch_ * p_.x.batch + channel_ * p_.x.channel));
     for (index o = 0; o < p_.axis[2].out; o += registers_ * simd::lanes) {
       if (o != first_) strips_ ? set_strip(o, columns) : set_plane(o, columns);
       if (strips_) {
-        sum_strips(x + o - p_.axis[2].before, out + o);
+        sum_strips(o, out + o);
         continue;
       }
-      plane_.x = x + o - p_.axis[2].before;
+      index const x = batch_ * p_.x.batch + channel_ * p_.x.channel + o - p_.axis[2].before;
+      plane_.x = static_cast<float const*>(p_.x.point(x));
       plane_.out = out + o;
       sum_plane(plane_, registers_);
     }
@@ -180,30 +184,48 @@ class depthwise_channels {
     registers_ = least(divide_up(width.out - o, lanes), plane_width_most);
     index const last = o + (registers_ - 1) * lanes, edge[] = {o - width.before, last - width.before};
     for (int e = 0; e < 2; ++e)
-      for (index tap = 0; tap < 3; ++tap) plane_.seen[e][tap] = columns_seen(edge[e] + tap);
+      for (index tap = 0; tap < 3; ++tap) {
+        lanes_seen const seen = columns_seen(edge[e] + tap);
+        plane_.seen[e][tap] = {seen.begin, seen.end};
+      }
     plane_.stored = least(lanes, columns - last);
   }
   void set_strip(index o, index columns) {
     first_ = o;
     registers_ = 1;
-    for (index tap = 0; tap < strip_.taps_in_row; ++tap) strip_.seen[tap] = columns_seen(o - p_.axis[2].before + tap);
+    using lane_numbers = simd::pack<std::int32_t>;
+    auto const number = [](index n) { return lane_numbers(static_cast<std::int32_t>(n)); };
+    for (index tap = 0; tap < strip_.taps_in_row; ++tap) {
+      lanes_seen const seen = columns_seen(o - p_.axis[2].before + tap);
+      strip_.seen[tap] = {seen.begin, seen.end};
+      auto const in_x = (simd::iota<std::int32_t>() >= number(seen.begin)) & (simd::iota<std::int32_t>() < number(seen.end));
+      simd::store(seen_bits_ + tap * simd::lanes, simd::select(in_x, number(-1), number(0)));
+    }
     strip_.stored = least(simd::lanes, columns - o);
   }
-  /// The rows of a register of columns; x: where the first output's first tap would be, but for rows before the image.
-  void sum_strips(float const* x, float* out) {
-    conv_axis const& height = p_.axis[1];
+  /// The rows of a register of columns, from column `o` on.
+  void sum_strips(index o, float* out) {
+    conv_axis const &height = p_.axis[1], &width = p_.axis[2];
+    index const column = o - width.before, columns = width.kernel - 1 + simd::lanes;
+    index const at = batch_ * p_.x.batch + channel_ * p_.x.channel + column;
+    bool const in_rows = column >= 0 && column + columns <= width.in;
     for (index h = begin_; h < end_; h += strip_rows_most) {
-      index const row = h - height.before;
-      strip_.x = x + row * strip_.x_row;
+      index const row = h - height.before, first = row > 0 ? row : 0;
+      index const last = least(height.in, row + strip_rows_most + height.kernel - 1) - 1;
+      strip_.inside = in_rows || (at + first * strip_.x_row >= 0 && at + last * strip_.x_row + columns <= dense_);
+      strip_.x = static_cast<float const*>(p_.x.point(at + row * strip_.x_row));
       strip_.begin = -row;
       strip_.end = height.in - row;
       strip_.out = out + h * strip_.out_row;
       strip_.rows = least(strip_rows_most, end_ - h);
-      strip_function_of(strip_.rows, height.kernel)(strip_);
+      sum_strip(strip_, height.kernel);
     }
   }
   /// The lanes from `column` on that are in x.
-  simd::lane_range columns_seen(index column) const {
+  struct lanes_seen {
+    index begin, end;
+  };
+  lanes_seen columns_seen(index column) const {
     index const begin = column < 0 ? -column : 0, end = least(simd::lanes, p_.axis[2].in - column);
     return {begin, end > begin ? end : begin};
   }
@@ -228,13 +250,15 @@ class depthwise_channels {
   float* memory_;
   index batch_ = 0, channel_ = 0, begin_ = 0, end_ = 0;
   bool strips_;
+  index dense_ = 0;                   // floats of x, if there are no gaps between them
   index first_ = -1, registers_ = 0;  // the outputs that `plane_` or `strip_` is set for
   depthwise_plane plane_{};
   depthwise_strip strip_{};
+  alignas(64) std::int32_t seen_bits_[strip_taps_most * simd::lanes];
 };
 
 /// A piece of work, by shape alone: so many channels, or rows of outputs of one.
-inline constexpr index plane_outputs = 4096;
+inline constexpr index plane_outputs = 8192;
 TERN_INLINE index plane_share(depthwise_problem const& p) { return divide_up(plane_outputs, p.axis[1].out * p.axis[2].out + 1); }
 TERN_INLINE index plane_rows(depthwise_problem const& p) {
   if (p.axis[1].kernel == 3) return p.axis[1].out;

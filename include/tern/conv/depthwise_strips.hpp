@@ -8,7 +8,7 @@
 ///     out[h] = bias + sum over t, over r of w[r, t] x[h + r, t]
 
 #include <tern/core/rounding.hpp>
-#include <tern/simd/pack.hpp>
+#include <tern/simd/bytes.hpp>
 
 namespace tern::detail {
 inline namespace TERN_ABI {
@@ -22,6 +22,8 @@ struct depthwise_strip {
   index x_row;
   index begin, end;                        // rows that are no zeros, from the first one on
   simd::lane_range seen[strip_taps_most];  // columns that are no zeros, at each tap of a row
+  std::int32_t const* seen_bits;           // (strip_taps_most, lanes), all ones or all zeros: the same
+  bool inside;                             // whatever lies in the other lanes, it is x's
   float const* taps;
   index taps_row, taps_column, taps_in_row;
   float bias;
@@ -30,45 +32,55 @@ struct depthwise_strip {
   index rows, stored;  // of outputs; of their lanes
 };
 
-template <index rows, index taps>
+template <index rows, index taps, bool inside>
 inline void sum_strip(depthwise_strip const& p) noexcept {
   simd::pack<float> acc[rows];
   TERN_UNROLL
   for (index h = 0; h < rows; ++h) acc[h] = simd::pack<float>(p.bias);
-  index const begin = p.begin, end = p.end;
-  for (index t = 0; t < p.taps_in_row; ++t) {
+  index const begin = p.begin, end = p.end, last = p.taps_in_row - 1, stored = p.stored, out_rows = p.rows, out_row = p.out_row;
+  float* out = p.out;
+  for (index t = 0; t <= last; ++t) {
     float const* w = p.taps + t * p.taps_column;
     simd::pack<float> k[taps];
     TERN_UNROLL
     for (index r = 0; r < taps; ++r, w = simd::stepped(w, p.taps_row)) k[r] = simd::in_register(simd::pack<float>(*w));
     simd::lane_range const seen = p.seen[t];
+    // A load under a mask waits for the mask, which waits behind all sums; bits do not.
+    simd::pack<std::int32_t> const bits = simd::in_register(simd::load(p.seen_bits + t * simd::lanes));
     float const* x = p.x + t;
     // Rows before the image end among the first: there are fewer than taps.
     auto const add_row = [&](index i) TERN_LAMBDA {
       float const* const at = x;
       x = simd::stepped(x, p.x_row);
       if ((i < taps - 1 && i < begin) || i >= end) return;
-      simd::pack<float> const v = simd::in_register(simd::load_range(at, seen));
+      simd::pack<float> const v = simd::in_register(inside ? simd::bit_cast<float>(simd::bit_cast<std::int32_t>(simd::load(at)) & bits)
+                                                           : simd::load_range(at, seen));
       TERN_UNROLL
       for (index r = 0; r < taps; ++r)
         if (0 <= i - r && i - r < rows) acc[i - r] = simd::fma(v, k[r], acc[i - r]);
     };
-    TERN_UNROLL  // in two loops: more than 16 turns stay a loop
-        for (index i = 0; i < rows; ++i) add_row(i);
+    // Stores one at a time between the last sums: all together they would keep the next ones waiting.
+    auto const store_row = [&](index h) TERN_LAMBDA {
+      if (t != last || h >= out_rows) return;
+      simd::store_n(out, acc[h], stored);
+      out += out_row;
+    };
     TERN_UNROLL
-    for (index i = rows; i < rows + taps - 1; ++i) add_row(i);
+    for (index i = 0; i < taps - 1; ++i) add_row(i);
+    TERN_UNROLL
+    for (index h = 0; h < rows; ++h) add_row(h + taps - 1), store_row(h);
   }
-  float* out = p.out;
-  TERN_UNROLL
-  for (index h = 0; h < rows; ++h, out += p.out_row)
-    if (h < p.rows) simd::store_n(out, acc[h], p.stored);
 }
 
 using strip_function = void (*)(depthwise_strip const&) noexcept;
 /// Of so many rows of outputs, and 5 or 7 taps.
-inline strip_function strip_function_of(index rows, index taps) noexcept {
-  if (taps == 7) return rows > 7 ? &sum_strip<14, 7> : &sum_strip<7, 7>;
-  return rows > 7 ? &sum_strip<14, 5> : &sum_strip<7, 5>;
+template <bool inside>
+TERN_INLINE strip_function strip_function_of(index rows, index taps) {
+  if (taps == 7) return rows > 7 ? &sum_strip<14, 7, inside> : &sum_strip<7, 7, inside>;
+  return rows > 7 ? &sum_strip<14, 5, inside> : &sum_strip<7, 5, inside>;
+}
+inline void sum_strip(depthwise_strip const& p, index taps) noexcept {
+  if constexpr (simd::masks_loads) (p.inside ? strip_function_of<true>(p.rows, taps) : strip_function_of<false>(p.rows, taps))(p);
 }
 
 }  // namespace TERN_ABI
