@@ -173,9 +173,9 @@ struct block_products {
   }
 };
 
-/// `Registers` times `lanes` whole weight rows from row n on times one row of x, added to `sum`.
+/// `Registers` times `lanes` whole weight rows from row n on, of [.., end), times one row of x, added to `sum`.
 template <index Registers, class W>
-TERN_INLINE void stream_rows(W const& weights, index n, q8_rows const& x, simd::pack<float> (&sum)[Registers]) {
+TERN_INLINE void stream_rows(W const& weights, index n, index end, q8_rows const& x, simd::pack<float> (&sum)[Registers]) {
   static_assert(Registers == 1 || Registers == 2 || Registers == 4);
   struct walks {
     decltype(walk_rows(weights, n)) of[Registers];
@@ -190,7 +190,7 @@ TERN_INLINE void stream_rows(W const& weights, index n, q8_rows const& x, simd::
       return walks{{walk(0), walk(1), walk(2), walk(3)}};
   }();
   using walk_type = std::remove_reference_t<decltype(rows.of[0])>;
-  prefetch_rows<W, Registers> next(weights, n, n + Registers * simd::lanes, 0);
+  auto next = ahead_of<Registers>(weights, n, end);
   if constexpr (walks_blocks<walk_type>) {
     for (index g = 0; g < x.blocks; g += walk_type::groups)
       for (index r = 0; r < Registers; ++r) {
@@ -233,7 +233,7 @@ inline void stream_stripe(W const& w, matmul_job const& job, index n0, index n1,
       pack<float> sum[Registers];
       TERN_UNROLL
       for (index r = 0; r < Registers; ++r) sum[r] = add ? simd::load(job.y + n + r * L) : pack<float>(0.f);
-      stream_rows<Registers>(w, n, x, sum);
+      stream_rows<Registers>(w, n, n1, x, sum);
       TERN_UNROLL
       for (index r = 0; r < Registers; ++r) simd::store(job.y + n + r * L, sum[r]);
     };
