@@ -279,11 +279,12 @@ struct prefetch_rows {
   }
 };
 
-/// The same of `lanes` rows, to the second cache, in runs of a whole row: one place of memory at a time, a row after the other, while as many
-/// bytes of the rows before are read. Rows so long that two sets of them would not stay there are taken in pieces, which are the runs then.
+/// The same of `lanes` rows, to the second cache, in runs of a whole row: one place of memory at a time, a row after the other, while as
+/// many bytes of the rows before are read. Rows so long that two sets of them would not stay there are taken in pieces, which are the runs
+/// then.
 ///
-/// Zen 4, one row of x times 4096 x 14336 of q4_0, of what memory gives: 0.65 when nothing was asked for, 0.71 when each row was 1 KB ahead,
-/// in `lanes` places at once, 0.78 in runs of 4 KB, 0.86 in runs of a row.
+/// Zen 4, one row of x times 4096 x 14336 of q4_0, of what memory gives: 0.65 when nothing was asked for, 0.71 when each row was 1 KB
+/// ahead, in `lanes` places at once, 0.78 in runs of 4 KB, 0.86 in runs of a row.
 template <index Registers>
 struct prefetch_runs {
   static constexpr index registers = Registers, rows = Registers * simd::lanes, most = 8192, at_once = 256;
