@@ -127,20 +127,24 @@ struct strided_blocks {
   }
 };
 
-/// The halves of 16 bytes: codes, or choices among the format's levels.
-template <class Format, class Blocks>
-TERN_INLINE void load_halves(Format, Blocks const& b, index at, simd::pack<std::uint8_t> (&u)[2][4]) {
-  simd::pack<std::uint8_t> v[4];
-  b.codes(at, v);
-  simd::split_halves(v, u);
+/// The halves of bytes, the low ones first: codes, or choices among the format's levels.
+template <class Format, index N>
+TERN_INLINE void split_codes(Format, simd::pack<std::uint8_t> const (&bytes)[N], simd::pack<std::uint8_t> (&u)[2][N]) {
+  simd::split_halves(bytes, u);
   if constexpr (requires { Format::levels; }) {
     auto const table = simd::load_table(reinterpret_cast<std::int8_t const*>(Format::levels));
     TERN_UNROLL
     for (index h = 0; h < 2; ++h) {
       TERN_UNROLL
-      for (index r = 0; r < 4; ++r) u[h][r] = simd::bit_cast<std::uint8_t>(simd::lookup(table, u[h][r]));
+      for (index r = 0; r < N; ++r) u[h][r] = simd::bit_cast<std::uint8_t>(simd::lookup(table, u[h][r]));
     }
   }
+}
+template <class Format, class Blocks>
+TERN_INLINE void load_halves(Format f, Blocks const& b, index at, simd::pack<std::uint8_t> (&u)[2][4]) {
+  simd::pack<std::uint8_t> v[4];
+  b.codes(at, v);
+  split_codes(f, v, u);
 }
 template <class Blocks>
 TERN_INLINE void load_group(formats::q4_0 f, Blocks const& b, row_group<formats::q4_0::granule>& out) {
@@ -260,8 +264,9 @@ struct prefetch_rows {
       reached = asked = each * g + (end < most_ahead ? end : most_ahead);
     }
   }
-  TERN_INLINE void step() {
-    for (reached += each; asked < reached; asked += 64) {
+  /// Goes on with what `groups` of 32 columns read.
+  TERN_INLINE void step(index groups = 1) {
+    for (reached += groups * each; asked < reached; asked += 64) {
       std::uintptr_t const line = at + static_cast<std::uintptr_t>(asked < end ? asked : asked + turn);
       TERN_UNROLL
       for (index i = 0; i < places; i += 4) ask_four(line + static_cast<std::uintptr_t>(i * stride), least(4, places - i));
@@ -307,8 +312,9 @@ struct prefetch_runs {
       turn_to(run);
     }
   }
-  TERN_INLINE void step() {
-    for (due += each; due > 0; due -= at_once) {
+  /// Goes on with what `groups` of 32 columns read.
+  TERN_INLINE void step(index groups = 1) {
+    for (due += groups * each; due > 0; due -= at_once) {
       TERN_UNROLL
       for (index i = 0; i < at_once; i += 64) __builtin_prefetch(reinterpret_cast<void const*>(at + static_cast<std::uintptr_t>(i)), 0, 2);
       at += static_cast<std::uintptr_t>(at_once);
