@@ -303,6 +303,7 @@ struct prefetch_runs {
     if constexpr (requires { w.memory(n); }) {
       if (w.columns <= 0) return;
       row_memory const m = w.memory(n);
+      if (m.bytes <= 0) return;
       first = reinterpret_cast<std::uintptr_t>(m.data);
       stride = m.stride;
       bytes = m.bytes;
