@@ -105,8 +105,10 @@ void add_block_format(weight_type type, shape s) {
 template <class Owner>
 class owned_weights {
  public:
-  owned_weights(index m, index k)
-      : copies_(static_cast<std::size_t>(copies_beyond_cache(static_cast<std::size_t>(m * k / Owner::weights_a_byte))), Owner(m, k)) {}
+  owned_weights(index m, index k) {
+    index const copies = copies_beyond_cache(static_cast<std::size_t>(m * k / Owner::weights_a_byte));
+    for (index c = 0; c < copies; ++c) copies_.emplace_back(m, k);
+  }
   auto operator[](index call) const { return copies_[static_cast<std::size_t>(call) % copies_.size()].view(); }
   void decode(index i, float* out) const { tern::decode((*this)[0], i, out); }
 
@@ -116,10 +118,9 @@ class owned_weights {
 struct int8_rows_parts {
   static constexpr index weights_a_byte = 1;
   index m, k;
-  std::vector<std::int8_t> q;
+  buffer<std::int8_t> q;  // pages as large as the plain read's
   std::vector<float> scales;
-  int8_rows_parts(index outputs, index columns)
-      : m(outputs), k(columns), q(static_cast<std::size_t>(m * k)), scales(static_cast<std::size_t>(m)) {
+  int8_rows_parts(index outputs, index columns) : m(outputs), k(columns), q(m * k), scales(static_cast<std::size_t>(m)) {
     auto const w = fast_normal(m * k, 1 / std::sqrt(static_cast<double>(k)));
     int8_rows::encode(cpu, tern::view(w.data(), m, k), tern::view(q.data(), m, k), tern::view(scales.data(), m));
   }
@@ -128,10 +129,10 @@ struct int8_rows_parts {
 struct group_int4_parts {
   static constexpr index group = 128, weights_a_byte = 2;
   index m, k;
-  std::vector<std::uint8_t> codes;
+  buffer<std::uint8_t> codes;
   std::vector<f16> scales;
   group_int4_parts(index outputs, index columns)
-      : m(outputs), k(columns), codes(static_cast<std::size_t>(m * k / 2)), scales(static_cast<std::size_t>(m * k / group)) {
+      : m(outputs), k(columns), codes(m * k / 2), scales(static_cast<std::size_t>(m * k / group)) {
     test::rng r(3);
     for (auto& c : codes) c = static_cast<std::uint8_t>(r.bits());
     for (auto& s : scales) s = f16(static_cast<float>(0.1 * r.normal() / std::sqrt(static_cast<double>(k))));

@@ -158,10 +158,10 @@ TEST_CASE("a result is the same bits whatever the threads and whatever else is i
   rng r(13);
   index const rows = 41, n = 150;
   thread_pool pool(3);
-  for (weight_type type :
-       {weight_type::f32, weight_type::bf16, weight_type::q4_0, weight_type::q4_1, weight_type::q5_1, weight_type::q8_0, weight_type::q2_k,
-        weight_type::q3_k, weight_type::q4_k, weight_type::q6_k, weight_type::iq4_xs, weight_type::tq1_0, weight_type::mxfp4}) {
-    index const k = 768;
+  for (weight_type type : {weight_type::f32, weight_type::bf16, weight_type::q4_0, weight_type::q4_1, weight_type::q5_1, weight_type::q8_0,
+                           weight_type::q2_k, weight_type::q3_k, weight_type::q4_k, weight_type::q6_k, weight_type::iq4_nl,
+                           weight_type::iq4_xs, weight_type::tq1_0, weight_type::mxfp4}) {
+    index const k = info(type).elements == 32 ? 608 : 768;  // not a multiple of 128
     random_weights const w(r, type, n, k);
     auto const x = r.normal(rows * k);
     for (compute mode : {compute::f32, compute::bf16, compute::int8})

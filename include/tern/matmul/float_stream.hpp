@@ -22,21 +22,34 @@ inline constexpr index stream_chunk = 1024;
 /// (measured on Zen 4, 4096 x 14336 of f32: 27 GB/s with eight, 18 with one).
 template <int R>
 inline constexpr int stream_weight_rows = R == 1 ? 8 : (tile_rows >= 12 ? 16 : 8) / R;
-/// So far ahead a row is asked for, in bytes: the machine's own prefetchers follow few of so many rows, and what is asked for long before
-/// its use fills the buffers of what is used now (measured on Sapphire Rapids, which has matrix registers, four rows of x times 4096 x 4096
-/// of bf16: 11.7 GB/s with 512 bytes, 10.5 with 2048; on Zen 4, of what memory gives, one row of x times 4096 x 14336 of f16: 0.78 with
-/// 512, 0.82 with 1024, 0.81 with 2048).
+/// So far ahead a row is asked for, in bytes, where rows are not read in runs: the machine's own prefetchers follow few of so many rows,
+/// and what is asked for long before its use fills the buffers of what is used now (measured on Sapphire Rapids, which has matrix
+/// registers, four rows of x times 4096 x 4096 of bf16: 11.7 GB/s with 512 bytes, 10.5 with 2048; on Zen 4, one row of x times 4096 x 14336
+/// of f16: 0.78 of what memory gives with 512, 0.82 with 1024, 0.81 with 2048).
 inline constexpr index stream_ahead = simd::tiles::exist ? 512 : 1024;
+/// Up to so many bytes of weight rows that are read side by side, all of the next ones are asked for meanwhile, one row after the other:
+/// they stay in the second cache (Zen 4, of a plain read: one row of x times 4096 x 4096 of f16 0.93, 0.89 with a kilobyte ahead in each
+/// row; four rows of x times 4096 x 14336 of f16 0.67 and 0.59).
+inline constexpr index most_run_bytes = simd::tiles::exist ? 0 : index{1} << 18;
 
-/// Columns of a row of numbers that lies in memory.
+/// Columns of a row of numbers in memory.
 template <class T>
-struct lying_row {
+struct number_row {
   T const* p;
-  TERN_INLINE simd::pack<float> at(index k) const {
-    if (k * index{sizeof(T)} % 64 == 0) __builtin_prefetch(reinterpret_cast<char const*>(p + k) + stream_ahead, 0, 2);
-    return simd::load(p + k);
-  }
+  TERN_INLINE simd::pack<float> at(index k) const { return simd::load(p + k); }
   TERN_INLINE simd::pack<float> last(index k, index n) const { return simd::load_n(p + k, n); }
+};
+/// The same, where rows lie in memory that is to be asked for: for column k of the n-th row from this one on, a line at
+/// ahead + pace (k sizeof(T)) + apart n.
+template <class T>
+struct lying_row : number_row<T> {
+  std::uintptr_t ahead = 0;  // may pass the end
+  index pace = 0, apart = 0;
+  TERN_INLINE void ask(index k, index n) const {
+    index const bytes = k * index{sizeof(T)};
+    if (bytes % 64 == 0)
+      __builtin_prefetch(reinterpret_cast<void const*>(ahead + static_cast<std::uintptr_t>(pace * bytes + apart * n)), 0, 2);
+  }
 };
 
 /// Products of R rows of x with N rows of weights over `columns` columns: to[r][n].
@@ -54,6 +67,7 @@ TERN_INLINE void stream_dots(X const* const (&x)[R], Row const* w, index columns
     for (index r = 0; r < R; ++r) a[r] = simd::in_register(simd::load(x[r] + k));
     TERN_UNROLL
     for (index n = 0; n < N; ++n) {
+      if constexpr (requires { w->ask(k, n); }) w->ask(k, n);
       packf const b = simd::in_register(w[n].at(k));
       TERN_UNROLL
       for (index r = 0; r < R; ++r) sum[r * N + n] = simd::fma(a[r], b, sum[r * N + n]);
@@ -95,18 +109,27 @@ TERN_INLINE bool streams_halves(any_weights const& w, index rows) {
 /// Weight rows that a piece of work takes at once.
 inline constexpr index stream_rows_at_once = stream_weight_rows<1>;
 
-/// Numbers where they lie.
+/// Numbers where they lie, of which rows up to `end` are multiplied.
 template <class T>
 struct plain_rows {
   using row_type = lying_row<T>;
   static constexpr index chunk = stream_chunk;
   block_matrix const& m;
-  TERN_INLINE row_type at(index row, index, index k0, index) const { return {reinterpret_cast<T const*>(m.row(row)) + k0}; }
+  index end;
+  TERN_INLINE row_type at(index row, index i, index k0, index) const {
+    constexpr index rows = stream_rows_at_once, of_row = sizeof(T);
+    T const* const p = reinterpret_cast<T const*>(m.row(row)) + k0;
+    index const next = row - i + rows;  // the first of the next ones
+    if (rows * m.row_bytes > most_run_bytes || m.row_bytes > m.columns * of_row || next + rows > end)
+      return {{p}, reinterpret_cast<std::uintptr_t>(p) + static_cast<std::uintptr_t>(stream_ahead), 1, m.row_bytes};
+    index const before = next * m.row_bytes + rows * k0 * of_row + 64 * i;
+    return {{p}, reinterpret_cast<std::uintptr_t>(m.row(0)) + static_cast<std::uintptr_t>(before), rows, 64};
+  }
 };
 /// Weights that are decoded as they are needed, into memory for stream_rows_at_once chunks.
 template <class W>
 struct decoded_rows {
-  using row_type = lying_row<float>;
+  using row_type = number_row<float>;
   static constexpr index whole = chunk_columns * panel_rows / stream_rows_at_once;  // what a panel's memory holds
   static constexpr index chunk = whole < stream_chunk ? whole : stream_chunk;
   W const& w;

@@ -5,7 +5,8 @@
 ///
 /// `lanes` weight rows are walked side by side, 32 columns at a time. A register takes 16 bytes of lanes / 4 rows; dot products
 /// of bytes leave four partial sums a row, and `sum_quads` makes one lane a row of four registers. Blocks of 256, and tiles, are a
-/// row a lane from the start. From there on all is done by the lane, in the order that int8_kernel.hpp keeps too.
+/// row a lane from the start; where shuffles cost little, four blocks of a row of q4_0 fill a register. From there on all is done by the
+/// lane, in the order that int8_kernel.hpp keeps too.
 
 #include <tern/matmul/code_panel.hpp>
 #include <tern/matmul/quantize.hpp>
@@ -173,9 +174,60 @@ struct block_products {
   }
 };
 
-/// `Registers` times `lanes` whole weight rows from row n on times one row of x, added to `sum`.
+/// Whether four blocks of a row are taken at once: two loads a row instead of four of codes and four of scales, and one tree of sums.
+template <class W>
+inline constexpr bool takes_four_blocks = false;
+template <>
+inline constexpr bool takes_four_blocks<block_rows<formats::q4_0>> = simd::has_four_blocks && simd::shuffles_freely;
+template <>
+inline constexpr bool takes_four_blocks<block_rows<formats::iq4_nl>> = takes_four_blocks<block_rows<formats::q4_0>>;
+
+/// What blocks g to g + 3 of `lanes` weight rows from row n on add to their sums, block after block.
+template <class Format>
+TERN_INLINE simd::pack<float> add_four_blocks(simd::pack<float> sum, block_rows<Format> const& w, index n, index g, q8_rows const& x) {
+  using pack = simd::pack<std::int32_t>;
+  using shape = code_shape_of<block_rows<Format>>;
+  using blocks = simd::four_blocks<index{sizeof(typename Format::block)}>;
+  simd::row_places const rows(w.m.row(n) + g * index{sizeof(typename Format::block)}, w.m.row_bytes);
+  simd::pack<std::int8_t> columns[2];
+  blocks::load_columns(x.q + 32 * g, columns);
+  simd::pack<float> dots[4], scales[4];
+  pack heads[2] = {pack(0), pack(0)};
+  auto const multiply = [&]<index i, index r>(pack(&part)[4]) TERN_LAMBDA {  // row 4 i + r
+    blocks const b(rows.row(i, r));
+    simd::pack<std::uint8_t> const bytes[1] = {b.codes()};
+    simd::pack<std::uint8_t> u[2][1];
+    split_codes(Format{}, bytes, u);
+    part[r] = dot_codes<shape>(dot_codes<shape>(pack(0), u[1][0], columns[1]), u[0][0], columns[0]);
+    b.template heads<r, i % 2>(heads[i / 2]);
+  };
+  auto const four_rows = [&]<index i>() TERN_LAMBDA {
+    pack part[4];
+    multiply.template operator()<i, 0>(part);
+    multiply.template operator()<i, 1>(part);
+    multiply.template operator()<i, 2>(part);
+    multiply.template operator()<i, 3>(part);
+    dots[i] = simd::bit_cast<float>(simd::sum_quads(part));  // a block a quarter
+  };
+  four_rows.template operator()<0>();
+  four_rows.template operator()<1>();
+  four_rows.template operator()<2>();
+  four_rows.template operator()<3>();
+  simd::transpose_quarters(dots);
+  blocks::widen_heads(heads, scales);
+  TERN_UNROLL
+  for (index b = 0; b < 4; ++b) {
+    row_scales<32> of;
+    of.scale[0] = scales[b];
+    pack const all[2] = {simd::bit_cast<std::int32_t>(dots[b]), pack(0)};
+    sum = add_group<block_rows<Format>>(sum, all, group_scales<block_rows<Format>>(x.scales[g + b]), of);
+  }
+  return sum;
+}
+
+/// `Registers` times `lanes` whole weight rows from row n on, of [.., end), times one row of x, added to `sum`.
 template <index Registers, class W>
-TERN_INLINE void stream_rows(W const& weights, index n, q8_rows const& x, simd::pack<float> (&sum)[Registers]) {
+TERN_INLINE void stream_rows(W const& weights, index n, index end, q8_rows const& x, simd::pack<float> (&sum)[Registers]) {
   static_assert(Registers == 1 || Registers == 2 || Registers == 4);
   struct walks {
     decltype(walk_rows(weights, n)) of[Registers];
@@ -190,7 +242,7 @@ TERN_INLINE void stream_rows(W const& weights, index n, q8_rows const& x, simd::
       return walks{{walk(0), walk(1), walk(2), walk(3)}};
   }();
   using walk_type = std::remove_reference_t<decltype(rows.of[0])>;
-  prefetch_rows<W, Registers> next(weights, n, n + Registers * simd::lanes, 0);
+  auto next = ahead_of<Registers>(weights, n, end);
   if constexpr (walks_blocks<walk_type>) {
     for (index g = 0; g < x.blocks; g += walk_type::groups)
       for (index r = 0; r < Registers; ++r) {
@@ -201,7 +253,13 @@ TERN_INLINE void stream_rows(W const& weights, index n, q8_rows const& x, simd::
         sum[r] = rows.of[r].visit(g / walk_type::groups, make).sum;
       }
   } else {
-    for (index g = 0; g < x.blocks; ++g) {
+    index g = 0;
+    if constexpr (takes_four_blocks<W>)
+      for (; g + 4 <= x.blocks; g += 4) {
+        next.step(4);
+        sum[0] = add_four_blocks(sum[0], weights, n, g, x);
+      }
+    for (; g < x.blocks; ++g) {
       next.step();
       group_scales<W> const scales(x.scales[g]);
       TERN_UNROLL
@@ -233,7 +291,7 @@ inline void stream_stripe(W const& w, matmul_job const& job, index n0, index n1,
       pack<float> sum[Registers];
       TERN_UNROLL
       for (index r = 0; r < Registers; ++r) sum[r] = add ? simd::load(job.y + n + r * L) : pack<float>(0.f);
-      stream_rows<Registers>(w, n, x, sum);
+      stream_rows<Registers>(w, n, n1, x, sum);
       TERN_UNROLL
       for (index r = 0; r < Registers; ++r) simd::store(job.y + n + r * L, sum[r]);
     };

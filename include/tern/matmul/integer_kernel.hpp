@@ -119,7 +119,7 @@ inline void stream_stripe_rows(W const& weights, matmul_job const& job, index n0
       packi sum[4] = {packi(0), packi(0), packi(0), packi(0)};
       row_group<32> w;
       w.scale[0] = simd::pack<float>(0.f);
-      prefetch_rows<W, 1> next(weights, n, n + L, 0);
+      auto next = ahead_of<1>(weights, n, n1);
       auto rows = walk_rows(weights, n);
       for (index g = 0; g < x.blocks; ++g) {
         next.step();

@@ -40,10 +40,10 @@ TERN_INLINE void with_block_weights(block_matrix const& m, F&& f) {
   with_block_format(m.type, [&]<class Format>(Format) TERN_LAMBDA { f(block_rows<Format>{m}); });
 }
 template <class F>
-TERN_INLINE void with_plain_rows(block_matrix const& m, F&& f) {
-  if (m.type == weight_type::f32) return f(plain_rows<float>{m});
-  if (m.type == weight_type::f16) return f(plain_rows<f16>{m});
-  f(plain_rows<bf16>{m});
+TERN_INLINE void with_plain_rows(block_matrix const& m, index end, F&& f) {
+  if (m.type == weight_type::f32) return f(plain_rows<float>{m, end});
+  if (m.type == weight_type::f16) return f(plain_rows<f16>{m, end});
+  f(plain_rows<bf16>{m, end});
 }
 
 struct block_operations {
@@ -88,9 +88,9 @@ struct block_operations {
   static void stream(matmul_job const& job, index n0, index n1, X const* x, index x_stride, index rows, bool add, matmul_panel&) noexcept {
     auto const run = [&](auto const& source) TERN_LAMBDA { stream_stripe_float(source, job, n0, n1, x, x_stride, rows, add); };
     if constexpr (std::is_same_v<X, bf16>)
-      run(plain_rows<bf16>{of(job.w.object)});
+      run(plain_rows<bf16>{of(job.w.object), n1});
     else
-      with_plain_rows(of(job.w.object), run);
+      with_plain_rows(of(job.w.object), n1, run);
   }
   static constexpr weight_operations table{&decode,       &pack_floats, &pack_halves,   &pack_codes,  nullptr,
                                            &stream_codes, nullptr,      &stream<float>, &stream<bf16>};

@@ -127,20 +127,24 @@ struct strided_blocks {
   }
 };
 
-/// The halves of 16 bytes: codes, or choices among the format's levels.
-template <class Format, class Blocks>
-TERN_INLINE void load_halves(Format, Blocks const& b, index at, simd::pack<std::uint8_t> (&u)[2][4]) {
-  simd::pack<std::uint8_t> v[4];
-  b.codes(at, v);
-  simd::split_halves(v, u);
+/// The halves of bytes, the low ones first: codes, or choices among the format's levels.
+template <class Format, index N>
+TERN_INLINE void split_codes(Format, simd::pack<std::uint8_t> const (&bytes)[N], simd::pack<std::uint8_t> (&u)[2][N]) {
+  simd::split_halves(bytes, u);
   if constexpr (requires { Format::levels; }) {
     auto const table = simd::load_table(reinterpret_cast<std::int8_t const*>(Format::levels));
     TERN_UNROLL
     for (index h = 0; h < 2; ++h) {
       TERN_UNROLL
-      for (index r = 0; r < 4; ++r) u[h][r] = simd::bit_cast<std::uint8_t>(simd::lookup(table, u[h][r]));
+      for (index r = 0; r < N; ++r) u[h][r] = simd::bit_cast<std::uint8_t>(simd::lookup(table, u[h][r]));
     }
   }
+}
+template <class Format, class Blocks>
+TERN_INLINE void load_halves(Format f, Blocks const& b, index at, simd::pack<std::uint8_t> (&u)[2][4]) {
+  simd::pack<std::uint8_t> v[4];
+  b.codes(at, v);
+  split_codes(f, v, u);
 }
 template <class Blocks>
 TERN_INLINE void load_group(formats::q4_0 f, Blocks const& b, row_group<formats::q4_0::granule>& out) {
@@ -233,17 +237,16 @@ TERN_INLINE void load_group(formats::q5_1 f, Blocks const& b, row_group<formats:
 /// Measured with one row of x times 4096 x 14336:
 /// Sapphire Rapids (it has matrix registers), interleaved q2_k, memory read at 16.5 GB/s: 8.0 GB/s when nothing was asked for, 9.9 when
 /// every other line was, 14.5 so. To the first cache: each line takes one of the few buffers for lines on their way once, not twice. Zen 4,
-/// of what memory gives: rows of q8_0 0.62 to the first cache, where 16 rows' lines oust each other, 0.95 to the second. Tiles of blocks of
-/// 32, which lie one after the other, q4_0: 0.72 when all was asked for, 0.80 when nothing was, 0.90 when only the first lines of each page
-/// of 4 KB are: the machine's prefetchers stop where a page ends. Tiles of blocks of 256, which are not read in order, need all lines,
-/// q6_k: 0.69 so, 0.24 with those of pages alone.
+/// of what memory gives: tiles of blocks of 32, which lie one after the other, q4_0: 0.72 when all was asked for, 0.80 when nothing was,
+/// 0.90 when only the first lines of each page of 4 KB are: the machine's prefetchers stop where a page ends. Tiles of blocks of 256, which
+/// are not read in order, need all lines, q6_k: 0.69 so, 0.24 with those of pages alone. Rows: `prefetch_runs`.
 template <class W, index Registers, int Cache = 1>
 struct prefetch_rows {
   static constexpr index side = lies_in_tiles<W> ? simd::lanes : 1;  // rows of one place
   static constexpr index registers = Registers, places = Registers * simd::lanes / side;
   static constexpr bool amx = simd::tiles::exist, pages = lies_in_tiles<W> && Cache == 1 && !amx && !in_large_blocks<W>;
   static constexpr bool first_cache = Cache == 1 && (amx || (lies_in_tiles<W> && in_large_blocks<W>));
-  static constexpr index in_tile = pages ? 1024 : 4096, in_rows = amx ? 16384 : 32768;
+  static constexpr index in_tile = pages ? 1024 : 4096, in_rows = 16384;
   static constexpr index most_ahead = Cache == 2 ? 8192 / places : lies_in_tiles<W> ? in_tile : in_rows / places;  // in each
   std::uintptr_t at = 0;
   index stride = 0, end = 0, turn = 0, each = 0;  // to the next place, of a place, from there to the next ones, of a step
@@ -261,8 +264,9 @@ struct prefetch_rows {
       reached = asked = each * g + (end < most_ahead ? end : most_ahead);
     }
   }
-  TERN_INLINE void step() {
-    for (reached += each; asked < reached; asked += 64) {
+  /// Goes on with what `groups` of 32 columns read.
+  TERN_INLINE void step(index groups = 1) {
+    for (reached += groups * each; asked < reached; asked += 64) {
       std::uintptr_t const line = at + static_cast<std::uintptr_t>(asked < end ? asked : asked + turn);
       TERN_UNROLL
       for (index i = 0; i < places; i += 4) ask_four(line + static_cast<std::uintptr_t>(i * stride), least(4, places - i));
@@ -279,6 +283,74 @@ struct prefetch_rows {
     if (!pages || line % 4096 < 256) __builtin_prefetch(reinterpret_cast<void const*>(line), 0, first_cache ? 3 : 2);
   }
 };
+
+/// The same of `lanes` rows, to the second cache, in runs of a whole row: one place of memory at a time, a row after the other, while as
+/// many bytes of the rows before are read. Rows so long that two sets of them would not stay there are taken in pieces, which are the runs
+/// then.
+///
+/// Zen 4, one row of x times 4096 x 14336 of q4_0, of what memory gives: 0.65 when nothing was asked for, 0.71 when each row was 1 KB
+/// ahead, in `lanes` places at once, 0.78 in runs of 4 KB, 0.86 in runs of a row. Of q8_0, whose rows are longer, 0.88 so, 0.90 in `lanes`
+/// places.
+struct prefetch_runs {
+  static constexpr index registers = 1, rows = simd::lanes, most = 12288, at_once = 256;
+  std::uintptr_t first = 0, at = 0, run_end = 0;
+  index stride = 0, run = 0, bytes = 0, each = 0, due = 0;
+  index row = 0, piece = 0;  // of the run, where its piece starts in the row
+  bool last = false;
+  /// While rows n to n + lanes - 1 of [.., end) are walked.
+  template <class W>
+  TERN_INLINE prefetch_runs(W const& w, index n, index end) {
+    if constexpr (requires { w.memory(n); }) {
+      if (w.columns <= 0) return;
+      row_memory const m = w.memory(n);
+      if (m.bytes <= 0) return;
+      first = reinterpret_cast<std::uintptr_t>(m.data);
+      stride = m.stride;
+      bytes = m.bytes;
+      run = divide_up(bytes, divide_up(bytes, most));
+      each = rows * bytes * 32 / w.columns;
+      last = n + 2 * rows > end;
+      turn_to(run);
+    }
+  }
+  /// Goes on with what `groups` of 32 columns read.
+  TERN_INLINE void step(index groups = 1) {
+    for (due += groups * each; due > 0; due -= at_once) {
+      TERN_UNROLL
+      for (index i = 0; i < at_once; i += 64) __builtin_prefetch(reinterpret_cast<void const*>(at + static_cast<std::uintptr_t>(i)), 0, 2);
+      at += static_cast<std::uintptr_t>(at_once);
+      if (at >= run_end) turn();
+    }
+  }
+
+ private:
+  TERN_INLINE void turn() {
+    if (++row < rows)
+      start();
+    else
+      turn_to(piece + run);
+  }
+  TERN_INLINE void turn_to(index next) {
+    row = 0;
+    piece = next;
+    if (piece >= bytes && last) each = due = 0;
+    start();
+  }
+  TERN_INLINE void start() {
+    index const of_row = piece < bytes ? row * stride + piece : (row + rows) * stride + (piece - bytes);
+    at = first + static_cast<std::uintptr_t>(of_row);
+    run_end = at + static_cast<std::uintptr_t>(run);
+  }
+};
+
+/// What asks for memory while `Registers` times `lanes` rows from n on, of [.., end), meet one row of x.
+template <index Registers, class W>
+TERN_INLINE auto ahead_of(W const& w, index n, index end) {
+  if constexpr (lies_in_tiles<W> || simd::tiles::exist)
+    return prefetch_rows<W, Registers>(w, n, n + Registers * simd::lanes, 0);
+  else
+    return prefetch_runs(w, n, end);
+}
 
 /// The blocks of a matrix as weights whose elements are integers with scales (formats/weights.hpp).
 template <class Format>

@@ -11,9 +11,7 @@ namespace tern::detail {
 inline namespace TERN_ABI {
 
 TERN_INLINE row_words byte_of(row_words a, int i) { return bits_of(a, 8 * i, 255); }
-TERN_INLINE row_words signed_byte_of(row_words a, int i) {
-  return simd::shift_right<24>(simd::shift_left<24>(simd::shift_right(a, 8 * i)));
-}
+TERN_INLINE row_words signed_byte_of(row_words a, int i) { return simd::shift_right<24>(simd::shift_left(a, 24 - 8 * i)); }
 /// A byte in all bytes.
 TERN_INLINE row_words each_byte(int byte) { return row_words(0x01010101 * byte); }
 /// Bits moved to the left, or to the right where n < 0. What comes from a neighboring byte is for the caller to leave out.
@@ -43,20 +41,22 @@ struct super_scales {
 //
 // Within 32 columns, the first 16 come first.
 
-/// d, e and twelve bytes of six-bit scales and minima: q4_k and q5_k. at: 1 for scales, 2 for minima.
-TERN_INLINE row_words six_bits(row_words const (&w)[4], int at, int g) {
-  if (g < 4) return bits_of(w[at], 8 * g, 63);
-  int const shift = 8 * (g - 4);
-  return bits_of(w[3], shift + 4 * (at - 1), 15) | simd::shift_left<4>(bits_of(w[at], shift + 6, 3));
-}
+/// d, e and twelve bytes of six-bit scales and minima: q4_k and q5_k. They become whole bytes, of parts 0 to 3 and 4 to 7: w[0] and w[1] of
+/// scales, w[2] and w[3] of minima.
 template <class Format, class Blocks>
 TERN_INLINE void find_six_bits(Blocks const& b, super_scales<Format>& out) {
-  b.words(0, out.w);
-  out.d = simd::low_f16(out.w[0]);
-  out.negative_e = -simd::high_f16(out.w[0]);
+  row_words w[4];
+  b.words(0, w);
+  out.d = simd::low_f16(w[0]);
+  out.negative_e = -simd::high_f16(w[0]);
+  auto const upper = [](row_words c) TERN_LAMBDA { return simd::shift_right(c, 2) & each_byte(48); };
+  out.w[0] = w[1] & each_byte(63);
+  out.w[1] = (w[3] & each_byte(15)) | upper(w[1]);
+  out.w[2] = w[2] & each_byte(63);
+  out.w[3] = (simd::shift_right(w[3], 4) & each_byte(15)) | upper(w[2]);
 }
-TERN_INLINE row_words scale_code(formats::q4_k, row_words const (&w)[4], int g) { return six_bits(w, 1, g); }
-TERN_INLINE row_words min_code(formats::q4_k, row_words const (&w)[4], int g) { return six_bits(w, 2, g); }
+TERN_INLINE row_words scale_code(formats::q4_k, row_words const (&w)[4], int g) { return byte_of(w[g / 4], g % 4); }
+TERN_INLINE row_words min_code(formats::q4_k, row_words const (&w)[4], int g) { return byte_of(w[2 + g / 4], g % 4); }
 template <class Blocks>
 TERN_INLINE void find_scales(formats::q4_k, Blocks const& b, super_scales<formats::q4_k>& out) {
   find_six_bits(b, out);
@@ -75,8 +75,8 @@ TERN_INLINE void visit_codes(formats::q4_k, Blocks const& b, To& to) {
   }
 }
 
-TERN_INLINE row_words scale_code(formats::q5_k, row_words const (&w)[4], int g) { return six_bits(w, 1, g); }
-TERN_INLINE row_words min_code(formats::q5_k, row_words const (&w)[4], int g) { return six_bits(w, 2, g); }
+TERN_INLINE row_words scale_code(formats::q5_k, row_words const (&w)[4], int g) { return byte_of(w[g / 4], g % 4); }
+TERN_INLINE row_words min_code(formats::q5_k, row_words const (&w)[4], int g) { return byte_of(w[2 + g / 4], g % 4); }
 template <class Blocks>
 TERN_INLINE void find_scales(formats::q5_k, Blocks const& b, super_scales<formats::q5_k>& out) {
   find_six_bits(b, out);

@@ -103,14 +103,78 @@ struct row_places {
 TERN_INLINE void load_rows16(std::uint8_t const* p, index stride, pack<std::uint8_t> (&u)[4]) { row_places(p, stride).load16(0, u); }
 
 /// Bytes that hold two codes: their low halves to u[0], their high ones to u[1].
-TERN_INLINE void split_halves(pack<std::uint8_t> const (&bytes)[4], pack<std::uint8_t> (&u)[2][4]) {
+template <index N>
+TERN_INLINE void split_halves(pack<std::uint8_t> const (&bytes)[N], pack<std::uint8_t> (&u)[2][N]) {
   pack<std::uint8_t> const low(std::uint8_t{15});
   TERN_UNROLL
-  for (index r = 0; r < 4; ++r) {
+  for (index r = 0; r < N; ++r) {
     u[0][r] = bytes[r] & low;
     u[1][r] = shift_right<4>(bytes[r]);
   }
 }
+
+/// Whether there is `four_blocks`.
+inline constexpr bool has_four_blocks =
+#if defined(TERN_SIMD_AVX512) && defined(__AVX512VBMI__)
+    true;
+#else
+    false;
+#endif
+/// Four blocks of a row, one after the other, each of an f16 and 16 bytes.
+template <index bytes>
+class four_blocks;
+#if defined(TERN_SIMD_AVX512) && defined(__AVX512VBMI__)
+/// Which bytes a shuffle takes, made when it is compiled.
+struct byte_choice {
+  alignas(64) std::uint8_t from[64];
+  template <class Choose>
+  constexpr explicit byte_choice(Choose const& choose) : from{} {
+    for (int i = 0; i < 64; ++i) from[i] = static_cast<std::uint8_t>(choose(i));
+  }
+  TERN_INLINE __m512i places() const { return detail::read<__m512i>(from); }
+};
+template <>
+class four_blocks<18> {
+ public:
+  TERN_INLINE explicit four_blocks(std::uint8_t const* p) : first_(load(p)), last_(load(p + 8)) {}
+  /// The 16 bytes of each, a block a quarter.
+  TERN_INLINE pack<std::uint8_t> codes() const {
+    static constexpr byte_choice choice([](int i) { return i < 48 ? i / 16 * 18 + 2 + i % 16 : 64 + i; });
+    return pack<std::uint8_t>(_mm512_permutex2var_epi8(first_.v, choice.places(), last_.v));
+  }
+  /// The f16 of each to half h of lane r of its quarter; the rest stays.
+  template <index r, index h>
+  TERN_INLINE void heads(pack<std::int32_t>& to) const {
+    static constexpr byte_choice choice([](int i) { return i / 16 * 18 + i % 2; });
+    constexpr std::uint64_t where = std::uint64_t{0x0003000300030003} << (4 * r + 2 * h);
+    to.v = _mm512_mask_permutexvar_epi8(to.v, where, choice.places(), first_.v);
+  }
+  /// heads[j] has row 8 j + 4 h + r in half h of lane r of every quarter: to each block's f16, a row a lane.
+  TERN_INLINE static void widen_heads(pack<std::int32_t> const (&heads)[2], pack<float> (&of)[4]) {
+    widen_two<0>(heads, of[0], of[1]);
+    widen_two<2>(heads, of[2], of[3]);
+  }
+  /// The first and the second 16 of each 32 bytes of 128, to halves[0] and halves[1], a block a quarter.
+  TERN_INLINE static void load_columns(std::int8_t const* p, pack<std::int8_t> (&halves)[2]) {
+    __m512i const a = load(p).v, b = load(p + 64).v;
+    halves[0] = pack<std::int8_t>(_mm512_maskz_shuffle_i32x4(0xffff, a, b, 0x88));
+    halves[1] = pack<std::int8_t>(_mm512_maskz_shuffle_i32x4(0xffff, a, b, 0xdd));
+  }
+
+ private:
+  template <int first>
+  TERN_INLINE static void widen_two(pack<std::int32_t> const (&heads)[2], pack<float>& a, pack<float>& b) {
+    static constexpr byte_choice choice([](int i) {  // of two bytes each
+      int const block = first + i / 32, row = i / 2 % 16;
+      return i % 2 == 1 ? 0 : row / 8 * 32 + 8 * block + 2 * (row % 4) + row / 4 % 2;
+    });
+    __m512i const both = _mm512_permutex2var_epi16(heads[0].v, choice.places(), heads[1].v);
+    a = pack<float>(_mm512_maskz_cvtph_ps(0xffff, _mm512_castsi512_si256(both)));
+    b = pack<float>(_mm512_maskz_cvtph_ps(0xffff, _mm512_maskz_extracti64x4_epi64(0xf, both, 1)));
+  }
+  pack<std::uint8_t> first_, last_;  // the first three of them, the last
+};
+#endif
 
 /// The same 16 bytes in each 128-bit part.
 TERN_INLINE pack<std::int8_t> repeat16(std::int8_t const* p) {
