@@ -30,9 +30,9 @@ TERN_INLINE void fetch_near(char const* at) { __builtin_prefetch(at, 0, 3); }
 /// the bandwidth that a plain read has in turns: f16 0.74 of it line by line and each twice, 0.79 so; f32 0.86 and 0.89.
 /// Apart, the second of the two is from the other half of the rows, and half a page of 4 KiB on: those prefetchers stop behind a page, and
 /// so in one of two at a time. 16 bits: 3 to 7 percent faster than neighbors; f32, which waits for memory alone: 2 to 4 slower. Zen 4: f32
-/// 5 percent faster, but for one row of q.
-/// There is no branch: gcc would keep vectors in memory across it. Behind the last rows their lines are asked for again; an odd one is left
-/// to who reads it.
+/// 5 percent faster, but for one row of q; f16, which waits for arithmetic with four rows: 4 slower over 16k keys, 1 over 64k, even with
+/// two. There is no branch: gcc would keep vectors in memory across it. Behind the last rows their lines are asked for again; an odd one is
+/// left to who reads it.
 template <bool apart>
 class fetch_cursor {
  public:
@@ -75,7 +75,8 @@ class fetch_cursor {
 };
 /// Whether a kernel for R rows over elements of type T takes rows that are apart.
 template <int R, class T>
-inline constexpr bool fetches_apart = !std::is_same_v<T, float> || (R > 1 && !simd::tiles::exist);
+inline constexpr bool fetches_apart =
+    simd::tiles::exist ? !std::is_same_v<T, float> : !(std::is_same_v<T, float> && R == 1) && !(std::is_same_v<T, f16> && R > 2);
 
 /// So many rows before they are worked on, some KiB, rows are asked for once more, by the first-level cache: a core drops requests that
 /// find its buffers full. Measured on Zen 4, one thread over 16k keys, with the bandwidth that a plain read has in turns: four rows of q,

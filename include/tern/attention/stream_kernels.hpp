@@ -61,6 +61,12 @@ TERN_INLINE void order_query(float* q, index dim) {
 template <class Q>
 inline constexpr index score_step = std::is_same_v<Q, bf16> ? 2 * simd::lanes : simd::lanes;
 
+/// Elements that are taken without a branch between their steps: of fewer instructions a core sees farther ahead. Measured on Zen 4, of
+/// what a plain read has in turns, 16k and 64k keys: f32 0.83 and 0.84 became 0.85 and 0.86, products of bf16 0.74 and 0.71 became 0.77 and
+/// 0.75; one row of f16 0.70 became 0.75.
+template <class K, index step>
+inline constexpr index elements_together = simd::tiles::exist || elements_of<K>() > 1 ? step : 8 * simd::lanes;
+
 /// acc + x y, lane by lane, or pair by pair.
 TERN_INLINE simd::pack<float> multiply_add(simd::pack<float> x, simd::pack<float> y, simd::pack<float> acc) { return simd::fma(x, y, acc); }
 TERN_INLINE simd::pack<float> multiply_add(simd::pack<bf16> x, simd::pack<bf16> y, simd::pack<float> acc) { return simd::dot(acc, x, y); }
@@ -106,15 +112,23 @@ TERN_INLINE void stream_products(Q const* q, index q_stride, K const* const* row
             rows_at(d + W), first, [&](Q const* x) TERN_LAMBDA { return simd::load(x + d + W); },
             [&](K const* y) TERN_LAMBDA { return read_odd(y, d); });
       }
-    for (; d + step <= dim; d += step) {
-      auto const key = rows_at(d);
+    auto take = [&](index from) TERN_LAMBDA {
+      auto const key = rows_at(from);
       if constexpr (in_pairs)
         add(
-            key, first, [&](Q const* x) TERN_LAMBDA { return simd::load_narrow(x + d); },
-            [&](K const* y) TERN_LAMBDA { return simd::load_narrow(y + d); });
+            key, first, [&](Q const* x) TERN_LAMBDA { return simd::load_narrow(x + from); },
+            [&](K const* y) TERN_LAMBDA { return simd::load_narrow(y + from); });
       else
-        add(key, first, [&](Q const* x) TERN_LAMBDA { return simd::load(x + d); }, [&](K const* y) TERN_LAMBDA { return read_pack(y, d); });
+        add(
+            key, first, [&](Q const* x) TERN_LAMBDA { return simd::load(x + from); },
+            [&](K const* y) TERN_LAMBDA { return read_pack(y, from); });
+    };
+    constexpr index together = elements_together<K, step>;
+    for (; together > step && d + together <= dim; d += together) {
+      TERN_UNROLL
+      for (index u = 0; u < together; u += step) take(d + u);
     }
+    for (; d + step <= dim; d += step) take(d);
     if (d >= dim) continue;
     index const left = dim - d;
     if constexpr (in_pairs)

@@ -99,13 +99,16 @@ struct tile_fetch {
   }
 };
 
-/// Asks once more for what lies 2 KiB behind the codes of a group, as stream_kernels.hpp does for rows. Four bits wait for arithmetic, and
-/// gain nothing. Measured on a Xeon with AMX, 64k keys, 8 bits: 12.5 GB/s where the second-level cache asks 4 KiB ahead, 13.2 so; on
-/// Zen 4 18.5 GB/s without, 20.5 with the former, on two threads 29.5 and 31.5.
+/// How far behind the codes that are worked on those of 8 bits are asked for once more, in bytes, as stream_kernels.hpp does for rows. Four
+/// bits wait for arithmetic, and gain nothing. Measured on a Xeon with AMX, 64k keys: 12.5 GB/s where the second-level cache asks 4 KiB
+/// ahead, 13.2 so. On Zen 4, 32/8 heads, of what a plain read has in turns: 16k keys 0.50, 0.59, 0.65 and 0.64 of it with 4 KiB, 2 KiB,
+/// 1 KiB and without, 64k keys 0.52, 0.61, 0.67 and 0.66: what is not yet in the second-level cache holds one of few buffers until it
+/// comes.
+inline constexpr index codes_asked_again = simd::tiles::exist ? 2048 : 1024;
 template <class Format>
 TERN_INLINE void fetch_group_again(std::uint8_t const* codes, index g) {
   if constexpr (Format::bits == 8) {
-    auto const at = reinterpret_cast<std::uintptr_t>(codes) + static_cast<std::uintptr_t>(128 * g + 2048);
+    auto const at = reinterpret_cast<std::uintptr_t>(codes) + static_cast<std::uintptr_t>(128 * g + codes_asked_again);
     fetch_near(reinterpret_cast<char const*>(at));
     fetch_near(reinterpret_cast<char const*>(at + 64));
   }
