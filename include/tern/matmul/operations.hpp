@@ -212,7 +212,10 @@ TERN_INLINE any_weights weights_of(W const& w) {
           false,
           w.data != nullptr,
           {w.row(0), w.columns / format.elements * format.bytes, w.row_bytes},
-          w.type == weight_type::q8_0 ? lying_blocks{2, format.bytes, &block_operations::scales} : lying_blocks{}};
+          w.type == weight_type::q8_0 ? lying_blocks{2, format.bytes, &block_operations::scales} : lying_blocks{},
+          false,
+          nullptr,
+          w.type == weight_type::f32 && w.row_bytes % index{sizeof(float)} == 0};
 }
 TERN_INLINE any_weights weights_of(chosen_blocks const& w) {
   bool const numbers = info(w.m.type).elements == 1;

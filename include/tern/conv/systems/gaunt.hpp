@@ -202,7 +202,7 @@ inline constexpr struct gaunt_fn {
     auto const a = detail::items_of("x1", x1), b = detail::items_of("x2", x2);  // (items, numbers)
     auto const to = detail::items_of("out", out);
     // As many items at a time as leave their values in cache, in even pieces: matmul adds up few rows in another order than many.
-    constexpr index cached = 1 << 17, fewest = 4 * detail::most_float_stream_rows;
+    constexpr index cached = 1 << 17, fewest = 4 * detail::most_stream_rows;
     index const points = plan.points(), share = cached / points, most = share < fewest ? fewest : share, items = a.extent(0);
     index const pieces = detail::divide_up(items, most);
     workspace::lease const memory(policy.scratch(), static_cast<std::size_t>(2 * detail::least(most, items) * points) * sizeof(float));
