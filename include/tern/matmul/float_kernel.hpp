@@ -100,9 +100,8 @@ template <class Products>
   auto const ask = [&]() TERN_LAMBDA {
     for (index l = 0; l < lines; ++l) ahead.ask();
   };
-  for_row_tiles<4>(rows, [&]<int Rows>(index r) TERN_LAMBDA {
-    multiply_tile<Products, Rows>(panel, steps, x + r * x_stride, x_stride, sums, r, ask);
-  });
+  for_row_tiles<4>(
+      rows, [&]<int Rows>(index r) TERN_LAMBDA { multiply_tile<Products, Rows>(panel, steps, x + r * x_stride, x_stride, sums, r, ask); });
 }
 
 /// A tile of x against a panel, its first `live` rows added to the sums of rows r, r + 1, ... On the way, memory that follows is asked
@@ -209,12 +208,13 @@ struct product_rows {
 };
 
 /// As many rows of x are turned over into panels at most, and so many rows of weights are broadcast against one at once.
-inline constexpr index most_turned_rows = 32;
+inline constexpr index most_turned_rows = simd::many_registers ? 64 : 32;
 inline constexpr int turned_tile_rows = tile_rows < 8 ? least(tile_rows, panel_rows) : 8;
 static_assert(most_turned_rows <= 8 * tile_rows);  // no item divides them
 template <class Products, int Rows>
 [[gnu::noinline]] inline void multiply_turned_tile(typename Products::element const* panel, index steps,
-                                                   typename Products::element const* w, index w_stride, piece_rows const& sums, index r, memory_ahead& ahead, index lines) noexcept {
+                                                   typename Products::element const* w, index w_stride, piece_rows const& sums, index r,
+                                                   memory_ahead& ahead, index lines) noexcept {
   auto const ask = [&]() TERN_LAMBDA {
     for (index l = 0; l < lines; ++l) ahead.ask();
   };
@@ -249,13 +249,13 @@ inline void multiply_turned(any_weights const& w, index n, index width, index k0
   for_row_tiles<turned_tile_rows>(width, [&]<int Rows>(index i) TERN_LAMBDA {
     auto const* const from = reinterpret_cast<element const*>(w.memory.data + (n + i) * w.memory.stride) + k0;
     for (index p = 0; p < panels; ++p)
-      multiply_turned_tile<Products, Rows>(in.panel + (p * in.panel_columns + k0) * panel_rows, steps, from, w.memory.stride / index{sizeof(element)},
-                                           piece_rows(kept + p * block, panel_rows, kept + p * block, false, !add, false, panel_rows), i,
-                                           ahead, lines);
+      multiply_turned_tile<Products, Rows>(
+          in.panel + (p * in.panel_columns + k0) * panel_rows, steps, from, w.memory.stride / index{sizeof(element)},
+          piece_rows(kept + p * block, panel_rows, kept + p * block, false, !add, false, panel_rows), i, ahead, lines);
   });
   for (index p = 0; p < panels && sums.last; ++p)
-    for_lying_rows(kept + p * block, width, least(panel_rows, rows - p * panel_rows), [&](index r, index half, simd::pack<float> sum)
-                       TERN_LAMBDA { sums.store(p * panel_rows + r, half, sum); });
+    for_lying_rows(kept + p * block, width, least(panel_rows, rows - p * panel_rows),
+                   [&](index r, index half, simd::pack<float> sum) TERN_LAMBDA { sums.store(p * panel_rows + r, half, sum); });
 }
 
 /// Rows [first, first + rows) of x times columns [k0, k1) of weight rows [n, n + width), at most a panel's, added to sums. ahead: memory

@@ -5,7 +5,7 @@
 /// them at a time against up to four rows of x, with lanes over k.
 ///
 /// Each y(r, n) is the sum over chunks of 1024 columns, in order, of the sum over lanes of the sums over every `lanes`-th column of
-/// the chunk: the same operations whatever else is in the batch.
+/// the chunk (every `lanes`-th pair of bf16, where the machine multiplies them): the same operations whatever else is in the batch.
 ///
 /// Cost  n k sizeof(w) bytes of memory, once; rows n k / lanes FMA.
 
@@ -43,7 +43,9 @@ struct stream_ask {
 };
 /// Weight rows that are read side by side with R rows of x: their sums fit the registers.
 template <int R, int AtOnce>
-inline constexpr int stream_weight_rows = AtOnce == 6 ? 6 : R == 1 ? 8 : (tile_rows >= 12 ? 16 : 8) / R;
+inline constexpr int stream_weight_rows = AtOnce == 6 ? 6
+                                          : R == 1    ? 8
+                                                      : (tile_rows >= 12 ? 16 : 8) / R;
 
 /// Columns of a row of numbers that lies in memory.
 template <class T>
@@ -106,8 +108,7 @@ TERN_INLINE void stream_dots(X const* const (&x)[R], Row const* w, index columns
   if (k < columns)
     for (index n = 0; n < N; ++n) {
       operand const b = products::last(w[n], k, columns - k);
-      for (index r = 0; r < R; ++r)
-        sum[r * N + n] = products::multiply_add(products::load_n(x[r] + k, columns - k), b, sum[r * N + n]);
+      for (index r = 0; r < R; ++r) sum[r * N + n] = products::multiply_add(products::load_n(x[r] + k, columns - k), b, sum[r * N + n]);
     }
   simd::reduce_add_each(sum, to);
 }
@@ -130,14 +131,16 @@ TERN_INLINE void stream_weights_times(matmul_job const& job, index n, index end,
   }
 }
 
-/// Up to this many rows of x, the weights are streamed. More meet f32 and bf16 where they lie as panels (float_kernel.hpp), up to the most
-/// that do; other numbers are streamed until then. Beyond, packing weights pays.
-inline constexpr index most_stream_rows = 24;
+/// Up to this many rows of x, the weights are streamed: f32, and bf16 in its own products; other numbers. Then packing weights pays, or,
+/// for f32 and bf16 where they lie, panels of x (float_kernel.hpp) that are full but for a few rows (measured on Zen 4, 4096 x 4096 of f32:
+/// 32 rows 10.2 ms, streamed 11; 64 rows 19.9 ms, 23.5 with packed weights).
+inline constexpr index most_stream_rows = 24, most_other_stream_rows = 32;
 TERN_INLINE bool turns_x(compute mode, index rows) {
-  return rows > most_stream_rows && rows <= most_turned_rows && !(mode == compute::bf16 && simd::tiles::ready());
+  bool const full = (rows + 8) / panel_rows * panel_rows >= rows;
+  return rows > most_stream_rows && rows <= most_turned_rows && full && !(mode == compute::bf16 && simd::tiles::ready());
 }
 TERN_INLINE bool streams_floats(any_weights const& w, index rows) {
-  return w.streamed && rows <= (f32_products::turn(w) ? most_stream_rows : most_turned_rows);
+  return w.streamed && rows <= (f32_products::turn(w) ? most_stream_rows : most_other_stream_rows);
 }
 /// The same where matrix registers take bf16 weights as they lie.
 TERN_INLINE bool streams_halves(any_weights const& w, index rows) {

@@ -15,7 +15,9 @@ inline namespace TERN_ABI {
 inline constexpr index kept_rows = 576, panels_at_once = simd::tiles::exist ? 8 : 4;
 static_assert(kept_rows % tile_rows == 0);
 /// Sums of a panel, as elements.
-TERN_INLINE constexpr index kept_size(index rows) { return round_to_multiple(rows < kept_rows ? rows : kept_rows, panel_rows) * panel_rows; }
+TERN_INLINE constexpr index kept_size(index rows) {
+  return round_to_multiple(rows < kept_rows ? rows : kept_rows, panel_rows) * panel_rows;
+}
 
 /// Scratch memory of a thread, whatever it computes: a panel and sums.
 inline constexpr index panel_bytes = round_to_multiple(sizeof(matmul_panel), 64);

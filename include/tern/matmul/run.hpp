@@ -155,8 +155,7 @@ inline prepared_input prepare_input(cpu_policy const& policy, matmul_input const
     if (memory.plan.x_q8_tiles >= 0 && lying.blocks) p.x_q8.tiles = memory.at<x_tile>(memory.plan.x_q8_tiles);
     quantize_rows(policy, in, p.x_q8, mode == compute::int8_tokens);
     if (lying.rows && in.rows > 1)
-      p.x_q8.panel = panel_x<std::int8_t>(p.x_q8.q, p.x_q8.stride, in.rows, in.columns, memory.at<std::int8_t>(memory.plan.x_panel),
-                                          own);
+      p.x_q8.panel = panel_x<std::int8_t>(p.x_q8.q, p.x_q8.stride, in.rows, in.columns, memory.at<std::int8_t>(memory.plan.x_panel), own);
   }
   return p;
 }
