@@ -345,11 +345,13 @@ inline void multiply_float(cpu_policy const& policy, matmul_job const* jobs, ind
   index total = 0;
   for (index j = 0; j < count; ++j) total += jobs[j].w.rows;
   index const few = round_to_multiple(divide_up(total, 4 * policy.concurrency()), panel_rows);
-  index const stripe = rows < tile_rows && few > panel_rows ? few : panels_of(policy, total, rows) * panel_rows;
-  matmul_split const split(jobs, count, rows, stripe, rows_per_item(policy, jobs, count, rows, stripe, tile_rows));
-  // Weights that are taken where they lie are read along their rows, by a panel of x that no item divides.
-  static_assert(!simd::tiles::exist || most_lying_rows <= 8 * tile_rows);
+  // Weights that matrix registers take where they lie are read along their rows, and panels of x meet several panels of weights.
   bool const along_rows = in.panel != nullptr && !std::is_same_v<Products, f32_products> && simd::tiles::ready();
+  index const panels = panels_of(policy, total, in.panel != nullptr && !along_rows ? kept_rows : rows);
+  index const stripe = rows < tile_rows && few > panel_rows ? few : panels * panel_rows;
+  matmul_split const split(jobs, count, rows, stripe, rows_per_item(policy, jobs, count, rows, stripe, tile_rows));
+  // No item divides a panel of x.
+  static_assert(!simd::tiles::exist || most_lying_rows <= 8 * tile_rows);
   index const at_once = (along_rows ? 1 : panels_at_once) * panel_rows;
   parallel_for(policy, split.items, [&](index item, index slot) TERN_LAMBDA {
     auto const piece = split.at(item, jobs, rows);
