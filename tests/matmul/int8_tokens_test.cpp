@@ -47,7 +47,7 @@ TEST_CASE("int8_tokens without columns: zeros, whatever the scratch holds") {
 
 TEST_CASE("int8_tokens: bytes that are multiplied where they lie give what codes give") {
   rng r(23);
-  for (index k : {64, 96, 192, 1088})
+  for (index k : {64, 96, 192, 1088, 4224})
     for (index n : {index{1}, index{37}, index{100}}) {
       // Rows further apart than long, with what must not be read as a weight between them.
       index const stride = k + 7;
@@ -62,7 +62,7 @@ TEST_CASE("int8_tokens: bytes that are multiplied where they lie give what codes
       auto const s = r.normal(n);
       int8_rows const lying(tensor_view<std::int8_t const, 2>(q.data(), shape{n, k}, shape{stride, index{1}}), view(s.data(), n));
       row_codes const codes{n, k, u, s};
-      for (index rows : {1, 2, 15, 16, 17, 31, 32, 33})
+      for (index rows : {1, 2, 4, 7, 15, 16, 17, 31, 32, 33})
         for (bool add : {false, true}) {
           INFO("rows " << rows << " n " << n << " k " << k << " add " << add);
           auto const x = r.normal(rows * k), start = r.normal(rows * n);

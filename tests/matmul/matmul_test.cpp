@@ -115,8 +115,8 @@ TEST_CASE("more rows than the sums that are kept at once, on threads that share 
 
 TEST_CASE("strides of x, w and y, and their types") {
   rng r(12);
-  index const rows = 7, n = 21, k = 65;
-  auto const check = [&]<class X, class W>(X, W) {
+  index const n = 21, k = 65;
+  auto const check = [&]<class X, class W>(index rows, X, W) {
     auto const xs = r.normal<X>(2 * rows * 3 * k);
     auto const ws = r.normal<W>(n * (k + 3));
     // x: every second row and third column; w: rows further apart than long; y: transposed.
@@ -138,9 +138,11 @@ TEST_CASE("strides of x, w and y, and their types") {
     for (double& e : twice) e *= 2;
     CHECK(compare(y, twice, want.magnitude, 3 * tolerance(k)));
   };
-  check(float{}, float{});
-  check(f16{}, bf16{});
-  check(bf16{}, f16{});
+  for (index rows : {7, 29}) {
+    check(rows, float{}, float{});
+    check(rows, f16{}, bf16{});
+    check(rows, bf16{}, f16{});
+  }
 }
 
 namespace {
@@ -185,11 +187,11 @@ TEST_CASE("a result is the same bits whatever the threads and whatever else is i
           one_by_one.insert(one_by_one.end(), row.begin(), row.end());
         }
         if (info(type).elements != 1) REQUIRE(std::memcmp(one_by_one.data(), whole.data(), whole.size() * 4) == 0);
-        // Matrix registers take bf16 where it lies for some rows, and through panels for many.
-        bool const lying = type == weight_type::bf16 && mode == compute::bf16 && simd::tiles::ready();
-        for (index count : {1, 2, 3, 4, 5, 11, 16, 31, 32}) {
-          if (count > 16 && info(type).elements == 1 && !lying) continue;
-          auto const& same = lying && count >= tern::detail::least_lying_rows ? whole : one_by_one;
+        // Matrix registers take bf16 where it lies for some rows, and through panels for many. f32, and bf16 elsewhere, meet panels of x.
+        bool const halves = type == weight_type::bf16 && mode == compute::bf16, lying = halves && simd::tiles::ready();
+        for (index count : {1, 2, 3, 4, 5, 11, 16, 24, 25, 31, 32}) {
+          bool const turned = (halves || type == weight_type::f32) && count > tern::detail::most_stream_rows;
+          auto const& same = turned || (lying && count >= tern::detail::least_lying_rows) ? whole : one_by_one;
           for (index from : {index{0}, rows - count}) {
             INFO("rows " << count);
             auto const part = run(cpu.on(many), from, count);
@@ -197,6 +199,26 @@ TEST_CASE("a result is the same bits whatever the threads and whatever else is i
           }
         }
       }
+  }
+}
+
+TEST_CASE("rows that fill panels of x give what many rows give") {
+  rng r(31);
+  index const rows = 130, n = 70, k = 530;
+  auto const x = r.normal(rows * k);
+  for (weight_type type : {weight_type::f32, weight_type::bf16}) {
+    random_weights const w(r, type, n, k);
+    auto const run = [&](index from, index count) {
+      std::vector<float> y(static_cast<std::size_t>(count * n), 1.f);
+      matmul(cpu, view(x.data() + from * k, count, k), w.m, view(y.data(), count, n),
+             type == weight_type::bf16 ? compute::bf16 : compute::f32, accumulate{});
+      return y;
+    };
+    auto const whole = run(0, rows);
+    for (index count : {26, 32, 57, 64}) {
+      INFO(info(type).name << " rows " << count);
+      CHECK(std::memcmp(run(rows - count, count).data(), whole.data() + (rows - count) * n, static_cast<std::size_t>(4 * count * n)) == 0);
+    }
   }
 }
 

@@ -50,7 +50,7 @@ inline namespace TERN_ABI {
 
 /// Rows that are transformed side by side: matmul adds up as many in one order, however many there are.
 inline constexpr index monarch_rows = 16;
-static_assert(monarch_rows <= most_float_stream_rows);
+static_assert(monarch_rows <= most_stream_rows);
 
 /// A factor within its transform: N = outer n inner.
 struct monarch_stage {
@@ -60,7 +60,7 @@ struct monarch_stage {
   float const* twiddles = nullptr;  // (outer, n, inner) complex, or none
   TERN_INLINE index count() const { return outer * inner; }
   /// Whether all blocks are one product, of more rows than are added up in the order of few, whatever the rows of a block.
-  TERN_INLINE bool at_once() const { return shared && count() > most_float_stream_rows; }
+  TERN_INLINE bool at_once() const { return shared && count() > most_stream_rows; }
 };
 
 /// Rows of small matrices are turned so many columns at a time: streams of memory that a cache keeps apart.

@@ -2,7 +2,8 @@
 #pragma once
 /// @file matmul/float_kernel.hpp
 /// y = x w^T in f32 or with bf16 products: `panel_rows` weight rows are decoded into a panel (float_panel.hpp), then each row of x is
-/// broadcast against it. Up to four rows of f32 meet codes that are decoded on the way.
+/// broadcast against it. Up to four rows of f32 meet codes that are decoded on the way. Some numbers of rows become a panel themselves,
+/// once, and each row of weights is broadcast against it from where it lies.
 ///
 /// Each y(r, n) is the sum over chunks of 256 columns, in order, of the sum over k within the chunk, in order (in matrix registers, in
 /// theirs): the same operations whatever else is in the batch.
@@ -24,6 +25,8 @@ struct f32_products {
   using operand = simd::pack<float>;
   TERN_INLINE static operand load(float const* p) { return simd::load(p); }
   TERN_INLINE static operand broadcast(float const* p) { return operand(*p); }
+  /// Whether rows of weights meet panels of x where they lie.
+  TERN_INLINE static bool turn(any_weights const& w) { return w.floats; }
   TERN_INLINE static simd::pack<float> multiply_add(operand w, operand x, simd::pack<float> sum) { return simd::fma(w, x, sum); }
 };
 struct bf16_products {
@@ -37,6 +40,11 @@ struct bf16_products {
   using operand = simd::pack<bf16>;
   TERN_INLINE static operand load(bf16 const* p) { return simd::load_narrow(p); }
   TERN_INLINE static operand broadcast(bf16 const* p) { return simd::splat2(p); }
+  /// Nothing may be read behind a row. Matrix registers do it in their own way.
+  TERN_INLINE static bool turn(any_weights const& w) {
+    return w.bf16 && w.panels == nullptr && w.memory.data != nullptr && w.columns % 2 == 0 && w.memory.stride % 2 == 0 &&
+           !simd::tiles::ready();
+  }
   TERN_INLINE static simd::pack<float> multiply_add(operand w, operand x, simd::pack<float> sum) { return simd::dot(sum, w, x); }
 };
 
@@ -70,6 +78,19 @@ TERN_INLINE void multiply_tile(typename Products::element const* TERN_RESTRICT p
   sums.add(r, Rows, sum);
 }
 
+/// Calls take<Rows>(r) with tiles of at most `Most` rows that make up `rows` rows.
+template <int Most, class Take>
+TERN_INLINE void for_row_tiles(index rows, Take const& take) {
+  index r = 0;
+  for (; r + Most <= rows; r += Most) take.template operator()<Most>(r);
+  if constexpr (Most > 8)
+    for (; r + 8 <= rows; r += 8) take.template operator()<8>(r);
+  if constexpr (Most > 4)
+    for (; r + 4 <= rows; r += 4) take.template operator()<4>(r);
+  for (; r + 2 <= rows; r += 2) take.template operator()<2>(r);
+  if (r < rows) take.template operator()<1>(r);
+}
+
 /// Fewer rows than a tile: they wait for memory, and the machine's prefetchers begin anew with each panel, so that lines of what follows
 /// are asked for with each step (measured on Zen 4, one row times interleaved bf16: 0.95 of a plain read, 0.7 without).
 template <class Products>
@@ -79,9 +100,8 @@ template <class Products>
   auto const ask = [&]() TERN_LAMBDA {
     for (index l = 0; l < lines; ++l) ahead.ask();
   };
-  index r = 0;
-  for (; r + 3 <= rows; r += 3) multiply_tile<Products, 3>(panel, steps, x + r * x_stride, x_stride, sums, r, ask);
-  for (; r < rows; ++r) multiply_tile<Products, 1>(panel, steps, x + r * x_stride, x_stride, sums, r, ask);
+  for_row_tiles<4>(
+      rows, [&]<int Rows>(index r) TERN_LAMBDA { multiply_tile<Products, Rows>(panel, steps, x + r * x_stride, x_stride, sums, r, ask); });
 }
 
 /// A tile of x against a panel, its first `live` rows added to the sums of rows r, r + 1, ... On the way, memory that follows is asked
@@ -174,7 +194,8 @@ struct product_rows {
   element const* x;
   index stride;
   tiled_rows tiles{};
-  element const* panel = nullptr;  // of up to most_lying_rows rows: [columns / 2][panel_rows][2]
+  element const* panel = nullptr;  // panels of up to most_turned_rows rows, each [columns / step][panel_rows][step]
+  index panel_columns = 0;         // to the next panel, times panel_rows
   TERN_INLINE element const* at(index row, index k) const { return x + row * stride + k; }
   /// A panel's share of the tiles that follow, for rows [first, first + rows). Matrix registers meet rows of x so fast that asking for
   /// them, too, costs more than it gains.
@@ -185,6 +206,57 @@ struct product_rows {
     add_share(ahead, tiles.at(first, k0, k0 + columns), tile_bytes, tile_bytes, divide_up(rows, tile_rows), p);
   }
 };
+
+/// As many rows of x are turned over into panels at most, and so many rows of weights are broadcast against one at once.
+inline constexpr index most_turned_rows = simd::many_registers ? 64 : 32;
+inline constexpr int turned_tile_rows = tile_rows < 8 ? least(tile_rows, panel_rows) : 8;
+static_assert(most_turned_rows <= 8 * tile_rows);  // no item divides them
+template <class Products, int Rows>
+[[gnu::noinline]] inline void multiply_turned_tile(typename Products::element const* panel, index steps,
+                                                   typename Products::element const* w, index w_stride, piece_rows const& sums, index r,
+                                                   memory_ahead& ahead, index lines) noexcept {
+  auto const ask = [&]() TERN_LAMBDA {
+    for (index l = 0; l < lines; ++l) ahead.ask();
+  };
+  multiply_tile<Products, Rows>(panel, steps, w, w_stride, sums, r, ask);
+}
+/// Sums of y's rows to memory of turned ones, [panel_rows][panel_rows] for each panel of x, before the first chunk is added.
+TERN_INLINE void turn_sums(piece_rows const& sums, index rows, float* to) {
+  constexpr index W = simd::lanes;
+  for (index first = 0; first < rows; first += W)
+    for (index half = 0; half < 2; ++half) {
+      simd::pack<float> t[W];
+      TERN_UNROLL
+      for (index i = 0; i < W; ++i) t[i] = first + i < rows ? sums.load(first + i, half) : simd::pack<float>(0.f);
+      simd::transpose(t);
+      float* const out = to + (first / panel_rows * panel_rows + half * W) * panel_rows + first % panel_rows;
+      TERN_UNROLL
+      for (index i = 0; i < W; ++i) simd::store(out + i * panel_rows, t[i]);
+    }
+}
+/// Columns [k0, k1) of weight rows [n, n + width) times panels of `rows` rows of x, added to sums, which stay turned over between chunks:
+/// the same sums of the same products as with weights in a panel.
+template <class Products>
+inline void multiply_turned(any_weights const& w, index n, index width, index k0, index k1, product_rows<Products> const& in, index rows,
+                            piece_rows const& sums, memory_ahead& ahead) noexcept {
+  using element = typename Products::element;
+  constexpr index block = panel_rows * panel_rows;
+  float* const kept = sums.kept;
+  bool const add = sums.from != nullptr;
+  if (add && sums.first) turn_sums(sums, rows, kept);
+  index const steps = divide_up(k1 - k0, Products::step), panels = divide_up(rows, panel_rows);
+  index const tiles = divide_up(width, turned_tile_rows) * panels * steps, lines = tiles > 0 ? divide_up(ahead.lines(), tiles) : 0;
+  for_row_tiles<turned_tile_rows>(width, [&]<int Rows>(index i) TERN_LAMBDA {
+    auto const* const from = reinterpret_cast<element const*>(w.memory.data + (n + i) * w.memory.stride) + k0;
+    for (index p = 0; p < panels; ++p)
+      multiply_turned_tile<Products, Rows>(
+          in.panel + (p * in.panel_columns + k0) * panel_rows, steps, from, w.memory.stride / index{sizeof(element)},
+          piece_rows(kept + p * block, panel_rows, kept + p * block, false, !add, false, panel_rows), i, ahead, lines);
+  });
+  for (index p = 0; p < panels && sums.last; ++p)
+    for_lying_rows(kept + p * block, width, least(panel_rows, rows - p * panel_rows),
+                   [&](index r, index half, simd::pack<float> sum) TERN_LAMBDA { sums.store(p * panel_rows + r, half, sum); });
+}
 
 /// Rows [first, first + rows) of x times columns [k0, k1) of weight rows [n, n + width), at most a panel's, added to sums. ahead: memory
 /// that follows.
@@ -197,6 +269,7 @@ inline void multiply_chunk(any_weights const& w, index n, index width, index k0,
     if (w.codes.granule > 0 && rows <= most_decoded_rows) return multiply_few(w, n, width, k0, k1, x, in.stride, rows, panel.codes, sums);
   if constexpr (!f32)
     if (in.panel != nullptr && halves_lie_ready(w)) return multiply_lying_halves(w, n, width, k0, k1, in.panel, rows, sums, panel.floats);
+  if (in.panel != nullptr && Products::turn(w)) return multiply_turned(w, n, width, k0, k1, in, rows, sums, ahead);
   auto const* const weights = Products::fill(w, n, n + width, k0, k1, panel);
   index const steps = divide_up(k1 - k0, Products::step);
   if constexpr (f32) {
@@ -205,13 +278,9 @@ inline void multiply_chunk(any_weights const& w, index n, index width, index k0,
     if (simd::tiles::ready()) return multiply_halves(weights, divide_up(k1 - k0, 32), x, in.stride, rows, sums, panel.floats, ahead);
   }
   if (rows < tile_rows) return multiply_few_rows<Products>(weights, steps, x, in.stride, rows, sums, ahead);
-  auto const tile = [&]<int Rows>(index r) TERN_LAMBDA {
+  for_row_tiles<tile_rows>(rows, [&]<int Rows>(index r) TERN_LAMBDA {
     multiply_tile<Products, Rows>(weights, steps, x + r * in.stride, in.stride, sums, r, ask_nothing{});
-  };
-  index r = 0;
-  for (; r + tile_rows <= rows; r += tile_rows) tile.template operator()<tile_rows>(r);
-  for (; r + 3 <= rows; r += 3) tile.template operator()<3>(r);
-  for (; r < rows; ++r) tile.template operator()<1>(r);
+  });
 }
 
 /// Weight rows [n0, n1) of a job (at most panels_at_once panels) times rows [r0, r1) of x. Sums are kept aside until the last chunk: rows
@@ -276,11 +345,14 @@ inline void multiply_float(cpu_policy const& policy, matmul_job const* jobs, ind
   index total = 0;
   for (index j = 0; j < count; ++j) total += jobs[j].w.rows;
   index const few = round_to_multiple(divide_up(total, 4 * policy.concurrency()), panel_rows);
-  index const stripe = rows < tile_rows && few > panel_rows ? few : panels_of(policy, total, rows) * panel_rows;
+  // Weights that matrix registers take where they lie are read along their rows, and panels of x meet several panels of weights.
+  bool const along_rows = in.panel != nullptr && !std::is_same_v<Products, f32_products> && simd::tiles::ready();
+  index const panels = panels_of(policy, total, in.panel != nullptr && !along_rows ? kept_rows : rows);
+  index const stripe = rows < tile_rows && few > panel_rows ? few : panels * panel_rows;
   matmul_split const split(jobs, count, rows, stripe, rows_per_item(policy, jobs, count, rows, stripe, tile_rows));
-  // Weights that are taken where they lie are read along their rows, by a panel of x that no item divides.
+  // No item divides a panel of x.
   static_assert(!simd::tiles::exist || most_lying_rows <= 8 * tile_rows);
-  index const at_once = (in.panel != nullptr ? 1 : panels_at_once) * panel_rows;
+  index const at_once = (along_rows ? 1 : panels_at_once) * panel_rows;
   parallel_for(policy, split.items, [&](index item, index slot) TERN_LAMBDA {
     auto const piece = split.at(item, jobs, rows);
     std::byte* const memory = scratch + slot * slot_bytes(rows);

@@ -90,7 +90,8 @@ inline void multiply_panel(code_panel const& panel, std::int32_t offset, index g
                                 sums, r);
   };
   index r = 0;
-  for (; r + int8_tile_rows <= rows; r += int8_tile_rows) tile.template operator()<int8_tile_rows>(r);
+  for (; r + int8_tile_rows <= rows && (int8_tile_rows != 6 || rows - r != 8); r += int8_tile_rows)
+    tile.template operator()<int8_tile_rows>(r);
   if constexpr (int8_tile_rows > 4)
     for (; r + 4 <= rows; r += 4) tile.template operator()<4>(r);
   if constexpr (int8_tile_rows > 2)

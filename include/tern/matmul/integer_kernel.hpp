@@ -11,6 +11,7 @@
 ///
 /// The offset is taken off at the end by the sum of each row of x. Sums wrap as int32 does, so the result is right whenever it fits.
 
+#include <tern/matmul/byte_stream.hpp>
 #include <tern/matmul/int8_kernel.hpp>
 
 namespace tern::detail {
@@ -146,7 +147,9 @@ inline void multiply_stripe_rows(matmul_job const& job, index n0, index n1, inde
   auto* const own = reinterpret_cast<std::int32_t*>(panel_at(memory).floats);
   for (index n = n0; n < n1 && lying; n += panel_rows)
     multiply_lying_bytes(job.w, n, least(panel_rows, n1 - n), x.panel, r1 - r0, sums + (n - n0) * (r1 - r0), own);
-  if (!lying)
+  if (!lying && streams_bytes(job.w, r1 - r0))
+    stream_bytes(job.w.memory, n0, n1, x.q + r0 * x.stride, x.stride, r1 - r0, sums);
+  else if (!lying)
     sum_integers({job.w.object, job.w.operations->pack_integers, job.w.codes, job.w.memory}, n0, n1, x.q, x.stride, r0, r1, x.blocks, sums,
                  panel);
   // A row of y at a time: rows of y are often a multiple of the page apart, and the sum of a row of x is needed once.
@@ -170,7 +173,9 @@ inline void multiply_int8_tokens(cpu_policy const& policy, matmul_job const* job
   index total = 0;
   for (index j = 0; j < count; ++j) total += jobs[j].w.rows;
   bool const stream = streams_codes(rows);
-  index const stripe = stream ? streamed_stripe(policy, total) : panels_of(policy, total, rows) * panel_rows;
+  // Several panels at once also where few rows meet bytes as they lie: these are read by six.
+  index const panels = panels_of(policy, total, streams_bytes(jobs[0].w, rows) ? kept_rows : rows);
+  index const stripe = stream ? streamed_stripe(policy, total) : panels * panel_rows;
   index const chunk = stream ? rows : rows_per_item(policy, jobs, count, rows, stripe, integer_tile_rows);
   matmul_split const split(jobs, count, rows, stripe, chunk);
   parallel_for(policy, split.items, [&](index item, index slot) TERN_LAMBDA {

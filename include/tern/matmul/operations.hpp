@@ -40,10 +40,10 @@ TERN_INLINE void with_block_weights(block_matrix const& m, F&& f) {
   with_block_format(m.type, [&]<class Format>(Format) TERN_LAMBDA { f(block_rows<Format>{m}); });
 }
 template <class F>
-TERN_INLINE void with_plain_rows(block_matrix const& m, index end, F&& f) {
-  if (m.type == weight_type::f32) return f(plain_rows<float>{m, end});
-  if (m.type == weight_type::f16) return f(plain_rows<f16>{m, end});
-  f(plain_rows<bf16>{m, end});
+TERN_INLINE void with_plain_rows(block_matrix const& m, F&& f) {
+  if (m.type == weight_type::f32) return f(plain_rows<float>{m});
+  if (m.type == weight_type::f16) return f(plain_rows<f16>{m});
+  f(plain_rows<bf16>{m});
 }
 
 struct block_operations {
@@ -88,9 +88,9 @@ struct block_operations {
   static void stream(matmul_job const& job, index n0, index n1, X const* x, index x_stride, index rows, bool add, matmul_panel&) noexcept {
     auto const run = [&](auto const& source) TERN_LAMBDA { stream_stripe_float(source, job, n0, n1, x, x_stride, rows, add); };
     if constexpr (std::is_same_v<X, bf16>)
-      run(plain_rows<bf16>{of(job.w.object), n1});
+      run(plain_rows<bf16>{of(job.w.object)});
     else
-      with_plain_rows(of(job.w.object), n1, run);
+      with_plain_rows(of(job.w.object), run);
   }
   static constexpr weight_operations table{&decode,       &pack_floats, &pack_halves,   &pack_codes,  nullptr,
                                            &stream_codes, nullptr,      &stream<float>, &stream<bf16>};
@@ -212,7 +212,10 @@ TERN_INLINE any_weights weights_of(W const& w) {
           false,
           w.data != nullptr,
           {w.row(0), w.columns / format.elements * format.bytes, w.row_bytes},
-          w.type == weight_type::q8_0 ? lying_blocks{2, format.bytes, &block_operations::scales} : lying_blocks{}};
+          w.type == weight_type::q8_0 ? lying_blocks{2, format.bytes, &block_operations::scales} : lying_blocks{},
+          false,
+          nullptr,
+          w.type == weight_type::f32 && w.row_bytes % index{sizeof(float)} == 0};
 }
 TERN_INLINE any_weights weights_of(chosen_blocks const& w) {
   bool const numbers = info(w.m.type).elements == 1;

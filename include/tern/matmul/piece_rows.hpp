@@ -15,7 +15,9 @@ inline namespace TERN_ABI {
 inline constexpr index kept_rows = 576, panels_at_once = simd::tiles::exist ? 8 : 4;
 static_assert(kept_rows % tile_rows == 0);
 /// Sums of a panel, as elements.
-TERN_INLINE constexpr index kept_size(index rows) { return (rows < kept_rows ? rows : kept_rows) * panel_rows; }
+TERN_INLINE constexpr index kept_size(index rows) {
+  return round_to_multiple(rows < kept_rows ? rows : kept_rows, panel_rows) * panel_rows;
+}
 
 /// Scratch memory of a thread, whatever it computes: a panel and sums.
 inline constexpr index panel_bytes = round_to_multiple(sizeof(matmul_panel), 64);
@@ -29,14 +31,19 @@ struct piece_rows {
   float const* from;  // none: zeros
   float* to;
   index from_stride, to_stride, width;
-  TERN_INLINE piece_rows(float* y, index y_stride, float* kept, bool add, bool first, bool last, index n)
-      : from(!first ? kept
-             : add  ? y
-                    : nullptr),
-        to(last ? y : kept),
-        from_stride(first ? y_stride : panel_rows),
-        to_stride(last ? y_stride : panel_rows),
-        width(n) {}
+  float* kept;
+  bool first, last;
+  TERN_INLINE piece_rows(float* y, index y_stride, float* between, bool add, bool first_chunk, bool last_chunk, index n)
+      : from(!first_chunk ? between
+             : add        ? y
+                          : nullptr),
+        to(last_chunk ? y : between),
+        from_stride(first_chunk ? y_stride : panel_rows),
+        to_stride(last_chunk ? y_stride : panel_rows),
+        width(n),
+        kept(between),
+        first(first_chunk),
+        last(last_chunk) {}
 
   /// Register `half`, 0 or 1, of a row.
   TERN_INLINE simd::pack<float> load(index row, index half) const {

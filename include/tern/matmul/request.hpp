@@ -124,10 +124,14 @@ struct matmul_request {
   }
 };
 
+/// Columns of a panel of x, and elements of panels of `rows` rows.
+TERN_INLINE constexpr index x_panel_columns(index k) { return round_to_multiple(k, 64); }
+TERN_INLINE constexpr index x_panels_size(index rows, index k) { return round_to_multiple(rows, panel_rows) * x_panel_columns(k); }
+
 /// Where the pieces of a call's scratch memory start; -1 for what is not needed.
 struct matmul_plan {
-  index x_f32, y_dense;                                        // where the caller's memory does not serve
-  index x_tiles, x_bf16, x_panel, x_q8, x_scales, x_q8_tiles;  // as the compute type needs
+  index x_f32, y_dense;                                                  // where the caller's memory does not serve
+  index x_tiles, x_panels, x_bf16, x_panel, x_q8, x_scales, x_q8_tiles;  // as the compute type needs
   index low_rank, gate, outliers, outlier_columns;
   index panels, bytes;
   index stride;  // of the rows of prepared x, in elements
@@ -153,6 +157,8 @@ TERN_INLINE matmul_plan plan_matmul(cpu_policy const& policy, matmul_request con
   bool const int8 = request.mode == compute::int8 || request.mode == compute::int8_tokens;
   p.x_f32 = take(copy_x || (request.changes_x() && !request.rounds_gathered()), rows * p.stride * f32_bytes);
   p.x_tiles = take(request.mode == compute::f32 && rows >= least_tiled_rows, tiled_rows::size(rows, k) * f32_bytes);
+  p.x_panels =
+      take(turns_x(request.mode, rows), x_panels_size(rows, k) * (request.mode == compute::bf16 ? index{sizeof(bf16)} : f32_bytes));
   p.x_bf16 = take(request.mode == compute::bf16, rows * p.stride * index{sizeof(bf16)});
   p.x_panel =
       take(simd::tiles::ready() && rows <= most_lying_rows && (request.mode == compute::bf16 || request.mode == compute::int8_tokens),

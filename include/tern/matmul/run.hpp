@@ -68,6 +68,14 @@ inline T const* panel_x(T const* x, index x_stride, index rows, index columns, T
   return out;
 }
 
+/// All rows in panels, one after the other.
+template <class T>
+inline T const* turn_x(T const* x, index x_stride, index rows, index columns, T* out, matmul_panel& memory) noexcept {
+  for (index r = 0; r < rows; r += panel_rows)
+    panel_x(x + r * x_stride, x_stride, least(panel_rows, rows - r), columns, out + r * x_panel_columns(columns), memory);
+  return out;
+}
+
 /// Moves the jobs whose weights fit to the front, and returns how many these are.
 template <class Fits>
 TERN_INLINE index partition_jobs(matmul_job* jobs, index count, Fits const& fits) {
@@ -92,55 +100,68 @@ struct matmul_memory {
   TERN_INLINE std::byte* panels() const { return scratch + plan.panels; }
 };
 
-inline void multiply_as_f32(cpu_policy const& policy, matmul_job* jobs, index count, matmul_input const& in, tiled_rows const& tiles,
-                            bool add, matmul_memory const& memory) {
-  index const streamed =
-      in.rows <= most_float_stream_rows ? partition_jobs(jobs, count, [](any_weights const& w) { return w.streamed; }) : 0;
+inline void multiply_as_f32(cpu_policy const& policy, matmul_job* jobs, index count, matmul_input const& in,
+                            product_rows<f32_products> const& x, bool add, matmul_memory const& memory) {
+  index const streamed = partition_jobs(jobs, count, [&](any_weights const& w) TERN_LAMBDA { return streams_floats(w, in.rows); });
   if (streamed > 0) stream_float(policy, jobs, streamed, in.x, in.x_stride, in.rows, add, memory.panels());
-  multiply_float(policy, jobs + streamed, count - streamed, product_rows<f32_products>{in.x, in.x_stride, tiles}, in.rows, in.columns, add,
-                 memory.panels());
+  multiply_float(policy, jobs + streamed, count - streamed, x, in.rows, in.columns, add, memory.panels());
 }
-inline void multiply_as_bf16(cpu_policy const& policy, matmul_job* jobs, index count, matmul_input const& in, bf16 const* x, index stride,
-                             bf16 const* panel, bool add, matmul_memory const& memory) {
+inline void multiply_as_bf16(cpu_policy const& policy, matmul_job* jobs, index count, matmul_input const& in,
+                             product_rows<bf16_products> const& x, bool add, matmul_memory const& memory) {
   index const streamed = partition_jobs(jobs, count, [&](any_weights const& w) TERN_LAMBDA { return streams_halves(w, in.rows); });
-  if (streamed > 0) stream_float(policy, jobs, streamed, x, stride, in.rows, add, memory.panels());
-  multiply_float(policy, jobs + streamed, count - streamed, product_rows<bf16_products>{x, stride, {}, panel}, in.rows, in.columns, add,
-                 memory.panels());
+  if (streamed > 0) stream_float(policy, jobs, streamed, x.x, x.stride, in.rows, add, memory.panels());
+  multiply_float(policy, jobs + streamed, count - streamed, x, in.rows, in.columns, add, memory.panels());
 }
 
-/// x as the compute type takes it, made once for all products of a call. lying, blocks_lie: whether matrix registers meet numbers, or
-/// blocks, where they lie.
+/// How weights of a call meet x where they lie.
+struct lying_weights {
+  bool rows = false, blocks = false;  // in matrix registers: numbers, blocks
+  bool turned = false;                // panels of x
+  TERN_INLINE void add(any_weights const& w, compute mode, matmul_plan const& plan) {
+    rows |= plan.x_panel >= 0 && (halves_lie_ready(w) || bytes_lie_ready(w));
+    blocks |= blocks_lie_ready(w);
+    turned |= plan.x_panels >= 0 && (mode == compute::bf16 ? bf16_products::turn(w) : f32_products::turn(w));
+  }
+};
+
+/// x as the compute type takes it, made once for all products of a call.
 struct prepared_input {
   matmul_input in;
-  tiled_rows tiles{};
-  bf16 const* x_bf16 = nullptr;
-  bf16 const* panel = nullptr;
+  product_rows<f32_products> x_f32{in.x, in.x_stride};
+  product_rows<bf16_products> x_bf16{};
   q8_rows x_q8{};
 };
-inline prepared_input prepare_input(cpu_policy const& policy, matmul_input const& in, compute mode, bool lying, bool blocks_lie,
+inline prepared_input prepare_input(cpu_policy const& policy, matmul_input const& in, compute mode, lying_weights const& lying,
                                     matmul_memory const& memory) {
   prepared_input p{in};
+  matmul_panel& own = panel_at(memory.panels());
+  p.x_f32.panel_columns = p.x_bf16.panel_columns = x_panel_columns(in.columns);
+  if (mode != compute::bf16 && lying.turned)
+    p.x_f32.panel = turn_x<float>(in.x, in.x_stride, in.rows, in.columns, memory.at<float>(memory.plan.x_panels), own);
   if (mode == compute::bf16) {
     auto* const x = memory.at<bf16>(memory.plan.x_bf16);
-    round_rows(policy, in, x, memory.plan.stride);
-    p.x_bf16 = x;
-    if (lying && in.rows >= least_lying_rows)
-      p.panel = panel_x<bf16>(x, memory.plan.stride, in.rows, in.columns, memory.at<bf16>(memory.plan.x_panel), panel_at(memory.panels()));
+    index const stride = memory.plan.stride;
+    round_rows(policy, in, x, stride);
+    p.x_bf16.x = x;
+    p.x_bf16.stride = stride;
+    if (lying.rows && in.rows >= least_lying_rows)
+      p.x_bf16.panel = panel_x<bf16>(x, stride, in.rows, in.columns, memory.at<bf16>(memory.plan.x_panel), own);
+    if (lying.turned) p.x_bf16.panel = turn_x<bf16>(x, stride, in.rows, in.columns, memory.at<bf16>(memory.plan.x_panels), own);
   } else if (mode == compute::f32) {
-    if (memory.plan.x_tiles >= 0) p.tiles = tile_x(policy, in.x, in.x_stride, in.rows, in.columns, memory.at<float>(memory.plan.x_tiles));
+    if (memory.plan.x_tiles >= 0)
+      p.x_f32.tiles = tile_x(policy, in.x, in.x_stride, in.rows, in.columns, memory.at<float>(memory.plan.x_tiles));
   } else {
     p.x_q8 = {memory.at<std::int8_t>(memory.plan.x_q8), memory.at<q8_scales>(memory.plan.x_scales), memory.plan.stride, in.columns / 32};
-    if (memory.plan.x_q8_tiles >= 0 && blocks_lie) p.x_q8.tiles = memory.at<x_tile>(memory.plan.x_q8_tiles);
+    if (memory.plan.x_q8_tiles >= 0 && lying.blocks) p.x_q8.tiles = memory.at<x_tile>(memory.plan.x_q8_tiles);
     quantize_rows(policy, in, p.x_q8, mode == compute::int8_tokens);
-    if (lying && in.rows > 1)
-      p.x_q8.panel = panel_x<std::int8_t>(p.x_q8.q, p.x_q8.stride, in.rows, in.columns, memory.at<std::int8_t>(memory.plan.x_panel),
-                                          panel_at(memory.panels()));
+    if (lying.rows && in.rows > 1)
+      p.x_q8.panel = panel_x<std::int8_t>(p.x_q8.q, p.x_q8.stride, in.rows, in.columns, memory.at<std::int8_t>(memory.plan.x_panel), own);
   }
   return p;
 }
 inline void multiply_jobs(cpu_policy const& policy, matmul_job* jobs, index count, prepared_input const& p, compute mode, bool add,
                           matmul_memory const& memory) {
-  if (mode == compute::bf16) return multiply_as_bf16(policy, jobs, count, p.in, p.x_bf16, memory.plan.stride, p.panel, add, memory);
+  if (mode == compute::bf16) return multiply_as_bf16(policy, jobs, count, p.in, p.x_bf16, add, memory);
   if (mode == compute::int8_tokens) {
     index const whole = partition_jobs(jobs, count, [](any_weights const& w) { return w.row_scale && w.columns <= most_integer_columns; });
     if (whole > 0) multiply_int8_tokens(policy, jobs, whole, p.in.rows, p.x_q8, add, memory.panels());
@@ -149,7 +170,7 @@ inline void multiply_jobs(cpu_policy const& policy, matmul_job* jobs, index coun
   }
   index const integers = mode != compute::f32 ? partition_jobs(jobs, count, [](any_weights const& w) { return w.codes.granule > 0; }) : 0;
   if (integers > 0) multiply_int8(policy, jobs, integers, p.in.rows, p.x_q8, add, memory.panels());
-  multiply_as_f32(policy, jobs + integers, count - integers, p.in, p.tiles, add, memory);
+  multiply_as_f32(policy, jobs + integers, count - integers, p.in, p.x_f32, add, memory);
 }
 
 /// t = scale x a^T for the low-rank path.
@@ -158,7 +179,7 @@ inline void add_low_rank(cpu_policy const& policy, matmul_request& request, matm
   index const rank = path.a.rows, stride = padded_columns(rank);
   float* const t = memory.at<float>(memory.plan.low_rank);
   matmul_job job{path.a, t, stride};
-  multiply_as_f32(policy, &job, 1, in, {}, false, memory);
+  multiply_as_f32(policy, &job, 1, in, {in.x, in.x_stride}, false, memory);
   for (index r = 0; r < in.rows; ++r)
     for (index j = 0; j < rank; ++j) t[r * stride + j] *= path.scale;
   request.finish.sides[request.finish.side_count++] = {path.b, t, stride};
@@ -181,15 +202,10 @@ inline void run_matmul(cpu_policy const& policy, matmul_job* jobs, index count, 
       gate_finish.sides[gate_finish.side_count++] = {weights_of(gate_outliers), t, memory.plan.stride};
     }
   }
-  auto const lie = [&](any_weights const& w)
-                       TERN_LAMBDA { return memory.plan.x_panel >= 0 && (halves_lie_ready(w) || bytes_lie_ready(w)); };
-  bool lying = request.has_gate() && lie(request.gate_weights);
-  bool blocks_lie = request.has_gate() && blocks_lie_ready(request.gate_weights);
-  for (index j = 0; j < count; ++j) {
-    lying |= lie(jobs[j].w);
-    blocks_lie |= blocks_lie_ready(jobs[j].w);
-  }
-  prepared_input const p = prepare_input(policy, in, request.mode, lying, blocks_lie, memory);
+  lying_weights lying;
+  if (request.has_gate()) lying.add(request.gate_weights, request.mode, memory.plan);
+  for (index j = 0; j < count; ++j) lying.add(jobs[j].w, request.mode, memory.plan);
+  prepared_input const p = prepare_input(policy, in, request.mode, lying, memory);
   if (request.has_gate()) {
     request.gated.z = memory.at<float>(memory.plan.gate);
     request.gated.stride = request.gate_weights.rows;

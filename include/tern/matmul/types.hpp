@@ -84,6 +84,7 @@ struct any_weights {
   lying_blocks lying{};                // what is in that memory
   bool signed_bytes = false;           // that memory is codes less their offset, in bytes
   tern::bf16 const* panels = nullptr;  // whole panels (matmul/float_panel.hpp) that lie ready
+  bool floats = false;                 // that memory is f32, each row whole numbers after the one before
 };
 
 /// One weight matrix and where its product goes.

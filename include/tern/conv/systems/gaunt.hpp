@@ -23,7 +23,7 @@
 /// Cost    two matrix products of points by numbers in and one out: for l1 = l2 = l3 = L about 27 L^4 flop an item, where the sum over
 ///         coefficients has L^6 terms. Transforms of (2 (l1 + l2) + 1)^2 numbers, as in the paper, would be of order L^2 log L, but for the
 ///         three of an item alone real_fft_2d takes 41 times as long as all of this at L = 6, 11 times at 12, 3.2 times at 24 (AVX-512).
-/// Same    for any number of threads. matmul adds up to 32 items in another order than more: alone an item may differ in its last bits.
+/// Same    for any number of threads. matmul adds up few items in another order than many: alone an item may differ in its last bits.
 /// Error   |out - out*| <= gaunt.error(plan) times the integral of |Y| (sum of |x1 Y1|) (sum of |x2 Y2|), as the quadrature sees it.
 /// Source  Luo et al., "Enabling Efficient Equivariant Operations in the Fourier Basis via Gaunt Tensor Products", ICLR 2024,
 ///         arXiv:2401.10216: its abstract; harmonics and quadrature from knowledge.
@@ -202,7 +202,7 @@ inline constexpr struct gaunt_fn {
     auto const a = detail::items_of("x1", x1), b = detail::items_of("x2", x2);  // (items, numbers)
     auto const to = detail::items_of("out", out);
     // As many items at a time as leave their values in cache, in even pieces: matmul adds up few rows in another order than many.
-    constexpr index cached = 1 << 17, fewest = 4 * detail::most_float_stream_rows;
+    constexpr index cached = 1 << 17, fewest = 4 * detail::most_other_stream_rows;
     index const points = plan.points(), share = cached / points, most = share < fewest ? fewest : share, items = a.extent(0);
     index const pieces = detail::divide_up(items, most);
     workspace::lease const memory(policy.scratch(), static_cast<std::size_t>(2 * detail::least(most, items) * points) * sizeof(float));
