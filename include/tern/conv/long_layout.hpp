@@ -91,7 +91,9 @@ inline long_layout choose_layout(long_mode mode, index n, index taps, bool block
     best.lead = K - 1 - best.origin;
   }
   auto const consider = [&](int odd, int halvings, bool one) TERN_LAMBDA {
-    index const points = (index{odd} << halvings) * simd::lanes, hop = one ? n : 2 * points - K + 1;
+    // Blocks begin, and their results, where registers do: those of a row that begins with a line are then whole parts of lines.
+    index const points = (index{odd} << halvings) * simd::lanes, behind = one ? K - 1 : round_to_multiple(K - 1, simd::lanes);
+    index const hop = one ? n : 2 * points - behind;
     if (hop <= 0) return;
     index const blocks = one ? 1 : divide_up(n, hop);
     double const cost = static_cast<double>(blocks) * block_cost(points);
@@ -104,8 +106,8 @@ inline long_layout choose_layout(long_mode mode, index n, index taps, bool block
     best.blocks = blocks;
     best.hop = hop;
     bool const from_first = one && mode != long_mode::circular;
-    best.lead = from_first ? 0 : K - 1 - best.origin;
-    best.kept = from_first ? best.origin : K - 1;
+    best.lead = from_first ? 0 : behind - best.origin;
+    best.kept = from_first ? best.origin : behind;
   };
   index const single = mode == long_mode::circular ? n + K - 1 : whole;
   each_tower((single + 1) / 2, [&](int odd, int halvings) TERN_LAMBDA {
