@@ -48,9 +48,14 @@ inline constexpr double long_direct_cost = 0.24;
 /// Bytes of a block and its spectrum beyond which they come from farther away.
 inline constexpr double long_near_bytes = 0x18p16;
 
-TERN_INLINE double block_cost(index points) {
-  double const bytes = 16 * static_cast<double>(points);
-  return static_cast<double>(points) * (long_fixed_cost + log2_of(points)) * (bytes > long_near_bytes ? 1.2 : 1.0);
+/// Operations for a point of a tower with the odd factor 1, 3, 5, 7 or 9, beyond one for each halving that fits in it: counted, and
+/// measured.
+inline constexpr double long_odd_costs[] = {0, 1, 1, 1.5, 2.8};
+
+/// The cost of a block of `points` points, in a tower with the factor `odd`.
+TERN_INLINE double block_cost(index points, int odd) {
+  double const bytes = 16 * static_cast<double>(points), each = long_fixed_cost + log2_of(points) + long_odd_costs[odd / 2];
+  return static_cast<double>(points) * each * (bytes > long_near_bytes ? 1.2 : 1.0);
 }
 
 /// What does not depend on the way.
@@ -96,7 +101,7 @@ inline long_layout choose_layout(long_mode mode, index n, index taps, bool block
     index const hop = one ? n : 2 * points - behind;
     if (hop <= 0) return;
     index const blocks = one ? 1 : divide_up(n, hop);
-    double const cost = static_cast<double>(blocks) * block_cost(points);
+    double const cost = static_cast<double>(blocks) * block_cost(points, odd);
     if (least >= 0 && cost >= least) return;
     least = cost;
     best.direct = false;
@@ -120,8 +125,8 @@ inline long_layout choose_layout(long_mode mode, index n, index taps, bool block
       index const registers = n / (index{odd} * simd::lanes) >> folds;
       int const halvings = log2_of(registers);
       if (halvings <= least_halvings || (index{odd} << (halvings + folds)) * simd::lanes != n) continue;
-      double cost = long_fold_cost * static_cast<double>(n) + block_cost(n >> folds);
-      for (int p = 1; p <= folds; ++p) cost += block_cost(n >> (p + 1));
+      double cost = long_fold_cost * static_cast<double>(n) + block_cost(n >> folds, odd);
+      for (int p = 1; p <= folds; ++p) cost += block_cost(n >> (p + 1), odd);
       if (cost >= least) continue;
       least = cost;
       best.direct = false;

@@ -118,7 +118,7 @@ struct long_place {
   index batch = 0, channel = 0, block = 0;
 };
 /// Bytes of a transform that leaves room in cache for what is used behind it.
-inline constexpr index long_roomy_bytes = simd::tiles::exist ? 0x100000 : 0x200000;
+inline constexpr index long_roomy_bytes = simd::tiles::exist ? 0x100000 : 0x400000;
 /// Bytes of a transform so short that the machine's own prefetchers see too little of its rows, and of all that a call touches beyond which
 /// they are far away.
 inline constexpr index long_short_bytes = 0x10000, long_far_bytes = 0x180000;
