@@ -2,9 +2,9 @@
 #pragma once
 /// @file conv/long_layout.hpp
 /// How a convolution of n samples with K taps is cut into blocks. A block of 2M samples is one product modulo z^(2M) + 1; of its results
-/// those that the block's end has come back to are not used. Either one block holds all samples, or blocks of 2M samples overlap by K - 1
-/// (overlap-save), whichever costs less; a handful of taps is multiplied directly. A circle of a length that towers have is folded
-/// (conv/long_circle.hpp).
+/// those that the block's end has come back to are not used. Either one block holds all samples, or blocks of 2M samples overlap by K - 1,
+/// rounded up to registers (overlap-save), whichever costs less; a handful of taps is multiplied directly. A circle of a length that towers
+/// have is folded (conv/long_circle.hpp).
 ///
 /// A filter with a sparse spectrum (conv/sparse_spectrum.hpp) has one block of places that do not depend on lanes or cost.
 ///

@@ -219,17 +219,18 @@ struct tower_job {
     float const* const spectrum = h + first * width * complex_pack;
     if constexpr (!simd::tiles::exist) {
       tower_ahead_at_once ahead(spectrum, window, later);
-      return body(ahead);
+      body(ahead);
+    } else {
+      index lines = 0;
+      for (tower_row const& r : later) lines += r.lines();
+      index const tiles = divide_up(nodes * width, simd::lanes);
+      if (lines > tower_tile_lines * tiles) {
+        tower_ahead<true> ahead(spectrum, window, later, near_steps(nodes));
+        return body(ahead);
+      }
+      tower_ahead<false> ahead(spectrum, window, later, tiles);
+      body(ahead);
     }
-    index lines = 0;
-    for (tower_row const& r : later) lines += r.lines();
-    index const tiles = divide_up(nodes * width, simd::lanes);
-    if (lines > tower_tile_lines * tiles) {
-      tower_ahead<true> ahead(spectrum, window, later, near_steps(nodes));
-      return body(ahead);
-    }
-    tower_ahead<false> ahead(spectrum, window, later, tiles);
-    body(ahead);
   }
   template <class Ahead>
   inline void descend(int pass, index first, index count, Ahead& ahead) const noexcept {
