@@ -4,7 +4,9 @@
 #include <tern/conv/long_conv.hpp>
 #include <tern/core/thread_pool.hpp>
 
+#include <array>
 #include <cmath>
+#include <cstdint>
 #include <utility>
 
 namespace tern::test {
@@ -157,21 +159,25 @@ TEST_CASE("long convolutions have the same bits on any threads and in any worksp
 }
 
 TEST_CASE("a row of a long convolution larger than the caches is the row by itself") {
-  index const channels = 33, n = 131072;  // more than 32 MB: results go past the caches, spectra and rows are asked for ahead
-  rng r(13);
-  std::vector<float> const u = r.normal(channels * n), k = r.normal(n), w = r.normal(channels * n);
-  std::vector<float> y(u.size()), gated(u.size()), one(static_cast<std::size_t>(n)), gated_one(one.size());
-  long_filter const filter(cpu, view(k.data(), 1, n), n);
-  auto const rows = [&](std::vector<float> const& x) { return view(x.data(), channels, 1, n); };
-  long_conv(cpu, rows(u), filter, view(y.data(), channels, 1, n));
-  long_conv(cpu, rows(u), filter, view(gated.data(), channels, 1, n), gate_in{rows(w)}, gate_out{rows(u)});
-  for (index c : {index{0}, channels - 1}) {
-    auto const row = [&](std::vector<float> const& x) { return view(x.data() + c * n, n); };
-    long_conv(cpu, row(u), k, one);
-    long_conv(cpu, row(u), k, gated_one, gate_in{row(w)}, gate_out{row(u)});
-    for (index i = 0; i < n; ++i) {
-      REQUIRE(y[static_cast<std::size_t>(c * n + i)] == one[static_cast<std::size_t>(i)]);
-      REQUIRE(gated[static_cast<std::size_t>(c * n + i)] == gated_one[static_cast<std::size_t>(i)]);
+  // More than 32 MB: results go past the caches, spectra and rows are asked for ahead. Towers by eight, by three, and blocks.
+  for (auto const& [channels, n, taps] : {std::array<index, 3>{33, 131072, 131072}, {46, 98304, 98304}, {33, 131072, 16384}}) {
+    rng r(13);
+    std::vector<float> const u = r.normal(channels * n), k = r.normal(taps), w = r.normal(channels * n);
+    std::vector<float> y(u.size() + 16), gated(y.size()), one(static_cast<std::size_t>(n)), gated_one(one.size());
+    long_filter const filter(cpu, view(k.data(), 1, taps), n);
+    auto const rows = [&](float const* x) { return view(x, channels, 1, n); };
+    auto const from_line = [](std::vector<float>& x) { return x.data() + (64 - reinterpret_cast<std::uintptr_t>(x.data()) % 64) / 4 % 16; };
+    float *const all = from_line(y), *const all_gated = from_line(gated);
+    long_conv(cpu, rows(u.data()), filter, view(all, channels, 1, n));
+    long_conv(cpu, rows(u.data()), filter, view(all_gated, channels, 1, n), gate_in{rows(w.data())}, gate_out{rows(u.data())});
+    for (index c : {index{0}, channels - 1}) {
+      auto const row = [&](std::vector<float> const& x) { return view(x.data() + c * n, n); };
+      long_conv(cpu, row(u), k, one);
+      long_conv(cpu, row(u), k, gated_one, gate_in{row(w)}, gate_out{row(u)});
+      for (index i = 0; i < n; ++i) {
+        REQUIRE(all[c * n + i] == one[static_cast<std::size_t>(i)]);
+        REQUIRE(all_gated[c * n + i] == gated_one[static_cast<std::size_t>(i)]);
+      }
     }
   }
 }

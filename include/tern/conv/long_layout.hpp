@@ -2,9 +2,9 @@
 #pragma once
 /// @file conv/long_layout.hpp
 /// How a convolution of n samples with K taps is cut into blocks. A block of 2M samples is one product modulo z^(2M) + 1; of its results
-/// those that the block's end has come back to are not used. Either one block holds all samples, or blocks of 2M samples overlap by K - 1
-/// (overlap-save), whichever costs less; a handful of taps is multiplied directly. A circle of a length that towers have is folded
-/// (conv/long_circle.hpp).
+/// those that the block's end has come back to are not used. Either one block holds all samples, or blocks of 2M samples overlap by K - 1,
+/// rounded up to registers (overlap-save), whichever costs less; a handful of taps is multiplied directly. A circle of a length that towers
+/// have is folded (conv/long_circle.hpp).
 ///
 /// A filter with a sparse spectrum (conv/sparse_spectrum.hpp) has one block of places that do not depend on lanes or cost.
 ///
@@ -48,9 +48,14 @@ inline constexpr double long_direct_cost = 0.24;
 /// Bytes of a block and its spectrum beyond which they come from farther away.
 inline constexpr double long_near_bytes = 0x18p16;
 
-TERN_INLINE double block_cost(index points) {
-  double const bytes = 16 * static_cast<double>(points);
-  return static_cast<double>(points) * (long_fixed_cost + log2_of(points)) * (bytes > long_near_bytes ? 1.2 : 1.0);
+/// Operations for a point of a tower with the odd factor 1, 3, 5, 7 or 9, beyond one for each halving that fits in it: counted, and
+/// measured.
+inline constexpr double long_odd_costs[] = {0, 1, 1, 1.5, 2.8};
+
+/// The cost of a block of `points` points, in a tower with the factor `odd`.
+TERN_INLINE double block_cost(index points, int odd) {
+  double const bytes = 16 * static_cast<double>(points), each = long_fixed_cost + log2_of(points) + long_odd_costs[odd / 2];
+  return static_cast<double>(points) * each * (bytes > long_near_bytes ? 1.2 : 1.0);
 }
 
 /// What does not depend on the way.
@@ -91,10 +96,12 @@ inline long_layout choose_layout(long_mode mode, index n, index taps, bool block
     best.lead = K - 1 - best.origin;
   }
   auto const consider = [&](int odd, int halvings, bool one) TERN_LAMBDA {
-    index const points = (index{odd} << halvings) * simd::lanes, hop = one ? n : 2 * points - K + 1;
+    // Blocks begin, and their results, where registers do: those of a row that begins with a line are then whole parts of lines.
+    index const points = (index{odd} << halvings) * simd::lanes, behind = one ? K - 1 : round_to_multiple(K - 1, simd::lanes);
+    index const hop = one ? n : 2 * points - behind;
     if (hop <= 0) return;
     index const blocks = one ? 1 : divide_up(n, hop);
-    double const cost = static_cast<double>(blocks) * block_cost(points);
+    double const cost = static_cast<double>(blocks) * block_cost(points, odd);
     if (least >= 0 && cost >= least) return;
     least = cost;
     best.direct = false;
@@ -104,8 +111,8 @@ inline long_layout choose_layout(long_mode mode, index n, index taps, bool block
     best.blocks = blocks;
     best.hop = hop;
     bool const from_first = one && mode != long_mode::circular;
-    best.lead = from_first ? 0 : K - 1 - best.origin;
-    best.kept = from_first ? best.origin : K - 1;
+    best.lead = from_first ? 0 : behind - best.origin;
+    best.kept = from_first ? best.origin : behind;
   };
   index const single = mode == long_mode::circular ? n + K - 1 : whole;
   each_tower((single + 1) / 2, [&](int odd, int halvings) TERN_LAMBDA {
@@ -118,8 +125,8 @@ inline long_layout choose_layout(long_mode mode, index n, index taps, bool block
       index const registers = n / (index{odd} * simd::lanes) >> folds;
       int const halvings = log2_of(registers);
       if (halvings <= least_halvings || (index{odd} << (halvings + folds)) * simd::lanes != n) continue;
-      double cost = long_fold_cost * static_cast<double>(n) + block_cost(n >> folds);
-      for (int p = 1; p <= folds; ++p) cost += block_cost(n >> (p + 1));
+      double cost = long_fold_cost * static_cast<double>(n) + block_cost(n >> folds, odd);
+      for (int p = 1; p <= folds; ++p) cost += block_cost(n >> (p + 1), odd);
       if (cost >= least) continue;
       least = cost;
       best.direct = false;

@@ -118,22 +118,23 @@ struct long_place {
   index batch = 0, channel = 0, block = 0;
 };
 /// Bytes of a transform that leaves room in cache for what is used behind it.
-inline constexpr index long_roomy_bytes = 0x100000;
+inline constexpr index long_roomy_bytes = simd::tiles::exist ? 0x100000 : 0x400000;
 /// Bytes of a transform so short that the machine's own prefetchers see too little of its rows, and of all that a call touches beyond which
 /// they are far away.
 inline constexpr index long_short_bytes = 0x10000, long_far_bytes = 0x180000;
 /// Has `job` ask for the gate of its results, and their place, and for the samples of `next` and their gate. touched: bytes of the call.
-/// Beside a spectrum that is far, all of them would not stay in cache: gates wait. Processors without matrix registers are measured to
-/// fetch all of this in time by themselves.
+/// With matrix registers gates wait beside a spectrum that is far; without them short transforms are measured to gain nothing.
 TERN_INLINE void ask_ahead(tower_job& job, tower_sink const& out, tower_source const& next, index touched) {
   index const bytes = job.plan.floats() * index{sizeof(float)};
-  job.asks = simd::tiles::exist && ((job.far && bytes <= long_roomy_bytes) || (bytes <= long_short_bytes && touched > long_far_bytes));
+  bool const is_short = simd::tiles::exist && bytes <= long_short_bytes && touched > long_far_bytes;
+  job.asks = (job.far && bytes <= long_roomy_bytes) || is_short;
   if (!job.asks) return;
+  bool const gates = !simd::tiles::exist || !job.far;
   index const begin = next.dense_begin > 0 ? 0 : -next.dense_begin, end = least(next.dense_end, 2 * job.plan.points()) - next.dense_begin;
   index const results = out.dense_end - out.dense_begin;
-  if (out.gate != nullptr && !job.far) job.later[0] = {out.gate, results};
+  if (out.gate != nullptr && gates) job.later[0] = {out.gate, results};
   if (next.dense != nullptr) job.later[1] = {next.dense + begin, end - begin};
-  if (next.gate != nullptr && !job.far) job.later[2] = {next.gate + begin, end - begin};
+  if (next.gate != nullptr && gates) job.later[2] = {next.gate + begin, end - begin};
   if (out.dense != nullptr && !out.past) job.later[3] = {out.dense, results};
 }
 

@@ -120,7 +120,9 @@ struct gated_rows {
   TERN_INLINE gated_rows node(index, int) const { return *this; }
   TERN_INLINE simd::pack<float> factor(index r, index l) const { return simd::load(at.gate[r] + l * simd::lanes); }
   TERN_INLINE cpack load(index r, index l) const { return {simd::load(at.re[r] + l * simd::lanes) * factor(r, l), simd::pack<float>(0.f)}; }
-  TERN_INLINE void store(index r, index l, cpack const& x) const { store_as<Past>(at.re[r] + l * simd::lanes, x.re * factor(r, l)); }
+  /// What `store` is given then. A load waits for the stores before it whose addresses end in the same 12 bits, as those of all rows may.
+  TERN_INLINE simd::pack<float> multiplied(index r, index l, cpack const& x) const { return simd::in_register(x.re * factor(r, l)); }
+  TERN_INLINE void store(index r, index l, cpack const& x) const { store_as<Past>(at.re[r] + l * simd::lanes, x.re); }
 };
 
 /// Rows beside the tiles, where simd::shuffles_freely: each four are transposed within quarters, the first of the two steps that transpose
@@ -147,6 +149,10 @@ TERN_INLINE void load_rows(cpack* x, Rows const& rows, index l, int first = 0) {
 template <int R, class Rows>
 TERN_INLINE void store_rows(Rows const& rows, index l, cpack* x, int first = 0) {
   if constexpr (std::is_same_v<Rows, turned_rows>) transpose_within_quarters(x + first);
+  if constexpr (requires { rows.multiplied(first, l, x[first]); }) {
+    TERN_UNROLL
+    for (int r = first; r < first + R; ++r) x[r].re = rows.multiplied(r, l, x[r]);
+  }
   TERN_UNROLL
   for (int r = first; r < first + R; ++r) rows.store(r, l, x[r]);
 }

@@ -12,6 +12,7 @@
 
 #include <tern/core/parallel_for.hpp>
 #include <tern/fft/tower_tiles.hpp>
+#include <tern/simd/tiles.hpp>
 
 namespace tern::detail {
 inline namespace TERN_ABI {
@@ -43,19 +44,12 @@ struct tower_sink {
 inline constexpr index tower_chunk = 16;
 /// Floats in which they lie meanwhile: rows of real parts, and of imaginary ones.
 inline constexpr index tower_buffer = most_radix * tower_chunk * complex_pack;
-/// The gate of samples that have been multiplied.
-struct tower_ones {
-  float one[tower_chunk * simd::lanes];
-  constexpr tower_ones() : one{} {
-    for (float& x : one) x = 1.f;
-  }
-};
-inline constexpr tower_ones ones_of_chunk{};
 /// Registers that stay in the first-level cache.
 inline constexpr index tower_near = 32768 / (8 * simd::lanes);
 
-/// Bytes of a spectrum that may come from so far away that it is asked for ahead.
-inline constexpr index tower_far = 0x40000;
+/// Bytes of a spectrum that may come from so far away that it is asked for ahead. Measured with 2 MB of second-level cache where there are
+/// matrix registers, and with 1 MB where there are none.
+inline constexpr index tower_far = simd::tiles::exist ? 0x40000 : 0x18000;
 /// Bytes that it is asked for ahead.
 inline constexpr index tower_window = 0x10000;
 
@@ -81,53 +75,60 @@ struct tower_job {
   inline void read(index chunk, tower_source const& in, float* buffer) const noexcept {
     constexpr index W = simd::lanes;
     index const count = chunk_size(chunk), at = chunk * tower_chunk;
+    packed_rows<float> const to{z + at * complex_pack, row() * complex_pack};
     tower_rows const rows = rows_of(in.end, in.gate);
     row_places<float const> from;
-    if (!places(at, count, rows, in, from)) {
-      auto const find = [&](index first, float* own, float const*& row, float const*& gate) TERN_LAMBDA {
-        bool const dense = is_direct(rows, in) && first >= in.dense_begin && first + count * W <= in.dense_end;
-        row = dense ? in.dense + (first - in.dense_begin) : own;
-        if (rows == tower_rows::gated) gate = dense ? in.gate + (first - in.dense_begin) : ones_of_chunk.one;
-        if (!dense) in.read(in.object, first, count, own, W);
-      };
-      for (index r = 0; r < plan.radix[0]; ++r, buffer += tower_chunk * complex_pack) {
-        index const first = (r * row() + at) * W;
-        find(first, buffer, from.re[r], from.gate[r]);
-        if (rows == tower_rows::complex) find(plan.points() + first, buffer + tower_chunk * W, from.im[r], from.gate[r]);
+    if (places(at, count, rows, in, from)) return split_first(plan, rows, from, to, count);
+    auto const find = [&](index first, float* own) TERN_LAMBDA {
+      if (!is_dense(first, count, in)) {
+        in.read(in.object, first, count, own, W);
+        return static_cast<float const*>(own);
       }
+      float const* const row = in.dense + (first - in.dense_begin);
+      if (in.gate == nullptr) return row;
+      copy_row<false>(row, in.gate + (first - in.dense_begin), count, own);
+      return static_cast<float const*>(own);
+    };
+    bool const complex = rows == tower_rows::complex;
+    for (index r = 0; r < plan.radix[0]; ++r, buffer += tower_chunk * complex_pack) {
+      index const first = (r * row() + at) * W;
+      from.re[r] = find(first, buffer);
+      if (complex) from.im[r] = find(plan.points() + first, buffer + tower_chunk * W);
     }
-    split_first(plan, rows, from, {z + at * complex_pack, row() * complex_pack}, count);
+    split_first(plan, complex ? tower_rows::complex : tower_rows::real, from, to, count);
   }
   inline void write(index chunk, tower_sink const& out, float* buffer) const noexcept {
     constexpr index W = simd::lanes;
     index const count = chunk_size(chunk), at = chunk * tower_chunk;
-    tower_rows const rows = rows_of(out.end, out.gate);
     packed_rows<float> const from{z + at * complex_pack, row() * complex_pack};
+    tower_rows const rows = rows_of(out.end, out.gate);
+    bool const past = goes_past(out);
     row_places<float> to;
-    if (places(at, count, rows, out, to)) {
-      bool const past = out.past && can_gate(plan, rows != tower_rows::complex) && simd::can_store_past(to.re[0]);
+    if (places(at, count, rows, out, to) && (!past || can_gate(plan, rows != tower_rows::complex)))
       return join_last(plan, rows, from, to, count, past);
-    }
-    auto const find = [&](index first, float* own, float*& row, float const*& gate) TERN_LAMBDA {
-      bool const dense = is_direct(rows, out) && first >= out.dense_begin && first + count * W <= out.dense_end;
-      row = dense ? out.dense + (first - out.dense_begin) : own;
-      if (rows == tower_rows::gated) gate = dense ? out.gate + (first - out.dense_begin) : ones_of_chunk.one;
-    };
+    bool const straight = out.gate == nullptr && !past;
+    auto const find = [&](index first, float* own)
+                          TERN_LAMBDA { return straight && is_dense(first, count, out) ? out.dense + (first - out.dense_begin) : own; };
+    bool const complex = rows == tower_rows::complex;
     for (index r = 0; r < plan.radix[0]; ++r) {
       index const first = (r * row() + at) * W;
       float* const own = buffer + r * tower_chunk * complex_pack;
-      find(first, own, to.re[r], to.gate[r]);
-      if (rows == tower_rows::complex) find(plan.points() + first, own + tower_chunk * W, to.im[r], to.gate[r]);
+      to.re[r] = find(first, own);
+      if (complex) to.im[r] = find(plan.points() + first, own + tower_chunk * W);
     }
-    join_last(plan, rows, from, to, count, false);
+    join_last(plan, complex ? tower_rows::complex : tower_rows::real, from, to, count, false);
     auto const keep = [&](index first, float const* row, float const* own) TERN_LAMBDA {
-      if (row == own && first < out.end && first + count * W > out.begin) out.write(out.object, first, count, row, W);
+      if (row != own || first >= out.end || first + count * W <= out.begin) return;
+      if (!is_dense(first, count, out)) return out.write(out.object, first, count, row, W);
+      float const* const gate = out.gate != nullptr ? out.gate + (first - out.dense_begin) : nullptr;
+      if (past) return copy_row<true>(row, gate, count, out.dense + (first - out.dense_begin));
+      copy_row<false>(row, gate, count, out.dense + (first - out.dense_begin));
     };
     for (index r = 0; r < plan.radix[0]; ++r) {
       index const first = (r * row() + at) * W;
       float const* const own = buffer + r * tower_chunk * complex_pack;
       keep(first, to.re[r], own);
-      if (rows == tower_rows::complex) keep(plan.points() + first, to.im[r], own + tower_chunk * W);
+      if (complex) keep(plan.points() + first, to.im[r], own + tower_chunk * W);
     }
   }
   inline void read(tower_source const& in, float* buffer) const noexcept {
@@ -143,10 +144,24 @@ struct tower_job {
       read(c, next, buffer);
     }
   }
-  /// Whether dense samples, or results, can be read, or written, without `read` and `write`.
+  /// Whether registers [first, first + count lanes) are dense.
   template <class End>
-  TERN_INLINE static bool is_direct(tower_rows rows, End const& e) {
-    return e.gate == nullptr || rows == tower_rows::gated;
+  TERN_INLINE static bool is_dense(index first, index count, End const& e) {
+    return first >= e.dense_begin && first + count * simd::lanes <= e.dense_end;
+  }
+  /// Whether dense results go past the caches: rows then begin where lines do.
+  TERN_INLINE static bool goes_past(tower_sink const& out) {
+    return out.past && simd::can_store_past(out.dense + (round_to_multiple(out.dense_begin, simd::lanes) - out.dense_begin));
+  }
+  /// `count` registers, times those of a gate if there is one.
+  template <bool Past>
+  static inline void copy_row(float const* from, float const* gate, index count, float* to) noexcept {
+    constexpr index W = simd::lanes;
+    if (gate == nullptr) {
+      for (index i = 0; i < count; ++i) store_as<Past>(to + i * W, simd::load(from + i * W));
+      return;
+    }
+    for (index i = 0; i < count; ++i) store_as<Past>(to + i * W, simd::load(from + i * W) * simd::load(gate + i * W));
   }
   /// The places of registers [at, at + count) of all rows, if all of them are dense.
   template <class End, class P>
@@ -154,7 +169,7 @@ struct tower_job {
     constexpr index W = simd::lanes;
     index const first = at * W - e.dense_begin, step = row() * W, M = plan.points();
     index const last = M - step + (at + count) * W + (rows == tower_rows::complex ? M : 0);
-    if (!is_direct(rows, e) || first < 0 || last > e.dense_end) return false;
+    if ((e.gate != nullptr && rows != tower_rows::gated) || first < 0 || last > e.dense_end) return false;
     for (index r = 0; r < plan.radix[0]; ++r) {
       to.re[r] = e.dense + first + r * step;
       if (rows == tower_rows::complex) to.im[r] = e.dense + first + M + r * step;
@@ -200,16 +215,22 @@ struct tower_job {
       no_rows_ahead ahead;
       return body(ahead);
     }
-    index lines = 0;
-    for (tower_row const& r : later) lines += r.lines();
-    index const width = plan.width(1), tiles = divide_up(nodes * width, simd::lanes), window = far ? tower_window : 0;
+    index const width = plan.width(1), window = far ? tower_window : 0;
     float const* const spectrum = h + first * width * complex_pack;
-    if (lines > tower_tile_lines * tiles) {
-      tower_ahead<true> ahead(spectrum, window, later, near_steps(nodes));
-      return body(ahead);
+    if constexpr (!simd::tiles::exist) {
+      tower_ahead_at_once ahead(spectrum, window, later);
+      body(ahead);
+    } else {
+      index lines = 0;
+      for (tower_row const& r : later) lines += r.lines();
+      index const tiles = divide_up(nodes * width, simd::lanes);
+      if (lines > tower_tile_lines * tiles) {
+        tower_ahead<true> ahead(spectrum, window, later, near_steps(nodes));
+        return body(ahead);
+      }
+      tower_ahead<false> ahead(spectrum, window, later, tiles);
+      body(ahead);
     }
-    tower_ahead<false> ahead(spectrum, window, later, tiles);
-    body(ahead);
   }
   template <class Ahead>
   inline void descend(int pass, index first, index count, Ahead& ahead) const noexcept {
