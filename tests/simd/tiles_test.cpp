@@ -2,6 +2,7 @@
 #include "catch.hpp"
 #include "lanes.hpp"
 
+#include <tern/simd/core.hpp>
 #include <tern/simd/tiles.hpp>
 
 #include <vector>
@@ -50,6 +51,11 @@ void check(std::vector<A> const& a, std::vector<B> const& b, std::vector<T> cons
     }
 }
 }  // namespace
+
+TEST_CASE("core: matrix registers tell which one it is, and the second cache is larger there", "[simd]") {
+  CHECK(tern::simd::on_sapphire_rapids == tiles::exist);
+  CHECK(tern::simd::second_cache_bytes == (tiles::exist ? 2 : 1) * tern::index{1024 * 1024});
+}
 
 TEST_CASE("tiles: products of bytes and of bf16, for any number of rows", "[simd]") {
   if (!tiles::ready()) {

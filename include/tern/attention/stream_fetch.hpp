@@ -4,7 +4,7 @@
 /// What the loops for few queries ask memory for before they read it: the rows or tiles of the next block, and the next rows once more.
 
 #include <tern/attention/rows.hpp>
-#include <tern/simd/tiles.hpp>
+#include <tern/simd/core.hpp>
 
 namespace tern::detail {
 inline namespace TERN_ABI {
@@ -76,7 +76,7 @@ class fetch_cursor {
 /// Whether a kernel for R rows over elements of type T takes rows that are apart.
 template <int R, class T>
 inline constexpr bool fetches_apart =
-    simd::tiles::exist ? !std::is_same_v<T, float> : !(std::is_same_v<T, float> && R == 1) && !(std::is_same_v<T, f16> && R > 2);
+    simd::on_sapphire_rapids ? !std::is_same_v<T, float> : !(std::is_same_v<T, float> && R == 1) && !(std::is_same_v<T, f16> && R > 2);
 
 /// So many rows before they are worked on, some KiB, rows are asked for once more, by the first-level cache: a core drops requests that
 /// find its buffers full. Measured on Zen 4, one thread over 16k keys, with the bandwidth that a plain read has in turns: four rows of q,

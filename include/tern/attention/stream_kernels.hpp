@@ -17,6 +17,7 @@
 
 #include <tern/attention/stream_fetch.hpp>
 #include <tern/attention/tile_rows.hpp>
+#include <tern/simd/core.hpp>
 #include <tern/simd/narrow.hpp>
 #include <tern/simd/pairs.hpp>
 #include <tern/simd/reduce.hpp>
@@ -65,7 +66,7 @@ inline constexpr index score_step = std::is_same_v<Q, bf16> ? 2 * simd::lanes : 
 /// what a plain read has in turns, 16k and 64k keys: f32 0.83 and 0.84 became 0.85 and 0.86, products of bf16 0.74 and 0.71 became 0.77 and
 /// 0.75; one row of f16 0.70 became 0.75.
 template <class K, index step>
-inline constexpr index elements_together = simd::tiles::exist || elements_of<K>() > 1 ? step : 8 * simd::lanes;
+inline constexpr index elements_together = simd::on_sapphire_rapids || elements_of<K>() > 1 ? step : 8 * simd::lanes;
 
 /// acc + x y, lane by lane, or pair by pair.
 TERN_INLINE simd::pack<float> multiply_add(simd::pack<float> x, simd::pack<float> y, simd::pack<float> acc) { return simd::fma(x, y, acc); }

@@ -21,6 +21,7 @@
 #include <tern/attention/stream_kernels.hpp>
 #include <tern/formats/kv_tiles.hpp>
 #include <tern/matmul/quantize.hpp>
+#include <tern/simd/core.hpp>
 #include <tern/simd/dot.hpp>
 
 namespace tern::detail {
@@ -104,7 +105,7 @@ struct tile_fetch {
 /// ahead, 13.2 so. On Zen 4, 32/8 heads, of what a plain read has in turns: 16k keys 0.50, 0.59, 0.65 and 0.64 of it with 4 KiB, 2 KiB,
 /// 1 KiB and without, 64k keys 0.52, 0.61, 0.67 and 0.66: what is not yet in the second-level cache holds one of few buffers until it
 /// comes.
-inline constexpr index codes_asked_again = simd::tiles::exist ? 2048 : 1024;
+inline constexpr index codes_asked_again = simd::on_sapphire_rapids ? 2048 : 1024;
 template <class Format>
 TERN_INLINE void fetch_group_again(std::uint8_t const* codes, index g) {
   if constexpr (Format::bits == 8) {

@@ -30,6 +30,7 @@
 #include <tern/attention/source.hpp>
 #include <tern/formats/kv_tiles.hpp>
 #include <tern/formats/kv_two_bits.hpp>
+#include <tern/simd/core.hpp>
 #include <tern/simd/stream.hpp>
 
 namespace tern {
@@ -98,7 +99,7 @@ struct page_of_rows {
   }
   TERN_INLINE static constexpr index gather_turns(index) { return page_rows; }
   /// Lines go out as fast as they come in: memory had rather read some KB, then write some, at least that of AMD's.
-  static constexpr index fetch_every = simd::tiles::exist ? 1 : 16;
+  static constexpr index fetch_every = simd::on_sapphire_rapids ? 1 : 16;
   TERN_INLINE static void fetch(std::byte const* page, index dim, index t, bool, page_fetch& to) {
     to.add(page + t * row_bytes(dim), row_bytes(dim));
   }

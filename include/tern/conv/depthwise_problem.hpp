@@ -7,6 +7,7 @@
 #include <tern/conv/depthwise_kernel.hpp>
 #include <tern/conv/depthwise_rows.hpp>
 #include <tern/core/workspace.hpp>
+#include <tern/simd/core.hpp>
 
 namespace tern::detail {
 inline namespace TERN_ABI {
@@ -167,7 +168,7 @@ TERN_INLINE bool taps_read_in_place(depthwise_problem const& p, depthwise_plan c
 TERN_INLINE index team_size(depthwise_problem const& p, depthwise_plan const& plan) {
   constexpr index line = 64, first_cache = 32 * 1024, most_taps = 49;
   // Three eighths of it, as x and y pass through: CPUs with matrix registers have 2 MB, others about 1 MB.
-  constexpr index second_cache = (simd::tiles::exist ? 2048 : 1024) * 1024 / 8 * 3;
+  constexpr index second_cache = simd::second_cache_bytes / 8 * 3;
   index const taps = taps_of(p), taps_bytes = taps * simd::lanes * index{sizeof(float)};
   bool const copied = !plan.signal_in_place, large = large_image(p);
   if (p.x.channel != 1 || p.axis[0].kernel > 1 || (!large && taps > most_taps) || (copied && !large && !plan.together)) return 1;

@@ -6,7 +6,7 @@
 
 #include <tern/conv/long_circle.hpp>
 #include <tern/conv/long_direct.hpp>
-#include <tern/simd/tiles.hpp>
+#include <tern/simd/core.hpp>
 
 namespace tern::detail {
 inline namespace TERN_ABI {
@@ -118,7 +118,7 @@ struct long_place {
   index batch = 0, channel = 0, block = 0;
 };
 /// Bytes of a transform that leaves room in cache for what is used behind it.
-inline constexpr index long_roomy_bytes = simd::tiles::exist ? 0x100000 : 0x400000;
+inline constexpr index long_roomy_bytes = simd::on_sapphire_rapids ? 0x100000 : 0x400000;
 /// Bytes of a transform so short that the machine's own prefetchers see too little of its rows, and of all that a call touches beyond which
 /// they are far away.
 inline constexpr index long_short_bytes = 0x10000, long_far_bytes = 0x180000;
@@ -126,10 +126,10 @@ inline constexpr index long_short_bytes = 0x10000, long_far_bytes = 0x180000;
 /// With matrix registers gates wait beside a spectrum that is far; without them short transforms are measured to gain nothing.
 TERN_INLINE void ask_ahead(tower_job& job, tower_sink const& out, tower_source const& next, index touched) {
   index const bytes = job.plan.floats() * index{sizeof(float)};
-  bool const is_short = simd::tiles::exist && bytes <= long_short_bytes && touched > long_far_bytes;
+  bool const is_short = simd::on_sapphire_rapids && bytes <= long_short_bytes && touched > long_far_bytes;
   job.asks = (job.far && bytes <= long_roomy_bytes) || is_short;
   if (!job.asks) return;
-  bool const gates = !simd::tiles::exist || !job.far;
+  bool const gates = !simd::on_sapphire_rapids || !job.far;
   index const begin = next.dense_begin > 0 ? 0 : -next.dense_begin, end = least(next.dense_end, 2 * job.plan.points()) - next.dense_begin;
   index const results = out.dense_end - out.dense_begin;
   if (out.gate != nullptr && gates) job.later[0] = {out.gate, results};

@@ -12,7 +12,7 @@
 
 #include <tern/core/parallel_for.hpp>
 #include <tern/fft/tower_tiles.hpp>
-#include <tern/simd/tiles.hpp>
+#include <tern/simd/core.hpp>
 
 namespace tern::detail {
 inline namespace TERN_ABI {
@@ -49,7 +49,7 @@ inline constexpr index tower_near = 32768 / (8 * simd::lanes);
 
 /// Bytes of a spectrum that may come from so far away that it is asked for ahead. Measured with 2 MB of second-level cache where there are
 /// matrix registers, and with 1 MB where there are none.
-inline constexpr index tower_far = simd::tiles::exist ? 0x40000 : 0x18000;
+inline constexpr index tower_far = simd::on_sapphire_rapids ? 0x40000 : 0x18000;
 /// Bytes that it is asked for ahead.
 inline constexpr index tower_window = 0x10000;
 
@@ -217,7 +217,7 @@ struct tower_job {
     }
     index const width = plan.width(1), window = far ? tower_window : 0;
     float const* const spectrum = h + first * width * complex_pack;
-    if constexpr (!simd::tiles::exist) {
+    if constexpr (!simd::on_sapphire_rapids) {
       tower_ahead_at_once ahead(spectrum, window, later);
       body(ahead);
     } else {

@@ -233,8 +233,8 @@ struct kv_format {
       packi const which = simd::load(of_.word + i);
       packi all(0);
       for (index r = begin_[i / W]; r < begin_[i / W + 1]; ++r) {
-        auto const line = simd::load_table(reinterpret_cast<float const*>(run_[r].line + offset));
-        all = simd::select_bits(simd::load(run_[r].mine), simd::bit_cast<std::int32_t>(simd::lookup(line, which)), all);
+        auto const table = simd::load_table(reinterpret_cast<float const*>(run_[r].line + offset));
+        all = simd::select_bits(simd::load(run_[r].mine), simd::bit_cast<std::int32_t>(simd::lookup(table, which)), all);
       }
       return all;
     }

@@ -11,6 +11,7 @@
 
 #include <tern/matmul/float_kernel.hpp>
 #include <tern/simd/convert.hpp>
+#include <tern/simd/core.hpp>
 #include <tern/simd/reduce.hpp>
 
 namespace tern::detail {
@@ -32,11 +33,11 @@ struct stream_way {
   bool next_chunk;
   index lines;
 };
-inline constexpr bool streams_six = simd::many_registers && !simd::tiles::exist;
+inline constexpr bool streams_six = simd::many_registers && !simd::on_sapphire_rapids;
 TERN_INLINE constexpr stream_way stream_way_of(index rows) {
   return streams_six && rows >= 4 ? stream_way{6, true, rows == 4 ? 2 : 1} : stream_way{8, false, 1};
 }
-inline constexpr index most_at_once = 8, stream_ahead = simd::tiles::exist ? 512 : 1024;
+inline constexpr index most_at_once = 8, stream_ahead = simd::on_sapphire_rapids ? 512 : 1024;
 /// What is asked for with each so many columns: so many bytes ahead.
 struct stream_ask {
   index columns, ahead;
@@ -61,7 +62,7 @@ struct lying_row {
 
 /// How a register of x and one of weights are multiplied: as f32.
 template <class X, class Row>
-struct stream_products {
+struct streamed_products {
   using operand = simd::pack<float>;
   static constexpr index step = simd::lanes;
   TERN_INLINE static operand load(X const* x) { return simd::load(x); }
@@ -72,7 +73,7 @@ struct stream_products {
 };
 /// Where the machine multiplies bf16: in pairs.
 template <>
-struct stream_products<std::conditional_t<simd::multiplies_bf16, bf16, void>, lying_row<bf16>> {
+struct streamed_products<std::conditional_t<simd::multiplies_bf16, bf16, void>, lying_row<bf16>> {
   using operand = simd::pack<bf16>;
   static constexpr index step = 2 * simd::lanes;
   TERN_INLINE static operand load(bf16 const* x) { return simd::load_narrow(x); }
@@ -85,7 +86,7 @@ struct stream_products<std::conditional_t<simd::multiplies_bf16, bf16, void>, ly
 /// Products of R rows of x with N rows of weights over `columns` columns: to[r][n]. Lines are asked for each `ask.columns`, a power of two.
 template <int R, int N, class X, class Row>
 TERN_INLINE void stream_dots(X const* const (&x)[R], Row const* w, index columns, stream_ask ask, float (&to)[R * N]) {
-  using products = stream_products<X, Row>;
+  using products = streamed_products<X, Row>;
   using operand = typename products::operand;
   constexpr index W = products::step;
   simd::pack<float> sum[R * N];

@@ -4,7 +4,7 @@
 /// Where the sums of a panel's products come from and go to.
 
 #include <tern/matmul/tiled_rows.hpp>
-#include <tern/simd/tiles.hpp>
+#include <tern/simd/core.hpp>
 
 namespace tern::detail {
 inline namespace TERN_ABI {
@@ -12,7 +12,7 @@ inline namespace TERN_ABI {
 /// Rows of x whose sums are kept while all chunks of columns pass, and panels that a chunk of them meets one after the other: a chunk
 /// of 576 rows stays in the second cache meanwhile, where all of x would not. Tiles are so fast that reading x for each few panels
 /// would bound them, and CPUs that have them have second caches of 2 MB.
-inline constexpr index kept_rows = 576, panels_at_once = simd::tiles::exist ? 8 : 4;
+inline constexpr index kept_rows = 576, panels_at_once = simd::on_sapphire_rapids ? 8 : 4;
 static_assert(kept_rows % tile_rows == 0);
 /// Sums of a panel, as elements.
 TERN_INLINE constexpr index kept_size(index rows) {

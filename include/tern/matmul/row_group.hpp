@@ -6,9 +6,9 @@
 #include <tern/formats/decode.hpp>
 #include <tern/matmul/types.hpp>
 #include <tern/simd/codes.hpp>
+#include <tern/simd/core.hpp>
 #include <tern/simd/rows.hpp>
 #include <tern/simd/shuffle.hpp>
-#include <tern/simd/tiles.hpp>
 
 namespace tern::detail {
 inline namespace TERN_ABI {
@@ -244,8 +244,8 @@ template <class W, index Registers, int Cache = 1>
 struct prefetch_rows {
   static constexpr index side = lies_in_tiles<W> ? simd::lanes : 1;  // rows of one place
   static constexpr index registers = Registers, places = Registers * simd::lanes / side;
-  static constexpr bool amx = simd::tiles::exist, pages = lies_in_tiles<W> && Cache == 1 && !amx && !in_large_blocks<W>;
-  static constexpr bool first_cache = Cache == 1 && (amx || (lies_in_tiles<W> && in_large_blocks<W>));
+  static constexpr bool intel = simd::on_sapphire_rapids, pages = lies_in_tiles<W> && Cache == 1 && !intel && !in_large_blocks<W>;
+  static constexpr bool first_cache = Cache == 1 && (intel || (lies_in_tiles<W> && in_large_blocks<W>));
   static constexpr index in_tile = pages ? 1024 : 4096, in_rows = 16384;
   static constexpr index most_ahead = Cache == 2 ? 8192 / places : lies_in_tiles<W> ? in_tile : in_rows / places;  // in each
   std::uintptr_t at = 0;
@@ -346,7 +346,7 @@ struct prefetch_runs {
 /// What asks for memory while `Registers` times `lanes` rows from n on, of [.., end), meet one row of x.
 template <index Registers, class W>
 TERN_INLINE auto ahead_of(W const& w, index n, index end) {
-  if constexpr (lies_in_tiles<W> || simd::tiles::exist)
+  if constexpr (lies_in_tiles<W> || simd::on_sapphire_rapids)
     return prefetch_rows<W, Registers>(w, n, n + Registers * simd::lanes, 0);
   else
     return prefetch_runs(w, n, end);

@@ -4,7 +4,7 @@
 /// Lanes that change places: transposes of a square tile, and tables of 16 entries held in registers.
 
 #include <tern/simd/bytes.hpp>
-#include <tern/simd/tiles.hpp>
+#include <tern/simd/core.hpp>
 
 namespace tern {
 inline namespace TERN_ABI {
@@ -42,7 +42,7 @@ TERN_INLINE void transpose_quarters(pack<float> const (&rows)[lanes], __m512 (&o
 /// and not on the processors with matrix registers. Others were not measured.
 inline constexpr bool shuffles_freely =
 #if defined(TERN_SIMD_AVX512)
-    !tiles::exist;
+    !on_sapphire_rapids;
 #else
     false;
 #endif
