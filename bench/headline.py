@@ -3,8 +3,9 @@
 """The README's table of speeds: headline.py [--write] FOLDER runs FOLDER's benchmark binaries on a few workloads that stand for the
 others, with one thread, and prints the table; --write puts it into the README.
 
-Each time is the median of three repetitions, in which implementations take turns where a binary allows it. `times` is a peer's time over
-tern's, its median over tern's median, for the fastest peer of that workload which was found when the benchmarks were configured.
+FOLDER is where CMake puts the binaries: build/bench/bench, as the README builds them. Takes about ten minutes, on a machine that does
+nothing else. Each time is the median of three repetitions. `times` is the median of the fastest peer, of those that were found when the
+benchmarks were configured, over tern's: above 1, tern is faster.
 """
 
 import argparse
@@ -77,9 +78,11 @@ def table(report):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=pathlib.Path)
-    parser.add_argument("--write", action="store_true")
+    parser.add_argument("folder", type=pathlib.Path, help="the folder of attention_bench and the others")
+    parser.add_argument("--write", action="store_true", help="put the table into README.md")
     args = parser.parse_args()
+    if not (args.folder / "attention_bench").exists():
+        parser.error(f"there is no attention_bench in {args.folder}")
     made = table(measure(args.folder))
     if not args.write:
         print(made)

@@ -136,21 +136,23 @@ TEST_CASE("kv_cache: lists that do not ascend, or are too many or too long") {
     owned_lists lists(of_heads);
     return m.said([&](auto& c) { c.keep(cpu, m.a, 1, lists()); });
   };
-  std::string const op = "kv_cache::keep: ", after = ", expected one below the limit, after the one before";
+  std::string const op = "kv_cache::keep: ", places = ", expected at least 0 and less than 30",
+                    after = ", expected more than the one before it, ";
   CHECK(said({{0, 1}}) == op + "the rows of a list of indices is 1, expected the rows that are needed = 2");
   CHECK(said({{0, 1}, {0}, {0}}) == op + "the rows of a list of indices is 3, expected the rows that are needed = 2");
-  CHECK(said({{0, 1}, {0, 30}}) == op + "an index of lists is 30" + after);
-  CHECK(said({{-1, 1}, {0}}) == op + "an index of lists is -1" + after);
-  CHECK(said({{5, 7, 7}, {0}}) == op + "an index of lists is 7" + after);
-  CHECK(said({{5, 7}, {6, 2}}) == op + "an index of lists is 2" + after);
+  CHECK(said({{0, 1}, {0, 30}}) == op + "an index of lists is 30" + places);
+  CHECK(said({{-1, 1}, {0}}) == op + "an index of lists is -1" + places);
+  CHECK(said({{5, 7, 7}, {0}}) == op + "an index of lists is 7" + after + "7");
+  CHECK(said({{5, 7}, {6, 2}}) == op + "an index of lists is 2" + after + "6");
   owned_lists lists({{1, 2}, {3}});
   lists.counts[1] = 5;
-  CHECK(m.said([&](auto& c) { c.keep(cpu, m.a, 1, lists()); }) == op + "the count of a list is 5, expected at most what its row holds");
+  CHECK(m.said([&](auto& c) { c.keep(cpu, m.a, 1, lists()); }) == op + "the count of a list is 5, expected 0 to what its row holds");
   lists.counts[1] = -1;
-  CHECK(m.said([&](auto& c) { c.keep(cpu, m.a, 1, lists()); }) == op + "the count of a list is -1, expected at most what its row holds");
+  CHECK(m.said([&](auto& c) { c.keep(cpu, m.a, 1, lists()); }) == op + "the count of a list is -1, expected 0 to what its row holds");
   lists.counts[1] = 1;
   auto const sideways = [&] { return index_lists{lists().ids.transposed(0, 1), lists().counts}; };
   CHECK(m.said([&](auto& c) { c.keep(cpu, m.a, 1, sideways()); }) == op + "the last stride of ids is 4, expected 1 (contiguous rows)");
+  CHECK(m.said([&](auto& c) { c.truncate(m.a, -3); }) == "kv_cache::truncate: position is -3, expected at least 0");
   CHECK(m.said([&](auto& c) { c.slide(cpu, m.a, 0, -2, 3); }) == "kv_cache::slide: sinks or window is -2, expected not negative");
   CHECK(m.said([&](auto& c) { c.slide(cpu, m.a, 0, 2, -3); }) == "kv_cache::slide: sinks or window is -3, expected not negative");
 }

@@ -106,7 +106,7 @@ TEST_CASE("cache_blend: the tokens that differ most go on, over the mended cache
     CHECK(message_of([&] {
             cache_blend(cpu, cache, s, 0, tern::view(places), q.view(), new_k.view(), new_v.view(), count, 5, tern::view(chosen),
                         to.out_view(), to.lse_view());
-          }) == "cache_blend: a place is 7, expected one below the limit, after the one before");
+          }) == "cache_blend: a place is 7, expected more than the one before it, 7");
   }
 }
 

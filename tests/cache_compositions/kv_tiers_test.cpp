@@ -234,8 +234,8 @@ TEST_CASE("kv_tiers: what keep refuses") {
   CHECK(said(third, all) == of_old + " is 192, expected " + first + " = 64");
   CHECK(said(half, half) == of_old + " is 96, expected a multiple of 64, which these keys are written in");
   CHECK(said(third, some_places(192, 0, 3, 108, 301)) == op + "the listed tokens of recent of a head is 108, expected " + first + " = 109");
-  CHECK(said(third, {5, 4}) == op + "an index of lists is 4, expected one below the limit, after the one before");
-  CHECK(said({301}, third) == op + "an index of lists is 301, expected one below the limit, after the one before");
+  CHECK(said(third, {5, 4}) == op + "an index of lists is 4, expected more than the one before it, 5");
+  CHECK(said({301}, third) == op + "an index of lists is 301, expected at least 0 and less than 301");
   CHECK(said(all, all, 1) == "kv_cache::longest: the layer is 1, expected less than layers = 1");
   lists_of three({all, all, all});
   CHECK(message_of([&] { t.keep(cpu, s, 0, three()); }) ==

@@ -116,7 +116,7 @@ TEST_CASE("merge_tokens: only what gains something changes, in 16 bits too") {
   CHECK(changed == 1);
   kept.ids[1] = 0;
   CHECK(message_of([&] { merge_tokens(cpu, cache, s, 0, kept(), merge_rule::mean); }) ==
-        "merge_tokens: an index of kept is 0, expected one below the limit, after the one before");
+        "merge_tokens: an index of kept is 0, expected more than the one before it, " + std::to_string(first[0]));
 }
 
 TEST_CASE("cam: values of what goes are shared by the tokens behind it, and passed on") {

@@ -104,7 +104,7 @@ TEST_CASE("think: wrong calls") {
   std::vector<std::int32_t> memory = {0, 1, 2, 3, 4, 0, 1, 2, 2, 4, 5, 6};
   auto const channels = tern::view(memory.data(), index{2}, index{5});
   CHECK(message_of([&] { think_prune(cpu, cache, s, 0, {channels}, 10, pruned, t); }) ==
-        "think_prune: channels of keys is 2, expected one below the limit, after the one before");
+        "think_prune: channels of keys is 2, expected more than the one before it, 2");
   memory[8] = 3;
   CHECK(message_of([&] { think_prune(cpu, cache, s, 0, {channels}, 10, pruned, t); }) ==
         "copy_tokens: the number of new pages is 4, expected at most those that are left");

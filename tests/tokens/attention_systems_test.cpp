@@ -309,7 +309,7 @@ TEST_CASE("lemo: kept tokens among themselves, where they lie", "[tokens]") {
   CHECK(whole == plain);
   ids const back{3, 1};
   CHECK(message_of([&] { lemo_attention(cpu, view(q), view(k), view(v), view(out), back); }) ==
-        "attention: a kept token is 1, expected one below the limit, after the one before");
+        "attention: a kept token is 1, expected more than the one before it, 3");
 }
 
 }  // namespace tern::test

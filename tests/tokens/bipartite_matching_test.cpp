@@ -170,7 +170,7 @@ TEST_CASE("bipartite_matching, most_similar: wrong calls are refused by name", "
   std::vector<float> similarity(2);
   CHECK(message_of([&] {
           most_similar(cpu, m.view, sources.view, fine.view, tern::view(best.data(), 2, 1), tern::view(similarity.data(), 2, 1));
-        }) == "most_similar: an index of a list is 10, expected one below the limit, after the one before");
+        }) == "most_similar: an index of a list is 10, expected at least 0 and less than 10");
   CHECK(message_of([&] {
           most_similar(cpu, m.view, fine.view, fine.view, tern::view(best.data(), 2, 1), tern::view(similarity.data(), 2, 1));
         }) == "most_similar: best is 1, expected room for each source");

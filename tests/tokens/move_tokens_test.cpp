@@ -245,9 +245,9 @@ TEST_CASE("moves and maps: wrong calls are refused by name", "[tokens]") {
   auto const from = tern::view(x.data(), 1, 4, 3), to = tern::view(y.data(), 1, 4, 3), narrow = tern::view(y.data(), 1, 4, 2);
   token_lists const behind({{1, 4}}, 4), descending({{2, 1}}, 4), fine({{1, 3}}, 4), two({{1}, {1}}, 4);
   CHECK(message_of([&] { gather_tokens(cpu, behind.view, moved{from, to}); }) ==
-        "gather_tokens: an index of kept is 4, expected one below the limit, after the one before");
+        "gather_tokens: an index of kept is 4, expected at least 0 and less than 4");
   CHECK(message_of([&] { scatter_tokens(cpu, descending.view, moved{from, to}); }) ==
-        "scatter_tokens: an index of kept is 1, expected one below the limit, after the one before");
+        "scatter_tokens: an index of kept is 1, expected more than the one before it, 2");
   CHECK(message_of([&] { gather_tokens(cpu, fine.view, moved{from, narrow}); }) ==
         "gather_tokens: the channels of a tensor that is written is 2, expected those of the one that is read = 3");
   CHECK(message_of([&] { gather_tokens(cpu, fine.view, moved{from, tern::view(y.data(), 1, 1, 3)}); }) ==
@@ -257,8 +257,7 @@ TEST_CASE("moves and maps: wrong calls are refused by name", "[tokens]") {
   CHECK(message_of([&] { gather_tokens(cpu, fine.view, moved{from, from}); }) ==
         "gather_tokens: a tensor that is written overlaps the one that is read, expected memory of its own");
   own_map map(1, 4);
-  CHECK(message_of([&] { map_kept(behind.view, map.view); }) ==
-        "map_kept: an index of kept is 4, expected one below the limit, after the one before");
+  CHECK(message_of([&] { map_kept(behind.view, map.view); }) == "map_kept: an index of kept is 4, expected at least 0 and less than 4");
   map.memory = {0, 1, 5, -1};
   map.numbers = {2};
   CHECK(message_of([&] { unmerge_tokens(cpu, map.view, moved{from, to}); }) ==

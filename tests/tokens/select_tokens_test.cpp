@@ -219,7 +219,7 @@ TEST_CASE("choosers: wrong calls are refused by name", "[tokens]") {
   CHECK(message_of([&] { select_tokens(cpu, s.view, 1, protect{}, few.view); }) ==
         "select_tokens: the rows of kept is 2, expected scores.extent(0) = 3");
   CHECK(message_of([&] { select_tokens(cpu, s.view, 1, always.view, kept.view); }) ==
-        "select_tokens: an index of a list is 0, expected one below the limit, after the one before");
+        "select_tokens: an index of a list is 0, expected more than the one before it, 1");
   token_lists same({{0, 1}, {2}, {}}, 12);
   CHECK(message_of([&] { select_tokens(cpu, s.view, 3, same.view, same.view); }) ==
         "select_tokens: kept overlaps the list of those that always stay, expected memory of its own");

@@ -12,9 +12,14 @@ namespace tern {
 namespace detail {
 /// Fails unless `count` indices ascend and are below `limit`.
 TERN_INLINE void expect_ascending(char const* op, char const* argument, std::int32_t const* ids, index count, index limit) {
-  for (index i = 0; i < count; ++i)
-    expect(ids[i] > (i > 0 ? ids[i - 1] : -1) && ids[i] < limit, op, argument, static_cast<index>(ids[i]),
-           "one below the limit, after the one before");
+  for (index i = 0; i < count; ++i) {
+    std::int32_t const before = i > 0 ? ids[i - 1] : -1;
+    if (ids[i] > before && ids[i] < limit) continue;
+    message m;
+    m << op << ": " << argument << " is " << ids[i] << ", expected ";
+    if (ids[i] < 0 || ids[i] >= limit) (m << "at least 0 and less than " << limit).fail();
+    (m << "more than the one before it, " << before).fail();
+  }
 }
 }  // namespace detail
 
@@ -36,7 +41,7 @@ struct index_lists {
     detail::expect(ids.extent(0) >= wanted, op, "ids.extent(0)", ids.extent(0), "a row for each count");
     detail::expect(ids.extent(1) <= 1 || ids.stride(1) == 1, op, "the last stride of ids", ids.stride(1), "1 (contiguous rows)");
     for (index r = 0; r < wanted; ++r)
-      detail::expect(count(r) >= 0 && count(r) <= most(), op, "the count of a list", count(r), "at most what its row holds");
+      detail::expect(count(r) >= 0 && count(r) <= most(), op, "the count of a list", count(r), "0 to what its row holds");
   }
   /// Fails unless there are `wanted` rows of ascending indices below `limit`.
   TERN_INLINE void check(char const* op, index wanted, index limit) const {

@@ -102,7 +102,7 @@ class kv_cache : public detail::kv_tables {
     return {pool_.addresses(), key_bytes(shape_), lists(layer), shape_.dim_v, which.data(), which.extent(0)};
   }
 
-  /// Token t of a head as floats, exactly as stored.
+  /// Token t of a head as floats, exactly as stored. Not checked: s is open, t below length(s, layer, h).
   TERN_INLINE void read_key(sequence s, index layer, index h, index t, float* x) const {
     key_format::read(pool_.at(at(s, layer, h).pages[t / page_rows]), shape_.dim, t % page_rows, x);
   }

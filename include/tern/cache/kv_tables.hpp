@@ -102,13 +102,14 @@ class kv_tables {
   /// The same in one layer.
   void truncate(sequence s, index layer, index position) {
     check(s, "truncate", layer);
+    expect(position >= 0, "kv_cache::truncate", "position", position, "at least 0");
     for (index h = 0; h < shape_.kv_heads; ++h) {
       head const& of = at(s, layer, h);
       index left = of.size();
       while (left > 0 && of.positions[left - 1] >= position) --left;
       cut(s, layer * shape_.kv_heads + h, left);
     }
-    if (next(s, layer) > position) next(s, layer) = static_cast<std::int32_t>(position < 0 ? 0 : position);
+    if (next(s, layer) > position) next(s, layer) = static_cast<std::int32_t>(position);
   }
   /// Of each head of a layer, at most the first `tokens` stay; the next token's position is what it was.
   void shorten(sequence s, index layer, index tokens) {
