@@ -24,11 +24,14 @@ BEGIN, END = "<!-- speeds: made by bench/headline.py -->", "<!-- speeds: end -->
 WORKLOADS = {  # name -> what it is called
     "attention/prefill_f32_h32x8_n2048_d128_full": "Attention, prompt of 2048, f32",
     "attention/prefill_f32_h32x8_n2048_d128_causal": "the same, causal",
-    "attention/prefill_bf16_h32x8_n2048_d128_causal": "the same, bf16",
-    "attention/prefill_q8_0_h32x8_n2048_d128_causal": "the same, 8-bit cache",
+    "attention/prefill_bf16_h32x8_n2048_d128_causal": "the same, causal, bf16",
+    "attention/prefill_q8_0_h32x8_n2048_d128_causal": "the same, causal, 8-bit cache",
     "attention/decode_f16_h32x8_n65536_d128": "Attention, one token of 65536, f16",
     "attention/decode_q8_0_h32x8_n65536_d128": "the same, 8-bit cache",
     "attention/decode_q4_0_h32x8_n65536_d128": "the same, 4-bit cache",
+    "quantized_matmul/f32_m4096_k4096_rows32": "Matmul 4096 x 4096, 32 rows, f32",
+    "quantized_matmul/bf16_m4096_k4096_rows32": "the same, bf16",
+    "quantized_matmul/q4_0_m4096_k4096_rows32": "the same, q4_0",
     "quantized_matmul/f32_m4096_k4096_rows512": "Matmul 4096 x 4096, 512 rows, f32",
     "quantized_matmul/bf16_m4096_k4096_rows512": "the same, bf16",
     "quantized_matmul/q4_0_m4096_k4096_rows512": "the same, q4_0",
@@ -69,7 +72,9 @@ def table(report):
     groups = {f"{op}/{workload}": members for (op, workload, _), members in groups_of(report.results)}
     for name, title in WORKLOADS.items():
         members = [r for r in groups.get(name, []) if not r.error]
-        tern = next(r for r in members if r.implementation == "tern")
+        tern = next((r for r in members if r.implementation == "tern"), None)
+        if tern is None:
+            sys.exit(f"headline: {name} gave no result of tern's")
         peers = sorted((r for r in members if r.is_peer), key=lambda r: r.seconds)
         peer, times = (f"{peers[0].implementation} {duration(peers[0].seconds)}", f"{peers[0].seconds / tern.seconds:.2f}") if peers else ("", "")
         lines.append(f"| {title} | {duration(tern.seconds)} | {percent(tern.of_limit)} | {peer} | {times} |")

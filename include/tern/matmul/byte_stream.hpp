@@ -13,8 +13,7 @@
 namespace tern::detail {
 inline namespace TERN_ABI {
 
-/// Weight rows that are read side by side, and columns that are summed in registers: those of six rows and of four rows of x stay in the
-/// first cache.
+/// Weight rows that are read side by side, and columns that are summed in registers: of four rows of x they stay in the first cache.
 inline constexpr int byte_stream_rows = 6;
 inline constexpr index byte_stream_chunk = 4096;
 

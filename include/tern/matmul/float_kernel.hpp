@@ -26,7 +26,7 @@ struct f32_products {
   TERN_INLINE static operand load(float const* p) { return simd::load(p); }
   TERN_INLINE static operand broadcast(float const* p) { return operand(*p); }
   /// Whether rows of weights meet panels of x where they lie.
-  TERN_INLINE static bool turn(any_weights const& w) { return w.floats; }
+  TERN_INLINE static bool meets_panels(any_weights const& w) { return w.floats; }
   TERN_INLINE static simd::pack<float> multiply_add(operand w, operand x, simd::pack<float> sum) { return simd::fma(w, x, sum); }
 };
 struct bf16_products {
@@ -41,7 +41,7 @@ struct bf16_products {
   TERN_INLINE static operand load(bf16 const* p) { return simd::load_narrow(p); }
   TERN_INLINE static operand broadcast(bf16 const* p) { return simd::splat2(p); }
   /// Nothing may be read behind a row. Matrix registers do it in their own way.
-  TERN_INLINE static bool turn(any_weights const& w) {
+  TERN_INLINE static bool meets_panels(any_weights const& w) {
     return w.bf16 && w.panels == nullptr && w.memory.data != nullptr && w.columns % 2 == 0 && w.memory.stride % 2 == 0 &&
            !simd::tiles::ready();
   }
@@ -269,7 +269,7 @@ inline void multiply_chunk(any_weights const& w, index n, index width, index k0,
     if (w.codes.granule > 0 && rows <= most_decoded_rows) return multiply_few(w, n, width, k0, k1, x, in.stride, rows, panel.codes, sums);
   if constexpr (!f32)
     if (in.panel != nullptr && halves_lie_ready(w)) return multiply_lying_halves(w, n, width, k0, k1, in.panel, rows, sums, panel.floats);
-  if (in.panel != nullptr && Products::turn(w)) return multiply_turned(w, n, width, k0, k1, in, rows, sums, ahead);
+  if (in.panel != nullptr && Products::meets_panels(w)) return multiply_turned(w, n, width, k0, k1, in, rows, sums, ahead);
   auto const* const weights = Products::fill(w, n, n + width, k0, k1, panel);
   index const steps = divide_up(k1 - k0, Products::step);
   if constexpr (f32) {

@@ -17,10 +17,10 @@
 namespace tern::detail {
 inline namespace TERN_ABI {
 
-/// Columns that are summed before they are added to y: what is worked on stays in L1, and rounding errors small.
+/// Columns that are summed before they are added to y: rows of x stay in the first cache, weights in the second, and rounding errors small.
 inline constexpr index stream_chunk = 1024;
 /// How weights are read for so many rows of x: weight rows that a piece of work takes at once, whether the next chunk of them is asked for
-/// or what comes `stream_ahead` bytes later, and every how manieth line.
+/// or what comes `stream_ahead` bytes later, and which lines: one in so many.
 ///
 /// The machine's own prefetchers follow few of so many rows, and what is asked for long before its use fills the buffers of what is used
 /// now (measured on Sapphire Rapids, which has matrix registers, four rows of x times 4096 x 4096 of bf16: 11.7 GB/s with 512 bytes, 10.5
@@ -141,7 +141,7 @@ TERN_INLINE bool turns_x(compute mode, index rows) {
   return rows > most_stream_rows && rows <= most_turned_rows && full && !(mode == compute::bf16 && simd::tiles::ready());
 }
 TERN_INLINE bool streams_floats(any_weights const& w, index rows) {
-  return w.streamed && rows <= (f32_products::turn(w) ? most_stream_rows : most_other_stream_rows);
+  return w.streamed && rows <= (f32_products::meets_panels(w) ? most_stream_rows : most_other_stream_rows);
 }
 /// The same where matrix registers take bf16 weights as they lie.
 TERN_INLINE bool streams_halves(any_weights const& w, index rows) {

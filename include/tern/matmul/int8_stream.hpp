@@ -254,11 +254,13 @@ TERN_INLINE void stream_rows(W const& weights, index n, index end, q8_rows const
       }
   } else {
     index g = 0;
-    if constexpr (takes_four_blocks<W>)
+    if constexpr (takes_four_blocks<W>) {
+      static_assert(Registers == 1);
       for (; g + 4 <= x.blocks; g += 4) {
         next.step(4);
         sum[0] = add_four_blocks(sum[0], weights, n, g, x);
       }
+    }
     for (; g < x.blocks; ++g) {
       next.step();
       group_scales<W> const scales(x.scales[g]);

@@ -24,9 +24,9 @@
 /// whose rows lie in memory one like the other. k may be 0: y is then 0.
 ///
 /// On one machine every y(r, i) has the same bits whatever the number of threads, and whatever else x holds. With weights of f32,
-/// f16 and bf16, and ones that are decoded (FP8, NF4, int8 by columns), up to 32 rows (of f32, and of bf16 with compute::bf16, 24; of the
-/// latter 4 where matrix registers take it as it lies) are added up in another order than more; otherwise their number does not matter
-/// either.
+/// f16 and bf16, and ones that are decoded (FP8, NF4, int8 by columns), few rows are added up in another order than more: up to 24 of an
+/// f32 matrix, and of a bf16 one with compute::bf16 (up to 4 of that where matrix registers take it as it lies); up to 32 of all others,
+/// and of chosen rows. Otherwise their number does not matter either.
 /// Machines differ in compute::bf16: matrix registers (simd/tiles.hpp) have an order of their own. Cost: rows n k multiply-adds; one pass
 /// over the weights, which is what one to a few rows cost. Error: `accuracy` below.
 

@@ -215,7 +215,8 @@ TERN_INLINE any_weights weights_of(W const& w) {
           w.type == weight_type::q8_0 ? lying_blocks{2, format.bytes, &block_operations::scales} : lying_blocks{},
           false,
           nullptr,
-          w.type == weight_type::f32 && w.row_bytes % index{sizeof(float)} == 0};
+          w.type == weight_type::f32 &&
+              (reinterpret_cast<std::uintptr_t>(w.row(0)) | static_cast<std::uintptr_t>(w.row_bytes)) % sizeof(float) == 0};
 }
 TERN_INLINE any_weights weights_of(chosen_blocks const& w) {
   bool const numbers = info(w.m.type).elements == 1;

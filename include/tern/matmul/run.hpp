@@ -68,11 +68,15 @@ inline T const* panel_x(T const* x, index x_stride, index rows, index columns, T
   return out;
 }
 
-/// All rows in panels, one after the other.
+/// All rows in panels, one after the other. scratch: slot_bytes a slot.
 template <class T>
-inline T const* turn_x(T const* x, index x_stride, index rows, index columns, T* out, matmul_panel& memory) noexcept {
-  for (index r = 0; r < rows; r += panel_rows)
-    panel_x(x + r * x_stride, x_stride, least(panel_rows, rows - r), columns, out + r * x_panel_columns(columns), memory);
+inline T const* turn_x(cpu_policy const& policy, T const* x, index x_stride, index rows, index columns, T* out, std::byte* scratch) {
+  index const chunks = divide_up(columns, chunk_columns);
+  parallel_for(policy, divide_up(rows, panel_rows) * chunks, [&](index item, index slot) TERN_LAMBDA {
+    index const r = item / chunks * panel_rows, k0 = item % chunks * chunk_columns, some = least(chunk_columns, columns - k0);
+    panel_x(x + r * x_stride + k0, x_stride, least(panel_rows, rows - r), some, out + r * x_panel_columns(columns) + k0 * panel_rows,
+            panel_at(scratch + slot * slot_bytes(rows)));
+  });
   return out;
 }
 
@@ -115,12 +119,14 @@ inline void multiply_as_bf16(cpu_policy const& policy, matmul_job* jobs, index c
 
 /// How weights of a call meet x where they lie.
 struct lying_weights {
-  bool rows = false, blocks = false;  // in matrix registers: numbers, blocks
-  bool turned = false;                // panels of x
+  bool rows = false, blocks = false;    // in matrix registers: numbers, blocks
+  bool turned = false, packed = false;  // panels of x; not so
   TERN_INLINE void add(any_weights const& w, compute mode, matmul_plan const& plan) {
     rows |= plan.x_panel >= 0 && (halves_lie_ready(w) || bytes_lie_ready(w));
     blocks |= blocks_lie_ready(w);
-    turned |= plan.x_panels >= 0 && (mode == compute::bf16 ? bf16_products::turn(w) : f32_products::turn(w));
+    bool const meets = plan.x_panels >= 0 && (mode == compute::bf16 ? bf16_products::meets_panels(w) : f32_products::meets_panels(w));
+    turned |= meets;
+    packed |= !meets;
   }
 };
 
@@ -137,7 +143,7 @@ inline prepared_input prepare_input(cpu_policy const& policy, matmul_input const
   matmul_panel& own = panel_at(memory.panels());
   p.x_f32.panel_columns = p.x_bf16.panel_columns = x_panel_columns(in.columns);
   if (mode != compute::bf16 && lying.turned)
-    p.x_f32.panel = turn_x<float>(in.x, in.x_stride, in.rows, in.columns, memory.at<float>(memory.plan.x_panels), own);
+    p.x_f32.panel = turn_x<float>(policy, in.x, in.x_stride, in.rows, in.columns, memory.at<float>(memory.plan.x_panels), memory.panels());
   if (mode == compute::bf16) {
     auto* const x = memory.at<bf16>(memory.plan.x_bf16);
     index const stride = memory.plan.stride;
@@ -146,9 +152,10 @@ inline prepared_input prepare_input(cpu_policy const& policy, matmul_input const
     p.x_bf16.stride = stride;
     if (lying.rows && in.rows >= least_lying_rows)
       p.x_bf16.panel = panel_x<bf16>(x, stride, in.rows, in.columns, memory.at<bf16>(memory.plan.x_panel), own);
-    if (lying.turned) p.x_bf16.panel = turn_x<bf16>(x, stride, in.rows, in.columns, memory.at<bf16>(memory.plan.x_panels), own);
+    if (lying.turned)
+      p.x_bf16.panel = turn_x<bf16>(policy, x, stride, in.rows, in.columns, memory.at<bf16>(memory.plan.x_panels), memory.panels());
   } else if (mode == compute::f32) {
-    if (memory.plan.x_tiles >= 0)
+    if (memory.plan.x_tiles >= 0 && lying.packed)
       p.x_f32.tiles = tile_x(policy, in.x, in.x_stride, in.rows, in.columns, memory.at<float>(memory.plan.x_tiles));
   } else {
     p.x_q8 = {memory.at<std::int8_t>(memory.plan.x_q8), memory.at<q8_scales>(memory.plan.x_scales), memory.plan.stride, in.columns / 32};

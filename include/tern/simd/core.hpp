@@ -2,7 +2,8 @@
 #pragma once
 /// @file simd/core.hpp
 /// What the core is, where instructions do not say it: how far ahead memory is best asked for, how large a cache is, whether shuffles cost
-/// little. Two were measured: Intel's Sapphire Rapids, known by its matrix registers, and AMD's Zen 4, for which all others are taken.
+/// little. Two were measured: Intel's Sapphire Rapids, known by its matrix registers, and AMD's Zen 4, which all others, of any number of
+/// lanes, are assumed to be like.
 
 #include <tern/simd/tiles.hpp>
 
