@@ -160,7 +160,8 @@ TEST_CASE("long convolutions have the same bits on any threads and in any worksp
 
 TEST_CASE("a row of a long convolution larger than the caches is the row by itself") {
   // More than 32 MB: results go past the caches, spectra and rows are asked for ahead. Towers by eight, by three, and blocks.
-  for (auto const& [channels, n, taps] : {std::array<index, 3>{33, 131072, 131072}, {46, 98304, 98304}, {33, 131072, 16384}}) {
+  for (auto const& shape : {std::array<index, 3>{33, 131072, 131072}, {46, 98304, 98304}, {33, 131072, 16384}}) {
+    index const channels = shape[0], n = shape[1], taps = shape[2];
     rng r(13);
     std::vector<float> const u = r.normal(channels * n), k = r.normal(taps), w = r.normal(channels * n);
     std::vector<float> y(u.size() + 16), gated(y.size()), one(static_cast<std::size_t>(n)), gated_one(one.size());
