@@ -35,7 +35,7 @@ void act(rng& r, modelled<K, V>& m) {
       if (r.integer(0, 2) == 0) m.close(s);
       break;
     case 3:
-      m.truncate(s, r.integer(-1, m.next(s, layer) + 1));
+      m.truncate(s, r.integer(0, m.next(s, layer) + 1));
       break;
     case 4: {
       std::vector<std::vector<std::int32_t>> lists;
@@ -219,7 +219,7 @@ TEST_CASE("kv_cache: positions stay with their tokens, and new ones follow the l
   CHECK(m.positions(s, 1, 0) == std::vector<std::int32_t>{1, 7});
   CHECK(m.positions(s, 1, 1) == std::vector<std::int32_t>{3, 4, 5});
   CHECK(m.cache.next_position(s, 1) == 8);
-  m.truncate(s, -1);
+  m.truncate(s, 0);
   CHECK(m.cache.next_position(s, 0) == 0);
   CHECK(m.pages() == 0);
 }
