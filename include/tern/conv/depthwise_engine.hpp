@@ -59,7 +59,7 @@ class depthwise_block {
         row_(reinterpret_cast<float*>(memory + plan.signal_bytes + plan.taps_bytes)),
         added_(row_ + plan.rows * plan.width * simd::lanes),
         rows_(reinterpret_cast<depthwise_rows*>(memory + plan.signal_bytes + plan.taps_bytes + plan.out_bytes)),
-        fetches_outputs_(large_image(p) && p.y.at[2] * p.y.element > far) {}
+        fetches_outputs_(large_image(p) && p.y.at[2] * p.y.element > far_apart) {}
 
   void run(index item) {
     place(item);
@@ -320,8 +320,9 @@ class depthwise_block {
     char const* const next = next_ + g * simd::lanes * p_.x.element;
     for (index c = begin; c < least(end, end_ - begin_); ++c) __builtin_prefetch(next + c * step, 0, 2);
   }
-  /// Asks for the lines that sums will be written to, if a page has so few of them that the hardware does not foresee the next.
-  static constexpr index far = 1024;  // bytes from one to the next
+  /// Bytes from an output's lines to the next one's, beyond which a page has so few of them that the hardware does not foresee the next.
+  static constexpr index far_apart = 1024;
+  /// Asks for the lines that sums will be written to.
   static void fetch_outputs(float const* out, index step, index pixels) {
     for (index i = 0; i < pixels; ++i) __builtin_prefetch(out + i * step, 1);
   }

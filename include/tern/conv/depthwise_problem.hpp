@@ -167,7 +167,7 @@ TERN_INLINE bool taps_read_in_place(depthwise_problem const& p, depthwise_plan c
 /// in the order of their memory, whose channels are far apart and come one cache line at a time otherwise, which memory is slow at.
 TERN_INLINE index team_size(depthwise_problem const& p, depthwise_plan const& plan) {
   constexpr index line = 64, first_cache = 32 * 1024, most_taps = 49;
-  // Three eighths of it, as x and y pass through: CPUs with matrix registers have 2 MB, others about 1 MB.
+  // Three eighths of it, as x and y pass through.
   constexpr index second_cache = simd::second_cache_bytes / 8 * 3;
   index const taps = taps_of(p), taps_bytes = taps * simd::lanes * index{sizeof(float)};
   bool const copied = !plan.signal_in_place, large = large_image(p);

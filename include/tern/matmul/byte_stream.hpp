@@ -94,10 +94,7 @@ inline void stream_bytes(row_memory const& w, index n0, index n1, std::int8_t co
           }
         }
       };
-      index r = 0;
-      for (; r + 4 <= rows; r += 4) take.template operator()<4>(r);
-      for (; r + 2 <= rows; r += 2) take.template operator()<2>(r);
-      if (r < rows) take.template operator()<1>(r);
+      for_row_tiles<4>(rows, take);
     }
   }
 }

@@ -12,6 +12,7 @@
 #include <tern/matmul/float_kernel.hpp>
 #include <tern/simd/convert.hpp>
 #include <tern/simd/core.hpp>
+#include <tern/simd/narrow.hpp>
 #include <tern/simd/reduce.hpp>
 
 namespace tern::detail {
@@ -73,7 +74,7 @@ struct streamed_products {
 };
 /// Where the machine multiplies bf16: in pairs.
 template <>
-struct streamed_products<std::conditional_t<simd::multiplies_bf16, bf16, void>, lying_row<bf16>> {
+struct streamed_products<std::conditional_t<simd::has_bf16_dot, bf16, void>, lying_row<bf16>> {
   using operand = simd::pack<bf16>;
   static constexpr index step = 2 * simd::lanes;
   TERN_INLINE static operand load(bf16 const* x) { return simd::load_narrow(x); }
@@ -228,10 +229,7 @@ inline void stream_pieces(Source const& source, matmul_job const& job, index n0,
       auto const take = [&]<int R>(index r) TERN_LAMBDA {
         stream_weights_times<R, AtOnce>(job, n, end, w, x + k0, x_stride, r, k1 - k0, ask, add || k0 > 0);
       };
-      index r = 0;
-      for (; r + 4 <= rows; r += 4) take.template operator()<4>(r);
-      for (; r + 2 <= rows; r += 2) take.template operator()<2>(r);
-      if (r < rows) take.template operator()<1>(r);
+      for_row_tiles<4>(rows, take);
     }
 }
 template <class Source, class X>
@@ -239,7 +237,7 @@ inline void stream_stripe_float(Source const& source, matmul_job const& job, ind
                                 bool add) noexcept {
   stream_way const way = stream_way_of(rows);
   if constexpr (streams_six)
-    if (rows >= 4) return stream_pieces<6>(source, job, n0, n1, x, x_stride, rows, add, way);
+    if (way.at_once == 6) return stream_pieces<6>(source, job, n0, n1, x, x_stride, rows, add, way);
   stream_pieces<8>(source, job, n0, n1, x, x_stride, rows, add, way);
 }
 

@@ -89,7 +89,7 @@ inline void multiply_panel(code_panel const& panel, std::int32_t offset, index g
     multiply_codes<Shape, Rows>(panel, offset, groups, x.q + at * x.stride + 32 * g0, x.stride, x.scales + at * x.blocks + g0, x.blocks,
                                 sums, r);
   };
-  index r = 0;
+  index r = 0;  // the last eight as four and four: faster than six and two
   for (; r + int8_tile_rows <= rows && (int8_tile_rows != 6 || rows - r != 8); r += int8_tile_rows)
     tile.template operator()<int8_tile_rows>(r);
   if constexpr (int8_tile_rows > 4)

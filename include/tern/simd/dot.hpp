@@ -164,14 +164,6 @@ TERN_INLINE pack<std::int32_t> dot127(pack<std::int32_t> acc, pack<std::int8_t> 
 #endif
 }
 
-/// Whether one instruction multiplies all pairs of bf16.
-inline constexpr bool multiplies_bf16 =
-#if defined(TERN_SIMD_AVX512) && defined(__AVX512BF16__)
-    true;
-#else
-    false;
-#endif
-
 TERN_INLINE pack<float> dot(pack<float> acc, pack<bf16> a, pack<bf16> b) {
 #if defined(TERN_SIMD_AVX512) && defined(__AVX512BF16__)
   return pack<float>(_mm512_dpbf16_ps(acc.v, reinterpret_cast<__m512bh>(a.v), reinterpret_cast<__m512bh>(b.v)));
