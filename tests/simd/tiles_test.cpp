@@ -52,9 +52,12 @@ void check(std::vector<A> const& a, std::vector<B> const& b, std::vector<T> cons
 }
 }  // namespace
 
-TEST_CASE("core: matrix registers tell which one it is, and the second cache is larger there", "[simd]") {
-  CHECK(tern::simd::on_sapphire_rapids == tiles::exist);
-  CHECK(tern::simd::second_cache_bytes == (tiles::exist ? 2 : 1) * tern::index{1024 * 1024});
+TEST_CASE("core: one is assumed, with the lanes it has, and the second cache is between the first and the third", "[simd]") {
+  CHECK(!(tern::simd::on_sapphire_rapids && tern::simd::on_zen3));
+  CHECK((!tern::simd::on_sapphire_rapids || tern::simd::lanes == 16));
+  CHECK((!tern::simd::on_zen3 || tern::simd::lanes == 8));
+  CHECK(tern::simd::second_cache_bytes >= tern::index{256} * 1024);
+  CHECK(tern::simd::second_cache_bytes <= tern::index{4096} * 1024);
 }
 
 TEST_CASE("tiles: products of bytes and of bf16, for any number of rows", "[simd]") {

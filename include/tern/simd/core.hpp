@@ -2,8 +2,8 @@
 #pragma once
 /// @file simd/core.hpp
 /// What the core is, where instructions do not say it: how far ahead memory is best asked for, how large a cache is, whether shuffles cost
-/// little. Two were measured: Intel's Sapphire Rapids, known by its matrix registers, and AMD's Zen 4, which all others, of any number of
-/// lanes, are assumed to be like.
+/// little. Three were measured: Intel's Sapphire Rapids, known by its matrix registers, AMD's Zen 3, which whatever has AVX2 and no AVX-512
+/// is assumed to be like, and AMD's Zen 4, for all others, of any number of lanes.
 
 #include <tern/simd/tiles.hpp>
 
@@ -11,10 +11,15 @@ namespace tern {
 inline namespace TERN_ABI {
 namespace simd {
 
-/// Otherwise on Zen 4.
+/// Neither is on Zen 4.
 inline constexpr bool on_sapphire_rapids = tiles::exist;
+#if defined(TERN_SIMD_AVX2)
+inline constexpr bool on_zen3 = true;
+#else
+inline constexpr bool on_zen3 = false;
+#endif
 /// Of the second cache, which each core has for itself.
-inline constexpr index second_cache_bytes = index{1} << (on_sapphire_rapids ? 21 : 20);
+inline constexpr index second_cache_bytes = index{1} << (on_sapphire_rapids ? 21 : on_zen3 ? 19 : 20);
 
 }  // namespace simd
 }  // namespace TERN_ABI
