@@ -234,9 +234,9 @@ TERN_INLINE pack<std::int32_t> shift_left(pack<std::int32_t> a, int n) {
 #elif defined(TERN_SIMD_AVX512)
   return pack<std::int32_t>(_mm512_maskz_sll_epi32(0xffff, a.v, _mm_cvtsi32_si128(n)));
 #elif defined(TERN_SIMD_AVX2)
-  return pack<std::int32_t>(_mm256_sll_epi32(a.v, _mm_cvtsi32_si128(n)));
+  return pack<std::int32_t>(_mm256_slli_epi32(a.v, n));
 #elif defined(TERN_SIMD_SSE)
-  return pack<std::int32_t>(_mm_sll_epi32(a.v, _mm_cvtsi32_si128(n)));
+  return pack<std::int32_t>(_mm_slli_epi32(a.v, n));
 #else
   return pack<std::int32_t>(vshlq_s32(a.v, vdupq_n_s32(n)));
 #endif

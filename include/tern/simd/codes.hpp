@@ -80,6 +80,17 @@ TERN_INLINE pack<std::uint8_t> spread_bits16(pack<std::int32_t> a) {
   __m512i const all = _mm512_maskz_shuffle_epi32(0xffff, a.v, static_cast<_MM_PERM_ENUM>(0x55 * r));
   __m512i const bytes = _mm512_maskz_multishift_epi64_epi8(~__mmask64{0}, _mm512_setr_epi64(l, h, l, h, l, h, l, h), all);
   return bit_cast<std::uint8_t>(pack<std::int32_t>(bytes) & pack<std::int32_t>(0x01010101 << at));
+#elif defined(TERN_SIMD_AVX2)
+  if constexpr (first % 8 == 0) {
+    // Each byte finds the one that its bit lies in, then the bit.
+    constexpr char low = static_cast<char>(4 * r + first / 8), high = static_cast<char>(low + 1);
+    __m128i const from = _mm_setr_epi8(low, low, low, low, low, low, low, low, high, high, high, high, high, high, high, high);
+    __m256i const bit = _mm256_set1_epi64x(static_cast<long long>(0x8040201008040201));
+    __m256i const all = _mm256_and_si256(_mm256_shuffle_epi8(a.v, _mm256_broadcastsi128_si256(from)), bit);
+    return pack<std::uint8_t>(_mm256_and_si256(_mm256_cmpeq_epi8(all, bit), _mm256_set1_epi8(static_cast<char>(1 << at))));
+  } else {
+    return spread_bits16<0, at, r>(shift_right<first>(a));
+  }
 #else
   std::int32_t words[lanes];
   std::uint8_t bytes[pack<std::uint8_t>::size];
@@ -89,9 +100,9 @@ TERN_INLINE pack<std::uint8_t> spread_bits16(pack<std::int32_t> a) {
   return load(static_cast<std::uint8_t const*>(bytes));
 #endif
 }
-/// Whether `spread_bits16` is two instructions and a mask.
+/// Whether `spread_bits16` is a few instructions, for bits that start with a byte.
 inline constexpr bool has_spread_bits16 =
-#if defined(TERN_SIMD_AVX512) && defined(__AVX512VBMI__)
+#if (defined(TERN_SIMD_AVX512) && defined(__AVX512VBMI__)) || defined(TERN_SIMD_AVX2)
     true;
 #else
     false;

@@ -57,8 +57,8 @@ struct row_places {
 #endif
     }
   }
-  /// Whether `load_words` and `load_f16` are loads that write one lane each, and take no unit that shuffles.
-#if defined(TERN_SIMD_AVX512)
+  /// Whether `load_words` and `load_f16` are loads that write one lane each.
+#if defined(TERN_SIMD_AVX512) || defined(TERN_SIMD_AVX2)
   static constexpr bool loads_lanes = true;
 #else
   static constexpr bool loads_lanes = false;
@@ -74,6 +74,13 @@ struct row_places {
       return _mm_mask_loadu_epi32(w, 8, place(3));
     };
     return bit_cast<std::int32_t>(detail::join16(four(0), four(1), four(2), four(3)));
+#elif defined(TERN_SIMD_AVX2)
+    auto const four = [&](index i) TERN_LAMBDA {
+      auto const word = [&](index r) TERN_LAMBDA { return detail::read<std::int32_t>(row(i, r) + at); };
+      __m128i const first = _mm_insert_epi32(_mm_cvtsi32_si128(word(0)), word(1), 1);
+      return _mm_unpacklo_epi64(first, _mm_insert_epi32(_mm_cvtsi32_si128(word(2)), word(3), 1));
+    };
+    return pack<std::int32_t>(_mm256_inserti128_si256(_mm256_castsi128_si256(four(0)), four(1), 1));
 #else
     std::int32_t words[lanes];
     for (index i = 0; i < lanes; ++i) __builtin_memcpy(words + i, row(i / 4, i % 4) + at, 4);
@@ -92,6 +99,13 @@ struct row_places {
     };
     __m256i const both = _mm256_inserti128_si256(_mm256_castsi128_si256(eight(0)), eight(2), 1);
     return pack<float>(_mm512_maskz_cvtph_ps(0xffff, both));
+#elif defined(TERN_SIMD_AVX2)
+    auto const half = [&](index i, index r) TERN_LAMBDA { return static_cast<int>(detail::read<std::uint16_t>(row(i, r) + at)); };
+    __m128i const a = _mm_insert_epi16(_mm_cvtsi32_si128(half(0, 0)), half(0, 1), 1);
+    __m128i const b = _mm_insert_epi16(_mm_cvtsi32_si128(half(0, 2)), half(0, 3), 1);
+    __m128i const c = _mm_insert_epi16(_mm_cvtsi32_si128(half(1, 0)), half(1, 1), 1);
+    __m128i const d = _mm_insert_epi16(_mm_cvtsi32_si128(half(1, 2)), half(1, 3), 1);
+    return pack<float>(_mm256_cvtph_ps(_mm_unpacklo_epi64(_mm_unpacklo_epi32(a, b), _mm_unpacklo_epi32(c, d))));
 #else
     float values[lanes];
     for (index i = 0; i < lanes; ++i) values[i] = f16::from_bits(detail::read<std::uint16_t>(row(i / 4, i % 4) + at));
@@ -263,6 +277,9 @@ TERN_INLINE void transpose_quads(pack<std::uint8_t> (&a)[4]) {
 TERN_INLINE void store_low_bytes(std::int8_t* p, pack<std::int32_t> a) {
 #if defined(TERN_SIMD_AVX512)
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_maskz_cvtepi32_epi8(0xffff, a.v));
+#elif defined(TERN_SIMD_AVX2)
+  __m256i const bytes = _mm256_shuffle_epi8(a.v, _mm256_set1_epi32(0x0c080400));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_unpacklo_epi32(_mm256_castsi256_si128(bytes), _mm256_extracti128_si256(bytes, 1)));
 #else
   std::int32_t word[lanes];
   store(static_cast<std::int32_t*>(word), a);
