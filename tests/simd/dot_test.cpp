@@ -87,7 +87,8 @@ TEST_CASE("dot: the restricted forms are exact in their ranges", "[simd]") {
     return dot_is_exact(simd::dot7(pack_of<s32>(acc), pack_of<u8>(a), pack_of<s8>(b)), acc, a, b);
   }));
   CHECK(each_operands<s8>(-128, 127, -127, 127, [&](auto const& a, auto const& b) {
-    return dot_is_exact(simd::dot127(pack_of<s32>(acc), pack_of<s8>(a), pack_of<s8>(b)), acc, a, b);
+    return dot_is_exact(simd::dot127(pack_of<s32>(acc), pack_of<s8>(a), pack_of<s8>(b)), acc, a, b) &&
+           dot_is_exact(simd::dot127(pack_of<s32>(acc), simd::signed_factor(pack_of<s8>(a)), pack_of<s8>(b)), acc, a, b);
   }));
 }
 TEST_CASE("dot: sums wrap and do not saturate", "[simd]") {

@@ -122,10 +122,12 @@ struct code_shape {
   static constexpr bool has_min = HasMin;  // and no offset
   static constexpr bool wide = Wide;       // codes of eight bits, not seven, where the instructions differ
 };
+/// Whether codes are.
+TERN_INLINE constexpr bool is_wide(code_kind const& codes) { return !simd::dot7_takes_bytes && codes.offset == 128; }
 /// Calls f(code_shape) with that of codes.
 template <class F>
 TERN_INLINE void with_shape(code_kind const& codes, F&& f) {
-  bool const wide = !simd::dot7_takes_bytes && codes.offset == 128;
+  bool const wide = is_wide(codes);
   if (codes.granule == 32) {
     if (codes.has_min) return f(code_shape<32, true, false>{});
     if (wide) return f(code_shape<32, false, !simd::dot7_takes_bytes>{});
@@ -136,12 +138,33 @@ TERN_INLINE void with_shape(code_kind const& codes, F&& f) {
   return f(code_shape<16, false, false>{});
 }
 
+/// Codes of all kinds that meet bytes in [-128, 127].
+struct any_byte_shape {};
+/// Codes as products with bytes in [-127, 127] take them. Wide ones are made signed: their offset is taken off.
 template <class Shape>
-TERN_INLINE simd::pack<std::int32_t> dot_codes(simd::pack<std::int32_t> sum, simd::pack<std::uint8_t> u, simd::pack<std::int8_t> x) {
-  if constexpr (Shape::wide)
-    return simd::dot(sum, u, x);
+TERN_INLINE auto code_factor(simd::pack<std::uint8_t> u) {
+  if constexpr (std::is_same_v<Shape, any_byte_shape>)
+    return u;
+  else if constexpr (Shape::wide)
+    return simd::signed_factor(simd::bit_cast<std::int8_t>(u ^ simd::pack<std::uint8_t>(std::uint8_t{0x80})));
   else
-    return simd::dot7(sum, u, x);
+    return u;
+}
+template <class Shape, class Factor>
+TERN_INLINE simd::pack<std::int32_t> dot_codes(simd::pack<std::int32_t> sum, Factor const& w, simd::pack<std::int8_t> x) {
+  if constexpr (std::is_same_v<Shape, any_byte_shape>)
+    return simd::dot(sum, w, x);
+  else if constexpr (!Shape::wide)
+    return simd::dot7(sum, w, x);
+  else if constexpr (std::is_same_v<Factor, simd::signed_factor>)
+    return simd::dot127(sum, w, x);
+  else
+    return simd::dot127(sum, code_factor<Shape>(w), x);
+}
+/// What is left to take off of their products.
+template <class Shape>
+TERN_INLINE constexpr std::int32_t offset_left(std::int32_t offset) {
+  return Shape::wide ? 0 : offset;
 }
 
 }  // namespace TERN_ABI

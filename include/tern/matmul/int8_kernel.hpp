@@ -39,11 +39,11 @@ inline void multiply_codes(code_panel const& panel, std::int32_t offset, index g
       pack<std::int32_t> dots[Rows][2];
       TERN_UNROLL
       for (int r = 0; r < Rows; ++r) {
-        dots[r][0] = dots[r][1] = pack<std::int32_t>(Shape::has_min ? 0 : -offset * taken(r));
+        dots[r][0] = dots[r][1] = pack<std::int32_t>(Shape::has_min ? 0 : -offset_left<Shape>(offset) * taken(r));
       }
       TERN_UNROLL
       for (index k = 0; k < Shape::granule / 4; ++k) {
-        auto const w0 = simd::load(w), w1 = simd::load(w + 4 * W);
+        auto const w0 = code_factor<Shape>(simd::load(w)), w1 = code_factor<Shape>(simd::load(w + 4 * W));
         w += 4 * panel_rows;
         TERN_UNROLL
         for (int r = 0; r < Rows; ++r) {

@@ -22,13 +22,14 @@ using code_shape_of = code_shape<W::granule, W::has_min, W::offset == 128 && !si
 template <class W>
 struct group_scales {
   static constexpr index granules = 32 / W::granule;
+  static constexpr std::int32_t offset_of_products = offset_left<code_shape_of<W>>(W::offset);
   simd::pack<float> scale, sum[granules];
   simd::pack<std::int32_t> offset[granules];
   TERN_INLINE explicit group_scales(q8_scales const& x) : scale(x.scale) {
     std::int32_t const taken[2] = {granules == 1 ? x.total : x.first, x.total - x.first};
     TERN_UNROLL
     for (index j = 0; j < granules; ++j) {
-      if constexpr (W::offset != 0) offset[j] = simd::pack<std::int32_t>(-W::offset * taken[j]);
+      if constexpr (offset_of_products != 0) offset[j] = simd::pack<std::int32_t>(-offset_of_products * taken[j]);
       if constexpr (W::has_min) sum[j] = simd::pack<float>(granules == 1 ? x.sum : x.half_sum[j]);
     }
   }
@@ -40,7 +41,7 @@ TERN_INLINE simd::pack<float> add_group(simd::pack<float> sum, simd::pack<std::i
   TERN_UNROLL
   for (index j = 0; j < 32 / W::granule; ++j) {
     simd::pack<std::int32_t> n = part[j];
-    if constexpr (W::offset != 0) n = n + x.offset[j];
+    if constexpr (group_scales<W>::offset_of_products != 0) n = n + x.offset[j];
     sum = simd::fma(simd::to_float(n), w.scale[j] * x.scale, sum);
     if constexpr (W::has_min) sum = simd::fma(w.min[j], x.sum[j], sum);
   }
@@ -139,7 +140,7 @@ struct block_products {
   /// Codes stay where they are in their bytes, if products of bytes take them so, and the sum is moved.
   TERN_INLINE void take(int piece, row_words const (&w)[4], int shift, int mask) {
     using shape = code_shape_of<W>;
-    int const raised = mask << shift <= (shape::wide || simd::dot7_takes_bytes ? 255 : 127) ? shift : 0;
+    int const raised = !shape::wide && mask << shift <= (simd::dot7_takes_bytes ? 255 : 127) ? shift : 0;
     pack to = starts(piece) ? pack(0) : dots(piece);
     TERN_UNROLL
     for (int j = 0; j < 4; ++j) to = dot_codes<shape>(to, field_of(w[j], shift - raised, mask << raised), columns(piece, j));

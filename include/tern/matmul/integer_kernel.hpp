@@ -30,6 +30,20 @@ struct code_source {
   code_kind kind;
   row_memory memory{};  // of the first row
 };
+/// The same for x that may be -128.
+struct any_byte_source : code_source {
+  TERN_INLINE explicit any_byte_source(code_source const& w) : code_source(w) {}
+};
+/// Calls f with the shape of their products.
+template <class F>
+TERN_INLINE void with_integer_shape(code_source const& w, F&& f) {
+  with_shape({32, w.kind.offset, false}, f);
+}
+template <class F>
+TERN_INLINE void with_integer_shape(any_byte_source const& w, F&& f) {
+  if (is_wide(w.kind)) return f(any_byte_shape{});
+  f(code_shape<32, false, false>{});
+}
 
 /// `Rows` rows of x times `quads` groups of four columns of a panel, added to sums unless they are the first.
 template <class Shape, int Rows>
@@ -42,7 +56,7 @@ TERN_INLINE void multiply_integers(std::uint8_t const* TERN_RESTRICT codes, inde
   for (int r = 0; r < Rows; ++r) sum[r][0] = sum[r][1] = packi(0);
   row_walk<Rows, std::int8_t> rows(x, x_stride);
   for (index q = 0; q < quads; ++q) {
-    auto const w0 = simd::load(codes), w1 = simd::load(codes + 4 * L);
+    auto const w0 = code_factor<Shape>(simd::load(codes)), w1 = code_factor<Shape>(simd::load(codes + 4 * L));
     codes += 4 * panel_rows;
     TERN_UNROLL
     for (int r = 0; r < Rows; ++r) {
@@ -61,8 +75,10 @@ TERN_INLINE void multiply_integers(std::uint8_t const* TERN_RESTRICT codes, inde
 }
 
 /// Weight rows [n0, n1) (at most panels_at_once panels) times rows [r0, r1) (at most kept_rows) of x, whose rows are x_stride bytes apart
-/// and zero from k on to the next multiple of 32. sums: for each panel (r1 - r0, panel_rows).
-inline void sum_integers(code_source const& w, index n0, index n1, std::int8_t const* x, index x_stride, index r0, index r1, index groups,
+/// and zero from k on to the next multiple of 32. sums: for each panel (r1 - r0, panel_rows). The offset is left in them, unless codes are
+/// wide and meet bytes in [-127, 127].
+template <class Source>
+inline void sum_integers(Source const& w, index n0, index n1, std::int8_t const* x, index x_stride, index r0, index r1, index groups,
                          std::int32_t* sums, code_panel& panel) noexcept {
   for (index g0 = 0; g0 < groups || g0 == 0; g0 += integer_groups)
     for (index n = n0; n < n1; n += panel_rows) {
@@ -76,7 +92,7 @@ inline void sum_integers(code_source const& w, index n0, index n1, std::int8_t c
         multiply_integer_tiles(panel, g1 - g0, x + r0 * x_stride + 32 * g0, x_stride, r1 - r0, to, g0 == 0, ahead);
         continue;
       }
-      with_shape({32, w.kind.offset, false}, [&]<class Shape>(Shape) TERN_LAMBDA {
+      with_integer_shape(w, [&]<class Shape>(Shape) TERN_LAMBDA {
         auto const tile = [&]<int Rows>(index r) TERN_LAMBDA {
           multiply_integers<Shape, Rows>(panel.codes, 8 * (g1 - g0), x + r * x_stride + 32 * g0, x_stride, to + (r - r0) * panel_rows,
                                          g0 == 0);
@@ -134,7 +150,8 @@ inline void stream_stripe_rows(W const& weights, matmul_job const& job, index n0
       std::int32_t sums[L];
       simd::store(scales, w.scale[0]);
       simd::store(sums, total_of<W>(sum));
-      scale_sums(scales, least(L, n1 - n), sums, x.blocks > 0 ? x.scales[0].scale : 0.f, W::offset * total, job.y + n, add);
+      scale_sums(scales, least(L, n1 - n), sums, x.blocks > 0 ? x.scales[0].scale : 0.f, offset_left<code_shape_of<W>>(W::offset) * total,
+                 job.y + n, add);
     }
 }
 
@@ -150,8 +167,8 @@ inline void multiply_stripe_rows(matmul_job const& job, index n0, index n1, inde
   if (!lying && streams_bytes(job.w, r1 - r0))
     stream_bytes(job.w.memory, n0, n1, x.q + r0 * x.stride, x.stride, r1 - r0, sums);
   else if (!lying)
-    sum_integers({job.w.object, job.w.operations->pack_integers, job.w.codes, job.w.memory}, n0, n1, x.q, x.stride, r0, r1, x.blocks, sums,
-                 panel);
+    sum_integers(code_source{job.w.object, job.w.operations->pack_integers, job.w.codes, job.w.memory}, n0, n1, x.q, x.stride, r0, r1,
+                 x.blocks, sums, panel);
   // A row of y at a time: rows of y are often a multiple of the page apart, and the sum of a row of x is needed once.
   float weight_scales[panels_at_once * panel_rows] = {};
   for (index n = n0; n < n1 && x.blocks > 0; n += panel_rows) {
@@ -160,7 +177,7 @@ inline void multiply_stripe_rows(matmul_job const& job, index n0, index n1, inde
   }
   for (index r = r0; r < r1; ++r) {
     q8_scales const* const s = x.scales + r * x.blocks;
-    std::int32_t const taken = lying ? 0 : job.w.codes.offset * total_of_row(s, x.blocks);
+    std::int32_t const taken = lying || is_wide(job.w.codes) ? 0 : job.w.codes.offset * total_of_row(s, x.blocks);
     for (index n = n0; n < n1; n += panel_rows)
       scale_sums(weight_scales + (n - n0), least(panel_rows, n1 - n), sums + (n - n0) * (r1 - r0) + (r - r0) * panel_rows,
                  x.blocks > 0 ? s[0].scale : 0.f, taken, job.y + r * job.y_stride + n, add);

@@ -79,11 +79,12 @@ inline void multiply_all_integers(cpu_policy const& policy, W const& w, integer_
                                   Store const& store) {
   index const stripe = panels_of(policy, w.rows, rows) * panel_rows, items = divide_up(w.rows, stripe);
   index const groups = divide_up(w.columns, 32);
-  code_source const source{&w,
-                           [](void const* o, index n0, index n1, index g0, index g1, code_panel& panel) noexcept {
-                             pack_codes<false>(*static_cast<W const*>(o), n0, n1, g0, g1, panel);
-                           },
-                           code_kind_of<W>, memory_of(w)};
+  code_source const codes{&w,
+                          [](void const* o, index n0, index n1, index g0, index g1, code_panel& panel) noexcept {
+                            pack_codes<false>(*static_cast<W const*>(o), n0, n1, g0, g1, panel);
+                          },
+                          code_kind_of<W>, memory_of(w)};
+  std::conditional_t<simd::dot7_takes_bytes, code_source, any_byte_source> const source{codes};
   parallel_for(policy, items, [&](index item, index slot) TERN_LAMBDA {
     std::byte* const memory = scratch + slot * slot_bytes(rows);
     auto* const sums = reinterpret_cast<std::int32_t*>(memory + panel_bytes);

@@ -164,6 +164,34 @@ TERN_INLINE pack<std::int32_t> dot127(pack<std::int32_t> acc, pack<std::int8_t> 
 #endif
 }
 
+/// Signed bytes that meet many others, which lie in [-127, 127]: what their products take of them, made once.
+struct signed_factor {
+  pack<std::int8_t> value;
+#if defined(TERN_SIMD_AVX2) || (defined(TERN_SIMD_SSE) && defined(__SSSE3__))
+  pack<std::uint8_t> magnitude;
+#endif
+  TERN_INLINE explicit signed_factor(pack<std::int8_t> a)
+      : value(a)
+#if defined(TERN_SIMD_AVX2)
+        ,
+        magnitude(_mm256_abs_epi8(a.v))
+#elif defined(TERN_SIMD_SSE) && defined(__SSSE3__)
+        ,
+        magnitude(_mm_abs_epi8(a.v))
+#endif
+  {
+  }
+};
+TERN_INLINE pack<std::int32_t> dot127(pack<std::int32_t> acc, signed_factor const& a, pack<std::int8_t> b) {
+#if defined(TERN_SIMD_AVX2)
+  return dot7(acc, a.magnitude, pack<std::int8_t>(_mm256_sign_epi8(b.v, a.value.v)));
+#elif defined(TERN_SIMD_SSE) && defined(__SSSE3__)
+  return dot7(acc, a.magnitude, pack<std::int8_t>(_mm_sign_epi8(b.v, a.value.v)));
+#else
+  return dot(acc, a.value, b);
+#endif
+}
+
 TERN_INLINE pack<float> dot(pack<float> acc, pack<bf16> a, pack<bf16> b) {
 #if defined(TERN_SIMD_AVX512) && defined(__AVX512BF16__)
   return pack<float>(_mm512_dpbf16_ps(acc.v, reinterpret_cast<__m512bh>(a.v), reinterpret_cast<__m512bh>(b.v)));
