@@ -7,7 +7,7 @@
 ///     out[p] = bias + sum over rows, over t of signal[p + t] taps[t]
 ///
 /// A few taps are held at a time, and each register of the signal serves all of them: (pixels + 2 taps - 1) loads for pixels taps
-/// multiply-adds, where one tap at a time would wait for the loads. Of 16 registers ten are sums and four are taps, 17 loads for 40.
+/// multiply-adds, where one tap at a time would wait for the loads.
 
 #include <tern/core/rounding.hpp>
 #include <tern/simd/pack.hpp>
@@ -37,24 +37,8 @@ struct depthwise_steps {
 
 /// The most outputs whose sums are in registers, and taps of a row that one call serves.
 inline constexpr index depthwise_pixels_most = simd::many_registers ? 14 : 10, depthwise_taps_most = 7;
-/// Columns at either end that may be zeros where not any may be: where few taps are held at a time a test costs as much as what it guards.
+/// Columns at either end that may be zeros where not any may be: where loads are half as wide a test costs as much as what it guards.
 inline constexpr index depthwise_zeros_most = simd::many_registers ? depthwise_taps_most : 0;
-/// Taps that are held at a time: all, or of 16 registers as many as fit beside the sums and a register of the signal.
-constexpr index depthwise_taps_held(index taps) { return simd::many_registers ? taps : least(taps, 4); }
-
-/// Where columns lie that are read one after the other.
-struct depthwise_columns {
-  float const* at;
-  index step;
-
-  /// That of column v, the next one. Where loads are half as wide, and as many again, one addition in four is all there is time for.
-  TERN_INLINE float const* next(index v) {
-    constexpr index group = simd::many_registers ? 1 : 4;
-    float const* const column = at + v % group * step;
-    if (v % group == group - 1) at = simd::stepped(at, group * step);
-    return column;
-  }
-};
 
 /// acc[p] += sum over t of s[p + t] w[t], t ascending for each p; rows of s and w lie so many floats apart.
 template <index pixels, index taps>
@@ -95,12 +79,42 @@ struct depthwise_sum {
   index next_signal, next_taps, next_from, next_out;  // floats from a register of channels to the next
 };
 
+/// A row of taps where there are 16 registers: up to four are held beside ten sums and a register of the signal, 17 loads for 40
+/// multiply-adds. Columns lie four to an address: one that waits for the last one's sum each time takes as long as the multiply-adds.
+template <index pixels, index taps, bool any>
+TERN_INLINE void add_row_by_few(simd::pack<float> (&acc)[pixels], depthwise_sum const& c, float const* s, float const* w) {
+  constexpr index held = least(taps, 4), group = 4;
+  index const begin = c.begin, end = c.end, step = c.steps.signal;
+  TERN_UNROLL
+  for (index first = 0; first < taps; first += held) {
+    simd::pack<float> k[held];
+    TERN_UNROLL
+    for (index t = 0; t < held; ++t, w = simd::stepped(w, c.steps.taps))
+      if (first + t < taps) k[t] = simd::in_register(simd::load(w));
+    float const* columns = s;
+    TERN_UNROLL
+    for (index i = 0; i < pixels + held - 1; ++i) {
+      float const* const at = columns + i % group * step;
+      if (i % group == group - 1) columns = simd::stepped(columns, group * step);
+      index const v = first + i;
+      if (v >= pixels + taps - 1) continue;
+      if (any && v < begin) continue;
+      if (any && v >= end) continue;
+      simd::pack<float> const x = simd::in_register(simd::load(at));
+      TERN_UNROLL
+      for (index t = 0; t < held; ++t)
+        if (first + t < taps && 0 <= i - t && i - t < pixels) acc[i - t] = simd::in_register(simd::fma(x, k[t], acc[i - t]));
+    }
+    s = simd::stepped(s, held * step);
+  }
+}
+
 /// Which columns may be zeros: depthwise_zeros_most at either end, or any.
 enum class depthwise_zeros { ends, any };
 
 template <index pixels, index taps, depthwise_zeros zeros>
 inline void depthwise_sums(depthwise_sum const& c) noexcept {
-  constexpr index columns = pixels + taps - 1, most = depthwise_zeros_most, held = depthwise_taps_held(taps);
+  constexpr index columns = pixels + taps - 1, most = depthwise_zeros_most;
   constexpr bool any = zeros == depthwise_zeros::any;
   index const begin = c.begin, end = c.end;
   index signal_at = c.signal_at, taps_at = c.taps_at;
@@ -110,38 +124,27 @@ inline void depthwise_sums(depthwise_sum const& c) noexcept {
     simd::pack<float> acc[pixels];
     TERN_UNROLL
     for (index p = 0; p < pixels; ++p) acc[p] = simd::load(from + p * c.from_step);
-    // Taps from `first` on, as many as are held.
-    auto const add_held = [&](index first, float const* s, float const* w) TERN_LAMBDA {
-      simd::pack<float> k[held];
-      TERN_UNROLL
-      for (index t = 0; t < held; ++t, w = simd::stepped(w, c.steps.taps))
-        if (first + t < taps) k[t] = simd::in_register(simd::load(w));
-      depthwise_columns signal{s, c.steps.signal};
-      auto const add_column = [&](index v) TERN_LAMBDA {
-        float const* const at = signal.next(v - first);
-        if ((any || v < most) && v < begin) return;
-        if ((any || v >= columns - most) && v >= end) return;
-        simd::pack<float> const x = simd::in_register(simd::load(at));
-        TERN_UNROLL
-        for (index t = 0; t < held; ++t) {
-          index const p = v - first - t;
-          if (first + t >= taps || p < 0 || p >= pixels) continue;
-          acc[p] = simd::fma(x, k[t], acc[p]);
-          if constexpr (!simd::many_registers) acc[p] = simd::in_register(acc[p]);
-        }
-      };
-      TERN_UNROLL
-      for (index v = 0; v < pixels; ++v) add_column(first + v);
-      TERN_UNROLL
-      for (index v = pixels; v < pixels + held - 1; ++v)
-        if (first + v < columns) add_column(first + v);
-    };
     auto const add_row = [&](float const* s, float const* w) TERN_LAMBDA {
-      TERN_UNROLL
-      for (index first = 0; first < taps; first += held) {
-        add_held(first, s, w);
-        s = simd::stepped(s, held * c.steps.signal);
-        w = simd::stepped(w, held * c.steps.taps);
+      if constexpr (simd::many_registers) {
+        simd::pack<float> k[taps];
+        TERN_UNROLL
+        for (index t = 0; t < taps; ++t, w = simd::stepped(w, c.steps.taps)) k[t] = simd::in_register(simd::load(w));
+        auto const add_column = [&](index v) TERN_LAMBDA {
+          float const* const at = s;
+          s = simd::stepped(s, c.steps.signal);
+          if ((any || v < most) && v < begin) return;
+          if ((any || v >= columns - most) && v >= end) return;
+          simd::pack<float> const x = simd::in_register(simd::load(at));
+          TERN_UNROLL
+          for (index t = 0; t < taps; ++t)
+            if (0 <= v - t && v - t < pixels) acc[v - t] = simd::fma(x, k[t], acc[v - t]);
+        };
+        TERN_UNROLL
+        for (index v = 0; v < pixels; ++v) add_column(v);
+        TERN_UNROLL
+        for (index v = pixels; v < columns; ++v) add_column(v);
+      } else {
+        add_row_by_few<pixels, taps, any>(acc, c, s, w);
       }
     };
     for (depthwise_rows const* r = c.rows; r != c.rows_end; ++r) {
