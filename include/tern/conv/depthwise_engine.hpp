@@ -306,7 +306,7 @@ class depthwise_block {
       sum_.out = last ? out : sums_;
       sum_.out_step = last ? out_step : simd::lanes;
       sum_.pixels = last ? pixels : width;
-      bool const ends = sum_.begin <= most && sum_.end >= width + taps - 1 - most;
+      bool const ends = sum_.begin <= depthwise_zeros_most && sum_.end >= width + taps - 1 - depthwise_zeros_most;
       depthwise_function_of(width, taps, ends)(sum_);
       sum_.from = sums_;
       sum_.from_step = simd::lanes;

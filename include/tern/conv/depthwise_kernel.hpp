@@ -35,8 +35,10 @@ struct depthwise_steps {
   index signal_row, taps_row, signal, taps;
 };
 
-/// The most outputs, and taps beside them, that fit into registers.
-inline constexpr index depthwise_pixels_most = simd::many_registers ? 14 : 10, depthwise_taps_most = simd::many_registers ? 7 : 4;
+/// The most outputs whose sums are in registers, and taps of a row that one call serves.
+inline constexpr index depthwise_pixels_most = simd::many_registers ? 14 : 10, depthwise_taps_most = 7;
+/// Columns at either end that may be zeros where not any may be: where loads are half as wide a test costs as much as what it guards.
+inline constexpr index depthwise_zeros_most = simd::many_registers ? depthwise_taps_most : 0;
 
 /// acc[p] += sum over t of s[p + t] w[t], t ascending for each p; rows of s and w lie so many floats apart.
 template <index pixels, index taps>
@@ -77,12 +79,42 @@ struct depthwise_sum {
   index next_signal, next_taps, next_from, next_out;  // floats from a register of channels to the next
 };
 
-/// Which columns may be zeros: `taps_most` at either end, or any.
+/// A row of taps where there are 16 registers: up to four are held beside ten sums and a register of the signal, 17 loads for 40
+/// multiply-adds. Columns lie four to an address: one that waits for the last one's sum each time takes as long as the multiply-adds.
+template <index pixels, index taps, bool any>
+TERN_INLINE void add_row_by_few(simd::pack<float> (&acc)[pixels], depthwise_sum const& c, float const* s, float const* w) {
+  constexpr index held = least(taps, 4), group = 4;
+  index const begin = c.begin, end = c.end, step = c.steps.signal;
+  TERN_UNROLL
+  for (index first = 0; first < taps; first += held) {
+    simd::pack<float> k[held];
+    TERN_UNROLL
+    for (index t = 0; t < held; ++t, w = simd::stepped(w, c.steps.taps))
+      if (first + t < taps) k[t] = simd::in_register(simd::load(w));
+    float const* columns = s;
+    TERN_UNROLL
+    for (index i = 0; i < pixels + held - 1; ++i) {
+      float const* const at = columns + i % group * step;
+      if (i % group == group - 1) columns = simd::stepped(columns, group * step);
+      index const v = first + i;
+      if (v >= pixels + taps - 1) continue;
+      if (any && v < begin) continue;
+      if (any && v >= end) continue;
+      simd::pack<float> const x = simd::in_register(simd::load(at));
+      TERN_UNROLL
+      for (index t = 0; t < held; ++t)
+        if (first + t < taps && 0 <= i - t && i - t < pixels) acc[i - t] = simd::in_register(simd::fma(x, k[t], acc[i - t]));
+    }
+    s = simd::stepped(s, held * step);
+  }
+}
+
+/// Which columns may be zeros: depthwise_zeros_most at either end, or any.
 enum class depthwise_zeros { ends, any };
 
 template <index pixels, index taps, depthwise_zeros zeros>
 inline void depthwise_sums(depthwise_sum const& c) noexcept {
-  constexpr index columns = pixels + taps - 1, most = depthwise_taps_most;
+  constexpr index columns = pixels + taps - 1, most = depthwise_zeros_most;
   constexpr bool any = zeros == depthwise_zeros::any;
   index const begin = c.begin, end = c.end;
   index signal_at = c.signal_at, taps_at = c.taps_at;
@@ -93,23 +125,27 @@ inline void depthwise_sums(depthwise_sum const& c) noexcept {
     TERN_UNROLL
     for (index p = 0; p < pixels; ++p) acc[p] = simd::load(from + p * c.from_step);
     auto const add_row = [&](float const* s, float const* w) TERN_LAMBDA {
-      simd::pack<float> k[taps];
-      TERN_UNROLL
-      for (index t = 0; t < taps; ++t, w = simd::stepped(w, c.steps.taps)) k[t] = simd::in_register(simd::load(w));
-      auto const add_column = [&](index v) TERN_LAMBDA {
-        float const* const at = s;
-        s = simd::stepped(s, c.steps.signal);
-        if ((any || v < most) && v < begin) return;
-        if ((any || v >= columns - most) && v >= end) return;
-        simd::pack<float> const x = simd::in_register(simd::load(at));
+      if constexpr (simd::many_registers) {
+        simd::pack<float> k[taps];
         TERN_UNROLL
-        for (index t = 0; t < taps; ++t)
-          if (0 <= v - t && v - t < pixels) acc[v - t] = simd::fma(x, k[t], acc[v - t]);
-      };
-      TERN_UNROLL
-      for (index v = 0; v < pixels; ++v) add_column(v);
-      TERN_UNROLL
-      for (index v = pixels; v < columns; ++v) add_column(v);
+        for (index t = 0; t < taps; ++t, w = simd::stepped(w, c.steps.taps)) k[t] = simd::in_register(simd::load(w));
+        auto const add_column = [&](index v) TERN_LAMBDA {
+          float const* const at = s;
+          s = simd::stepped(s, c.steps.signal);
+          if ((any || v < most) && v < begin) return;
+          if ((any || v >= columns - most) && v >= end) return;
+          simd::pack<float> const x = simd::in_register(simd::load(at));
+          TERN_UNROLL
+          for (index t = 0; t < taps; ++t)
+            if (0 <= v - t && v - t < pixels) acc[v - t] = simd::fma(x, k[t], acc[v - t]);
+        };
+        TERN_UNROLL
+        for (index v = 0; v < pixels; ++v) add_column(v);
+        TERN_UNROLL
+        for (index v = pixels; v < columns; ++v) add_column(v);
+      } else {
+        add_row_by_few<pixels, taps, any>(acc, c, s, w);
+      }
     };
     for (depthwise_rows const* r = c.rows; r != c.rows_end; ++r) {
       float const *s = r->signal + signal_at, *w = r->taps + taps_at;

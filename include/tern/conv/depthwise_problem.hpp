@@ -140,9 +140,9 @@ TERN_INLINE bool large_image(depthwise_problem const& p) {
 /// Whether there is less to do than it costs to fetch a signal.
 TERN_INLINE bool few_taps(depthwise_problem const& p) { return taps_of(p) <= 9; }
 
-/// Places of the first-level cache, of 48 KiB, for registers so many bytes apart.
+/// Places of the first-level cache, of 48 KiB or 32, for registers so many bytes apart.
 TERN_INLINE index cache_places(index bytes) {
-  constexpr index line = 64, sets = 64, ways = 12;
+  constexpr index line = 64, sets = 64, ways = simd::on_zen3 ? 8 : 12;
   index const apart = bytes & -bytes;  // the largest power of two that divides it
   return ways * (apart <= line ? sets : apart >= line * sets ? 1 : line * sets / apart);
 }
