@@ -48,8 +48,8 @@ inline constexpr index tower_buffer = most_radix * tower_chunk * complex_pack;
 inline constexpr index tower_near = 32768 / (8 * simd::lanes);
 
 /// Bytes of a spectrum that may come from so far away that it is asked for ahead. Measured with 2 MB of second-level cache where there are
-/// matrix registers, and with 1 MB where there are none.
-inline constexpr index tower_far = simd::on_sapphire_rapids ? 0x40000 : 0x18000;
+/// matrix registers, with half a megabyte on Zen 3, and with 1 MB elsewhere.
+inline constexpr index tower_far = simd::on_sapphire_rapids ? 0x40000 : simd::on_zen3 ? 0x8000 : 0x18000;
 /// Bytes that it is asked for ahead.
 inline constexpr index tower_window = 0x10000;
 
