@@ -86,32 +86,11 @@ TERN_INLINE simd::pack<std::int32_t> end_key_sum(simd::pack<std::int32_t> acc, i
   return Format::bits == 8 || half == 1 ? acc : simd::shift_left<4>(acc) - z8;
 }
 
-/// Sums of 32 elements of keys, two packs of tokens for each of R rows: z c. z8 is -8 sum z for each row.
+/// Sums of 32 elements of keys, two packs of tokens for each of R rows: z c. Where dot products of bytes take several instructions. z8 is
+/// -8 sum z for each row.
 template <int R, class Format>
-struct key_sums {
-  simd::pack<std::int32_t> acc[R][2];
-
-  TERN_INLINE explicit key_sums(std::int32_t const* z8) {
-    TERN_UNROLL
-    for (index r = 0; r < R; ++r) start_key_sums<Format>(simd::pack<std::int32_t>(z8[r]), acc[r]);
-  }
-  /// Adds four elements: codes of group g, and z of each row.
-  TERN_INLINE void add(std::uint8_t const* codes, index g, index from, std::int32_t const* z) {
-    simd::pack<std::uint8_t> x[2];
-    tile_codes<Format>(codes, g, from, x);
-    TERN_UNROLL
-    for (index r = 0; r < R; ++r) {
-      simd::pack<std::int8_t> const y = simd::splat4<std::int8_t>(z[r]);
-      acc[r][0] = simd::dot(acc[r][0], x[0], y);
-      acc[r][1] = simd::dot(acc[r][1], x[1], y);
-    }
-  }
-  TERN_INLINE simd::pack<std::int32_t> end(index r, index half, std::int32_t const* z8) const {
-    return end_key_sum<Format>(acc[r][half], half, simd::pack<std::int32_t>(z8[r]));
-  }
-};
-/// Where dot products of bytes take several instructions: |z| <= 127, so that those with codes of 8 bits take five of them for any byte,
-/// and of 4 bits, n + 8 <= 15, sums of all 32 elements fit 16 bits: 16 * 15 * 127 = 30480.
+struct key_sums;
+/// |z| <= 127, so that signs can move from codes of 8 bits to z.
 template <int R, class Format>
   requires(simd::has_pair_sums && Format::bits == 8)
 struct key_sums<R, Format> {
@@ -135,6 +114,7 @@ struct key_sums<R, Format> {
   }
   TERN_INLINE simd::pack<std::int32_t> end(index r, index half, std::int32_t const*) const { return acc[r][half]; }
 };
+/// n + 8 <= 15: the sums of all 32 elements fit 16 bits, 16 * 15 * 127 = 30480.
 template <int R, class Format>
   requires(simd::has_pair_sums && Format::bits == 4)
 struct key_sums<R, Format> {
@@ -204,6 +184,7 @@ template <int R, class Format>
                                           fetch_ahead const& ahead, float* s) noexcept {         // (R, key_block)
   static_assert(Format::keys);
   using packf = simd::pack<float>;
+  using packi = simd::pack<std::int32_t>;
   constexpr index W = simd::lanes, half = Format::block_tokens;
   index const blocks = dim / 32;
   constexpr index turns = tile_query::words + 1;
@@ -218,16 +199,37 @@ template <int R, class Format>
       std::int32_t const* z = query;
       for (index b = 0; b < blocks; ++b, z += tile_query::size(R, 32)) {
         char const* const next = ahead.at(j / Format::tokens, first) + (j % Format::tokens / half * blocks + b) * fetch.step;
-        index const turn = from / W * turns;
+        index const turn = passes_of_line == 1 ? 0 : from / W * turns;
         fetch(next, turn + tile_query::words);
         std::uint8_t const* const at = first + b * Format::block_bytes;
-        std::int32_t const* const z8 = z + tile_query::words * R;
-        key_sums<R, Format> dots(z8);
-        TERN_UNROLL
-        for (index g = 0; g < tile_query::words; ++g) {
-          fetch(next, turn + g);
-          if (from == 0) fetch_group_again<Format>(at + Format::scale_bytes, g);
-          dots.add(at + Format::scale_bytes, g, from, z + g * R);
+        packi acc[R][2];
+        if constexpr (simd::has_pair_sums) {
+          std::int32_t const* const z8 = z + tile_query::words * R;
+          key_sums<R, Format> dots(z8);
+          TERN_UNROLL
+          for (index g = 0; g < tile_query::words; ++g) {
+            fetch(next, turn + g);
+            if (from == 0) fetch_group_again<Format>(at + Format::scale_bytes, g);
+            dots.add(at + Format::scale_bytes, g, from, z + g * R);
+          }
+          TERN_UNROLL
+          for (index i = 0; i < 2 * R; ++i) acc[i / 2][i % 2] = dots.end(i / 2, i % 2, z8);
+        } else {
+          TERN_UNROLL
+          for (index r = 0; r < R; ++r) start_key_sums<Format>(packi(z[tile_query::words * R + r]), acc[r]);
+          TERN_UNROLL
+          for (index g = 0; g < tile_query::words; ++g) {
+            fetch(next, turn + g);
+            if (passes_of_line == 1 || from == 0) fetch_group_again<Format>(at + Format::scale_bytes, g);
+            simd::pack<std::uint8_t> x[2];
+            tile_codes<Format>(at + Format::scale_bytes, g, from, x);
+            TERN_UNROLL
+            for (index r = 0; r < R; ++r) {
+              simd::pack<std::int8_t> const y = simd::splat4<std::int8_t>(z[g * R + r]);
+              acc[r][0] = simd::dot(acc[r][0], x[0], y);
+              acc[r][1] = simd::dot(acc[r][1], x[1], y);
+            }
+          }
         }
         f16 const* const d = reinterpret_cast<f16 const*>(at) + from;
         packf const scale[2] = {simd::load(d), simd::load(d + 16)};
@@ -237,7 +239,8 @@ template <int R, class Format>
           __builtin_memcpy(&a, z + (tile_query::words + 1) * R + r, 4);
           TERN_UNROLL
           for (index i = 0; i < 2; ++i) {
-            sum[r][i] = simd::fma(simd::to_float(dots.end(r, i, z8)), scale[i] * packf(a), sum[r][i]);
+            packi const own = simd::has_pair_sums ? acc[r][i] : end_key_sum<Format>(acc[r][i], i, packi(z[tile_query::words * R + r]));
+            sum[r][i] = simd::fma(simd::to_float(own), scale[i] * packf(a), sum[r][i]);
           }
         }
       }
@@ -392,31 +395,10 @@ struct tile_integers {
   }
 };
 
-/// Sums of w c over the tokens of a tile, for two packs of elements and R rows.
+/// Sums of w c over the tokens of a tile, for two packs of elements and R rows. Where dot products of bytes take several instructions.
 template <int R, class Format>
-struct value_sums {
-  simd::pack<std::int32_t> acc[R][2];
-
-  TERN_INLINE value_sums() {
-    TERN_UNROLL
-    for (index r = 0; r < R; ++r) acc[r][0] = acc[r][1] = simd::pack<std::int32_t>(0);
-  }
-  /// Adds tokens g, g + 16, g + 32 and g + 48.
-  TERN_INLINE void add(std::uint8_t const* codes, index g, index from, tile_integers<R> const& of) {
-    simd::pack<std::uint8_t> x[2];
-    tile_codes<Format>(codes, g, from, x);
-    TERN_UNROLL
-    for (index r = 0; r < R; ++r) {
-      simd::pack<std::uint8_t> const y = simd::splat4<std::uint8_t>(of.w[r][g]);
-      TERN_UNROLL
-      for (index i = 0; i < 2; ++i) acc[r][i] = simd::dot(acc[r][i], y, simd::bit_cast<std::int8_t>(x[i]));
-    }
-  }
-  /// After four times.
-  TERN_INLINE void pause() {}
-  TERN_INLINE simd::pack<std::int32_t> end(index r, index half) const { return acc[r][half]; }
-};
-/// Where dot products of bytes take several instructions: w reaches 255, and pairs of products with codes of 8 bits do not fit 16 bits.
+struct value_sums;
+/// w reaches 255, and pairs of products with codes of 8 bits do not fit 16 bits.
 template <int R, class Format>
   requires(simd::has_pair_sums && Format::bits == 8)
 struct value_sums<R, Format> {
@@ -490,22 +472,47 @@ inline constexpr index tile_block_turns = 16;
 template <int R, class Format, bool halves>
 TERN_INLINE void tile_block(std::uint8_t const* codes, tile_integers<R, halves> const& of, tile_fetch const& fetch, char const* next,  //
                             float* o, index o_stride) {
+  using packi = simd::pack<std::int32_t>;
   for (index from = 0; from < 16; from += simd::lanes) {
-    value_sums<R, Format> sums;
-    for (index g0 = 0; g0 < 16; g0 += 4) {
-      TERN_UNROLL
-      for (index g = g0; g < g0 + 4; ++g) {
-        fetch(next, from / simd::lanes * tile_block_turns + g);
-        if (from == 0) fetch_group_again<Format>(codes, g);
-        sums.add(codes, g, from, of);
+    index const turn = passes_of_line == 1 ? 0 : from / simd::lanes * tile_block_turns;
+    packi acc[R][2];
+    if constexpr (simd::has_pair_sums) {
+      value_sums<R, Format> sums;
+      for (index g0 = 0; g0 < 16; g0 += 4) {
+        TERN_UNROLL
+        for (index g = g0; g < g0 + 4; ++g) {
+          fetch(next, turn + g);
+          if (from == 0) fetch_group_again<Format>(codes, g);
+          sums.add(codes, g, from, of);
+        }
+        sums.pause();
       }
-      sums.pause();
+      TERN_UNROLL
+      for (index i = 0; i < 2 * R; ++i) acc[i / 2][i % 2] = sums.end(i / 2, i % 2);
+    } else {
+      TERN_UNROLL
+      for (index r = 0; r < R; ++r) acc[r][0] = acc[r][1] = packi(0);
+      for (index g0 = 0; g0 < 16; g0 += 4) {
+        TERN_UNROLL
+        for (index g = g0; g < g0 + 4; ++g) {
+          fetch(next, turn + g);
+          if (passes_of_line == 1 || from == 0) fetch_group_again<Format>(codes, g);
+          simd::pack<std::uint8_t> x[2];
+          tile_codes<Format>(codes, g, from, x);
+          TERN_UNROLL
+          for (index r = 0; r < R; ++r) {
+            simd::pack<std::uint8_t> const y = simd::splat4<std::uint8_t>(of.w[r][g]);
+            TERN_UNROLL
+            for (index i = 0; i < 2; ++i) acc[r][i] = simd::dot(acc[r][i], y, simd::bit_cast<std::int8_t>(x[i]));
+          }
+        }
+      }
     }
     TERN_UNROLL
     for (index r = 0; r < R; ++r) TERN_UNROLL
     for (index i = 0; i < 2; ++i) {
       float* const to = o + r * o_stride + 16 * i + from;
-      simd::store(to, simd::fma(simd::to_float(sums.end(r, i)), simd::pack<float>(of.factor[r]), simd::load(to)));
+      simd::store(to, simd::fma(simd::to_float(acc[r][i]), simd::pack<float>(of.factor[r]), simd::load(to)));
     }
   }
 }
