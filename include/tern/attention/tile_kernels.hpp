@@ -16,13 +16,15 @@
 ///         A weight below P / 510 in a tile counts as zero.
 /// Cost    for four rows: a key and its value of 128 elements take 16 dot products of 64 bytes at 8 or 4 bits, one a cycle where there is
 ///         VNNI at 512 bits; measured on Zen 4, in cache: 27 cycles, 10.5 for the scores (10 multiplications and products in the one
-///         pipe that has them), 3 for the softmax, 4 for integer weights, and 9 for the sum of the values.
+///         pipe that has them), 3 for the softmax, 4 for integer weights, and 9 for the sum of the values. With AVX2 and no VNNI, 32 bytes
+///         take four instructions at 8 bits and two to two and a half at 4, where several products are added up in 16 bits.
 
 #include <tern/attention/stream_kernels.hpp>
 #include <tern/formats/kv_tiles.hpp>
 #include <tern/matmul/quantize.hpp>
 #include <tern/simd/core.hpp>
 #include <tern/simd/dot.hpp>
+#include <tern/simd/pair_sums.hpp>
 
 namespace tern::detail {
 inline namespace TERN_ABI {
@@ -84,6 +86,66 @@ TERN_INLINE simd::pack<std::int32_t> end_key_sum(simd::pack<std::int32_t> acc, i
   return Format::bits == 8 || half == 1 ? acc : simd::shift_left<4>(acc) - z8;
 }
 
+/// Sums of 32 elements of keys, two packs of tokens for each of R rows: z c. Where dot products of bytes take several instructions. z8 is
+/// -8 sum z for each row.
+template <int R, class Format>
+struct key_sums;
+/// |z| <= 127, so that signs can move from codes of 8 bits to z.
+template <int R, class Format>
+  requires(simd::has_pair_sums && Format::bits == 8)
+struct key_sums<R, Format> {
+  simd::pack<std::int32_t> acc[R][2];
+
+  TERN_INLINE explicit key_sums(std::int32_t const*) {
+    TERN_UNROLL
+    for (index i = 0; i < 2 * R; ++i) acc[i / 2][i % 2] = simd::pack<std::int32_t>(0);
+  }
+  TERN_INLINE void add(std::uint8_t const* codes, index g, index from, std::int32_t const* z) {
+    simd::pack<std::uint8_t> x[2];
+    tile_codes<Format>(codes, g, from, x);
+    TERN_UNROLL
+    for (index i = 0; i < 2; ++i) x[i] = x[i] ^ simd::pack<std::uint8_t>(std::uint8_t{0x80});
+    TERN_UNROLL
+    for (index r = 0; r < R; ++r) {
+      simd::pack<std::int8_t> const y = simd::splat4<std::int8_t>(z[r]);
+      TERN_UNROLL
+      for (index i = 0; i < 2; ++i) acc[r][i] = simd::dot127(acc[r][i], simd::bit_cast<std::int8_t>(x[i]), y);
+    }
+  }
+  TERN_INLINE simd::pack<std::int32_t> end(index r, index half, std::int32_t const*) const { return acc[r][half]; }
+};
+/// n + 8 <= 15: the sums of all 32 elements fit 16 bits, 16 * 15 * 127 = 30480.
+template <int R, class Format>
+  requires(simd::has_pair_sums && Format::bits == 4)
+struct key_sums<R, Format> {
+  simd::pack_of_words acc[R][2];
+
+  TERN_INLINE explicit key_sums(std::int32_t const*) {
+    TERN_UNROLL
+    for (index i = 0; i < 2 * R; ++i) acc[i / 2][i % 2] = simd::no_words();
+  }
+  TERN_INLINE void add(std::uint8_t const* codes, index g, index from, std::int32_t const* z) {
+    using packb = simd::pack<std::uint8_t>;
+    packb const y = simd::in_register(packb(simd::load_narrow(codes + 64 * g + 4 * from)));
+    packb const x[2] = {y & packb(std::uint8_t{0x0f}), simd::shift_right<4>(y)};
+    TERN_UNROLL
+    for (index r = 0; r < R; ++r) {
+      simd::pack<std::int8_t> const q = simd::splat4<std::int8_t>(z[r]);
+      TERN_UNROLL
+      for (index i = 0; i < 2; ++i) acc[r][i] = simd::add_byte_pairs(acc[r][i], x[i], q);
+    }
+  }
+  /// Of 16 n + 8.
+  TERN_INLINE simd::pack<std::int32_t> end(index r, index half, std::int32_t const* z8) const {
+    using packi = simd::pack<std::int32_t>;
+    packi const z(z8[r]);
+    return simd::shift_left<4>(simd::add_words(z, acc[r][half])) - z;
+  }
+};
+
+/// How often a line of 16 words is read, a pack of it at a time.
+inline constexpr index passes_of_line = 16 / simd::lanes;
+
 /// A tile that is fetched in `steps` steps of `turns` turns each.
 struct tile_fetch {
   index lines;  // in a turn
@@ -125,7 +187,8 @@ template <int R, class Format>
   using packi = simd::pack<std::int32_t>;
   constexpr index W = simd::lanes, half = Format::block_tokens;
   index const blocks = dim / 32;
-  tile_fetch const fetch(ahead, 2 * blocks, tile_query::words + 1);
+  constexpr index turns = tile_query::words + 1;
+  tile_fetch const fetch(ahead, 2 * blocks, turns * passes_of_line);
   for (index j = 0; j < count; j += half) {
     auto const* const first =
         reinterpret_cast<std::uint8_t const*>(tile[j / Format::tokens]) + j % Format::tokens / half * blocks * Format::block_bytes;
@@ -136,22 +199,36 @@ template <int R, class Format>
       std::int32_t const* z = query;
       for (index b = 0; b < blocks; ++b, z += tile_query::size(R, 32)) {
         char const* const next = ahead.at(j / Format::tokens, first) + (j % Format::tokens / half * blocks + b) * fetch.step;
-        fetch(next, tile_query::words);
+        index const turn = passes_of_line == 1 ? 0 : from / W * turns;
+        fetch(next, turn + tile_query::words);
         std::uint8_t const* const at = first + b * Format::block_bytes;
         packi acc[R][2];
-        TERN_UNROLL
-        for (index r = 0; r < R; ++r) start_key_sums<Format>(packi(z[tile_query::words * R + r]), acc[r]);
-        TERN_UNROLL
-        for (index g = 0; g < tile_query::words; ++g) {
-          fetch(next, g);
-          fetch_group_again<Format>(at + Format::scale_bytes, g);
-          simd::pack<std::uint8_t> x[2];
-          tile_codes<Format>(at + Format::scale_bytes, g, from, x);
+        if constexpr (simd::has_pair_sums) {
+          std::int32_t const* const z8 = z + tile_query::words * R;
+          key_sums<R, Format> dots(z8);
           TERN_UNROLL
-          for (index r = 0; r < R; ++r) {
-            simd::pack<std::int8_t> const y = simd::splat4<std::int8_t>(z[g * R + r]);
-            acc[r][0] = simd::dot(acc[r][0], x[0], y);
-            acc[r][1] = simd::dot(acc[r][1], x[1], y);
+          for (index g = 0; g < tile_query::words; ++g) {
+            fetch(next, turn + g);
+            if (from == 0) fetch_group_again<Format>(at + Format::scale_bytes, g);
+            dots.add(at + Format::scale_bytes, g, from, z + g * R);
+          }
+          TERN_UNROLL
+          for (index i = 0; i < 2 * R; ++i) acc[i / 2][i % 2] = dots.end(i / 2, i % 2, z8);
+        } else {
+          TERN_UNROLL
+          for (index r = 0; r < R; ++r) start_key_sums<Format>(packi(z[tile_query::words * R + r]), acc[r]);
+          TERN_UNROLL
+          for (index g = 0; g < tile_query::words; ++g) {
+            fetch(next, turn + g);
+            if (passes_of_line == 1 || from == 0) fetch_group_again<Format>(at + Format::scale_bytes, g);
+            simd::pack<std::uint8_t> x[2];
+            tile_codes<Format>(at + Format::scale_bytes, g, from, x);
+            TERN_UNROLL
+            for (index r = 0; r < R; ++r) {
+              simd::pack<std::int8_t> const y = simd::splat4<std::int8_t>(z[g * R + r]);
+              acc[r][0] = simd::dot(acc[r][0], x[0], y);
+              acc[r][1] = simd::dot(acc[r][1], x[1], y);
+            }
           }
         }
         f16 const* const d = reinterpret_cast<f16 const*>(at) + from;
@@ -162,7 +239,7 @@ template <int R, class Format>
           __builtin_memcpy(&a, z + (tile_query::words + 1) * R + r, 4);
           TERN_UNROLL
           for (index i = 0; i < 2; ++i) {
-            packi const own = end_key_sum<Format>(acc[r][i], i, packi(z[tile_query::words * R + r]));
+            packi const own = simd::has_pair_sums ? acc[r][i] : end_key_sum<Format>(acc[r][i], i, packi(z[tile_query::words * R + r]));
             sum[r][i] = simd::fma(simd::to_float(own), scale[i] * packf(a), sum[r][i]);
           }
         }
@@ -271,10 +348,26 @@ struct tile_weights {
   }
 };
 
+/// The same as 16-bit halves of two words: the first and third number, the second and fourth.
+TERN_INLINE void round_to_halves(simd::pack<float> const (&x)[4], simd::pack<float> const (&scale)[4], std::int32_t* first,
+                                 std::int32_t* second) {
+  using packf = simd::pack<float>;
+  simd::pack<std::int32_t> n[4];
+  TERN_UNROLL
+  for (index m = 0; m < 4; ++m)
+    n[m] = simd::bit_cast<std::int32_t>(simd::fma(x[m], scale[m], m < 2 ? packf(0x1p23f) : packf(0x1p23f + (0x10000 - 0x4b00))));
+  simd::store(first, n[0] + simd::shift_left<16>(n[2]));
+  simd::store(second, n[1] + simd::shift_left<16>(n[3]));
+}
+
+/// Whether weights of values in a format are halves of words.
+template <class Format>
+inline constexpr bool weighs_in_halves = simd::has_pair_sums && Format::bits == 8;
+
 /// The weights of the tokens of a tile as integers, for one block of elements.
-template <int R>
+template <int R, bool halves = false>
 struct tile_integers {
-  alignas(64) std::int32_t w[R][16];  // four tokens a word
+  alignas(64) std::int32_t w[R][halves ? 32 : 16];  // four tokens a word, or in words g and 16 + g
   float factor[R];                    // of their sums: P D / 255
 
   TERN_INLINE void make(tile_weights<R> const& of, std::uint8_t const* block, index tokens, float largest, float inverse) {
@@ -291,7 +384,10 @@ struct tile_integers {
         packf p[4];
         TERN_UNROLL
         for (index m = 0; m < 4; ++m) p[m] = simd::load(of.p[r] + 16 * m + g);
-        simd::store(w[r] + g, round_to_bytes(p, scale));
+        if constexpr (halves)
+          round_to_halves(p, scale, w[r] + g, w[r] + 16 + g);
+        else
+          simd::store(w[r] + g, round_to_bytes(p, scale));
       }
     }
     TERN_UNROLL
@@ -299,27 +395,116 @@ struct tile_integers {
   }
 };
 
-/// o += the weighted values of 32 elements of a tile.
+/// Sums of w c over the tokens of a tile, for two packs of elements and R rows. Where dot products of bytes take several instructions.
 template <int R, class Format>
-TERN_INLINE void tile_block(std::uint8_t const* codes, tile_integers<R> const& of, tile_fetch const& fetch, char const* next,  //
+struct value_sums;
+/// w reaches 255, and pairs of products with codes of 8 bits do not fit 16 bits.
+template <int R, class Format>
+  requires(simd::has_pair_sums && Format::bits == 8)
+struct value_sums<R, Format> {
+  simd::pack<std::int32_t> acc[R][2];
+
+  TERN_INLINE value_sums() {
+    TERN_UNROLL
+    for (index r = 0; r < R; ++r) acc[r][0] = acc[r][1] = simd::pack<std::int32_t>(0);
+  }
+  TERN_INLINE void add(std::uint8_t const* codes, index g, index from, tile_integers<R, true> const& of) {
+    simd::pack<std::uint8_t> x[2];
+    tile_codes<Format>(codes, g, from, x);
+    simd::pack_of_words even[2], odd[2];
+    TERN_UNROLL
+    for (index i = 0; i < 2; ++i) {
+      even[i] = simd::even_words(simd::bit_cast<std::int8_t>(x[i]));
+      odd[i] = simd::odd_words(simd::bit_cast<std::int8_t>(x[i]));
+    }
+    TERN_UNROLL
+    for (index r = 0; r < R; ++r) {
+      auto const y = simd::splat_words(of.w[r][g]), z = simd::splat_words(of.w[r][16 + g]);
+      TERN_UNROLL
+      for (index i = 0; i < 2; ++i) acc[r][i] = simd::add_word_products(simd::add_word_products(acc[r][i], even[i], y), odd[i], z);
+    }
+  }
+  TERN_INLINE void pause() {}
+  TERN_INLINE simd::pack<std::int32_t> end(index r, index half) const { return acc[r][half]; }
+};
+/// c / 8 = 2 n + 1 of 4 bits is at most 15 and has four times fit 16 bits: 8 * 15 * 255 = 30600.
+template <int R, class Format>
+  requires(simd::has_pair_sums && Format::bits == 4)
+struct value_sums<R, Format> {
+  simd::pack<std::int32_t> acc[R][2];
+  simd::pack_of_words sum[R][2];
+  simd::byte_table odd;
+
+  TERN_INLINE value_sums() {
+    static constexpr std::int8_t odds[16] = {1, 3, 5, 7, 9, 11, 13, 15, -15, -13, -11, -9, -7, -5, -3, -1};
+    odd = simd::load_table(odds);
+    TERN_UNROLL
+    for (index i = 0; i < 2 * R; ++i) {
+      acc[i / 2][i % 2] = simd::pack<std::int32_t>(0);
+      sum[i / 2][i % 2] = simd::no_words();
+    }
+  }
+  TERN_INLINE void add(std::uint8_t const* codes, index g, index from, tile_integers<R> const& of) {
+    using packb = simd::pack<std::uint8_t>;
+    packb const y = simd::in_register(packb(simd::load_narrow(codes + 64 * g + 4 * from)));
+    simd::pack<std::int8_t> const x[2] = {simd::lookup(odd, y & packb(std::uint8_t{0x0f})), simd::lookup(odd, simd::shift_right<4>(y))};
+    TERN_UNROLL
+    for (index r = 0; r < R; ++r) {
+      packb const w = simd::splat4<std::uint8_t>(of.w[r][g]);
+      TERN_UNROLL
+      for (index i = 0; i < 2; ++i) sum[r][i] = simd::add_byte_pairs(sum[r][i], w, x[i]);
+    }
+  }
+  TERN_INLINE void pause() {
+    TERN_UNROLL
+    for (index i = 0; i < 2 * R; ++i) {
+      acc[i / 2][i % 2] = simd::add_words(acc[i / 2][i % 2], sum[i / 2][i % 2]);
+      sum[i / 2][i % 2] = simd::no_words();
+    }
+  }
+  TERN_INLINE simd::pack<std::int32_t> end(index r, index half) const { return simd::shift_left<3>(acc[r][half]); }
+};
+
+/// Turns of tile_fetch in each pass of tile_block: those of a tile's tokens.
+inline constexpr index tile_block_turns = 16;
+
+/// o += the weighted values of 32 elements of a tile.
+template <int R, class Format, bool halves>
+TERN_INLINE void tile_block(std::uint8_t const* codes, tile_integers<R, halves> const& of, tile_fetch const& fetch, char const* next,  //
                             float* o, index o_stride) {
   using packi = simd::pack<std::int32_t>;
   for (index from = 0; from < 16; from += simd::lanes) {
+    index const turn = passes_of_line == 1 ? 0 : from / simd::lanes * tile_block_turns;
     packi acc[R][2];
-    TERN_UNROLL
-    for (index r = 0; r < R; ++r) acc[r][0] = acc[r][1] = packi(0);
-    for (index g0 = 0; g0 < 16; g0 += 4) {
-      TERN_UNROLL
-      for (index g = g0; g < g0 + 4; ++g) {
-        fetch(next, g);
-        fetch_group_again<Format>(codes, g);
-        simd::pack<std::uint8_t> x[2];
-        tile_codes<Format>(codes, g, from, x);
+    if constexpr (simd::has_pair_sums) {
+      value_sums<R, Format> sums;
+      for (index g0 = 0; g0 < 16; g0 += 4) {
         TERN_UNROLL
-        for (index r = 0; r < R; ++r) {
-          simd::pack<std::uint8_t> const y = simd::splat4<std::uint8_t>(of.w[r][g]);
+        for (index g = g0; g < g0 + 4; ++g) {
+          fetch(next, turn + g);
+          if (from == 0) fetch_group_again<Format>(codes, g);
+          sums.add(codes, g, from, of);
+        }
+        sums.pause();
+      }
+      TERN_UNROLL
+      for (index i = 0; i < 2 * R; ++i) acc[i / 2][i % 2] = sums.end(i / 2, i % 2);
+    } else {
+      TERN_UNROLL
+      for (index r = 0; r < R; ++r) acc[r][0] = acc[r][1] = packi(0);
+      for (index g0 = 0; g0 < 16; g0 += 4) {
+        TERN_UNROLL
+        for (index g = g0; g < g0 + 4; ++g) {
+          fetch(next, turn + g);
+          if (passes_of_line == 1 || from == 0) fetch_group_again<Format>(codes, g);
+          simd::pack<std::uint8_t> x[2];
+          tile_codes<Format>(codes, g, from, x);
           TERN_UNROLL
-          for (index i = 0; i < 2; ++i) acc[r][i] = simd::dot(acc[r][i], y, simd::bit_cast<std::int8_t>(x[i]));
+          for (index r = 0; r < R; ++r) {
+            simd::pack<std::uint8_t> const y = simd::splat4<std::uint8_t>(of.w[r][g]);
+            TERN_UNROLL
+            for (index i = 0; i < 2; ++i) acc[r][i] = simd::dot(acc[r][i], y, simd::bit_cast<std::int8_t>(x[i]));
+          }
         }
       }
     }

@@ -24,12 +24,12 @@ template <int R, class Format>
       for (index d = 0; d < dim_v; d += simd::lanes)
         simd::store(o + r * o_stride + d, simd::load(o + r * o_stride + d) * simd::pack<float>(alpha[r]));
   index const blocks = dim_v / 32, tiles = (count + T - 1) / T;
-  constexpr index turns = 18;  // two of them while weights are made
+  constexpr index within = tile_block_turns * passes_of_line, turns = 18 * passes_of_line;  // the others while weights are made
   tile_fetch const fetch(ahead, blocks, turns);
   tile_weights<R> weights[key_block / T];
   for (index t = 0; t < tiles; ++t) weights[t].take(p + t * T, tokens_in(t));
   // The integers of a block are made before the dot products of the one in front of it, beside which that then runs.
-  tile_integers<R> of[2];
+  tile_integers<R, weighs_in_halves<Format>> of[2];
   largest_scales scales;
   auto prepare = [&](index t, index b, index slot) TERN_LAMBDA {
     constexpr index n = largest_scales::blocks;
@@ -41,8 +41,8 @@ template <int R, class Format>
   for (index t = 0; t < tiles; ++t)
     for (index b = 0; b < blocks; ++b, slot = 1 - slot) {
       char const* const next = ahead.at(t, tile[t]) + b * fetch.step;
-      fetch(next, turns - 2);
-      fetch(next, turns - 1);
+      TERN_UNROLL
+      for (index turn = within; turn < turns; ++turn) fetch(next, turn);
       if (b + 1 < blocks)
         prepare(t, b + 1, 1 - slot);
       else if (t + 1 < tiles)
