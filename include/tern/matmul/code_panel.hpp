@@ -9,7 +9,7 @@
 ///     mins:   [k / granule][panel_rows]         f32, formats with a minimum
 
 #include <tern/matmul/super_blocks.hpp>
-#include <tern/simd/dot.hpp>
+#include <tern/simd/pair_sums.hpp>
 
 namespace tern::detail {
 inline namespace TERN_ABI {
@@ -160,6 +160,27 @@ TERN_INLINE simd::pack<std::int32_t> dot_codes(simd::pack<std::int32_t> sum, Fac
     return simd::dot127(sum, w, x);
   else
     return simd::dot127(sum, code_factor<Shape>(w), x);
+}
+/// The same of n registers of codes up to `most` with n of x. Where maddubs multiplies, as many products as fit are added up in 16 bits:
+/// 2 * 127 most of each pair.
+template <class Shape, index n>
+TERN_INLINE simd::pack<std::int32_t> dot_several(simd::pack<std::int32_t> sum, simd::pack<std::uint8_t> const (&u)[n],
+                                                 simd::pack<std::int8_t> const (&x)[n], int most) {
+  static_assert(n == 2 || n == 4);
+  if constexpr (simd::has_pair_sums && !Shape::wide) {
+    index const at_once = most <= 128 / n ? n : most <= 64 ? 2 : 1;
+    TERN_UNROLL
+    for (index j = 0; j < n; j += at_once) {
+      auto words = simd::no_words();
+      TERN_UNROLL
+      for (index i = j; i < j + at_once; ++i) words = simd::add_byte_pairs(words, u[i], x[i]);
+      sum = simd::add_words(sum, words);
+    }
+  } else {
+    TERN_UNROLL
+    for (index j = 0; j < n; ++j) sum = dot_codes<Shape>(sum, u[j], x[j]);
+  }
+  return sum;
 }
 /// What is left to take off of their products.
 template <class Shape>

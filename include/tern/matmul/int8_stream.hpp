@@ -48,20 +48,27 @@ TERN_INLINE simd::pack<float> add_group(simd::pack<float> sum, simd::pack<std::i
   return sum;
 }
 
+/// Adds the products of 16 columns of x and `lanes` weight rows, a row a lane.
+template <class W>
+TERN_INLINE simd::pack<std::int32_t> dot_quads(simd::pack<std::int32_t> sum, simd::pack<std::uint8_t> const (&u)[4], std::int8_t const* q) {
+  simd::pack<std::int8_t> const x[4] = {simd::splat4(q), simd::splat4(q + 4), simd::splat4(q + 8), simd::splat4(q + 12)};
+  return dot_several<code_shape_of<W>>(sum, u, x, largest_code<W>);
+}
 /// Adds the products of 32 columns of x and `lanes` weight rows to partial sums, which `total_of` makes one lane a row.
 template <class W>
 TERN_INLINE void add_dots(row_group<W::granule> const& w, std::int8_t const* q, simd::pack<std::int32_t> (&sum)[4]) {
   using shape = code_shape_of<W>;
+  constexpr int most = largest_code<W>;
   if constexpr (loads_quads<W>) {
     TERN_UNROLL
-    for (index j = 0; j < 4; ++j) {
-      sum[0] = dot_codes<shape>(sum[0], w.u[0][j], simd::splat4(q + 4 * j));
-      sum[1] = dot_codes<shape>(sum[1], w.u[1][j], simd::splat4(q + 16 + 4 * j));
-    }
+    for (index h = 0; h < 2; ++h) sum[h] = dot_quads<W>(sum[h], w.u[h], q + 16 * h);
   } else {
-    auto const x0 = simd::repeat16(q), x1 = simd::repeat16(q + 16);
+    simd::pack<std::int8_t> const x[2] = {simd::repeat16(q), simd::repeat16(q + 16)};
     TERN_UNROLL
-    for (index r = 0; r < 4; ++r) sum[r] = dot_codes<shape>(dot_codes<shape>(sum[r], w.u[0][r], x0), w.u[1][r], x1);
+    for (index r = 0; r < 4; ++r) {
+      simd::pack<std::uint8_t> const u[2] = {w.u[0][r], w.u[1][r]};
+      sum[r] = dot_several<shape>(sum[r], u, x, most);
+    }
   }
 }
 template <class W>
@@ -82,12 +89,8 @@ TERN_INLINE void multiply_group(row_group<W::granule> const& w, std::int8_t cons
     add_dots<W>(w, q, sum);
     part[0] = total_of<W>(sum);
   } else if constexpr (loads_quads<W>) {
-    part[0] = part[1] = pack(0);
     TERN_UNROLL
-    for (index j = 0; j < 4; ++j) {
-      part[0] = dot_codes<shape>(part[0], w.u[0][j], simd::splat4(q + 4 * j));
-      part[1] = dot_codes<shape>(part[1], w.u[1][j], simd::splat4(q + 16 + 4 * j));
-    }
+    for (index h = 0; h < 2; ++h) part[h] = dot_quads<W>(pack(0), w.u[h], q + 16 * h);
   } else {
     auto const x0 = simd::repeat16(q), x1 = simd::repeat16(q + 16);
     pack first[4], second[4];
@@ -142,22 +145,25 @@ struct block_products {
     using shape = code_shape_of<W>;
     int const raised = !shape::wide && mask << shift <= (simd::dot7_takes_bytes ? 255 : 127) ? shift : 0;
     pack to = starts(piece) ? pack(0) : dots(piece);
+    simd::pack<std::uint8_t> u[4];
     TERN_UNROLL
-    for (int j = 0; j < 4; ++j) to = dot_codes<shape>(to, field_of(w[j], shift - raised, mask << raised), columns(piece, j));
+    for (int j = 0; j < 4; ++j) u[j] = field_of(w[j], shift - raised, mask << raised);
+    to = dot_piece<shape>(to, piece, u, mask << raised);
     dots(piece) = ends(piece) && raised > 0 ? simd::shift_right(to, raised) : to;
     if (piece % 2 == 1) add(piece / 2);
   }
   /// 256 times the first digit of p is 3 p less what is left for the others: two products of bytes, where these take all bytes.
   TERN_INLINE void take_digits(int piece, row_words const (&w)[4], row_words const (&next)[4]) {
     pack to = starts(piece) ? pack(0) : dots(piece), taken = starts(piece) ? pack(0) : less[piece / 2];
-    TERN_UNROLL
-    for (int j = 0; j < 4; ++j) {
-      if constexpr (simd::dot7_takes_bytes) {
+    if constexpr (simd::dot7_takes_bytes) {
+      TERN_UNROLL
+      for (int j = 0; j < 4; ++j) {
         to = simd::dot7(to, simd::bit_cast<std::uint8_t>(w[j]), columns(piece, j));
         taken = simd::dot7(taken, simd::bit_cast<std::uint8_t>(next[j]), columns(piece, j));
-      } else {
-        to = simd::dot7(to, first_digit(w[j]), columns(piece, j));
       }
+    } else {
+      simd::pack<std::uint8_t> const u[4] = {first_digit(w[0]), first_digit(w[1]), first_digit(w[2]), first_digit(w[3])};
+      to = dot_piece<code_shape_of<W>>(to, piece, u, 2);
     }
     less[piece / 2] = taken;
     dots(piece) = ends(piece) && simd::dot7_takes_bytes ? simd::shift_right<8>(to + to + to - taken) : to;
@@ -169,6 +175,11 @@ struct block_products {
   TERN_INLINE static bool ends(int piece) { return granules == 2 || piece % 2 == 1; }
   TERN_INLINE pack& dots(int piece) { return part[piece / 2][granules == 2 ? piece % 2 : 0]; }
   TERN_INLINE simd::pack<std::int8_t> columns(int piece, int j) const { return simd::splat4(q + 16 * piece + 4 * j); }
+  template <class Shape>
+  TERN_INLINE pack dot_piece(pack to, int piece, simd::pack<std::uint8_t> const (&u)[4], int most) const {
+    simd::pack<std::int8_t> const of[4] = {columns(piece, 0), columns(piece, 1), columns(piece, 2), columns(piece, 3)};
+    return dot_several<Shape>(to, u, of, most);
+  }
   TERN_INLINE void add(int g) {
     if ((g + 1) % Ahead::registers == 0) ahead.step();
     sum = add_group<W>(sum, part[g], group_scales<W>(x[g]), scales.of_group(g));

@@ -80,6 +80,8 @@ struct interleaved_rows {
   }
 };
 template <class Format>
+inline constexpr int largest_code<interleaved_rows<Format>> = largest_of_format<Format>();
+template <class Format>
 TERN_INLINE block_walk<Format, tile_rows_of<Format>> walk_rows(interleaved_rows<Format> const& w, index n) {
   std::uint8_t const* const tile = w.tile(n);
   return block_walk<Format, tile_rows_of<Format>>(tile_rows_of<Format>{tile, tile + w.layout.rest_of(0, 0)});

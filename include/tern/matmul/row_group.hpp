@@ -38,6 +38,20 @@ inline constexpr bool lies_in_tiles = requires { requires W::tiles; };
 template <class W>
 inline constexpr bool in_large_blocks = requires { requires W::parts > 1; };
 
+/// The largest integer u among a format's codes.
+template <class Format>
+consteval int largest_of_format() {
+  int most = Format::codes - 1;
+  if constexpr (requires { Format::levels; }) {
+    most = 0;
+    for (int level : Format::levels) most = level > most ? level : most;
+  }
+  return most;
+}
+/// The same among those of weights, where it is known to be less than what seven bits hold.
+template <class W>
+inline constexpr int largest_code = 127;
+
 /// The block of 32 columns in the row at `row`.
 template <class Format>
 TERN_INLINE typename Format::block const& block_of(std::uint8_t const* row, index g) {
@@ -374,6 +388,8 @@ struct block_rows {
     for (index k = k0; k < k1; k += Format::elements) Format::decode(*b++, out + (k - k0));
   }
 };
+template <class Format>
+inline constexpr int largest_code<block_rows<Format>> = largest_of_format<Format>();
 
 }  // namespace TERN_ABI
 }  // namespace tern::detail
