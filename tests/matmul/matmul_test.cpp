@@ -39,6 +39,28 @@ TEST_CASE("every format, compute type and number of rows") {
   }
 }
 
+TEST_CASE("sums of the largest codes and activations fit where they are made") {
+  rng r(15);
+  constexpr index n = 2 * simd::lanes + 1, k = 512;
+  for (weight_type type : all_types)
+    for (int byte : {0x00, 0x80, 0xff}) {
+      if (info(type).elements == 1) continue;
+      random_weights const w(r, type, n, k, byte);
+      for (bool alternate : {false, true})
+        for (index rows : {1, 9}) {
+          INFO(info(type).name << " byte " << byte << " rows " << rows << " alternate " << alternate);
+          std::vector<float> x(static_cast<std::size_t>(rows * k)), y(static_cast<std::size_t>(rows * n));
+          for (std::size_t i = 0; i < x.size(); ++i) x[i] = alternate && i % 2 == 1 ? -1.f : 1.f;
+          for (float sign : {1.f, -1.f}) {
+            for (float& v : x) v *= sign;
+            matmul(cpu, view(x.data(), rows, k), w.m, view(y.data(), rows, n), compute::int8);
+            auto const want = expected(x, w, rows, compute::int8);
+            REQUIRE(compare(y, want.value, want.magnitude, tolerance(k)));
+          }
+        }
+    }
+}
+
 TEST_CASE("compute::fastest is int8, or bf16 for many rows where there are matrix registers") {
   rng r(16);
   constexpr index n = 70, columns = 256;

@@ -21,9 +21,11 @@ struct random_weights {
   std::vector<double> mins;     // (n, k / part)
   index part = 32;
 
-  random_weights(rng& r, weight_type type, index n, index k)
+  /// byte: of all codes, if not negative.
+  random_weights(rng& r, weight_type type, index n, index k, int byte = -1)
       : bytes(n * (k / info(type).elements) * info(type).bytes, 2 * info(type).alignment), m(bytes.data(), type, n, k) {
-    for (std::size_t i = 0; i < bytes.size(); ++i) bytes.data()[i] = static_cast<std::uint8_t>(r.bits());
+    for (std::size_t i = 0; i < bytes.size(); ++i)
+      bytes.data()[i] = static_cast<std::uint8_t>(byte < 0 ? r.bits() : static_cast<std::uint64_t>(byte));
     index const unit = info(type).bytes, blocks = n * (k / info(type).elements);
     for (index b = 0; b < blocks; ++b) shape_scales(r, type, bytes.data() + b * unit);
     std::vector<float> row(static_cast<std::size_t>(k));

@@ -368,7 +368,7 @@ inline constexpr bool weighs_in_halves = simd::has_pair_sums && Format::bits == 
 template <int R, bool halves = false>
 struct tile_integers {
   alignas(64) std::int32_t w[R][halves ? 32 : 16];  // four tokens a word, or in words g and 16 + g
-  float factor[R];                    // of their sums: P D / 255
+  float factor[R];                                  // of their sums: P D / 255
 
   TERN_INLINE void make(tile_weights<R> const& of, std::uint8_t const* block, index tokens, float largest, float inverse) {
     using packf = simd::pack<float>;

@@ -49,8 +49,7 @@ TERN_INLINE pack_of_words add_byte_pairs(pack_of_words acc, pack<std::uint8_t> a
   std::int8_t y[4 * lanes];
   store(x, a);
   store(y, b);
-  for (index i = 0; i < 2 * lanes; ++i)
-    acc.v[i] = static_cast<std::int16_t>(acc.v[i] + x[2 * i] * y[2 * i] + x[2 * i + 1] * y[2 * i + 1]);
+  for (index i = 0; i < 2 * lanes; ++i) acc.v[i] = static_cast<std::int16_t>(acc.v[i] + x[2 * i] * y[2 * i] + x[2 * i + 1] * y[2 * i + 1]);
   return acc;
 }
 TERN_INLINE pack<std::int32_t> add_word_products(pack<std::int32_t> acc, pack_of_words x, pack_of_words y) {
