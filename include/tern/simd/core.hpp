@@ -11,12 +11,14 @@ namespace tern {
 inline namespace TERN_ABI {
 namespace simd {
 
-/// Neither is on Zen 4.
+/// Otherwise on Zen 3 or Zen 4.
 inline constexpr bool on_sapphire_rapids = tiles::exist;
+/// Otherwise on one of the others.
+inline constexpr bool on_zen3 =
 #if defined(TERN_SIMD_AVX2)
-inline constexpr bool on_zen3 = true;
+    true;
 #else
-inline constexpr bool on_zen3 = false;
+    false;
 #endif
 /// Of the second cache, which each core has for itself.
 inline constexpr index second_cache_bytes = index{1} << (on_sapphire_rapids ? 21 : on_zen3 ? 19 : 20);

@@ -23,6 +23,7 @@ inline constexpr bool has_pair_sums = true;
 struct pack_of_words {
   __m256i v;
 };
+/// Zeros.
 TERN_INLINE pack_of_words no_words() { return {_mm256_setzero_si256()}; }
 TERN_INLINE pack_of_words add_byte_pairs(pack_of_words acc, pack<std::uint8_t> a, pack<std::int8_t> b) {
   return {_mm256_add_epi16(acc.v, _mm256_maddubs_epi16(a.v, b.v))};
@@ -33,8 +34,9 @@ TERN_INLINE pack<std::int32_t> add_word_products(pack<std::int32_t> acc, pack_of
 TERN_INLINE pack<std::int32_t> add_words(pack<std::int32_t> acc, pack_of_words x) {
   return add_word_products(acc, x, {_mm256_set1_epi16(1)});
 }
-/// Bytes 0, 2, 4, ... widened, and bytes 1, 3, 5, ...
+/// Bytes 0, 2, 4, ... widened.
 TERN_INLINE pack_of_words even_words(pack<std::int8_t> a) { return {_mm256_srai_epi16(_mm256_slli_epi16(a.v, 8), 8)}; }
+/// Bytes 1, 3, 5, ... widened.
 TERN_INLINE pack_of_words odd_words(pack<std::int8_t> a) { return {_mm256_srai_epi16(a.v, 8)}; }
 /// The two halves of `two`, the low one first, in every pair of lanes.
 TERN_INLINE pack_of_words splat_words(std::int32_t two) { return {_mm256_set1_epi32(two)}; }

@@ -75,12 +75,8 @@ struct row_places {
     };
     return bit_cast<std::int32_t>(detail::join16(four(0), four(1), four(2), four(3)));
 #elif defined(TERN_SIMD_AVX2)
-    auto const four = [&](index i) TERN_LAMBDA {
-      auto const word = [&](index r) TERN_LAMBDA { return detail::read<std::int32_t>(row(i, r) + at); };
-      __m128i const first = _mm_insert_epi32(_mm_cvtsi32_si128(word(0)), word(1), 1);
-      return _mm_unpacklo_epi64(first, _mm_insert_epi32(_mm_cvtsi32_si128(word(2)), word(3), 1));
-    };
-    return pack<std::int32_t>(_mm256_inserti128_si256(_mm256_castsi128_si256(four(0)), four(1), 1));
+    auto const word = [&](index r) TERN_LAMBDA { return detail::read<std::int32_t>(row(r / 4, r % 4) + at); };
+    return pack<std::int32_t>(_mm256_setr_epi32(word(0), word(1), word(2), word(3), word(4), word(5), word(6), word(7)));
 #else
     std::int32_t words[lanes];
     for (index i = 0; i < lanes; ++i) __builtin_memcpy(words + i, row(i / 4, i % 4) + at, 4);
@@ -100,12 +96,8 @@ struct row_places {
     __m256i const both = _mm256_inserti128_si256(_mm256_castsi128_si256(eight(0)), eight(2), 1);
     return pack<float>(_mm512_maskz_cvtph_ps(0xffff, both));
 #elif defined(TERN_SIMD_AVX2)
-    auto const half = [&](index i, index r) TERN_LAMBDA { return static_cast<int>(detail::read<std::uint16_t>(row(i, r) + at)); };
-    __m128i const a = _mm_insert_epi16(_mm_cvtsi32_si128(half(0, 0)), half(0, 1), 1);
-    __m128i const b = _mm_insert_epi16(_mm_cvtsi32_si128(half(0, 2)), half(0, 3), 1);
-    __m128i const c = _mm_insert_epi16(_mm_cvtsi32_si128(half(1, 0)), half(1, 1), 1);
-    __m128i const d = _mm_insert_epi16(_mm_cvtsi32_si128(half(1, 2)), half(1, 3), 1);
-    return pack<float>(_mm256_cvtph_ps(_mm_unpacklo_epi64(_mm_unpacklo_epi32(a, b), _mm_unpacklo_epi32(c, d))));
+    auto const half = [&](index r) TERN_LAMBDA { return detail::read<std::int16_t>(row(r / 4, r % 4) + at); };
+    return pack<float>(_mm256_cvtph_ps(_mm_setr_epi16(half(0), half(1), half(2), half(3), half(4), half(5), half(6), half(7))));
 #else
     float values[lanes];
     for (index i = 0; i < lanes; ++i) values[i] = f16::from_bits(detail::read<std::uint16_t>(row(i / 4, i % 4) + at));
