@@ -161,11 +161,10 @@ TERN_INLINE simd::pack<std::int32_t> dot_codes(simd::pack<std::int32_t> sum, Fac
   else
     return simd::dot127(sum, code_factor<Shape>(w), x);
 }
-/// The same of n registers of codes up to `most` with n of x. Where maddubs multiplies, as many products as fit are added up in 16 bits:
+/// The same of n registers u(i) of codes up to `most` with x(i). Where maddubs multiplies, as many products as fit are added up in 16 bits:
 /// 2 * 127 most of each pair.
-template <class Shape, index n>
-TERN_INLINE simd::pack<std::int32_t> dot_several(simd::pack<std::int32_t> sum, simd::pack<std::uint8_t> const (&u)[n],
-                                                 simd::pack<std::int8_t> const (&x)[n], int most) {
+template <class Shape, index n, class Codes, class Columns>
+TERN_INLINE simd::pack<std::int32_t> dot_several(simd::pack<std::int32_t> sum, Codes const& u, Columns const& x, int most) {
   static_assert(n == 2 || n == 4);
   if constexpr (simd::has_pair_sums && !Shape::wide) {
     index const at_once = most <= 128 / n ? n : most <= 64 ? 2 : 1;
@@ -173,12 +172,12 @@ TERN_INLINE simd::pack<std::int32_t> dot_several(simd::pack<std::int32_t> sum, s
     for (index j = 0; j < n; j += at_once) {
       auto words = simd::no_words();
       TERN_UNROLL
-      for (index i = j; i < j + at_once; ++i) words = simd::add_byte_pairs(words, u[i], x[i]);
+      for (index i = j; i < j + at_once; ++i) words = simd::add_byte_pairs(words, u(i), x(i));
       sum = simd::add_words(sum, words);
     }
   } else {
     TERN_UNROLL
-    for (index j = 0; j < n; ++j) sum = dot_codes<Shape>(sum, u[j], x[j]);
+    for (index i = 0; i < n; ++i) sum = dot_codes<Shape>(sum, u(i), x(i));
   }
   return sum;
 }

@@ -48,11 +48,26 @@ TERN_INLINE simd::pack<float> add_group(simd::pack<float> sum, simd::pack<std::i
   return sum;
 }
 
-/// Adds the products of 16 columns of x and `lanes` weight rows, a row a lane.
+/// Adds the products of each 16 of 32 columns of x and `lanes` weight rows, a row a lane.
 template <class W>
-TERN_INLINE simd::pack<std::int32_t> dot_quads(simd::pack<std::int32_t> sum, simd::pack<std::uint8_t> const (&u)[4], std::int8_t const* q) {
-  simd::pack<std::int8_t> const x[4] = {simd::splat4(q), simd::splat4(q + 4), simd::splat4(q + 8), simd::splat4(q + 12)};
-  return dot_several<code_shape_of<W>>(sum, u, x, largest_code<W>);
+TERN_INLINE void dot_quads(row_group<W::granule> const& w, std::int8_t const* q, simd::pack<std::int32_t>& first,
+                           simd::pack<std::int32_t>& second) {
+  using shape = code_shape_of<W>;
+  if constexpr (simd::has_pair_sums) {
+    auto const half = [&](index h, simd::pack<std::int32_t>& sum) TERN_LAMBDA {
+      auto const u = [&](index j) TERN_LAMBDA { return w.u[h][j]; };
+      auto const x = [&](index j) TERN_LAMBDA { return simd::splat4(q + 16 * h + 4 * j); };
+      sum = dot_several<shape, 4>(sum, u, x, largest_code<W>);
+    };
+    half(0, first);
+    half(1, second);
+  } else {
+    TERN_UNROLL
+    for (index j = 0; j < 4; ++j) {
+      first = dot_codes<shape>(first, w.u[0][j], simd::splat4(q + 4 * j));
+      second = dot_codes<shape>(second, w.u[1][j], simd::splat4(q + 16 + 4 * j));
+    }
+  }
 }
 /// Adds the products of 32 columns of x and `lanes` weight rows to partial sums, which `total_of` makes one lane a row.
 template <class W>
@@ -60,14 +75,14 @@ TERN_INLINE void add_dots(row_group<W::granule> const& w, std::int8_t const* q, 
   using shape = code_shape_of<W>;
   constexpr int most = largest_code<W>;
   if constexpr (loads_quads<W>) {
-    TERN_UNROLL
-    for (index h = 0; h < 2; ++h) sum[h] = dot_quads<W>(sum[h], w.u[h], q + 16 * h);
+    dot_quads<W>(w, q, sum[0], sum[1]);
   } else {
-    simd::pack<std::int8_t> const x[2] = {simd::repeat16(q), simd::repeat16(q + 16)};
+    simd::pack<std::int8_t> const of[2] = {simd::repeat16(q), simd::repeat16(q + 16)};
+    auto const x = [&](index i) TERN_LAMBDA { return of[i]; };
     TERN_UNROLL
     for (index r = 0; r < 4; ++r) {
-      simd::pack<std::uint8_t> const u[2] = {w.u[0][r], w.u[1][r]};
-      sum[r] = dot_several<shape>(sum[r], u, x, most);
+      auto const u = [&](index i) TERN_LAMBDA { return w.u[i][r]; };
+      sum[r] = dot_several<shape, 2>(sum[r], u, x, most);
     }
   }
 }
@@ -89,8 +104,8 @@ TERN_INLINE void multiply_group(row_group<W::granule> const& w, std::int8_t cons
     add_dots<W>(w, q, sum);
     part[0] = total_of<W>(sum);
   } else if constexpr (loads_quads<W>) {
-    TERN_UNROLL
-    for (index h = 0; h < 2; ++h) part[h] = dot_quads<W>(pack(0), w.u[h], q + 16 * h);
+    part[0] = part[1] = pack(0);
+    dot_quads<W>(w, q, part[0], part[1]);
   } else {
     auto const x0 = simd::repeat16(q), x1 = simd::repeat16(q + 16);
     pack first[4], second[4];
@@ -145,9 +160,7 @@ struct block_products {
     using shape = code_shape_of<W>;
     int const raised = !shape::wide && mask << shift <= (simd::dot7_takes_bytes ? 255 : 127) ? shift : 0;
     pack to = starts(piece) ? pack(0) : dots(piece);
-    simd::pack<std::uint8_t> u[4];
-    TERN_UNROLL
-    for (int j = 0; j < 4; ++j) u[j] = field_of(w[j], shift - raised, mask << raised);
+    auto const u = [&](index j) TERN_LAMBDA { return field_of(w[j], shift - raised, mask << raised); };
     to = dot_piece<shape>(to, piece, u, mask << raised);
     dots(piece) = ends(piece) && raised > 0 ? simd::shift_right(to, raised) : to;
     if (piece % 2 == 1) add(piece / 2);
@@ -162,7 +175,7 @@ struct block_products {
         taken = simd::dot7(taken, simd::bit_cast<std::uint8_t>(next[j]), columns(piece, j));
       }
     } else {
-      simd::pack<std::uint8_t> const u[4] = {first_digit(w[0]), first_digit(w[1]), first_digit(w[2]), first_digit(w[3])};
+      auto const u = [&](index j) TERN_LAMBDA { return first_digit(w[j]); };
       to = dot_piece<code_shape_of<W>>(to, piece, u, 2);
     }
     less[piece / 2] = taken;
@@ -175,10 +188,10 @@ struct block_products {
   TERN_INLINE static bool ends(int piece) { return granules == 2 || piece % 2 == 1; }
   TERN_INLINE pack& dots(int piece) { return part[piece / 2][granules == 2 ? piece % 2 : 0]; }
   TERN_INLINE simd::pack<std::int8_t> columns(int piece, int j) const { return simd::splat4(q + 16 * piece + 4 * j); }
-  template <class Shape>
-  TERN_INLINE pack dot_piece(pack to, int piece, simd::pack<std::uint8_t> const (&u)[4], int most) const {
-    simd::pack<std::int8_t> const of[4] = {columns(piece, 0), columns(piece, 1), columns(piece, 2), columns(piece, 3)};
-    return dot_several<Shape>(to, u, of, most);
+  template <class Shape, class Codes>
+  TERN_INLINE pack dot_piece(pack to, int piece, Codes const& u, int most) const {
+    auto const of = [&](index j) TERN_LAMBDA { return columns(piece, static_cast<int>(j)); };
+    return dot_several<Shape, 4>(to, u, of, most);
   }
   TERN_INLINE void add(int g) {
     if ((g + 1) % Ahead::registers == 0) ahead.step();
