@@ -79,6 +79,9 @@ struct depthwise_sum {
   index next_signal, next_taps, next_from, next_out;  // floats from a register of channels to the next
 };
 
+/// Whether column v is left out, those from `begin` on being signal.
+TERN_INLINE bool is_before(index v, index begin) { return v < begin; }
+
 /// A row of taps where there are 16 registers: up to four are held beside ten sums and a register of the signal, 17 loads for 40
 /// multiply-adds. Columns lie four to an address: one that waits for the last one's sum each time takes as long as the multiply-adds.
 template <index pixels, index taps, bool any>
@@ -98,7 +101,7 @@ TERN_INLINE void add_row_by_few(simd::pack<float> (&acc)[pixels], depthwise_sum 
       if (i % group == group - 1) columns = simd::stepped(columns, group * step);
       index const v = first + i;
       if (v >= pixels + taps - 1) continue;
-      if (any && v < begin) continue;
+      if (any && is_before(v, begin)) continue;
       if (any && v >= end) continue;
       simd::pack<float> const x = simd::in_register(simd::load(at));
       TERN_UNROLL
@@ -132,7 +135,7 @@ inline void depthwise_sums(depthwise_sum const& c) noexcept {
         auto const add_column = [&](index v) TERN_LAMBDA {
           float const* const at = s;
           s = simd::stepped(s, c.steps.signal);
-          if ((any || v < most) && v < begin) return;
+          if ((any || v < most) && is_before(v, begin)) return;
           if ((any || v >= columns - most) && v >= end) return;
           simd::pack<float> const x = simd::in_register(simd::load(at));
           TERN_UNROLL
