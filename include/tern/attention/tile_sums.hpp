@@ -66,13 +66,15 @@ struct key_sums<R, Format> {
   TERN_INLINE void add(std::uint8_t const* codes, index g, index from, std::int32_t const* z) {
     simd::pack<std::uint8_t> x[2];
     tile_codes<Format>(codes, g, from, x);
-    TERN_UNROLL
-    for (index i = 0; i < 2; ++i) x[i] = x[i] ^ simd::pack<std::uint8_t>(std::uint8_t{0x80});
+    auto const factor = [&](index i) TERN_LAMBDA {
+      return simd::signed_factor(simd::bit_cast<std::int8_t>(x[i] ^ simd::pack<std::uint8_t>(std::uint8_t{0x80})));
+    };
+    simd::signed_factor const of[2] = {factor(0), factor(1)};
     TERN_UNROLL
     for (index r = 0; r < R; ++r) {
       simd::pack<std::int8_t> const y = simd::splat4<std::int8_t>(z[r]);
       TERN_UNROLL
-      for (index i = 0; i < 2; ++i) acc[r][i] = simd::dot127(acc[r][i], simd::bit_cast<std::int8_t>(x[i]), y);
+      for (index i = 0; i < 2; ++i) acc[r][i] = simd::dot127(acc[r][i], of[i], y);
     }
   }
   TERN_INLINE simd::pack<std::int32_t> end(index r, index half, std::int32_t const*) const { return acc[r][half]; }

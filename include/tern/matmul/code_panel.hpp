@@ -139,13 +139,13 @@ TERN_INLINE void with_shape(code_kind const& codes, F&& f) {
 }
 
 /// Codes of all kinds that meet bytes in [-128, 127].
-struct any_byte_shape {};
+struct any_byte_shape {
+  static constexpr bool wide = false;
+};
 /// Codes as products with bytes in [-127, 127] take them. Wide ones are made signed: their offset is taken off.
 template <class Shape>
 TERN_INLINE auto code_factor(simd::pack<std::uint8_t> u) {
-  if constexpr (std::is_same_v<Shape, any_byte_shape>)
-    return u;
-  else if constexpr (Shape::wide)
+  if constexpr (Shape::wide)
     return simd::signed_factor(simd::bit_cast<std::int8_t>(u ^ simd::pack<std::uint8_t>(std::uint8_t{0x80})));
   else
     return u;

@@ -15,7 +15,7 @@ namespace tern::detail {
 inline namespace TERN_ABI {
 
 template <class W>
-using code_shape_of = code_shape<W::granule, W::has_min, W::offset == 128 && !simd::dot7_takes_bytes>;
+using code_shape_of = code_shape<W::granule, W::has_min, is_wide(code_kind_of<W>)>;
 
 /// What all weight rows share of 32 columns of x: the scale, and for each scale of the weights what takes their offset off and what their
 /// minimum is multiplied by.

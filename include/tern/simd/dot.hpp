@@ -154,16 +154,6 @@ TERN_INLINE pack<std::int32_t> dot7(pack<std::int32_t> acc, pack<std::uint8_t> a
 }
 #endif
 
-TERN_INLINE pack<std::int32_t> dot127(pack<std::int32_t> acc, pack<std::int8_t> a, pack<std::int8_t> b) {
-#if defined(TERN_SIMD_AVX2)
-  return pack<std::int32_t>(dot7(acc, pack<std::uint8_t>(_mm256_abs_epi8(a.v)), pack<std::int8_t>(_mm256_sign_epi8(b.v, a.v))));
-#elif defined(TERN_SIMD_SSE) && defined(__SSSE3__)
-  return pack<std::int32_t>(dot7(acc, pack<std::uint8_t>(_mm_abs_epi8(a.v)), pack<std::int8_t>(_mm_sign_epi8(b.v, a.v))));
-#else
-  return dot(acc, a, b);
-#endif
-}
-
 /// Signed bytes that meet many others, which lie in [-127, 127]: what their products take of them, made once.
 struct signed_factor {
   pack<std::int8_t> value;
@@ -190,6 +180,10 @@ TERN_INLINE pack<std::int32_t> dot127(pack<std::int32_t> acc, signed_factor cons
 #else
   return dot(acc, a.value, b);
 #endif
+}
+
+TERN_INLINE pack<std::int32_t> dot127(pack<std::int32_t> acc, pack<std::int8_t> a, pack<std::int8_t> b) {
+  return dot127(acc, signed_factor(a), b);
 }
 
 TERN_INLINE pack<float> dot(pack<float> acc, pack<bf16> a, pack<bf16> b) {
