@@ -2,7 +2,7 @@
 #pragma once
 /// @file conv/depthwise_strips.hpp
 /// The loop of kernels with 5 or 7 rows of up to 7 taps, such as 7 x 7, on images whose columns are neighbors in memory: lanes are columns,
-/// and the sums of up to 14 rows of outputs stay in registers. For each column of taps a row of the signal is read once and belongs to as
+/// and the sums of up to 14 rows of outputs, or 7 where there are few registers, stay in them. For each column of taps a row of the signal is read once and belongs to as
 /// many rows of outputs as there are taps:
 ///
 ///     out[h] = bias + sum over t, over r of w[r, t] x[h + r, t]
@@ -14,7 +14,7 @@ namespace tern::detail {
 inline namespace TERN_ABI {
 
 /// The most taps of a row, and outputs of a column whose sums are in registers beside a column of taps.
-inline constexpr index strip_taps_most = 7, strip_rows_most = 14;
+inline constexpr index strip_taps_most = 7, strip_rows_most = simd::many_registers ? 14 : 7;
 
 /// A register of columns of some rows of outputs of one channel.
 struct depthwise_strip {
@@ -76,8 +76,9 @@ using strip_function = void (*)(depthwise_strip const&) noexcept;
 /// Of so many rows of outputs, and 5 or 7 taps.
 template <bool inside>
 TERN_INLINE strip_function strip_function_of(index rows, index taps) {
-  if (taps == 7) return rows > 7 ? &sum_strip<14, 7, inside> : &sum_strip<7, 7, inside>;
-  return rows > 7 ? &sum_strip<14, 5, inside> : &sum_strip<7, 5, inside>;
+  constexpr index most = strip_rows_most;
+  if (taps == 7) return rows > 7 ? &sum_strip<most, 7, inside> : &sum_strip<7, 7, inside>;
+  return rows > 7 ? &sum_strip<most, 5, inside> : &sum_strip<7, 5, inside>;
 }
 inline void sum_strip(depthwise_strip const& p, index taps) noexcept {
   if constexpr (simd::masks_loads) (p.inside ? strip_function_of<true>(p.rows, taps) : strip_function_of<false>(p.rows, taps))(p);

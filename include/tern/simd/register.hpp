@@ -169,10 +169,21 @@ TERN_INLINE void store_n(T* p, pack<T> x, index n) {
   else
     _mm512_mask_storeu_epi32(p, first_lanes(n), x.v);
 #elif defined(TERN_SIMD_AVX2)
-  if constexpr (std::is_same_v<T, float>)
-    _mm256_maskstore_ps(p, first_lanes(n), x.v);
-  else
-    _mm256_maskstore_epi32(p, first_lanes(n), x.v);
+  // A store under a mask takes AMD's cores as long as ten others.
+  __m256i rest = __builtin_bit_cast(__m256i, x.v.data);
+  if (n == 8) return store(p, x);
+  if ((n & 4) != 0) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_castsi256_si128(rest));
+    rest = _mm256_permute2x128_si256(rest, rest, 0x11);
+    p += 4;
+  }
+  __m128i last = _mm256_castsi256_si128(rest);
+  if ((n & 2) != 0) {
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(p), last);
+    last = _mm_unpackhi_epi64(last, last);
+    p += 2;
+  }
+  if ((n & 1) != 0) _mm_storeu_si32(p, last);
 #else
   T lane[pack<T>::size];
   store(lane, x);
@@ -186,13 +197,17 @@ struct lane_range {
   __mmask16 bits = 0;
   TERN_INLINE lane_range() = default;
   TERN_INLINE lane_range(index begin, index end) : bits(static_cast<__mmask16>(first_lanes(end) & ~first_lanes(begin))) {}
+#elif defined(TERN_SIMD_AVX2)
+  __m256i bits = _mm256_setzero_si256();
+  TERN_INLINE lane_range() = default;
+  TERN_INLINE lane_range(index begin, index end) : bits(_mm256_andnot_si256(first_lanes(begin), first_lanes(end))) {}
 #else
   index begin = 0, end = 0;
 #endif
 };
 /// Whether load_range costs what a load does, or nothing counts.
 inline constexpr bool masks_loads =
-#if defined(TERN_SIMD_AVX512) || defined(TERN_SIMD_EMULATED)
+#if defined(TERN_SIMD_AVX512) || defined(TERN_SIMD_AVX2) || defined(TERN_SIMD_EMULATED)
     true;
 #else
     false;
@@ -201,6 +216,8 @@ inline constexpr bool masks_loads =
 TERN_INLINE pack<float> load_range(float const* p, lane_range range) {
 #if defined(TERN_SIMD_AVX512)
   return pack<float>(_mm512_maskz_loadu_ps(range.bits, p));
+#elif defined(TERN_SIMD_AVX2)
+  return pack<float>(_mm256_maskload_ps(p, range.bits));
 #else
   float lane[lanes] = {};
   for (index i = range.begin; i < range.end; ++i) lane[i] = p[i];
