@@ -2,8 +2,8 @@
 #pragma once
 /// @file conv/depthwise_strips.hpp
 /// The loop of kernels with 5 or 7 rows of up to 7 taps, such as 7 x 7, on images whose columns are neighbors in memory: lanes are columns,
-/// and the sums of up to 14 rows of outputs, or 7 where there are few registers, stay in them. For each column of taps a row of the signal is read once and belongs to as
-/// many rows of outputs as there are taps:
+/// and the sums of up to 14 rows of outputs, or 7 where there are few registers, stay in them. For each column of taps a row of the signal
+/// is read once and belongs to as many rows of outputs as there are taps:
 ///
 ///     out[h] = bias + sum over t, over r of w[r, t] x[h + r, t]
 
