@@ -169,9 +169,9 @@ TERN_INLINE void store_n(T* p, pack<T> x, index n) {
   else
     _mm512_mask_storeu_epi32(p, first_lanes(n), x.v);
 #elif defined(TERN_SIMD_AVX2)
-  // A store under a mask takes AMD's cores as long as ten others.
-  __m256i rest = __builtin_bit_cast(__m256i, x.v.data);
   if (n == 8) return store(p, x);
+  // In pieces: a store under a mask is many operations on AMD's cores.
+  __m256i rest = __builtin_bit_cast(__m256i, x.v.data);
   if ((n & 4) != 0) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_castsi256_si128(rest));
     rest = _mm256_permute2x128_si256(rest, rest, 0x11);
